@@ -1,0 +1,58 @@
+"""Every error that ossicle raises about the outside world.
+
+A caller's slip in Python (a wrong argument) is a `ValueError`. Everything that comes from files, folders, weights or the machine is one of
+
+    OssicleError
+    ├── AudioError
+    │   ├── AudioUnreadable     no decoder makes samples of these bytes, or the file is missing
+    │   └── AudioRefused        readable, but outside the limits (too long, NaN, too many channels, ...)
+    ├── DataRefused             a folder, table or split that cannot be learnt from
+    ├── ModelUnknown            a model, recipe or front end that no registry has
+    ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
+    ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
+    ├── RunRefused              a run folder that cannot be continued or overwritten
+    └── ExtraMissing            an optional package is absent or does not work here
+
+Each message is one sentence that says what was found and what is allowed, and names the file where there is one.
+The command line prints it and exits with 1; no traceback.
+"""
+
+
+class OssicleError(Exception):
+    """Root of every error about the outside world; catch this one to catch them all."""
+
+
+class AudioError(OssicleError):
+    """A recording that cannot be used."""
+
+
+class AudioUnreadable(AudioError):
+    """No decoder makes samples of these bytes, or there is no such file."""
+
+
+class AudioRefused(AudioError):
+    """The recording decodes, but lies outside the stated limits."""
+
+
+class DataRefused(OssicleError):
+    """A folder, table or split that cannot be learnt from."""
+
+
+class ModelUnknown(OssicleError):
+    """A name that no registry holds; the message shows the nearest ones."""
+
+
+class WeightsRefused(OssicleError):
+    """Tensors that are missing, unexpected, misshapen or damaged."""
+
+
+class BundleRefused(OssicleError):
+    """A bundle whose configuration is missing, damaged or of a schema this version does not read."""
+
+
+class RunRefused(OssicleError):
+    """A run folder that cannot be continued, or must not be overwritten."""
+
+
+class ExtraMissing(OssicleError):
+    """An optional package is absent or broken; the message says what to install."""
