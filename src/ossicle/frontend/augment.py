@@ -1,0 +1,114 @@
+"""Changes to clips that keep, or mix, their labels. Each draws from the generator it is handed, once per clip.
+
+Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018), SpecAugment
+(Park et al., Interspeech 2019). Deviations from the PaSST code: the gain is drawn from all reals in the range, not from whole
+decibels; partners for mixing come from the same batch.
+
+Generators are of the CPU, so that a run draws the same numbers on every device.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gain(
+    wave: Float[Tensor, "clip time"], *, generator: torch.Generator, decibels: float = 7.0
+) -> Float[Tensor, "clip time"]:
+    """Makes each clip louder or softer by up to `decibels`, uniformly drawn."""
+    drawn = (2.0 * torch.rand(len(wave), 1, generator=generator) - 1.0) * decibels
+    return wave * (10.0 ** (drawn / 20.0)).to(wave)
+
+
+def roll(
+    wave: Float[Tensor, "clip time"], *, generator: torch.Generator, max_samples: int = 50
+) -> Float[Tensor, "clip time"]:
+    """Turns each clip in time, end to start, by up to `max_samples` either way, uniformly drawn."""
+    shifts = torch.randint(-max_samples, max_samples + 1, (len(wave),), generator=generator).tolist()
+    return torch.stack([torch.roll(clip, shift) for clip, shift in zip(wave, shifts, strict=True)])
+
+
+def mix_waves(
+    wave: Float[Tensor, "clip time"],
+    targets: Float[Tensor, "clip label"],
+    *,
+    generator: torch.Generator,
+    probability: float = 0.5,
+    alpha: float = 2.0,
+) -> tuple[Float[Tensor, "clip time"], Float[Tensor, "clip label"]]:
+    """Mixes each clip, with a `probability`, with another of the batch; labels in the same parts.
+
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). A mixed clip is free of offset: both clips lose their
+    means, and so does the result. The others stay as they are.
+    """
+    partner, part = _partners(len(wave), alpha, generator)
+    chosen = torch.rand(len(wave), 1, generator=generator) < probability
+    chosen, partner = chosen.to(wave.device), partner.to(wave.device)
+    part = part.to(wave)
+    centred = wave - wave.mean(dim=-1, keepdim=True)
+    mixed = part * centred + (1.0 - part) * centred[partner]
+    mixed = mixed - mixed.mean(dim=-1, keepdim=True)
+    part = part.to(targets)
+    labels = part * targets + (1.0 - part) * targets[partner]
+    return torch.where(chosen, mixed, wave), torch.where(chosen, labels, targets)
+
+
+def mix_spectrograms(
+    spec: Float[Tensor, "clip mel frame"],
+    targets: Float[Tensor, "clip label"],
+    *,
+    generator: torch.Generator,
+    alpha: float = 0.3,
+) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
+    """Mixes the features of each clip with those of another of the batch, and the labels in the same parts.
+
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end's masks and normalisation.
+    """
+    partner, part = _partners(len(spec), alpha, generator)
+    partner = partner.to(spec.device)
+    weight, part = part[..., None].to(spec), part.to(targets)
+    mixed = weight * spec + (1.0 - weight) * spec[partner]
+    return mixed, part * targets + (1.0 - part) * targets[partner]
+
+
+def mask(
+    spec: Float[Tensor, "clip mel frame"],
+    *,
+    generator: torch.Generator,
+    freq_mask: int,
+    time_mask: int,
+    value: float = 0.0,
+) -> Float[Tensor, "clip mel frame"]:
+    """Hides one band of mel bins and one run of frames of each clip behind `value`.
+
+    Widths are whole and uniform from 0 to the option less one, and at most half of the axis; places are uniform. 0 hides nothing.
+    """
+    _, mels, frames = spec.shape
+    hidden = torch.zeros(len(spec), 1, 1, dtype=torch.bool)
+    if freq_mask > 0:
+        hidden = hidden | _runs(len(spec), mels, freq_mask, generator)[:, :, None]
+    if time_mask > 0:
+        hidden = hidden | _runs(len(spec), frames, time_mask, generator)[:, None, :]
+    return spec.masked_fill(hidden.to(spec.device), value)
+
+
+def beta(size: int, alpha: float, *, generator: torch.Generator) -> Float[Tensor, "clip"]:
+    """Draws `size` numbers from Beta(alpha, alpha)."""
+    # torch has no public Beta that takes a generator; one number of ours starts NumPy's.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
+
+
+def _partners(clips: int, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    partner = torch.randperm(clips, generator=generator)
+    drawn = beta(clips, alpha, generator=generator)
+    return partner, torch.maximum(drawn, 1.0 - drawn)[:, None]  # (clip,), (clip, 1)
+
+
+def _runs(clips: int, size: int, widest: int, generator: torch.Generator) -> Tensor:
+    """Marks one run in each of `clips` axes of `size`."""
+    widths = (torch.rand(clips, 1, generator=generator) * min(widest, size // 2 + 1)).long()
+    starts = (torch.rand(clips, 1, generator=generator) * (size - widths + 1)).long()
+    place = torch.arange(size)
+    return (place >= starts) & (place < starts + widths)  # (clip, size)

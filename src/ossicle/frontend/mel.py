@@ -1,0 +1,238 @@
+"""Samples to log-mel features: PaSST's spectrogram and Kaldi's filterbank as one module with a functional twin.
+
+PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip, power of a
+centred short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
+Kaldi (`feature-fbank.cc`, as AST and MBT call it: Hann window, no dither, no energy, power): per frame without padding the offset is
+removed, then pre-emphasis; log(max(mel, 2^-23)). Samples are in [-1, 1], as AST feeds them, not 16-bit integers; AST removes the
+mean of the whole clip first, and so do we.
+
+Deviations from the PaSST reference:
+- Masks are drawn for each clip; its environments shared one mask in a batch (later versions of its library do not).
+- A mask hides at most half of an axis, so that something is left of a short clip.
+- Evaluation draws nothing; the reference draws the jitter also there and throws it away.
+- Everything runs in float32 under any autocast; the reference does so for the mel product alone.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ossicle.frontend import augment
+from ossicle.frontend.filterbank import mel_filterbank
+from ossicle.frontend.recipes import FrontendConfig, frontend_config
+
+PREEMPHASIS = 0.97
+PASST_OFFSET = 1e-5  # added to the mel power, so that silence has a logarithm
+KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the least mel power
+
+
+def log_mel(wave: Float[Tensor, "clip time"], config: FrontendConfig) -> Float[Tensor, "clip mel frame"]:
+    """Functional version of `LogMel` in evaluation, refer to its documentation."""
+    return normalise(raw_log_mel(wave, config, window=_window(config), bank=_bank(config)), config)
+
+
+def normalise(spec: Float[Tensor, "*clip mel frame"], config: FrontendConfig) -> Float[Tensor, "*clip mel frame"]:
+    """Moves log-mel to about zero mean and a deviation of one half."""
+    return (spec - config.mean) / (2.0 * config.deviation)
+
+
+def raw_log_mel(
+    wave: Float[Tensor, "clip time"],
+    config: FrontendConfig,
+    *,
+    window: Float[Tensor, "window"],
+    bank: Float[Tensor, "mel freq"],
+) -> Float[Tensor, "clip mel frame"]:
+    """Computes the log-mel in natural log units, before masks and normalisation.
+
+    Raises: ValueError for clips shorter than `config.min_samples`.
+    """
+    samples = wave.shape[-1]
+    if samples < config.min_samples:
+        raise ValueError(
+            f"clips of {samples} samples are too short for the front end, which needs {config.min_samples} "
+            f"({config.min_samples / config.rate:.3f} s at {config.rate} Hz)"
+        )
+    log_mel_of = _kaldi_log_mel if config.kind == "kaldi" else _passt_log_mel
+    with torch.autocast(wave.device.type, enabled=False):
+        wave = wave.float()
+        window, bank = window.to(wave.device), bank.to(wave.device)
+        if torch.compiler.is_compiling():  # a graph for any number of clips has no loop over them
+            return log_mel_of(wave, config, window, bank)
+        # One clip at a time: the libraries below choose kernels by the size of the whole batch, and a clip's bits must not depend
+        # on its neighbours. It is also several times faster, since the spectra of one clip stay in the cache.
+        return torch.cat([log_mel_of(clip, config, window, bank) for clip in wave.split(1)])
+
+
+def _passt_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: Tensor) -> Tensor:
+    wave = wave[:, 1:] - PREEMPHASIS * wave[:, :-1]
+    spectrum = torch.stft(
+        wave,
+        config.fft_samples,
+        hop_length=config.hop_samples,
+        win_length=config.window_samples,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )  # (clip, freq, frame)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (torch.matmul(bank, power) + PASST_OFFSET).log()
+
+
+def _kaldi_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: Tensor) -> Tensor:
+    wave = wave - wave.mean(dim=-1, keepdim=True)
+    frames = wave.unfold(-1, config.window_samples, config.hop_samples)  # (clip, frame, window)
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    # The first sample of a frame has no left neighbour; Kaldi lets it be its own.
+    previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    frames = (frames - PREEMPHASIS * previous) * window
+    spectrum = torch.fft.rfft(frames, n=config.fft_samples)
+    power = (spectrum.real.square() + spectrum.imag.square()).transpose(-1, -2)  # (clip, freq, frame)
+    return torch.matmul(bank, power).clamp(min=KALDI_FLOOR).log()
+
+
+def _window(config: FrontendConfig) -> Tensor:
+    return torch.hann_window(config.window_samples, periodic=False, dtype=torch.float32)
+
+
+def _bank(config: FrontendConfig) -> Tensor:
+    return mel_filterbank(
+        mels=config.mels,
+        fft_samples=config.fft_samples,
+        rate=config.rate,
+        min_hertz=config.min_hertz,
+        max_hertz=config.max_hertz,
+    )
+
+
+class LogMel(nn.Module):
+    """Turns samples into normalised log-mel features.
+
+    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of mel bins and a
+    run of frames (one draw a clip) with 0 in log-mel units, before the normalisation. In evaluation nothing is drawn.
+    A clip's features are bit-identical alone and in a batch of clips of its length. The module has no weights.
+
+    Shape:
+        - Input: (clip, time) at `rate`, in about [-1, 1].
+        - Output: (clip, mel, frame) with `frames(time)` frames.
+    """
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("window", _window(config), persistent=False)
+        self.register_buffer("bank", _bank(config), persistent=False)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the input must have."""
+        return self.config.rate
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest clip that is taken."""
+        return self.config.min_samples
+
+    def frames(self, samples: int) -> int:
+        """Counts the frames of a clip of `samples`."""
+        return self.config.frames(samples)
+
+    def samples(self, frames: int) -> int:
+        """Gives the shortest clip, in samples, that has at least `frames` frames."""
+        return self.config.samples(frames)
+
+    def forward(
+        self, wave: Float[Tensor, "clip time"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "clip mel frame"]:
+        """Computes the features.
+
+        Args:
+            generator: of the CPU; needed in training, untouched in evaluation.
+
+        Raises: ValueError for clips shorter than `min_samples`, and in training without a generator.
+        """
+        if not self.training:
+            return normalise(raw_log_mel(wave, self.config, window=self.window, bank=self.bank), self.config)
+        if generator is None:
+            raise ValueError("the front end draws in training and needs a generator; call eval() for fixed features")
+        jittered = jitter_edges(self.config, generator=generator)
+        bank = self.bank if jittered == self.config else _bank(jittered)
+        spec = raw_log_mel(wave, self.config, window=self.window, bank=bank)
+        spec = augment.mask(spec, freq_mask=self.config.freq_mask, time_mask=self.config.time_mask, generator=generator)
+        return normalise(spec, self.config)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":
+        # A cast to half precision must not reach the tables: only their device may follow.
+        super()._apply(fn, recurse)
+        self.window = _window(self.config).to(self.window.device)
+        self.bank = _bank(self.config).to(self.bank.device)
+        return self
+
+    def extra_repr(self) -> str:
+        c = self.config
+        return f"kind={c.kind}, rate={c.rate}, mels={c.mels}, hop_samples={c.hop_samples}"
+
+
+def jitter_edges(config: FrontendConfig, *, generator: torch.Generator) -> FrontendConfig:
+    """Draws the filterbank's edges around those of `config`, as the PaSST reference does in training.
+
+    The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from half that range
+    above `max_hertz`. The result has no jitter of its own.
+    """
+
+    def draw(span: int) -> int:
+        return int(torch.randint(span, (), generator=generator)) if span > 1 else 0
+
+    return dataclasses.replace(
+        config,
+        min_hertz=config.min_hertz + draw(config.min_hertz_jitter),
+        max_hertz=config.max_hertz + config.max_hertz_jitter // 2 - draw(config.max_hertz_jitter),
+        min_hertz_jitter=1,
+        max_hertz_jitter=1,
+    )
+
+
+def create_frontend(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> LogMel:
+    """Builds a front end from a recipe's name, a configuration, or what `FrontendConfig.to_dict` wrote.
+
+    Raises: ModelUnknown, BundleRefused, ValueError as `frontend_config` does.
+    """
+    return LogMel(frontend_config(recipe, **overrides))
+
+
+def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendConfig) -> tuple[float, float]:
+    """Measures mean and deviation of the log-mel over all cells of all `waves`, in one pass and flat memory.
+
+    Args:
+        waves: one clip each, (time,), at `config.rate`; lengths may differ. Give it the training part only.
+
+    Raises: ValueError when there is no clip, one is too short, or all cells are equal (silence has no deviation to divide by).
+    """
+    window, bank = _window(config), _bank(config)
+    count, mean, squares = 0, 0.0, 0.0
+    for wave in waves:
+        clip = torch.as_tensor(wave, dtype=torch.float32)[None]
+        cells = raw_log_mel(clip, config, window=window, bank=bank).double()
+        # Merging sums of squares around each part's own mean: sums around zero would cancel (Chan, Golub, LeVeque 1983).
+        part = cells.mean().item()
+        delta = part - mean
+        total = count + cells.numel()
+        squares += (cells - part).square().sum().item() + delta * delta * count * cells.numel() / total
+        mean += delta * cells.numel() / total
+        count = total
+    if count == 0:
+        raise ValueError("there is no clip to measure the front end's statistics on")
+    deviation = math.sqrt(squares / count)
+    if deviation == 0.0:
+        raise ValueError("all log-mel values are equal (silence); there is no deviation to divide by")
+    return mean, deviation
