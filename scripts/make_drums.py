@@ -7,8 +7,8 @@ Debian machine or container, about half a minute after the download. The same pa
 
 What goes in:
 
-- Sounds that their maker named. A sample of a kit that has no name ("Sample: beats_01-39.flac") stays out, and so does one
-  whose two names disagree (the "Kick" of Audiophob is a file called "tom").
+- Sounds that their maker named. A sample of a kit that has no name ("Sample: beats_01-39.flac") stays out, and so does
+  one whose two names disagree (the "Kick" of Audiophob is a file called "tom").
 - Only what both the package's copyright file and the maker's own file put under CC0, CC BY or CC BY-SA.
 - At most a few velocity layers of one drum (from loud to soft, evenly): neighbouring layers are near-duplicates.
 
@@ -249,7 +249,8 @@ def sonic_pi_sources(root: Path, debian: str) -> tuple[list[Source], list[Source
     readme = (folder / "README.md").read_text(encoding="utf-8")
     require("placed in the public domain via the Creative Commons 0 License" in readme, "Sonic Pi: README changed")
     links = dict(re.findall(r"`:(\w+)`\s*-\s*(https?://\S+)", readme))
-    hits, loops = [], []
+    hits: list[Source] = []
+    loops: list[Source] = []
     for path in sorted(folder.glob("*.flac")):
         label = next((label for pattern, label in SONIC_PI if re.fullmatch(pattern, path.stem)), None)
         if label is None and path.stem not in LOOPS:
@@ -260,7 +261,8 @@ def sonic_pi_sources(root: Path, debian: str) -> tuple[list[Source], list[Source
             print(f"left out, not declared CC0 in both places: {path.name}")
             continue
         person = re.search(r"/people/([^/]+)/", link)
-        require(person is not None, f"{path.name}: no author in {link}")
+        if person is None:
+            raise SystemExit(f"{path.name}: no author in {link}")
         author = person[1].replace("%20", " ")
         require(f"/people/{person[1]}/" in stanza, f"{path.name}: README and copyright file name two authors")
         source = Source(
@@ -350,12 +352,13 @@ def write_readme(path: Path, hits: list[tuple[str, Source]], loops: list[tuple[s
     print(
         f"""# Drum hits and drum loops
 
-{len(hits)} recordings of single drum hits in {len(classes)} classes, a folder each, and {len(loops)} drum loops (`loops/`, not a class).
-32 kHz, mono, 16-bit FLAC. `meta.csv` lists the hits: `file,label,group,fold,author,licence,source`.
+{len(hits)} recordings of single drum hits in {len(classes)} classes, a folder each, and {len(loops)} drum loops
+(`loops/`, not a class). 32 kHz, mono, 16-bit FLAC. `meta.csv` lists the hits:
+`file,label,group,fold,author,licence,source`.
 
 Made by `scripts/make_drums.py` from the Debian packages {packages}.
-**Changes to every file:** channels averaged to mono, resampled to 32 kHz. Hits are also cut (2 ms before the attack, and where
-the level has fallen by 60 dB, after 2 s at the latest) and faded at both ends.
+**Changes to every file:** channels averaged to mono, resampled to 32 kHz. Hits are also cut (2 ms before the attack,
+and where the level has fallen by 60 dB, after 2 s at the latest) and faded at both ends.
 
 ## Licences
 
@@ -373,9 +376,9 @@ The CC BY-SA files stay under CC BY-SA when you pass them on, changed or not.
         """
 ## Classes by groups
 
-`group` is the kit, or for the samples of Sonic Pi the person on freesound.org who made them. `fold` holds whole groups, so that
-hits are always recognised in kits that the training has never heard. Only sounds that their maker named are here, and of the
-velocity layers of one drum at most three.
+`group` is the kit, or for the samples of Sonic Pi the person on freesound.org who made them. `fold` holds whole groups,
+so that hits are always recognised in kits that the training has never heard. Only sounds that their maker named are
+here, and of the velocity layers of one drum at most three.
 """,
         file=out,
     )
@@ -390,8 +393,8 @@ velocity layers of one drum at most three.
         print(f"- **{label}**: {ABOUT_CLASSES[label]}", file=out)
     print("\n## Kits\n\n| group | kit | author | licence | home |\n|---|---|---|---|---|", file=out)
     for kit in KITS:
-        row = (kit.group, kit.folder, kit.author, f"[{kit.licence}]({LICENCES[kit.licence]})", f"<{kit.home}>")
-        print("| " + " | ".join(row) + " |", file=out)
+        licence = f"[{kit.licence}]({LICENCES[kit.licence]})"
+        print(f"| {kit.group} | {kit.folder} | {kit.author} | {licence} | <{kit.home}> |", file=out)
     print("\nSonic Pi (<https://sonic-pi.net>) had trimmed many of its samples before.", file=out)
     for title, rows in (("Hits", hits), ("Loops", loops)):
         print(f"\n## {title}, file by file\n\n| file | author | licence | from |\n|---|---|---|---|", file=out)
@@ -415,7 +418,8 @@ def version(root: Path, package: str) -> str:
     found = re.match(
         rf"{re.escape(package)} \(([^)]+)\)|\S+ \(([^)]+)\)", gzip.decompress(changelog.read_bytes()).decode()
     )
-    require(found is not None, f"{changelog}: no version in the first line")
+    if found is None:
+        raise SystemExit(f"{changelog}: no version in the first line")
     return found[1] or found[2]
 
 
