@@ -1,0 +1,86 @@
+"""Weights on disk: safetensors in, safetensors out, and nothing loads unless every tensor fits.
+
+The format can express no code. A file is refused as a whole when it is damaged, or when one tensor is missing,
+unexpected or of another shape.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ossicle.errors import WeightsRefused
+from ossicle.files import write_atomically
+
+SHOWN = 5  # tensors named of each kind before "and n more"
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors by name, bit for bit, so that `path` is whole or unchanged."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {"format": "pt", **(metadata or {})}
+    write_atomically(Path(path), lambda temporary: safetensors.torch.save_file(ready, temporary, metadata=about))
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Reads every tensor of a safetensors file onto the CPU.
+
+    Raises:
+        WeightsRefused: there is no such file, or its bytes are no whole safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsRefused(f"{path}: there is no such file; weights are one .safetensors file")
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        raise WeightsRefused(f"{path}: no whole safetensors file ({error})") from error
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Copies tensors into a module that has exactly these names and shapes; on a refusal the module is unchanged.
+
+    Args:
+        source: where the tensors come from, named in the refusal.
+
+    Raises:
+        WeightsRefused: the names, with both shapes, of what is missing, unexpected or misshapen.
+    """
+    wanted = module.state_dict()
+    shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in tensors.keys() & wanted.keys()}
+    problems = [
+        *told("missing", [f"{n} {tuple(wanted[n].shape)}" for n in wanted if n not in tensors]),
+        *told("unexpected", [f"{n} {tuple(tensors[n].shape)}" for n in sorted(tensors.keys() - wanted.keys())]),
+        *told("misshapen", [f"{n} {a}, wanted {b}" for n, (a, b) in sorted(shapes.items()) if a != b]),
+        *told("not of floating point", sorted(n for n in shapes if differs_in_kind(tensors[n], wanted[n]))),
+    ]
+    if problems:
+        found = "; ".join(problems) + position_hint(shapes)
+        raise WeightsRefused(f"{source}: the weights do not fit this network: {found}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def told(kind: str, names: Iterable[str]) -> list[str]:
+    """One clause about what is wrong with some tensors; none if there are none."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{more})"] if names else []
+
+
+def differs_in_kind(found: Tensor, wanted: Tensor) -> bool:
+    return torch.is_floating_point(found) != torch.is_floating_point(wanted)
+
+
+def position_hint(shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
+    """What mismatched position tables mean: another stride or another length than was asked for."""
+    tables = [shapes.get("freq_new_pos_embed"), shapes.get("time_new_pos_embed")]
+    if any(table is None for table in tables) or all(found == asked for found, asked in tables):  # type: ignore[misc]
+        return ""
+    (freq_found, freq_asked), (time_found, time_asked) = tables  # type: ignore[misc]
+    return (
+        f"; the file holds {freq_found[2]} x {time_found[3]} positions (frequency x time), the network asks for "
+        f"{freq_asked[2]} x {time_asked[3]}: choose the stride and length the weights were made for"
+    )

@@ -1,0 +1,85 @@
+"""The pre-norm transformer block that every model here is made of.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv 2010.11929), with the key names
+of timm's ViT.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def split_heads(self, x: Float[Tensor, "clip token dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (clip, head, token, dim / head)."""
+        clips, tokens, dim = x.shape
+        qkv = self.qkv(x).view(clips, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def forward(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip token dim"]:
+        q, k, v = self.split_heads(x)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).reshape(x.shape))
+
+    def weights(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip head token token"]:
+        """The attention matrix itself, which `forward` never forms; each row sums to one."""
+        q, k, _ = self.split_heads(x)
+        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32)
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip token dim"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.dropout = dropout
+        self.drop_path = drop_path
+
+    def forward(
+        self, x: Float[Tensor, "clip token dim"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "clip token dim"]:
+        x = x + self.thin(self.attn(self.norm1(x)), generator)
+        return x + self.thin(self.mlp(self.norm2(x)), generator)
+
+    def thin(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
+        """Drops values (dropout) and whole branches (stochastic depth, by clip) while training; the mean is kept."""
+        if not self.training:
+            return branch
+        if self.dropout:
+            branch = branch * keep_mask(branch, branch.shape, rate=self.dropout, generator=generator)
+        if self.drop_path:
+            branch = branch * keep_mask(branch, (len(branch), 1, 1), rate=self.drop_path, generator=generator)
+        return branch
+
+
+def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: torch.Generator | None) -> Tensor:
+    """Zeros with probability `rate`, else 1 / (1 - rate), drawn on the generator's device."""
+    if generator is None:
+        raise ValueError("dropout and drop_path in training need a `generator`")
+    return (torch.rand(shape, generator=generator) >= rate).to(like) / (1 - rate)

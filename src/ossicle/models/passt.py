@@ -1,0 +1,247 @@
+"""PaSST: a transformer over spectrogram patches that drops patches while training.
+
+Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2; tensor
+names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, models/passt.py).
+
+**Deviations**
+- Patches are gathered before they are embedded, so a dropped patch costs nothing; the reference convolves first.
+  The numbers are the same.
+- Attention is `scaled_dot_product_attention`; the reference forms the matrix.
+- An input longer than the time positions is split into windows whose logits are averaged, or, when asked, seen in one
+  pass with interpolated positions; the reference cuts it (and reads its length too early, so that patchout then fails).
+- At stride 20 the time table has room for all 50 columns of 10 s; the reference makes 49 and cuts one.
+- Every random number comes from the generator that the caller passes; the reference draws from the global stream.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ossicle.models.attention import Block
+from ossicle.models.tokens import Patchout, select_patches
+
+PATCH = 16  # mel bins and frames on a side of a patch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasstConfig:
+    """What a PaSST network is made of."""
+
+    num_classes: int
+    dim: int = 768
+    num_heads: int = 12
+    depth: int = 12
+    stride: int = 10  # mel bins and frames between patches, 1 to 16 overlaps them
+    mels: int = 128
+    frames: int = 998  # input length the time positions are made for
+    patchout: Patchout = field(default_factory=Patchout)
+    dropout: float = 0.0  # share of each branch's values, in training
+    drop_path: float = 0.0  # share of branches skipped in training
+    interpolate_positions: bool = False  # see an input beyond the table in one pass
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is no multiple of num_heads {self.num_heads}")
+        if min(self.num_classes, self.depth, self.stride) < 1:
+            raise ValueError("num_classes, depth and stride are at least 1")
+        if min(self.mels, self.frames) < PATCH:
+            raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
+
+    @property
+    def rows(self) -> int:
+        """Patches over frequency."""
+        return patches_along(self.mels, self.stride)
+
+    @property
+    def columns(self) -> int:
+        """Length of the time table: as published (frames // stride), and never less than `frames` need."""
+        return max(self.frames // self.stride, patches_along(self.frames, self.stride))
+
+
+def patches_along(length: int, stride: int) -> int:
+    """Patches that fit along one side."""
+    return (length - PATCH) // stride + 1
+
+
+class PasstOutput(NamedTuple):
+    """Everything a pass computes, by name.
+
+    For an input seen in windows, hidden states and attention have one entry per window, clip after clip.
+    """
+
+    logits: Float[Tensor, "clip label"]
+    features: Float[Tensor, "clip dim"]  # mean of the two class tokens, before the head
+    hidden_states: tuple[Tensor, ...] | None  # (clip, token, dim): what enters the first block, then what leaves each
+    attention: (
+        tuple[Tensor, ...] | None
+    )  # (clip, head, token, token) of each block; tokens are cls, dist, then patches row by row
+
+
+class PatchEmbed(nn.Module):
+    """Spectrogram patches to tokens: a convolution by its weights, computed as a product with the gathered patches."""
+
+    def __init__(self, dim: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.proj = nn.Conv2d(1, dim, PATCH, stride)
+
+    def forward(
+        self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
+    ) -> Float[Tensor, "clip patch dim"]:
+        grid = spec.unfold(1, PATCH, self.stride).unfold(
+            2, PATCH, self.stride
+        )  # (clip, row, column, PATCH, PATCH), a view
+        if patches is None:
+            pixels = grid.flatten(1, 2).flatten(2)
+        else:
+            pixels = grid[:, patches // grid.shape[2], patches % grid.shape[2]].flatten(2)
+        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Passt(nn.Module):
+    """The network: log-mel in, one logit per label out."""
+
+    def __init__(self, config: PasstConfig, *, frontend: str = "passt") -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = frontend
+        dim = config.dim
+        self.patch_embed = PatchEmbed(dim, config.stride)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.new_pos_embed = nn.Parameter(torch.empty(1, 2, dim))
+        self.freq_new_pos_embed = nn.Parameter(torch.empty(1, dim, config.rows, 1))
+        self.time_new_pos_embed = nn.Parameter(torch.empty(1, dim, 1, config.columns))
+        self.blocks = nn.ModuleList(
+            Block(dim, config.num_heads, dropout=config.dropout, drop_path=config.drop_path)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.num_classes))
+        # The published checkpoints carry this second head, and the published forward never uses it.
+        self.head_dist = nn.Linear(dim, config.num_classes).requires_grad_(False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new weights: truncated normal of deviation 0.02, zero biases; the patch kernel as torch makes it."""
+        for tensor in (
+            self.cls_token,
+            self.dist_token,
+            self.new_pos_embed,
+            self.freq_new_pos_embed,
+            self.time_new_pos_embed,
+        ):
+            nn.init.trunc_normal_(tensor, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def max_frames(self) -> int:
+        """Longest input that one pass sees with its own positions."""
+        return self.config.columns * self.config.stride + PATCH - 1
+
+    @property
+    def min_frames(self) -> int:
+        """Shortest input: one patch."""
+        return PATCH
+
+    def forward(
+        self,
+        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "clip label"]:
+        """Scores a batch of spectrograms.
+
+        Args:
+            generator: on the CPU; needed in training when something is drawn: patchout, dropout, the offset of a short
+                clip's positions.
+        """
+        return self.forward_features(spec, generator=generator).logits
+
+    def forward_features(
+        self,
+        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
+        *,
+        generator: torch.Generator | None = None,
+        hidden_states: bool = False,
+        attention: bool = False,
+    ) -> PasstOutput:
+        """As `forward`, with the features, and on request the hidden states and the attention matrices."""
+        windows = self.split(self.check(spec))
+        tokens = self.embed(windows, generator=generator)
+        states, maps = [tokens], []
+        for block in cast("Iterable[Block]", self.blocks):
+            if attention:
+                maps.append(block.attn.weights(block.norm1(tokens)))
+            tokens = block(tokens, generator=generator)
+            states.append(tokens)
+            if not hidden_states:
+                del states[:-1]
+        features = self.norm(tokens[:, :2]).mean(1)
+        logits = self.head(features)
+        if len(windows) > len(spec):
+            features = features.unflatten(0, (len(spec), -1)).mean(1)
+            logits = logits.unflatten(0, (len(spec), -1)).mean(1)
+        return PasstOutput(
+            logits, features, tuple(states) if hidden_states else None, tuple(maps) if attention else None
+        )
+
+    def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
+        """The spectrogram without a channel axis, or a sentence about what does not fit."""
+        spec = spec.squeeze(1) if spec.ndim == 4 else spec
+        _, mels, frames = spec.shape
+        if mels != self.config.mels:
+            raise ValueError(f"the spectrogram has {mels} mel bins; this network takes {self.config.mels}")
+        if frames < PATCH:
+            raise ValueError(
+                f"the spectrogram has {frames} frames, less than one patch of {PATCH}; "
+                f"pad the sound by {PATCH - frames} frames"
+            )
+        return spec
+
+    def split(self, spec: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "window mel frames"]:
+        """Windows that fit the time positions, clip after clip, evenly spaced from the first frame to the last."""
+        frames = spec.shape[-1]
+        if frames <= self.max_frames or self.config.interpolate_positions:
+            return spec
+        span = (self.config.columns - 1) * self.config.stride + PATCH
+        count = -(-frames // span)
+        starts = [round(i * (frames - span) / (count - 1)) for i in range(count)]
+        return torch.stack([spec[..., s : s + span] for s in starts], dim=1).flatten(0, 1)
+
+    def embed(
+        self, spec: Float[Tensor, "clip mel frame"], *, generator: torch.Generator | None
+    ) -> Float[Tensor, "clip token dim"]:
+        """The class tokens and the kept patches, each with its position."""
+        config = self.config
+        rows, columns = config.rows, patches_along(spec.shape[-1], config.stride)
+        draws = self.training and (config.patchout or columns < config.columns)
+        if draws and generator is None:
+            raise ValueError("training with patchout, or on clips shorter than the time positions, needs a `generator`")
+        offset, patches = 0, None
+        if draws and generator is not None:
+            if columns < config.columns:
+                offset = int(torch.randint(config.columns - columns + 1, (), generator=generator))
+            patches = select_patches((rows, columns), config.patchout, generator=generator)
+            patches = None if patches is None else patches.to(spec.device)
+
+        freq = self.freq_new_pos_embed[0, :, :, 0].T  # (row, dim)
+        if columns <= config.columns:
+            time = self.time_new_pos_embed[0, :, 0, offset : offset + columns].T  # (column, dim)
+        else:
+            time = F.interpolate(self.time_new_pos_embed[0, :, 0][None], columns, mode="linear")[0].T
+        if patches is None:
+            position = (freq[:, None] + time).flatten(0, 1)
+        else:
+            position = freq.index_select(0, patches // columns) + time.index_select(0, patches % columns)
+        x = self.patch_embed(spec, patches=patches) + position
+        two = torch.cat([self.cls_token, self.dist_token], 1) + self.new_pos_embed
+        return torch.cat([two.expand(len(x), -1, -1), x], dim=1)
