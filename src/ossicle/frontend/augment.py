@@ -1,8 +1,10 @@
 """Changes to clips that keep, or mix, their labels. Each draws from the generator it is handed, once per clip.
 
-Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018), SpecAugment
-(Park et al., Interspeech 2019). Deviations from the PaSST code: the gain is drawn from all reals in the range, not from whole
-decibels; partners for mixing come from the same batch.
+Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018),
+SpecAugment (Park et al., Interspeech 2019).
+
+Deviations from the PaSST code: the gain is any real number of decibels, not a whole one; partners for mixing come from the
+same batch; a mask hides at most half of an axis, so that something is left of a short clip.
 
 Generators are of the CPU, so that a run draws the same numbers on every device.
 """
@@ -39,8 +41,8 @@ def mix_waves(
 ) -> tuple[Float[Tensor, "clip time"], Float[Tensor, "clip label"]]:
     """Mixes each clip, with a `probability`, with another of the batch; labels in the same parts.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). A mixed clip is free of offset: both clips lose their
-    means, and so does the result. The others stay as they are.
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). A mixed clip is free of offset: both
+    clips lose their means, and so does the result. The others stay as they are.
     """
     partner, part = _partners(len(wave), alpha, generator)
     chosen = torch.rand(len(wave), 1, generator=generator) < probability
@@ -63,7 +65,8 @@ def mix_spectrograms(
 ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
     """Mixes the features of each clip with those of another of the batch, and the labels in the same parts.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end's masks and normalisation.
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so after
+    its masks and normalisation.
     """
     partner, part = _partners(len(spec), alpha, generator)
     partner = partner.to(spec.device)
@@ -82,15 +85,13 @@ def mask(
 ) -> Float[Tensor, "clip mel frame"]:
     """Hides one band of mel bins and one run of frames of each clip behind `value`.
 
-    Widths are whole and uniform from 0 to the option less one, and at most half of the axis; places are uniform. 0 hides nothing.
+    Widths are whole and uniform from 0 to the option less one, and at most half of the axis; places are uniform. An
+    option of 0 hides nothing.
     """
     _, mels, frames = spec.shape
-    hidden = torch.zeros(len(spec), 1, 1, dtype=torch.bool)
-    if freq_mask > 0:
-        hidden = hidden | _runs(len(spec), mels, freq_mask, generator)[:, :, None]
-    if time_mask > 0:
-        hidden = hidden | _runs(len(spec), frames, time_mask, generator)[:, None, :]
-    return spec.masked_fill(hidden.to(spec.device), value)
+    band = _runs(len(spec), mels, freq_mask, generator).to(spec.device)
+    run = _runs(len(spec), frames, time_mask, generator).to(spec.device)
+    return spec.masked_fill(band[:, :, None] | run[:, None, :], value)
 
 
 def beta(size: int, alpha: float, *, generator: torch.Generator) -> Float[Tensor, "clip"]:

@@ -1,14 +1,16 @@
 """Samples to log-mel features: PaSST's spectrogram and Kaldi's filterbank as one module with a functional twin.
 
-PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip, power of a
-centred short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
-Kaldi (`feature-fbank.cc`, as AST and MBT call it: Hann window, no dither, no energy, power): per frame without padding the offset is
-removed, then pre-emphasis; log(max(mel, 2^-23)). Samples are in [-1, 1], as AST feeds them, not 16-bit integers; AST removes the
-mean of the whole clip first, and so do we.
+PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip,
+power of a centred short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
+
+Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses its
+mean, is cut into frames without padding, each frame loses its mean and is pre-emphasised; log(max(mel, 2^-23)). Samples are
+in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 100 dB below the loudest of their
+frame hold float32 rounding, in Kaldi as here.
 
 Deviations from the PaSST reference:
 - Masks are drawn for each clip; its environments shared one mask in a batch (later versions of its library do not).
-- A mask hides at most half of an axis, so that something is left of a short clip.
+- A mask hides at most half of an axis, see `augment`.
 - Evaluation draws nothing; the reference draws the jitter also there and throws it away.
 - Everything runs in float32 under any autocast; the reference does so for the mel product alone.
 """
@@ -65,8 +67,8 @@ def raw_log_mel(
         window, bank = window.to(wave.device), bank.to(wave.device)
         if torch.compiler.is_compiling():  # a graph for any number of clips has no loop over them
             return log_mel_of(wave, config, window, bank)
-        # One clip at a time: the libraries below choose kernels by the size of the whole batch, and a clip's bits must not depend
-        # on its neighbours. It is also several times faster, since the spectra of one clip stay in the cache.
+        # One clip at a time: the libraries below choose kernels by the size of the whole batch, and a clip's bits must
+        # not depend on its neighbours. It is also twice as fast, since the spectra of one clip stay in the cache.
         return torch.cat([log_mel_of(clip, config, window, bank) for clip in wave.split(1)])
 
 
@@ -115,9 +117,9 @@ def _bank(config: FrontendConfig) -> Tensor:
 class LogMel(nn.Module):
     """Turns samples into normalised log-mel features.
 
-    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of mel bins and a
-    run of frames (one draw a clip) with 0 in log-mel units, before the normalisation. In evaluation nothing is drawn.
-    A clip's features are bit-identical alone and in a batch of clips of its length. The module has no weights.
+    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of mel
+    bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalisation. In evaluation nothing
+    is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no weights.
 
     Shape:
         - Input: (clip, time) at `rate`, in about [-1, 1].
@@ -186,8 +188,8 @@ class LogMel(nn.Module):
 def jitter_edges(config: FrontendConfig, *, generator: torch.Generator) -> FrontendConfig:
     """Draws the filterbank's edges around those of `config`, as the PaSST reference does in training.
 
-    The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from half that range
-    above `max_hertz`. The result has no jitter of its own.
+    The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from half
+    that range above `max_hertz`. The result has no jitter of its own.
     """
 
     def draw(span: int) -> int:
@@ -216,14 +218,14 @@ def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendCon
     Args:
         waves: one clip each, (time,), at `config.rate`; lengths may differ. Give it the training part only.
 
-    Raises: ValueError when there is no clip, one is too short, or all cells are equal (silence has no deviation to divide by).
+    Raises: ValueError when there is no clip, one is too short, or all cells are equal (silence: nothing to divide by).
     """
     window, bank = _window(config), _bank(config)
     count, mean, squares = 0, 0.0, 0.0
     for wave in waves:
         clip = torch.as_tensor(wave, dtype=torch.float32)[None]
         cells = raw_log_mel(clip, config, window=window, bank=bank).double()
-        # Merging sums of squares around each part's own mean: sums around zero would cancel (Chan, Golub, LeVeque 1983).
+        # Sums of squares around each part's own mean, merged: around zero they would cancel (Chan et al. 1983).
         part = cells.mean().item()
         delta = part - mean
         total = count + cells.numel()

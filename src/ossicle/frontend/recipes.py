@@ -1,7 +1,7 @@
 """What a front end is made of, as plain data that travels in the bundle, and the named recipes.
 
-Every recipe ends in `(x - mean) / (2 * deviation)`. For AST's filterbank that is the published form with measured statistics;
-PaSST's fixed `(x + 4.5) / 5` is the same thing with a mean of -4.5 and a deviation of 2.5.
+Every recipe ends in `(x - mean) / (2 * deviation)`. For AST's filterbank that is the published form with measured
+statistics; PaSST's fixed `(x + 4.5) / 5` is the same thing with a mean of -4.5 and a deviation of 2.5.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class FrontendConfig:
     """
 
     kind: str = "passt"
-    """`passt`: pre-emphasis of the whole clip, centred frames; `kaldi`: offset removal and pre-emphasis in each frame, no padding."""
+    """`passt`: pre-emphasis of the clip, centred frames; `kaldi`: offset removal and pre-emphasis per frame, no padding."""
     rate: int = 32_000
     """Samples per second, hertz."""
     mels: int = 128
@@ -71,8 +71,8 @@ class FrontendConfig:
             0 <= self.min_hertz and self.min_hertz + self.min_hertz_jitter - 1 < lowest and highest <= self.rate / 2
         ):
             raise ValueError(
-                f"the mel range {self.min_hertz:g} to {self.max_hertz:g} Hz with jitters of {self.min_hertz_jitter} and "
-                f"{self.max_hertz_jitter} Hz must rise and stay within 0 to {self.rate / 2:g} Hz"
+                f"the mel range {self.min_hertz:g} to {self.max_hertz:g} Hz with jitters of {self.min_hertz_jitter} "
+                f"and {self.max_hertz_jitter} Hz must rise and stay within 0 to {self.rate / 2:g} Hz"
             )
         if not (math.isfinite(self.mean) and math.isfinite(self.deviation) and self.deviation > 0):
             raise ValueError(
@@ -107,20 +107,19 @@ class FrontendConfig:
 
         Raises: BundleRefused, since such values come from files.
         """
-        fields = {field.name: field.type for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - set(fields)):
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - set(defaults)):
             raise BundleRefused(
-                f"the front end has unknown settings {', '.join(unknown)}; known are {', '.join(fields)}"
+                f"the front end has unknown settings {', '.join(unknown)}; known are {', '.join(defaults)}"
             )
-        if missing := [name for name in fields if name not in values]:
+        if missing := [name for name in defaults if name not in values]:
             raise BundleRefused(f"the front end lacks the settings {', '.join(missing)}")
         read = {}
-        for name, kind in fields.items():
-            value = values[name]
-            allowed = (int, float) if kind is float else kind
-            if isinstance(value, bool) or not isinstance(value, allowed):  # type: ignore[arg-type]
-                raise BundleRefused(f"the front end's {name} is {value!r}; it must be of type {kind.__name__}")  # type: ignore[union-attr]
-            read[name] = kind(value)  # type: ignore[operator]
+        for name, default in defaults.items():
+            value, kind = values[name], type(default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise BundleRefused(f"the front end's {name} is {value!r}; it must be of type {kind.__name__}")
+            read[name] = kind(value)
         try:
             return cls(**read)
         except ValueError as error:
@@ -132,7 +131,7 @@ RECIPES: dict[str, FrontendConfig] = {
     "passt": FrontendConfig(),
     "passt_hop160": FrontendConfig(hop_samples=160),
     "passt_hop100": FrontendConfig(hop_samples=100),
-    # AST, Gong et al., Interspeech 2021, section 3.1; the statistics are its AudioSet ones, to be replaced by measured ones.
+    # AST, Gong et al., Interspeech 2021; its AudioSet statistics stand until `measure_statistics` gives better ones.
     "kaldi_fbank": FrontendConfig(
         kind="kaldi",
         rate=16_000,
@@ -155,8 +154,8 @@ RECIPES: dict[str, FrontendConfig] = {
 def frontend_config(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> FrontendConfig:
     """Finds a recipe by name, or reads a stored one, and replaces the fields in `overrides`.
 
-    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write; ValueError for
-    an override that is no field, or makes no filterbank.
+    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write; ValueError
+    for an override that is no field, or makes no filterbank.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:

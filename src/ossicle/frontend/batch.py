@@ -1,0 +1,50 @@
+"""Clips of any lengths to one block of features, without a clip's features depending on its neighbours."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, LogMel, normalise
+
+
+def by_length(waves: Sequence[Float[Tensor, "_"]]) -> Iterator[tuple[Tensor, Float[Tensor, "clip time"]]]:
+    """Yields (positions, clips) for every length among `waves`, the longest first.
+
+    A spectrogram of a padded clip would differ from the clip's own near its end, so only equal lengths share a transform.
+    """
+    lengths = torch.tensor([len(wave) for wave in waves])
+    for length in lengths.unique().flip(0).tolist():
+        positions = torch.nonzero(lengths == length)[:, 0]
+        yield positions, torch.stack([waves[position] for position in positions])
+
+
+def spectrograms(
+    frontend: LogMel,
+    waves: Sequence[Float[Tensor, "_"]],
+    *,
+    frames: int | None = None,
+    generator: torch.Generator | None = None,
+    change: Callable[[Tensor, Tensor], Tensor] = lambda positions, clips: clips,
+) -> Float[Tensor, "clip mel frame"]:
+    """Computes the features of each clip alone and appends silence, in feature space, up to a common length.
+
+    Args:
+        frames: length of the result; by default that of the longest clip. Longer features stay as they are.
+        generator: as in `LogMel.forward`.
+        change: applied to (positions, clips) of each length before the transform: the place of waveform augmentation.
+    """
+    longest = max(frontend.frames(max(len(wave) for wave in waves)), frames or 0)
+    first = waves[0]
+    spec = torch.full((len(waves), frontend.config.mels, longest), silence(frontend), device=first.device)
+    for positions, clips in by_length(waves):
+        features = frontend(change(positions, clips), generator=generator)
+        spec[positions.to(spec.device), :, : features.shape[-1]] = features
+    return spec
+
+
+def silence(frontend: LogMel) -> float:
+    """The value of a feature where nothing sounds."""
+    floor = torch.tensor(KALDI_FLOOR if frontend.config.kind == "kaldi" else PASST_OFFSET).log()
+    return float(normalise(floor, frontend.config))
