@@ -1,0 +1,18 @@
+"""Bytes to samples: any recording becomes mono float32 at the rate a model wants, or one clear error.
+
+    limits    what a recording may be (seconds, channels, rate, peak)
+    find      the recordings below a folder
+    content   what a file's first bytes say it is, for error messages
+    recording an open file as a stream of blocks: libsndfile first, FFmpeg (through PyAV) for the rest
+    resample  one streaming resampler for clips and for blocks
+    clip      the public readers
+
+A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts.
+"""
+
+from ossicle.audio.clip import Clip, as_clip, read_blocks, read_clip
+from ossicle.audio.find import AUDIO_SUFFIXES, find_audio
+from ossicle.audio.limits import AudioLimits
+from ossicle.audio.resample import resample
+
+__all__ = ["AUDIO_SUFFIXES", "AudioLimits", "Clip", "as_clip", "find_audio", "read_blocks", "read_clip", "resample"]

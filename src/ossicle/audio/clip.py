@@ -1,0 +1,295 @@
+"""The public readers: a file or an array to mono float32 at one rate."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
+from ossicle.audio.recording import Recording, check_shape, open_recording
+from ossicle.audio.resample import aligned_frames, memory, resample, resampled
+from ossicle.errors import AudioRefused, AudioUnreadable
+
+# Samples kept while a recording is looked through for the first time (16 MiB). A longer clip is decoded twice: once to
+# see that it is finite and within the limits, once to be kept; so a refused file never costs the memory of its samples.
+HELD_SAMPLES = 1 << 22
+
+# Whole-number samples from Python: (offset of silence, full scale). Wider ones have no agreed full scale.
+FULL_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15), "int32": (0, 2.0**31)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A recording or a part of one, ready for a model: mono, finite, float32, full scale at 1."""
+
+    samples: Float32[np.ndarray, " time"]
+    rate: int
+    source_rate: int  # before resampling
+    source_channels: int  # before averaging
+    padded_samples: int = 0  # silence that was added at the end
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording itself, without the silence added."""
+        return (len(self.samples) - self.padded_samples) / self.rate
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    rate: int,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    min_samples: int = 0,
+    limits: AudioLimits = DEFAULT_LIMITS,
+) -> Clip:
+    """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
+
+    A segment equals the same stretch of the whole recording, also when it is resampled: it is read with the
+    surroundings that the filter needs, by seeking where the format allows it. An `end` behind the recording's reads to the end.
+
+    Args:
+        start: seconds.
+        end: seconds; None reads to the end.
+        min_samples: a shorter clip is padded with silence at its end to this length, at `rate`.
+
+    Raises:
+        AudioUnreadable: no decoder makes samples of the file, or it is missing.
+        AudioRefused: it lies outside `limits`, has a sample that is not finite, or nothing between `start` and `end`.
+        ValueError: an argument makes no sense.
+    """
+    check_rate(rate)
+    if not (0 <= start < math.inf and (end is None or start < end)):
+        raise ValueError(f"a segment needs 0 <= start < end, not {start} and {end}")
+    if min_samples < 0:
+        raise ValueError(f"min_samples must not be negative, not {min_samples}")
+
+    held: list[np.ndarray] = []
+    total = 0
+    with open_recording(path, limits) as recording:
+        for piece in segment(recording, rate, start=start, end=end, limits=limits):
+            total += len(piece)
+            check_seconds(recording.name, total / rate, limits)
+            held.append(piece)
+            if total > HELD_SAMPLES:
+                held.clear()
+        if total == 0:
+            raise AudioRefused(f"{recording.name}: {nothing_found(start, end)}; at least one sample is needed")
+
+    padded = max(0, min_samples - total)
+    samples = np.zeros(total + padded, np.float32)
+    if total > HELD_SAMPLES:
+        with open_recording(path, limits) as recording:
+            fill(samples, segment(recording, rate, start=start, end=end, limits=limits), recording.name)
+    else:
+        np.concatenate(held, out=samples[:total])
+    return Clip(
+        samples=samples,
+        rate=rate,
+        source_rate=recording.rate,
+        source_channels=recording.channels,
+        padded_samples=padded,
+    )
+
+
+def read_blocks(
+    path: str | os.PathLike[str],
+    rate: int,
+    *,
+    block_seconds: float = 10.0,
+    limits: AudioLimits = DEFAULT_LIMITS,
+) -> Iterator[Float32[np.ndarray, " time"]]:
+    """Reads a recording of any length block by block, in memory that does not grow with it.
+
+    The blocks, joined, are the samples of `read_clip`; all have `block_seconds`, only the last may be shorter.
+    `limits.seconds` does not apply. Errors about the file come with the first block, or where decoding stops.
+
+    Raises:
+        AudioUnreadable, AudioRefused: as in `read_clip`.
+        ValueError: an argument makes no sense.
+    """
+    check_rate(rate)
+    if not 0 < block_seconds < math.inf:
+        raise ValueError(f"block_seconds must be positive, not {block_seconds}")
+    size = max(1, round(block_seconds * rate))
+
+    def blocks() -> Iterator[Float32[np.ndarray, " time"]]:
+        with open_recording(path, limits) as recording:
+            empty = True
+            for block in regrouped(segment(recording, rate, start=0.0, end=None, limits=limits), size):
+                empty = False
+                yield block
+            if empty:
+                raise AudioRefused(f"{recording.name}: {nothing_found(0.0, None)}; at least one sample is needed")
+
+    return blocks()
+
+
+def as_clip(
+    samples: Any,
+    source_rate: int,
+    *,
+    rate: int,
+    min_samples: int = 0,
+    limits: AudioLimits = DEFAULT_LIMITS,
+) -> Clip:
+    """Makes a clip of samples from Python: (time,) or (time, channel), floating point or scaled whole numbers.
+
+    Floating point is taken as it is; uint8, int8, int16 and int32 are divided by their full scale into [-1, 1].
+
+    Raises:
+        AudioRefused: the samples lie outside `limits`, are not all finite, or there are none.
+        ValueError: a shape or a type that is not audio.
+    """
+    check_rate(rate)
+    if min_samples < 0:
+        raise ValueError(f"min_samples must not be negative, not {min_samples}")
+    values = np.asarray(samples)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"samples have the shape {values.shape}; allowed are (time,) and (time, channel)")
+    if values.ndim == 2 and values.shape[1] > limits.channels >= values.shape[0]:
+        raise ValueError(f"samples have the shape {values.shape}; the time comes first: (time, channel)")
+    values = to_float32(values).reshape(len(values), -1)
+    name = "the array"
+    check_shape(name, source_rate, values.shape[1], limits)
+    check_seconds(name, len(values) / source_rate, limits)
+    if values.size == 0:
+        raise AudioRefused(f"{name} holds no samples; at least one is needed")
+    check_finite(name, values, 0, source_rate, limits)
+    mono = resample(to_mono(values), source_rate, rate)
+    if len(mono) == 0:
+        raise AudioRefused(f"{name} is shorter than one sample at {rate} Hz; at least one is needed")
+    padded = max(0, min_samples - len(mono))
+    return Clip(
+        samples=np.pad(mono, (0, padded)),
+        rate=rate,
+        source_rate=source_rate,
+        source_channels=values.shape[1],
+        padded_samples=padded,
+    )
+
+
+# --- the way of the blocks --------------------------------------------------------------------------------------------
+
+
+def segment(
+    recording: Recording, rate: int, *, start: float, end: float | None, limits: AudioLimits
+) -> Iterator[Float32[np.ndarray, " _time"]]:
+    """Yields the mono samples between `start` and `end` at `rate`, piece by piece."""
+    first = round(start * rate)
+    last = None if end is None or end == math.inf else round(end * rate)
+    first_frame, drop = aligned_frames(first, recording.rate, rate)
+    last_frame = None
+    if last is not None:
+        last_frame = math.ceil((last + memory(recording.rate, rate)) * recording.rate / rate)
+    pieces = resampled(mono_blocks(recording, first_frame, last_frame, limits), recording.rate, rate)
+    return between(pieces, drop, None if last is None else drop + last - first)
+
+
+def mono_blocks(
+    recording: Recording, first: int, last: int | None, limits: AudioLimits
+) -> Iterator[Float32[np.ndarray, " _time"]]:
+    """Yields frames `first` to `last` of a recording, averaged over its channels, after a look at each sample."""
+    at = first
+    for block in recording.blocks(first):
+        if last is not None:
+            block = block[: last - at]
+        if len(block) == 0:
+            return
+        check_finite(recording.name, block, at, recording.rate, limits)
+        yield to_mono(block)
+        at += len(block)
+
+
+def between(
+    pieces: Iterator[Float32[np.ndarray, " _time"]], first: int, last: int | None
+) -> Iterator[Float32[np.ndarray, " _time"]]:
+    """Yields samples `first` to `last` of joined pieces, without joining them."""
+    at = 0
+    for piece in pieces:
+        cut = piece[max(0, first - at) : None if last is None else max(0, last - at)]
+        at += len(piece)
+        if len(cut):
+            yield cut
+        if last is not None and at >= last:
+            return
+
+
+def regrouped(pieces: Iterator[Float32[np.ndarray, " _time"]], size: int) -> Iterator[Float32[np.ndarray, " _time"]]:
+    """Yields joined pieces cut into blocks of `size`; the last may be shorter."""
+    held: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += len(piece)
+        if count < size:
+            continue
+        joined = np.concatenate(held)
+        whole = count // size * size
+        for at in range(0, whole, size):
+            yield joined[at : at + size].copy()
+        held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held)
+
+
+def fill(out: Float32[np.ndarray, " _time"], pieces: Iterator[Float32[np.ndarray, " _time"]], name: str) -> None:
+    """Copies the pieces into the start of `out`, whose length an earlier pass over the same file has found."""
+    at = 0
+    for piece in pieces:
+        if at + len(piece) > len(out):
+            raise AudioUnreadable(f"{name}: the file grew while it was read; it must stay as it is")
+        out[at : at + len(piece)] = piece
+        at += len(piece)
+
+
+def to_mono(block: Float32[np.ndarray, "time channel"]) -> Float32[np.ndarray, " time"]:
+    """Averages over the channels."""
+    return np.ascontiguousarray(block[:, 0]) if block.shape[1] == 1 else block.mean(axis=1)
+
+
+def to_float32(values: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Casts floating point, and scales whole numbers, to float32."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
+            return values.astype(np.float32)
+    if values.dtype.name in FULL_SCALES:
+        silence, full_scale = FULL_SCALES[values.dtype.name]
+        return (values.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
+    raise ValueError(f"samples are {values.dtype}; allowed are floating point, {', '.join(FULL_SCALES)}")
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def check_rate(rate: int) -> None:
+    if not DEFAULT_LIMITS.min_rate <= rate <= DEFAULT_LIMITS.max_rate:
+        low, high = DEFAULT_LIMITS.min_rate, DEFAULT_LIMITS.max_rate
+        raise ValueError(f"a clip's rate is {low} to {high} Hz, not {rate}")
+
+
+def check_seconds(name: str, seconds: float, limits: AudioLimits) -> None:
+    if seconds > limits.seconds:
+        raise AudioRefused(f"{name}: the recording is longer than {limits.seconds:g} s, which is the most allowed")
+
+
+def check_finite(name: str, block: Float[np.ndarray, "time channel"], at: int, rate: int, limits: AudioLimits) -> None:
+    """Refuses NaN, infinity and magnitudes that would overflow further on."""
+    with np.errstate(invalid="ignore"):
+        if np.maximum(block.max(), -block.min()) <= limits.peak:  # false for NaN too
+            return
+        row, channel = np.argwhere(~(np.abs(block) <= limits.peak))[0]
+    raise AudioRefused(
+        f"{name}: the sample at {(at + row) / rate:.3f} s is {block[row, channel]:g}; "
+        f"allowed are finite samples up to {limits.peak:g}"
+    )
+
+
+def nothing_found(start: float, end: float | None) -> str:
+    if start == 0 and end is None:
+        return "the recording holds no samples"
+    return f"the recording has nothing between {start:g} s and {'its end' if end is None else f'{end:g} s'}"

@@ -1,0 +1,47 @@
+"""The recordings below a folder."""
+
+import os
+from pathlib import Path
+
+from ossicle.errors import DataRefused
+
+# Lower case; a suffix only selects files from a folder. What a file is, its content decides.
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .caf .au .w64 .rf64 .sph .voc "
+    ".m4a .m4b .mp4 .m4v .mov .3gp .aac .ac3 .amr .wma .webm .mka .mkv .avi .flv".split()
+)
+
+
+def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
+    """Lists the files below `folder` whose suffix, in any case, is one of `AUDIO_SUFFIXES`, sorted by relative path.
+
+    Hidden files and folders (a leading dot: copies in progress, resource forks) are left out.
+    Links to folders are followed, each folder once.
+
+    Raises:
+        DataRefused: `folder` is missing, is no folder, or a folder below it cannot be listed.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataRefused(
+            f"{folder}: {'this is a file' if root.exists() else 'there is no such folder'}; name a folder"
+        )
+
+    def refuse(error: OSError) -> None:
+        raise DataRefused(f"{error.filename}: this folder cannot be listed ({error.strerror})") from error
+
+    found = []
+    seen = set()
+    for parent, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:  # a link back to a folder above, or a second way in
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+        ]
+    return sorted(found, key=lambda path: path.relative_to(root).parts)

@@ -1,0 +1,261 @@
+"""An open file as a stream of blocks: libsndfile first, FFmpeg (through PyAV) for what it cannot read.
+
+Found on the way, and the reason for the shape of this file:
+- soundfile's `read` seeks after each call. In libsndfile 1.2.2 a second seek in one OGG handle lands elsewhere
+  (Opus and Vorbis), so `SequentialFile` hides the ability: one seek at most, right after opening, then only reads.
+  That also stops soundfile from trusting the header's length.
+- libsndfile opens headerless files by their suffix, as if noise were sound; such a result is refused.
+- A path, never a Python file object: a damaged file makes soundfile print tracebacks from its C callbacks.
+- FFmpeg demuxers that open other files or addresses (playlists) are not among the accepted ones.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32, Shaped
+
+from ossicle.audio.content import describe_content
+from ossicle.audio.limits import AudioLimits
+from ossicle.errors import AudioError, AudioRefused, AudioUnreadable
+
+BLOCK_VALUES = 1 << 18  # samples of all channels decoded at a time: 1 MiB
+
+# The containers taken from libsndfile. The rest of its list is rare, matched by a few weak bytes, and unsafe to guess.
+SNDFILE_FORMATS = frozenset(["WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST", "VOC"])
+
+MEDIA_FORMATS = ",".join(
+    "aac ac3 aiff amr ape asf avi caf eac3 flac flv matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3 mpeg mpegts "
+    "ogg tta w64 wav wv".split()
+)
+
+READABLE = "readable are WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, AU and, "
+MEDIA = "M4A, MP4, WebM, WMA and other media"
+
+# FFmpeg's whole-number sample formats: (offset of silence, full scale).
+FULL_SCALES = {"u8": (128, 2.0**7), "s16": (0, 2.0**15), "s32": (0, 2.0**31), "s64": (0, 2.0**63)}
+
+Block = Float32[np.ndarray, "time channel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """An open recording: what decoding showed of it, and its samples.
+
+    `blocks(first)` yields the samples of all channels from frame `first` on; call it once.
+    """
+
+    name: str  # for messages
+    rate: int
+    channels: int
+    blocks: Callable[[int], Iterator[Block]]
+
+
+@contextlib.contextmanager
+def open_recording(path: str | os.PathLike[str], limits: AudioLimits) -> Iterator[Recording]:
+    """Opens a recording with the first decoder that reads it; rate and channels lie within `limits`.
+
+    Raises:
+        AudioUnreadable: there is no such file, or no decoder makes samples of it.
+        AudioRefused: it has too many channels or a rate outside the limits.
+    """
+    name = printable(path)
+    # Absolute: "-" would be standard input to libsndfile, and "a:b" an address to FFmpeg.
+    file = Path(os.path.abspath(path))
+    check_regular(file, name)
+    with contextlib.ExitStack() as stack:
+        recording = open_with_soundfile(file, name, stack)
+        if isinstance(recording, Failure):
+            recording = open_with_media(file, name, stack, recording)
+        check_shape(recording.name, recording.rate, recording.channels, limits)
+        yield recording
+
+
+def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> None:
+    """Refuses a rate or a number of channels outside the limits."""
+    if not limits.min_rate <= rate <= limits.max_rate:
+        raise AudioRefused(f"{name}: the rate is {rate} Hz; allowed are {limits.min_rate} to {limits.max_rate} Hz")
+    if channels > limits.channels:
+        raise AudioRefused(f"{name}: there are {channels} channels; allowed are at most {limits.channels}")
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """The path as it was given, with anything that would break a line or a terminal escaped."""
+    text = os.fspath(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def check_regular(file: Path, name: str) -> None:
+    """Refuses what is missing, empty or no plain file; opening a pipe or a device could block for ever."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        found = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be opened ({error})"
+        raise AudioUnreadable(f"{name}: {found}; name a recording") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioUnreadable(f"{name}: this is a folder; name a recording")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioUnreadable(f"{name}: this is a pipe or a device; name a plain file")
+    if status.st_size == 0:
+        raise AudioUnreadable(f"{name}: the file is empty (0 bytes); a recording has samples")
+
+
+# --- libsndfile -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why libsndfile does not read a file, in its own words."""
+
+    reason: str
+
+
+class SequentialFile(soundfile.SoundFile):
+    """A sound file that is only read forward; the top of this file tells why."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def open_with_soundfile(file: Path, name: str, stack: contextlib.ExitStack) -> Recording | Failure:
+    """Opens a recording with libsndfile, or says why not."""
+    try:
+        handle = stack.enter_context(open_sequential(file))
+    except OSError as error:
+        raise AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file") from error
+    except soundfile.SoundFileError as error:
+        return Failure(reason_of(error))
+    except TypeError:  # soundfile asks for the rate and shape of a .raw file, which nobody knows
+        return Failure("a headerless file")
+    if handle.format not in SNDFILE_FORMATS:
+        return Failure(f"taken for {handle.format}, which is not accepted")
+
+    def blocks(first: int) -> Iterator[Block]:
+        frames = BLOCK_VALUES // handle.channels
+        source, skip = seek_once(handle, file, first, stack)
+        while True:
+            try:
+                block = source.read(frames, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError as error:
+                raise AudioUnreadable(
+                    f"{name}: decoding stops with an error ({reason_of(error)}); the whole recording must decode"
+                ) from error
+            if len(block) == 0:
+                return
+            if len(block) > skip:
+                yield block[skip:]
+            skip = max(0, skip - len(block))
+
+    return Recording(name=name, rate=handle.samplerate, channels=handle.channels, blocks=blocks)
+
+
+def open_sequential(file: Path) -> SequentialFile:
+    # As bytes, so that a name that is no valid Unicode works too.
+    return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
+
+
+def seek_once(
+    handle: SequentialFile, file: Path, first: int, stack: contextlib.ExitStack
+) -> tuple[SequentialFile, int]:
+    """Moves to frame `first` and returns the handle to read from and the frames still to be dropped."""
+    if first == 0:
+        return handle, 0
+    if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
+        with contextlib.suppress(soundfile.SoundFileError):
+            if handle.seek(first) == first:
+                return handle, 0
+    # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.
+    return stack.enter_context(open_sequential(file)), first
+
+
+def reason_of(error: soundfile.SoundFileError) -> str:
+    return str(getattr(error, "error_string", error)).strip().rstrip(".") or "no reason given"
+
+
+# --- FFmpeg -----------------------------------------------------------------------------------------------------------
+
+
+def import_av() -> ModuleType | None:
+    """The PyAV module with its log silenced, or None if it is absent or does not work on this machine."""
+    try:
+        import av
+        import av.logging
+
+        av.logging.set_level(None)
+    except Exception:  # installed but broken counts as absent: a missing library raises OSError, a wrong build anything
+        return None
+    return av
+
+
+def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure: Failure) -> Recording:
+    """Opens a recording with FFmpeg, the last decoder in line.
+
+    Media files are decoded from their start also for a segment: their time stamps are too coarse to seek by.
+    """
+    av: Any = import_av()
+    if av is None:
+        raise unreadable(file, name, failure.reason, allowed=f"with pip install 'ossicle[media]', {MEDIA}")
+    allowed = f"through PyAV, {MEDIA}"
+    try:
+        options = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": "file"}
+        container = stack.enter_context(av.open(str(file), options=options, metadata_errors="replace"))
+        if not container.streams.audio:
+            others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            raise AudioUnreadable(f"{name}: the file holds no sound (only {others}); a recording has an audio stream")
+        frames = container.decode(container.streams.audio[0])
+        opening = next(frames, None)
+    except AudioError:
+        raise
+    except (av.error.FFmpegError, ValueError, RuntimeError, UnicodeError) as error:
+        raise unreadable(file, name, str(getattr(error, "strerror", error)), allowed=allowed) from error
+    if opening is None:
+        raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
+    rate, channels = opening.sample_rate, opening.layout.nb_channels
+
+    def blocks(first: int) -> Iterator[Block]:
+        frame, skip = opening, first
+        while frame is not None:
+            if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                raise AudioUnreadable(
+                    f"{name}: the sound changes from {rate} Hz and {channels} channels to {frame.sample_rate} Hz and "
+                    f"{frame.layout.nb_channels} in the middle; one rate and one layout are allowed"
+                )
+            block = to_float(frame.to_ndarray(), frame.format, channels)
+            if len(block) > skip:
+                yield block[skip:]
+            skip = max(0, skip - len(block))
+            try:
+                frame = next(frames, None)
+            except (av.error.FFmpegError, ValueError, RuntimeError) as error:
+                reason = getattr(error, "strerror", error)
+                raise AudioUnreadable(
+                    f"{name}: decoding stops with an error ({reason}); the whole recording must decode"
+                ) from error
+
+    return Recording(name=name, rate=rate, channels=channels, blocks=blocks)
+
+
+def to_float(samples: Shaped[np.ndarray, "..."], sample_format: Any, channels: int) -> Block:
+    """Turns a frame of FFmpeg's, in any of its sample formats, into float32 with full scale at 1."""
+    samples = samples.T if sample_format.is_planar else samples.reshape(-1, channels)
+    silence, full_scale = FULL_SCALES.get(sample_format.packed.name, (0, 1.0))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
+        values = samples.astype(np.float32)
+    return values if full_scale == 1.0 else (values - np.float32(silence)) / np.float32(full_scale)
+
+
+def unreadable(file: Path, name: str, reason: str, *, allowed: str) -> AudioUnreadable:
+    """The error for a file that no decoder reads: what it looks like, what the decoder said, what would be read."""
+    try:
+        found = describe_content(file)
+    except OSError as error:
+        return AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file")
+    said = reason.splitlines()[0] if reason else "no reason given"
+    return AudioUnreadable(f"{name}: this is {found}, and does not decode ({said}); {READABLE}{allowed}")
