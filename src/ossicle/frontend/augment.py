@@ -3,8 +3,8 @@
 Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018),
 SpecAugment (Park et al., Interspeech 2019).
 
-Deviations from the PaSST code: the gain is any real number of decibels, not a whole one; partners for mixing come from the
-same batch; a mask hides at most half of an axis, so that something is left of a short clip.
+Deviations from the PaSST code: the gain is any real number of decibels, not a whole one; partners for mixing come from
+the same batch; a mask hides at most half of an axis, so that something is left of a short clip.
 
 Generators are of the CPU, so that a run draws the same numbers on every device.
 """
@@ -65,8 +65,8 @@ def mix_spectrograms(
 ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
     """Mixes the features of each clip with those of another of the batch, and the labels in the same parts.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so after
-    its masks and normalisation.
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so
+    after its masks and normalisation.
     """
     partner, part = _partners(len(spec), alpha, generator)
     partner = partner.to(spec.device)

@@ -22,8 +22,8 @@ def mel_filterbank(
     A filter narrower than the distance of two frequencies may hold none, and is then all zero; so is number 3 of
     `kaldi_fbank`, as in the reference.
 
-    Source: Kaldi `mel-computations.cc`. The range's ends and the step are Python doubles, all else is float32: published
-    PaSST weights were trained on these roundings (others differ by 1e-5 in weight).
+    Source: Kaldi `mel-computations.cc`. The range's ends and the step are Python doubles, all else is float32:
+    published PaSST weights were trained on these roundings (others differ by 1e-5 in weight).
     """
     low, high = hertz_to_mel(min_hertz), hertz_to_mel(max_hertz)
     step = (high - low) / (mels + 1)

@@ -3,10 +3,10 @@
 PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip,
 power of a centred short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
 
-Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses its
-mean, is cut into frames without padding, each frame loses its mean and is pre-emphasised; log(max(mel, 2^-23)). Samples are
-in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 100 dB below the loudest of their
-frame hold float32 rounding, in Kaldi as here.
+Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses
+its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasised; log(max(mel, 2^-23)).
+Samples are in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 90 dB below the
+loudest of their frame hold float32 rounding, in Kaldi as here.
 
 Deviations from the PaSST reference:
 - Masks are drawn for each clip; its environments shared one mask in a batch (later versions of its library do not).
@@ -39,9 +39,9 @@ def log_mel(wave: Float[Tensor, "clip time"], config: FrontendConfig) -> Float[T
     return normalise(raw_log_mel(wave, config, window=_window(config), bank=_bank(config)), config)
 
 
-def normalise(spec: Float[Tensor, "*clip mel frame"], config: FrontendConfig) -> Float[Tensor, "*clip mel frame"]:
-    """Moves log-mel to about zero mean and a deviation of one half."""
-    return (spec - config.mean) / (2.0 * config.deviation)
+def normalise(values: Float[Tensor, "*shape"], config: FrontendConfig) -> Float[Tensor, "*shape"]:
+    """Moves log-mel values to about zero mean and a deviation of one half."""
+    return (values - config.mean) / (2.0 * config.deviation)
 
 
 def raw_log_mel(
@@ -117,9 +117,10 @@ def _bank(config: FrontendConfig) -> Tensor:
 class LogMel(nn.Module):
     """Turns samples into normalised log-mel features.
 
-    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of mel
-    bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalisation. In evaluation nothing
-    is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no weights.
+    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of
+    mel bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalisation. In evaluation
+    nothing is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no
+    weights.
 
     Shape:
         - Input: (clip, time) at `rate`, in about [-1, 1].
@@ -188,8 +189,8 @@ class LogMel(nn.Module):
 def jitter_edges(config: FrontendConfig, *, generator: torch.Generator) -> FrontendConfig:
     """Draws the filterbank's edges around those of `config`, as the PaSST reference does in training.
 
-    The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from half
-    that range above `max_hertz`. The result has no jitter of its own.
+    The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from
+    half that range above `max_hertz`. The result has no jitter of its own.
     """
 
     def draw(span: int) -> int:

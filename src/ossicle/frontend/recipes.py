@@ -24,7 +24,7 @@ class FrontendConfig:
     """
 
     kind: str = "passt"
-    """`passt`: pre-emphasis of the clip, centred frames; `kaldi`: offset removal and pre-emphasis per frame, no padding."""
+    """`passt`: the clip is pre-emphasised, frames are centred; `kaldi`: each frame is, without padding."""
     rate: int = 32_000
     """Samples per second, hertz."""
     mels: int = 128
@@ -154,8 +154,8 @@ RECIPES: dict[str, FrontendConfig] = {
 def frontend_config(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> FrontendConfig:
     """Finds a recipe by name, or reads a stored one, and replaces the fields in `overrides`.
 
-    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write; ValueError
-    for an override that is no field, or makes no filterbank.
+    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write;
+    ValueError for an override that is no field, or makes no filterbank.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
