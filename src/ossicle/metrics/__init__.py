@@ -1,0 +1,43 @@
+"""From scores to figures of merit, each with an interval: numpy alone, no torch.
+
+`evaluate` measures everything at once; the single functions are what it is made of. Where a figure is not defined (a
+class without positives has no average precision) the functions give NaN, `Evaluation` gives None, and a mean runs over
+the classes where it is.
+"""
+
+from ossicle.metrics.calibration import CalibrationBins, calibration_bins, calibration_error, fit_temperature
+from ossicle.metrics.decisions import confusion_matrix, decide, fit_thresholds
+from ossicle.metrics.evaluation import (
+    Baseline,
+    ClassFigures,
+    Evaluation,
+    evaluate,
+    mean_over_folds,
+)
+from ossicle.metrics.intervals import Estimate, mean_interval, t_quantile
+from ossicle.metrics.onsets import OnsetFigures, onset_f1
+from ossicle.metrics.ranking import average_precision, d_prime, mean_average_precision, roc_auc
+
+__all__ = [
+    "Baseline",
+    "CalibrationBins",
+    "ClassFigures",
+    "Estimate",
+    "Evaluation",
+    "OnsetFigures",
+    "average_precision",
+    "calibration_bins",
+    "calibration_error",
+    "confusion_matrix",
+    "d_prime",
+    "decide",
+    "evaluate",
+    "fit_temperature",
+    "fit_thresholds",
+    "mean_average_precision",
+    "mean_interval",
+    "mean_over_folds",
+    "onset_f1",
+    "roc_auc",
+    "t_quantile",
+]

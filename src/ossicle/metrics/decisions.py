@@ -1,0 +1,62 @@
+"""From scores to decisions, and how many of them are right."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ossicle.metrics.arrays import check_scores, check_task
+
+Task = Literal["single-label", "multi-label"]
+
+
+def decide(
+    scores: Float[np.ndarray, "clip label"], *, task: Task, thresholds: Float[np.ndarray, "label"] | None = None
+) -> Bool[np.ndarray, "clip label"]:
+    """The labels each clip is given.
+
+    Single-label: the one with the highest score, the first of equals; thresholds play no part.
+    Multi-label: every label whose score reaches its threshold (0.5 without any).
+    """
+    check_task(task)
+    if task == "single-label":
+        return np.arange(scores.shape[1]) == np.argmax(scores, axis=1)[:, None]
+    return scores >= (0.5 if thresholds is None else thresholds)
+
+
+def confusion_matrix(
+    decided: Bool[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
+) -> Int[np.ndarray, "label label"]:
+    """Counts of clips by true label (row) and given label (column), for single-label decisions."""
+    size = targets.shape[1]
+    cells = np.argmax(targets, axis=1) * size + np.argmax(decided, axis=1)
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def fit_thresholds(
+    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
+) -> Float[np.ndarray, "label"]:
+    """The threshold of each class that gives the highest F1; fit it on the development part, never on the test part.
+
+    A threshold lies halfway between the lowest score that it accepts and the highest that it does not, or on the lowest
+    score when it accepts everything. Of several that give the same F1 the highest is taken: fewer false alarms. A class
+    without positives has nothing to fit and gets 0.5.
+    """
+    check_scores(scores, targets, "multi-label")
+    return np.array([_best_threshold(scores[:, label], targets[:, label]) for label in range(scores.shape[1])])
+
+
+def _best_threshold(scores: Float[np.ndarray, "clip"], positive: Bool[np.ndarray, "clip"]) -> float:
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order].astype(np.float64)
+    lasts = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # the last clip of each run of equal scores
+    hits = np.cumsum(positive[order])[lasts]
+    f1 = 2 * hits / (lasts + 1 + positive.sum())
+    last = int(lasts[np.argmax(f1)])  # the first of equals: the highest threshold
+    if last + 1 == len(ranked):
+        return float(ranked[last])
+    halfway = float(ranked[last + 1] + (ranked[last] - ranked[last + 1]) / 2)
+    # Between neighbouring floats there is no room: the sum may round down onto the score that must stay out.
+    return halfway if halfway > ranked[last + 1] else float(ranked[last])
