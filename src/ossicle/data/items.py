@@ -1,0 +1,94 @@
+"""What a data set is: clips with labels, and what ties them together."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+Task = Literal["single-label", "multi-label"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One labelled clip: a recording, or a segment of one.
+
+    `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "development" or "test".
+    """
+
+    file: Path
+    labels: tuple[str, ...]
+    start: float = 0.0
+    end: float | None = None
+    split: str | None = None
+    fold: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Labelled clips, as read from disk.
+
+    `labels` are the columns of `targets()`; `layout` is a sentence for the user that says what was detected;
+    `group_name` and `fold_name` are the columns that groups and official folds came from.
+    """
+
+    root: Path
+    items: tuple[Item, ...]
+    labels: tuple[str, ...]
+    task: Task
+    layout: str
+    group_name: str | None = None
+    fold_name: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """The official folds, in order of number or of alphabet; empty when there are none."""
+        return sorted_names(item.fold for item in self.items if item.fold is not None)
+
+    def targets(self) -> Bool[np.ndarray, "item label"]:
+        """The labels of every item as a table of yes and no."""
+        column = {label: index for index, label in enumerate(self.labels)}
+        table = np.zeros((len(self.items), len(self.labels)), dtype=bool)
+        for row, item in enumerate(self.items):
+            for label in item.labels:
+                table[row, column[label]] = True
+        return table
+
+    def relative(self, item: Item) -> str:
+        """An item's file as seen from the root, with forward slashes: the same name on every machine."""
+        try:
+            return Path(os.path.relpath(item.file, self.root)).as_posix()
+        except ValueError:  # Windows: another drive has no relative path.
+            return item.file.as_posix()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, labels, segments, splits, groups and file sizes; the sound itself is not read."""
+        digest = hashlib.sha256(json.dumps([self.task, self.labels]).encode())
+        for item in self.items:
+            facts = [self.relative(item), item.labels, item.start, item.end, item.split, item.fold, item.group]
+            digest.update(json.dumps([*facts, _size(item.file)]).encode())
+        return digest.hexdigest()
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct names, as numbers when all of them are ("2" before "10"), else by alphabet."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
+    return tuple(sorted(distinct))
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):
+        return None

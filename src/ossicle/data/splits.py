@@ -1,0 +1,352 @@
+"""Which clips train, which choose, which test: official parts untouched, all others cut by group.
+
+Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides of a cut
+makes the test flatter the model. Clips of one file always are one group. The test part is fixed first; the development part is cut
+from what is left, so that nothing about the test part reaches training, early stopping or thresholds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ossicle.data.items import Dataset, Item
+from ossicle.errors import DataRefused
+
+TEST_FRACTION = 0.20
+DEVELOPMENT_FRACTION = 0.15
+# With two or three groups left to train on, a development part of whole groups would take too much of the training part.
+LARGEST_DEVELOPMENT_FRACTION = 0.35
+FOLDS = 5
+OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an official split
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Indices of the items of each part, ascending, and the sentence to print with every score made on them.
+
+    `development` is empty where every class needs all its clips for training; the protocol then says so.
+    """
+
+    train: Int[np.ndarray, "train_item"]
+    development: Int[np.ndarray, "development_item"]
+    test: Int[np.ndarray, "test_item"]
+    protocol: str
+    fold: str | None = None
+
+
+def split_folds(dataset: Dataset) -> tuple[str, ...]:
+    """The names that `split_dataset(fold=...)` takes, for cross-validation.
+
+    The official folds; or "test" alone where there is an official split, which folds of our own would reshuffle;
+    or "1" to "5" (fewer for fewer groups), dealt out from the seed.
+    """
+    if len(dataset.folds) > 1:
+        return dataset.folds
+    if _has_official_split(dataset):
+        return (OFFICIAL_SPLIT,)
+    movable = int(_movable(_by_group(_strata(dataset), group_ids(dataset))).sum())
+    if movable < 2:
+        raise DataRefused(_why_no_test(dataset))
+    return tuple(str(number + 1) for number in range(min(FOLDS, movable)))
+
+
+def split_dataset(dataset: Dataset, *, fold: str | None = None, seed: int = 0) -> Split:
+    """Cuts the items into a training, a development and a test part.
+
+    Test: the official `test` split, or one official fold (the first if none is named), or about 20 % of the clips drawn by group
+    and stratified by label. Development: the official one, or about 15 % of the rest, by group and stratified.
+
+    Args:
+        fold: one of `split_folds(dataset)`; of the folds dealt out from the seed where the data has none.
+
+    Raises:
+        DataRefused: no such fold, or a class would have no clip to train on.
+    """
+    if fold is not None and fold not in (allowed := split_folds(dataset)):
+        raise DataRefused(f"{dataset.root} has no fold {fold!r}: its folds are {', '.join(allowed)}.")
+    groups = group_ids(dataset)
+    in_development = np.zeros(len(dataset), dtype=bool)
+    if len(dataset.folds) > 1 and not (fold is None and _has_official_split(dataset)):
+        in_test, sentence = _official_fold(dataset, fold)
+        fold = dataset.folds[0] if fold is None else fold
+    elif _has_official_split(dataset):
+        in_test, in_development, sentence = _official_split(dataset)
+    elif fold is not None:
+        in_test, sentence = _dealt_fold(dataset, groups, fold=fold, seed=seed)
+    else:
+        in_test, sentence = _drawn_test(dataset, groups, seed=seed)
+    _refuse_untrained(dataset, ~in_test & ~in_development, sentence)
+    development_sentence = "development part: the official `val` split"
+    if not in_development.any():
+        in_development, development_sentence = _drawn_development(dataset, groups, ~in_test, seed=seed)
+    in_train = ~in_test & ~in_development
+    sizes = f"{in_train.sum()} clips train, {in_development.sum()} develop, {in_test.sum()} test"
+    return Split(
+        train=np.flatnonzero(in_train),
+        development=np.flatnonzero(in_development),
+        test=np.flatnonzero(in_test),
+        protocol="; ".join([sentence, development_sentence, sizes, *_notes(dataset, groups, in_test)]),
+        fold=fold,
+    )
+
+
+# ---------------------------------------------------------------- what must stay together
+
+
+def group_ids(dataset: Dataset) -> Int[np.ndarray, "item"]:
+    """A number for each item, equal for items that must stay together: those of one group, and those of one file."""
+    return _joined([_ties(item) for item in dataset.items])
+
+
+def _ties(item: Item) -> list[tuple[str, str]]:
+    return [("file", str(item.file)), *([("group", item.group)] if item.group is not None else [])]
+
+
+def _joined(ties: Sequence[Sequence[tuple[str, str]]]) -> Int[np.ndarray, "item"]:
+    """Numbers the connected sets of items: two items are connected when they share a tie, also by way of others."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def top(tie: tuple[str, str]) -> tuple[str, str]:
+        while parent.setdefault(tie, tie) != tie:
+            parent[tie] = parent[parent[tie]]
+            tie = parent[tie]
+        return tie
+
+    for first, *others in ties:
+        for other in others:
+            parent[top(other)] = top(first)
+    numbers: dict[tuple[str, str], int] = {}
+    return np.array([numbers.setdefault(top(first), len(numbers)) for first, *_ in ties], dtype=np.int64)
+
+
+def _grouped_by(dataset: Dataset) -> str:
+    """The word for what stays together: the column of the groups, or the file."""
+    if any(item.group is not None for item in dataset.items):
+        return f"`{dataset.group_name or 'group'}`"
+    return "file"
+
+
+# ---------------------------------------------------------------- the test part
+
+
+def _has_official_split(dataset: Dataset) -> bool:
+    return len({item.split for item in dataset.items}) > 1
+
+
+def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray, "item"], str]:
+    name = dataset.folds[0] if fold is None else fold
+    first = ", the first as none was named" if fold is None else ""
+    sentence = (
+        f"fold {name} of {len(dataset.folds)} (official `{dataset.fold_name or 'fold'}` column{first}) is the test part"
+    )
+    return np.array([item.fold == name for item in dataset.items]), sentence
+
+
+def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np.ndarray, "item"], str]:
+    in_test = np.array([item.split == "test" for item in dataset.items])
+    in_development = np.array([item.split == "development" for item in dataset.items])
+    if in_test.any():
+        return in_test, in_development, "the official `test` split is the test part"
+    # Scores on such data are reported on its held-out split, so nobody may choose by it.
+    sentence = "the official `val` split is the test part, as there is no `test` split"
+    return in_development, np.zeros_like(in_test), sentence
+
+
+def _drawn_test(
+    dataset: Dataset, groups: Int[np.ndarray, "item"], *, seed: int
+) -> tuple[Bool[np.ndarray, "item"], str]:
+    rng = np.random.default_rng([seed, 0])
+    in_test = _draw(dataset, np.arange(len(dataset)), groups, fraction=TEST_FRACTION, every_class=True, rng=rng)
+    if not in_test.any():
+        raise DataRefused(_why_no_test(dataset))
+    share = f"{in_test.mean():.0%} of the clips"
+    return (
+        in_test,
+        f"{share}, drawn by {_grouped_by(dataset)} and stratified by label from seed {seed}, are the test part",
+    )
+
+
+def _dealt_fold(
+    dataset: Dataset, groups: Int[np.ndarray, "item"], *, fold: str, seed: int
+) -> tuple[Bool[np.ndarray, "item"], str]:
+    folds = split_folds(dataset)
+    order = _order(dataset, np.arange(len(dataset)), groups)
+    dealt = np.empty(len(order), dtype=np.int64)
+    dealt[order] = _deal(_by_group(_strata(dataset), groups)[order], len(folds), np.random.default_rng([seed, 2]))
+    how = f"dealt out by {_grouped_by(dataset)} and stratified by label from seed {seed}"
+    return (dealt == folds.index(fold))[groups], f"fold {fold} of {len(folds)}, {how}, is the test part"
+
+
+def _refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence: str) -> None:
+    targets = dataset.targets()
+    lost = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[kept].any(axis=0))]
+    if lost:
+        more = f" (and {len(lost) - 1} more such classes)" if len(lost) > 1 else ""
+        raise DataRefused(f"the class {lost[0]!r} of {dataset.root} has no clip to train on{more} when {sentence}.")
+
+
+def _why_no_test(dataset: Dataset) -> str:
+    return (
+        f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all clips of some class: "
+        "add recordings, or name another column with --group."
+    )
+
+
+def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.ndarray, "item"]) -> list[str]:
+    """What a reader of the score must know about the test part."""
+    notes = []
+    shared = len(np.intersect1d(groups[in_test], groups[~in_test]))
+    if shared:  # only official cuts do this; ours keep groups whole
+        notes.append(f"note: {shared} groups by {_grouped_by(dataset)} lie on both sides of this official cut")
+    targets = dataset.targets()
+    absent = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[in_test].any(axis=0))]
+    if absent:
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        notes.append(f"note: classes without a clip in the test part: {', '.join(absent[:5])}{more}")
+    return notes
+
+
+# ---------------------------------------------------------------- the development part
+
+
+def _drawn_development(
+    dataset: Dataset, groups: Int[np.ndarray, "item"], rest: Bool[np.ndarray, "item"], *, seed: int
+) -> tuple[Bool[np.ndarray, "item"], str]:
+    rows = np.flatnonzero(rest)
+    files = _joined([_ties(dataset.items[row])[:1] for row in rows])
+    for ids, by in ((groups[rows], _grouped_by(dataset)), (files, "file")):
+        rng = np.random.default_rng([seed, 1])
+        chosen = np.zeros(len(dataset), dtype=bool)
+        chosen[rows] = _draw(dataset, rows, ids, fraction=DEVELOPMENT_FRACTION, every_class=False, rng=rng)
+        share = chosen.sum() / len(rows)
+        if 0 < share <= LARGEST_DEVELOPMENT_FRACTION or (by == "file" and chosen.any()):
+            why = (
+                ""
+                if by == _grouped_by(dataset)
+                else f", as too few groups of {_grouped_by(dataset)} are left to spare one"
+            )
+            return chosen, f"development part: {share:.0%} of the rest by {by}{why}"
+    return np.zeros(len(dataset), dtype=bool), "no development part, as every class needs all its clips for training"
+
+
+# ---------------------------------------------------------------- drawing and dealing groups
+
+
+def _strata(dataset: Dataset) -> Bool[np.ndarray, "item stratum"]:
+    """What the parts should hold in equal shares: each label, and the clips without one."""
+    targets = dataset.targets()
+    strata = np.column_stack([targets, ~targets.any(axis=1)])
+    return strata[:, strata.any(axis=0)]
+
+
+def _by_group(
+    strata: Bool[np.ndarray, "item stratum"], groups: Int[np.ndarray, "item"]
+) -> Int[np.ndarray, "group column"]:
+    """Items of each stratum in each group; the last column counts all items."""
+    counts = np.zeros((groups.max() + 1, strata.shape[1] + 1), dtype=np.int64)
+    np.add.at(counts, groups, np.column_stack([strata, np.ones(len(strata), dtype=bool)]))
+    return counts
+
+
+def _movable(counts: Int[np.ndarray, "group column"]) -> Bool[np.ndarray, "group"]:
+    """The groups that may leave the training part: every class they hold lies elsewhere too."""
+    return ((counts == 0) | (counts < counts.sum(axis=0))).all(axis=1)
+
+
+def _order(dataset: Dataset, rows: Int[np.ndarray, "row"], groups: Int[np.ndarray, "row"]) -> Int[np.ndarray, "group"]:
+    """The groups in the order of their first file's name, so that a part does not depend on the order of the rows."""
+    first: dict[int, tuple[str, float]] = {}
+    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
+        item = dataset.items[row]
+        name = (dataset.relative(item), item.start)
+        first[group] = min(first.get(group, name), name)
+    return np.array(sorted(first, key=lambda group: first[group]), dtype=np.int64)
+
+
+def _weights(counts: Int[np.ndarray, "group column"]) -> Float[np.ndarray, "column"]:
+    """All strata together weigh as much as the size of the part."""
+    return np.append(np.full(counts.shape[1] - 1, 1 / (counts.shape[1] - 1)), 1.0)
+
+
+def _draw(
+    dataset: Dataset,
+    rows: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    *,
+    fraction: float,
+    every_class: bool,
+    rng: np.random.Generator,
+) -> Bool[np.ndarray, "row"]:
+    """Draws whole groups with about `fraction` of the items of every stratum, leaving at least one of each behind.
+
+    With `every_class`, a class too small for that gives its smallest group rather than none. Nothing is drawn only when no group may leave.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    order = _order(dataset, rows, groups)
+    strata = _strata(dataset)[rows]
+    counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
+    total = counts.sum(axis=0)
+    target = fraction * total
+    if every_class:
+        smallest = np.where(counts[:, :-1] > 0, counts[:, :-1], total[:-1]).min(axis=0)
+        wanted = np.maximum(target[:-1], smallest)
+        target = np.append(wanted, target[-1] * wanted.sum() / target[:-1].sum())
+    scale = _weights(counts) / target
+    movable = np.flatnonzero(_movable(counts))
+    best, best_cost = np.zeros(len(counts), dtype=bool), np.inf
+    # A large group drawn early spoils the shares, so several orders are tried; with many groups one is as good as another.
+    for _ in range(int(np.clip(20_000 // len(counts), 1, 10))):
+        chosen, cost = _fill(counts, target, scale, rng.permutation(movable))
+        if cost < best_cost:
+            best, best_cost = chosen, cost
+    drawn = np.zeros(len(order), dtype=bool)
+    drawn[order] = best
+    return drawn[groups]
+
+
+def _fill(
+    counts: Int[np.ndarray, "group column"],
+    target: Float[np.ndarray, "column"],
+    scale: Float[np.ndarray, "column"],
+    order: Int[np.ndarray, "movable"],
+) -> tuple[Bool[np.ndarray, "group"], float]:
+    """Takes groups in order as long as each brings the sums closer to the target; returns them and their distance from it."""
+    total = counts.sum(axis=0)
+    taken = np.zeros(len(target), dtype=np.int64)
+    chosen = np.zeros(len(counts), dtype=bool)
+    for _ in range(3):  # what was refused early may fit later
+        before = chosen.sum()
+        for group in order:
+            after = taken + counts[group]
+            if chosen[group] or (after >= total)[counts[group] > 0].any():
+                continue
+            if (scale * ((after - target) ** 2 - (taken - target) ** 2)).sum() < 0:
+                chosen[group], taken = True, after
+        if chosen.sum() == before:
+            break
+    if not chosen.any() and len(order):  # every group overshoots: the nearest one is better than none
+        group = order[np.argmin((scale * (counts[order] - target) ** 2).sum(axis=1))]
+        chosen[group], taken = True, counts[group]
+    return chosen, float((scale * (taken - target) ** 2).sum())
+
+
+def _deal(counts: Int[np.ndarray, "group column"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, "group"]:
+    """Deals groups into folds of about equal shares, largest first; -1 for a group that must always train.
+
+    No fold gets all items of a class. An empty fold takes any movable group and is always the cheapest, so none stays empty.
+    """
+    total = counts.sum(axis=0)
+    scale = _weights(counts) * folds / total
+    held = np.zeros((folds, len(total)), dtype=np.int64)
+    fold_of = np.full(len(counts), -1, dtype=np.int64)
+    order = rng.permutation(np.flatnonzero(_movable(counts)))
+    for group in order[np.argsort(-counts[order, -1], kind="stable")]:
+        after = held + counts[group]
+        cost = (scale * ((after - total / folds) ** 2 - (held - total / folds) ** 2)).sum(axis=1)
+        cost[(after >= total)[:, counts[group] > 0].any(axis=1)] = np.inf
+        fold = int(np.argmin(cost))
+        if np.isfinite(cost[fold]):
+            fold_of[group], held[fold] = fold, after[fold]
+    return fold_of
