@@ -50,7 +50,8 @@ def read_clip(
     """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
 
     A segment equals the same stretch of the whole recording, also when it is resampled: it is read with the
-    surroundings that the filter needs, by seeking where the format allows it. An `end` behind the recording's reads to the end.
+    surroundings that the filter needs, by seeking where the format allows it. Where the recording is over before
+    `end`, the segment ends with it.
 
     Args:
         start: seconds.

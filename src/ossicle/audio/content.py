@@ -5,7 +5,7 @@ from pathlib import Path
 
 HEAD_BYTES = 512
 
-# (offset, magic, what it is), first match wins.
+# (offset, magic, what it is), first match wins. Those called a recording are expected to decode.
 SIGNATURES = (
     (0, b"version https://git-lfs", "a Git LFS pointer, the recording itself was never downloaded"),
     (0, b"#EXTM3U", "a playlist"),
@@ -42,23 +42,24 @@ SIGNATURES = (
 )
 
 
-def describe_content(path: Path) -> str:
-    """Says in a few words what the first bytes of a file look like."""
+def describe_content(path: Path) -> tuple[str, bool]:
+    """Says in a few words what the first bytes of a file look like, and whether they promise sound."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     for offset, magic, kind in SIGNATURES:
         if head[offset:].startswith(magic):
-            return kind
+            return kind, kind.endswith("recording")
     if is_text(head):
         start = head.lstrip().lower()
-        return "a web page" if start.startswith((b"<!doctype html", b"<html")) else "text"
-    return f"of a kind that no decoder here knows (first bytes {head[:8].hex(' ')})"
+        return "a web page" if start.startswith((b"<!doctype html", b"<html")) else "text", False
+    return f"of an unknown kind (first bytes {head[:8].hex(' ')})", True
 
 
 def is_text(head: bytes) -> bool:
-    """Whether the bytes are UTF-8 without control characters; a character cut at the end is forgiven."""
+    """Whether the bytes are UTF-8 or marked UTF-16, without control characters; a character cut at the end is fine."""
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character in "\t\n\r\f" for character in text)

@@ -5,6 +5,7 @@ Found on the way, and the reason for the shape of this file:
   (Opus and Vorbis), so `SequentialFile` hides the ability: one seek at most, right after opening, then only reads.
   That also stops soundfile from trusting the header's length.
 - libsndfile opens headerless files by their suffix, as if noise were sound; such a result is refused.
+- mpg123, inside libsndfile, writes to standard error what it thinks of an MP3's stray bytes: `Hush`.
 - A path, never a Python file object: a damaged file makes soundfile print tracebacks from its C callbacks.
 - FFmpeg demuxers that open other files or addresses (playlists) are not among the accepted ones.
 """
@@ -12,6 +13,7 @@ Found on the way, and the reason for the shape of this file:
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +91,7 @@ def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> Non
 def printable(path: str | os.PathLike[str]) -> str:
     """The path as it was given, with anything that would break a line or a terminal escaped."""
     text = os.fspath(path)
-    return text if text.isprintable() else ascii(text)
+    return text if text and text.isprintable() else ascii(text)
 
 
 def check_regular(file: Path, name: str) -> None:
@@ -97,7 +99,8 @@ def check_regular(file: Path, name: str) -> None:
     try:
         status = file.stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        found = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be opened ({error})"
+        reason = getattr(error, "strerror", None) or error
+        found = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be opened ({reason})"
         raise AudioUnreadable(f"{name}: {found}; name a recording") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioUnreadable(f"{name}: this is a folder; name a recording")
@@ -117,6 +120,38 @@ class Failure:
     reason: str
 
 
+class Hush:
+    """Sends standard error nowhere while C code that cannot be told to be quiet runs; threads may overlap.
+
+    The descriptor belongs to the process: what others write meanwhile is lost too, so hold it for single calls only.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depth = 0
+        self.kept: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.depth == 0:
+                with contextlib.suppress(OSError):  # no standard error, nothing to hush
+                    self.kept = os.dup(2)
+                    with open(os.devnull, "wb") as nowhere:
+                        os.dup2(nowhere.fileno(), 2)
+            self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.depth -= 1
+            if self.depth == 0 and self.kept is not None:
+                os.dup2(self.kept, 2)
+                os.close(self.kept)
+                self.kept = None
+
+
+HUSH = Hush()
+
+
 class SequentialFile(soundfile.SoundFile):
     """A sound file that is only read forward; the top of this file tells why."""
 
@@ -134,19 +169,20 @@ def open_with_soundfile(file: Path, name: str, stack: contextlib.ExitStack) -> R
         return Failure(reason_of(error))
     except TypeError:  # soundfile asks for the rate and shape of a .raw file, which nobody knows
         return Failure("a headerless file")
-    if handle.format not in SNDFILE_FORMATS:
-        return Failure(f"taken for {handle.format}, which is not accepted")
+    # MPEG layer I is extinct, and its mark is also how UTF-16 text begins.
+    if handle.format not in SNDFILE_FORMATS or handle.subtype == "MPEG_LAYER_I":
+        return Failure(f"taken for {handle.format} {handle.subtype}, which is not accepted")
+    quiet = HUSH if handle.subtype.startswith("MPEG") else contextlib.nullcontext()
 
     def blocks(first: int) -> Iterator[Block]:
         frames = BLOCK_VALUES // handle.channels
         source, skip = seek_once(handle, file, first, stack)
         while True:
             try:
-                block = source.read(frames, dtype="float32", always_2d=True)
+                with quiet:
+                    block = source.read(frames, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
-                raise AudioUnreadable(
-                    f"{name}: decoding stops with an error ({reason_of(error)}); the whole recording must decode"
-                ) from error
+                raise stopped(name, reason_of(error)) from error
             if len(block) == 0:
                 return
             if len(block) > skip:
@@ -158,7 +194,8 @@ def open_with_soundfile(file: Path, name: str, stack: contextlib.ExitStack) -> R
 
 def open_sequential(file: Path) -> SequentialFile:
     # As bytes, so that a name that is no valid Unicode works too.
-    return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
+    with HUSH:
+        return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
 
 
 def seek_once(
@@ -199,10 +236,10 @@ def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure:
 
     Media files are decoded from their start also for a segment: their time stamps are too coarse to seek by.
     """
+    reasons = {"libsndfile": failure.reason}
     av: Any = import_av()
     if av is None:
-        raise unreadable(file, name, failure.reason, allowed=f"with pip install 'ossicle[media]', {MEDIA}")
-    allowed = f"through PyAV, {MEDIA}"
+        raise unreadable(file, name, reasons, allowed=f"with pip install 'ossicle[media]', {MEDIA}")
     try:
         options = {"format_whitelist": MEDIA_FORMATS, "protocol_whitelist": "file"}
         container = stack.enter_context(av.open(str(file), options=options, metadata_errors="replace"))
@@ -214,7 +251,8 @@ def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure:
     except AudioError:
         raise
     except (av.error.FFmpegError, ValueError, RuntimeError, UnicodeError) as error:
-        raise unreadable(file, name, str(getattr(error, "strerror", error)), allowed=allowed) from error
+        reasons["FFmpeg"] = media_reason(error)
+        raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}") from error
     if opening is None:
         raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
     rate, channels = opening.sample_rate, opening.layout.nb_channels
@@ -227,17 +265,14 @@ def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure:
                     f"{name}: the sound changes from {rate} Hz and {channels} channels to {frame.sample_rate} Hz and "
                     f"{frame.layout.nb_channels} in the middle; one rate and one layout are allowed"
                 )
-            block = to_float(frame.to_ndarray(), frame.format, channels)
+            try:
+                block = to_float(frame.to_ndarray(), frame.format, channels)
+                frame = next(frames, None)
+            except (av.error.FFmpegError, ValueError, RuntimeError) as error:
+                raise stopped(name, media_reason(error)) from error
             if len(block) > skip:
                 yield block[skip:]
             skip = max(0, skip - len(block))
-            try:
-                frame = next(frames, None)
-            except (av.error.FFmpegError, ValueError, RuntimeError) as error:
-                reason = getattr(error, "strerror", error)
-                raise AudioUnreadable(
-                    f"{name}: decoding stops with an error ({reason}); the whole recording must decode"
-                ) from error
 
     return Recording(name=name, rate=rate, channels=channels, blocks=blocks)
 
@@ -251,11 +286,20 @@ def to_float(samples: Shaped[np.ndarray, "..."], sample_format: Any, channels: i
     return values if full_scale == 1.0 else (values - np.float32(silence)) / np.float32(full_scale)
 
 
-def unreadable(file: Path, name: str, reason: str, *, allowed: str) -> AudioUnreadable:
-    """The error for a file that no decoder reads: what it looks like, what the decoder said, what would be read."""
+def media_reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def stopped(name: str, reason: str) -> AudioUnreadable:
+    return AudioUnreadable(f"{name}: decoding stops with an error ({reason}); the whole recording must decode")
+
+
+def unreadable(file: Path, name: str, reasons: dict[str, str], *, allowed: str) -> AudioUnreadable:
+    """The error for a file that no decoder reads: what it looks like, what the decoders said, what would be read."""
     try:
-        found = describe_content(file)
+        kind, promising = describe_content(file)
     except OSError as error:
         return AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file")
-    said = reason.splitlines()[0] if reason else "no reason given"
-    return AudioUnreadable(f"{name}: this is {found}, and does not decode ({said}); {READABLE}{allowed}")
+    said = ", ".join(f"{decoder}: {reason.splitlines()[0] if reason else 'no'}" for decoder, reason in reasons.items())
+    found = f"this is {kind}, and does not decode ({said})" if promising else f"this is {kind}, no recording"
+    return AudioUnreadable(f"{name}: {found}; {READABLE}{allowed}")

@@ -12,9 +12,10 @@ import soxr
 from jaxtyping import Float32
 
 QUALITY = "HQ"
-# Samples, at the lower of the two rates, after which the filter has forgotten: beyond them a segment read alone
-# equals the same segment of the whole to below 1e-6 of full scale (measured: HQ falls to 1e-7 within 200).
-MEMORY_SAMPLES = 512
+# Samples, at the lower of the two rates, after which the filter has forgotten, so that a segment read alone equals the
+# same stretch of the whole. Measured for ratios from 1:768 to 768:1: HQ's impulse response is below 1e-7 of its peak
+# from 108 samples on.
+MEMORY_SAMPLES = 256
 PIECE_SAMPLES = 1 << 16
 
 
