@@ -1,1 +1,38 @@
+"""ossicle: efficient audio transformers, from a folder of sounds to a trained recogniser.
+
+The names below are loaded when they are first used, so that `import ossicle` costs nothing and needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ossicle.errors import OssicleError
+    from ossicle.models import create_model, list_models
+    from ossicle.recognizer import Prediction, Recognizer, load
+
+# name -> the module that holds it.
+_LAZY = {
+    "OssicleError": "ossicle.errors",
+    "Prediction": "ossicle.recognizer",
+    "Recognizer": "ossicle.recognizer",
+    "create_model": "ossicle.models",
+    "list_models": "ossicle.models",
+    "load": "ossicle.recognizer",
+}
+
+__all__ = ["OssicleError", "Prediction", "Recognizer", "__version__", "create_model", "list_models", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ossicle' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

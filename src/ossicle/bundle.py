@@ -1,0 +1,432 @@
+"""A bundle: everything that turns samples into labelled scores, as one folder.
+
+    config.json         what the network, the front end, the labels and the decisions are (schema below)
+    model.safetensors   the weights
+    README.md           the model card
+
+`config.json`, schema 1; every key is required and no other is read:
+
+    schema_version   1
+    library_version  the ossicle that wrote it
+    model            {name, options}: what `create_model` is called with
+    frontend         every field of `FrontendConfig`
+    task             "single-label" (softmax) or "multi-label" (sigmoid)
+    labels           in the order of the network's outputs
+    thresholds       a score per label from which on it counts as heard, or null
+    temperature      logits are divided by it
+    window           {seconds, hop_seconds} of prediction
+    weights_licence  or null where nobody has said
+
+Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float
+from torch import nn
+
+from ossicle import __version__
+from ossicle.checkpoint.weights import load_into, load_weights, save_weights
+from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
+from ossicle.files import sync_folder, write_atomically, write_json
+from ossicle.frontend import FrontendConfig, LogMel, create_frontend
+from ossicle.models import create_model, list_models
+from ossicle.predict.rows import Task
+
+SCHEMA_VERSION = 1
+MAX_WINDOW_SECONDS = 60  # the memory of one pass grows with the window
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+TASKS = ("single-label", "multi-label")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a person should know before using the weights; becomes README.md. Empty parts are left out."""
+
+    title: str = ""
+    data: str = ""  # what it learnt from, in a sentence
+    fingerprint: str = ""  # of the training data
+    protocol: str = ""  # how the test part was cut, in a sentence
+    metrics: Sequence[str] = ()  # one line each, on the test part
+    limits: str = ""  # what it was not tested on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
+
+    model: nn.Module
+    model_name: str
+    frontend: LogMel
+    task: Task
+    labels: tuple[str, ...]
+    thresholds: Float[np.ndarray, " label"] | None
+    temperature: float
+    window_seconds: float
+    hop_seconds: float
+    weights_licence: str | None
+    library_version: str
+    version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
+
+
+def save_bundle(
+    folder: str | Path,
+    *,
+    model: nn.Module,
+    model_name: str,
+    frontend: FrontendConfig,
+    task: Task,
+    labels: Sequence[str],
+    window_seconds: float,
+    hop_seconds: float | None = None,
+    thresholds: Float[np.ndarray, " label"] | Sequence[float] | None = None,
+    temperature: float = 1.0,
+    weights_licence: str | None = None,
+    card: Card | None = None,
+) -> None:
+    """Writes a bundle, the folder as a whole: it is there complete, or as it was before.
+
+    An older bundle in `folder` is replaced; a folder that holds anything else is left alone.
+
+    Args:
+        model: made by `create_model(model_name, ...)`; its options are read from `model.config`
+        hop_seconds: by default the window
+
+    Raises:
+        RunRefused: `folder` exists and is no bundle
+        ValueError: values that `load_bundle` would refuse
+    """
+    folder = Path(folder)
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "library_version": __version__,
+        "model": {"name": model_name, "options": _options(model)},
+        "frontend": frontend.to_dict(),
+        "task": task,
+        "labels": list(labels),
+        "thresholds": None if thresholds is None else [float(value) for value in thresholds],
+        "temperature": float(temperature),
+        "window": {
+            "seconds": float(window_seconds),
+            "hop_seconds": float(window_seconds if hop_seconds is None else hop_seconds),
+        },
+        "weights_licence": weights_licence,
+    }
+    try:
+        _check_config(config, folder / CONFIG)
+    except BundleRefused as error:
+        raise ValueError(f"this cannot be saved as a bundle: {error}") from error
+    if folder.exists() and not _may_be_replaced(folder):
+        raise RunRefused(f"{folder}: this folder is not empty and holds no bundle; nothing is overwritten.")
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        write_json(beside / CONFIG, config)
+        save_weights(beside / WEIGHTS, model.state_dict())
+        write_atomically(beside / CARD, _card_text(config, card or Card()))
+        older = beside.with_name(f"{beside.name}.old")
+        if folder.exists():
+            os.replace(folder, older)  # a full folder cannot be renamed over
+        os.replace(beside, folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(older, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Reads a bundle and builds its network, in evaluation mode on the CPU.
+
+    Raises:
+        BundleRefused: the configuration is missing, damaged, of another schema, or describes no network of ours
+        WeightsRefused: the weights are missing or damaged, a tensor does not fit, or holds NaN or infinity
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleRefused(f"{folder}: this is no bundle: there is no {CONFIG} in it.") from None
+    config = _read_config(text, path)
+    tensors = load_weights(folder / WEIGHTS)
+
+    labels = tuple(config["labels"])
+    try:
+        frontend = create_frontend(config["frontend"])
+        model = _build(config["model"], labels=labels, numbers=sum(tensor.numel() for tensor in tensors.values()))
+    except (ValueError, TypeError, OssicleError) as error:
+        raise BundleRefused(f"{path}: {error}") from error
+    load_into(model, tensors, source=folder / WEIGHTS)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} holds NaN or infinity.")
+
+    digest = hashlib.sha256(text)
+    digest.update((folder / WEIGHTS).read_bytes())
+    return Bundle(
+        model=model.eval(),
+        model_name=config["model"]["name"],
+        frontend=frontend.eval(),
+        task=config["task"],
+        labels=labels,
+        thresholds=None if config["thresholds"] is None else np.asarray(config["thresholds"], dtype=np.float64),
+        temperature=float(config["temperature"]),
+        window_seconds=float(config["window"]["seconds"]),
+        hop_seconds=float(config["window"]["hop_seconds"]),
+        weights_licence=config["weights_licence"],
+        library_version=config["library_version"],
+        version=digest.hexdigest()[:12],
+    )
+
+
+def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
+    """Finds the bundle folder that MODEL means: a bundle, the one inside a run folder, or a Hugging Face Hub id.
+
+    Args:
+        local_files_only: take a Hub id from the local cache, and never ask the network
+
+    Raises:
+        WeightsRefused: a registry name: it describes a network, and a network without weights scores at random
+        BundleRefused: nothing of that name here or on the Hub
+    """
+    folder = Path(model).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder
+    if (folder / "model" / CONFIG).is_file():
+        return folder / "model"
+    if folder.is_dir():
+        raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}).")
+    name = str(model)
+    if name in list_models():
+        raise WeightsRefused(
+            f"{name} is the name of an architecture and has no trained weights here, so its scores would be random; "
+            f"train it with `ossicle train DATA --model {name}` and give the run's folder."
+        )
+    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name):
+        return _from_hub(name, local_files_only=local_files_only)
+    raise BundleRefused(
+        f"{name}: no such folder; give a bundle, a run folder, or a Hugging Face Hub id such as user/name."
+    )
+
+
+def push_to_hub(folder: str | Path, repository: str, *, private: bool = False) -> str:
+    """Uploads a bundle to the Hugging Face Hub as `repository` ("user/name") and gives its address.
+
+    Raises: BundleRefused or WeightsRefused for a folder that `load_bundle` would not read, before anything is sent.
+    """
+    load_bundle(folder)
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    api.create_repo(repository, private=private, exist_ok=True)
+    return str(api.upload_folder(folder_path=folder, repo_id=repository, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+
+
+def _from_hub(repository: str, *, local_files_only: bool) -> Path:
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository, allow_patterns=[CONFIG, WEIGHTS, CARD], local_files_only=local_files_only
+        )
+    # Errors of the Hub, of HTTP and of the cache have no common root below Exception.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleRefused(
+            f"{repository}: there is no such folder here, and it could not be had from the Hugging Face Hub: {reason}"
+        ) from error
+    return Path(folder)
+
+
+def _options(model: nn.Module) -> dict[str, Any]:
+    """What `create_model` needs besides the name: the fields of the network's own configuration."""
+    config = getattr(model, "config", None)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ValueError(f"a {type(model).__name__} was not made by create_model: it has no configuration to save")
+    options = dataclasses.asdict(config)
+    del options["num_classes"]  # the labels say it
+    patchout = options.pop("patchout", None)
+    if patchout is not None:
+        options |= {
+            "patchout_t": patchout["time"],
+            "patchout_f": patchout["freq"],
+            "patchout_u": patchout["unstructured"],
+        }
+    return options
+
+
+def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:
+    # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
+    for name, value in model["options"].items():
+        if isinstance(value, int) and value > numbers:
+            raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
+    try:
+        return create_model(model["name"], num_classes=len(labels), **model["options"])
+    except ModelUnknown as error:
+        raise BundleRefused(f"model.name: {error}") from error
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))
+
+
+# --- the configuration ---------------------------------------------------------------------------------------------
+
+
+def _read_config(text: bytes, path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        config = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:  # includes what is no UTF-8
+        raise BundleRefused(f"{path}: not valid JSON ({error}).") from error
+    _check_config(config, path)
+    return config
+
+
+def _check_config(config: Any, path: Path) -> None:
+    """Refuses a configuration that differs from the schema, with the file and the key."""
+    if not isinstance(config, dict):
+        raise BundleRefused(f"{path}: a bundle's configuration is a JSON object, not a {type(config).__name__}.")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleRefused(f"{path}: schema_version is {version!r}; ossicle {__version__} reads {SCHEMA_VERSION}.")
+
+    def wants(key: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            value: Any = config
+            for part in key.split("."):
+                value = value[part]
+            raise BundleRefused(f"{path}: {key} is {_shortened(value)}; it must be {allowed}.")
+
+    _check_keys(config, _KEYS, path=path, where="")
+    wants("library_version", isinstance(config["library_version"], str), "text")
+    wants("model", isinstance(config["model"], dict), "an object")
+    _check_keys(config["model"], ("name", "options"), path=path, where="model.")
+    wants("model.name", isinstance(config["model"]["name"], str), "text")
+    wants("model.options", isinstance(config["model"]["options"], dict), "an object")
+    wants("frontend", isinstance(config["frontend"], dict), "an object")
+    wants("task", config["task"] in TASKS, " or ".join(TASKS))
+    labels = config["labels"]
+    wants(
+        "labels",
+        isinstance(labels, list)
+        and len(labels) > 0
+        and all(isinstance(label, str) and label for label in labels)
+        and len(set(labels)) == len(labels),
+        "a list of different texts, one for each output of the network",
+    )
+    thresholds = config["thresholds"]
+    wants(
+        "thresholds",
+        thresholds is None
+        or (isinstance(thresholds, list) and len(thresholds) == len(labels) and all(map(_is_number, thresholds))),
+        f"null, or one number for each of the {len(labels)} labels",
+    )
+    wants("temperature", _is_number(config["temperature"]) and config["temperature"] > 0, "a positive number")
+    wants("window", isinstance(config["window"], dict), "an object")
+    _check_keys(config["window"], ("seconds", "hop_seconds"), path=path, where="window.")
+    seconds, hop_seconds = config["window"]["seconds"], config["window"]["hop_seconds"]
+    wants(
+        "window.seconds",
+        _is_number(seconds) and 0 < seconds <= MAX_WINDOW_SECONDS,
+        f"more than 0 and at most {MAX_WINDOW_SECONDS}",
+    )
+    wants(
+        "window.hop_seconds",
+        _is_number(hop_seconds) and 0 < hop_seconds <= seconds,
+        "more than 0 and at most window.seconds",
+    )
+    wants("weights_licence", isinstance(config["weights_licence"], str | None), "text or null")
+
+
+_KEYS = (
+    "schema_version",
+    "library_version",
+    "model",
+    "frontend",
+    "task",
+    "labels",
+    "thresholds",
+    "temperature",
+    "window",
+    "weights_licence",
+)
+
+
+def _check_keys(found: Mapping[str, Any], wanted: Sequence[str], *, path: Path, where: str) -> None:
+    if missing := [where + key for key in wanted if key not in found]:
+        raise BundleRefused(f"{path}: {', '.join(missing)} is missing.")
+    if unknown := [where + key for key in found if key not in wanted]:
+        raise BundleRefused(f"{path}: {', '.join(unknown)} is unknown; allowed here are {', '.join(wanted)}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# --- the model card ------------------------------------------------------------------------------------------------
+
+
+def _card_text(config: Mapping[str, Any], card: Card) -> str:
+    licence = config["weights_licence"]
+    header = {
+        "license": licence.lower() if licence else "other",
+        "library_name": "ossicle",
+        "pipeline_tag": "audio-classification",
+        "tags": ["audio", "audio-classification", config["model"]["name"]],
+    }
+    labels, thresholds = config["labels"], config["thresholds"]
+    count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
+    window, rate = config["window"], config["frontend"]["rate"]
+    parts = [
+        f"# {card.title or config['model']['name']}",
+        f"Hears {count} in windows of {window['seconds']:g} s (a `{config['model']['name']}` at {rate} Hz, "
+        f"written by ossicle {config['library_version']}).",
+        '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
+        'prediction = recognizer.predict("recording.wav")\nprint(prediction.top, prediction.rows)\n```\n\n'
+        "```\nossicle predict THIS_FOLDER recording.wav\n```",
+        "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
+        f"## Protocol\n\n{card.protocol}",
+        "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),
+        "## Labels and thresholds\n\n| label | threshold |\n|---|---|\n"
+        + "\n".join(
+            f"| {_cell(label)} | {'' if thresholds is None else format(thresholds[index], '.4f')} |"
+            for index, label in enumerate(labels)
+        ),
+        f"## Limits\n\n{card.limits}",
+        "## Licence\n\n"
+        + (f"The weights: {licence}." if licence else "Nobody has stated a licence for these weights.")
+        + " The code that runs them, ossicle, is Apache-2.0.",
+    ]
+    front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n" + "\n\n".join(part for part in parts if not part.endswith("\n\n")) + "\n"
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,60 @@
+"""The `ossicle` command: one module per command. Exit codes:
+
+    0    done
+    1    the user's error: one sentence on standard error, never a traceback
+    2    wrong usage of the command line
+    3    finished, but some files failed (each is named on standard error)
+    130  interrupted
+
+Anything that is none of these is a mistake of ours and keeps its traceback.
+
+The modules import typer and nothing heavy, so that `--help` answers without torch; the body of each command imports
+what it needs.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ossicle import __version__
+from ossicle.cli import demo, doctor, evaluate, predict, train
+from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
+
+app = typer.Typer(
+    cls=Sentences,
+    help="Efficient audio transformers: from a folder of sounds to a trained recogniser.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ossicle {__version__}")
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    try:
+        app(prog_name="ossicle")
+    except KeyboardInterrupt:  # before a command has begun
+        say("Interrupted.")
+        sys.exit(INTERRUPTED)

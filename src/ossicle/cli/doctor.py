@@ -1,0 +1,124 @@
+"""`ossicle doctor`: what is installed here, what it gives, and whether it really works."""
+
+import importlib
+import importlib.metadata
+import platform
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """One optional part: what it gives, the modules that must import, and the distributions they come from."""
+
+    name: str
+    gives: str
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+EXTRAS = (
+    Extra(name="media", gives="m4a, webm, wma and the sound of videos", modules=("av",), packages=("av",)),
+    Extra(name="hf", gives="encoders of Hugging Face", modules=("transformers",), packages=("transformers",)),
+    Extra(name="peft", gives="adapters in the peft format", modules=("peft",), packages=("peft",)),
+    Extra(
+        name="export",
+        gives="ONNX files, and running them",
+        modules=("onnx", "onnxscript", "onnxruntime"),
+        packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    Extra(name="mic", gives="the microphone", modules=("sounddevice",), packages=("sounddevice",)),
+    Extra(
+        name="serve",
+        gives="the HTTP service",
+        modules=("fastapi", "uvicorn", "python_multipart"),
+        packages=("fastapi", "uvicorn", "python-multipart"),
+    ),
+    Extra(name="shards", gives="data in tar shards", modules=("webdataset",), packages=("webdataset",)),
+    Extra(name="cluster", gives="labelling on many machines", modules=("ray.data",), packages=("ray",)),
+    Extra(name="track", gives="TensorBoard logs", modules=("tensorboard",), packages=("tensorboard",)),
+)
+
+CORE = (
+    "torch",
+    "numpy",
+    "soundfile",
+    "soxr",
+    "safetensors",
+    "huggingface_hub",
+    "lightning",
+    "matplotlib",
+    "jaxtyping",
+    "pyyaml",
+    "typer",
+    "rich",
+)
+
+
+def doctor() -> None:
+    """Print versions, the device, and what each extra gives and whether it works."""
+    from ossicle import __version__
+
+    print(f"ossicle {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
+    print("\nCore")
+    for package in CORE:
+        print(f"  {package:16} {installed_version(package) or 'missing: pip install ossicle'}")
+    print("\nDevice")
+    for line in device_lines():
+        print(f"  {line}")
+    print("\nExtras (pip install 'ossicle[NAME]')")
+    for extra in EXTRAS:
+        print(f"  {extra.name:8} {extra.gives:42} {extra_state(extra)}")
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def extra_state(extra: Extra) -> str:
+    """Says whether an extra is absent, broken or works: its modules are really imported.
+
+    A package that is installed and raises anything at all on import (a missing shared library is an OSError) is broken.
+    """
+    versions = {package: installed_version(package) for package in extra.packages}
+    present = [f"{package} {version}" for package, version in versions.items() if version]
+    absent = [package for package, version in versions.items() if not version]
+    if not present:
+        return "not installed"
+    if absent:
+        return f"incomplete: {', '.join(present)}, but no {', '.join(absent)}"
+    for module in extra.modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return f"broken: {', '.join(present)}: {reason}"
+    return f"works: {', '.join(present)}"
+
+
+def device_lines() -> list[str]:
+    """What torch would compute on here, and whether bfloat16 pays."""
+    try:
+        import torch
+    except Exception as error:
+        return [f"torch does not import: {error}"]
+    from ossicle.devices import bfloat16_speedup, choose_device
+
+    lines = [f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    if torch.cuda.is_available():
+        lines += [f"cuda:{index}: {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        lines.append("mps: Apple GPU")
+    name = choose_device().type
+    ratio = bfloat16_speedup(name)
+    if ratio == 0:
+        lines.append(f"bfloat16 on {name}: does not work")
+    else:
+        verdict = "pays" if ratio > 1.2 else "does not pay"
+        lines.append(f"bfloat16 on {name}: {verdict}, a matrix product takes {1 / ratio:.2f} of the time in float32")
+    lines.append(f"chosen by device=auto: {name}")
+    return lines

@@ -1,0 +1,74 @@
+"""`ossicle train`: from a folder of sounds to a run folder with a trained recogniser in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ossicle.cli.outcome import SOME_FAILED
+
+
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Registry name (see `ossicle models list`); chosen from the data if not given.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Named set of training settings.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One training setting, such as epochs=30; may be repeated."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="Fold to test on, or `all` for cross-validation.", metavar="NAME|all")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a bundle, a run, or a safetensors file.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
+    ] = False,
+) -> None:
+    """Train a recogniser on your own sounds."""
+    chosen = dict(_key_and_value(setting) for setting in settings or [])
+
+    from ossicle.training import run_training
+
+    failed = run_training(
+        data=data,
+        model=model,
+        output=output,
+        settings=chosen,
+        config=config,
+        label=label,
+        group=group,
+        fold_column=fold,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+        recipe=recipe,
+        weights=init,
+    )
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _key_and_value(setting: str) -> tuple[str, str]:
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise typer.BadParameter(f"{setting!r} is not KEY=VALUE, such as epochs=30.", param_hint="--set")
+    return key.strip(), value.strip()

@@ -1,0 +1,148 @@
+"""The one windowing engine: cuts samples of any length into windows, scores them in batches, keeps memory flat.
+
+Where the windows lie. They start at 0, hop, 2 hop, ... as long as they fit; when samples are left over, one more
+window lies flush with the end. So every sample is heard, no silence is invented, and all windows of a recording have
+one length. A recording shorter than a window is one window of its own length, padded only up to the least length that
+the model can take.
+
+Batches hold windows of one recording only: a recording's scores cannot depend on what else is being predicted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from ossicle.predict.rows import Task
+
+Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window label"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowScores:
+    """The scores of one recording's windows, and where these lie in seconds."""
+
+    starts: Float[np.ndarray, " window"]
+    ends: Float[np.ndarray, " window"]
+    scores: Float[np.ndarray, "window label"]
+    padded_samples: int  # silence appended because the recording was shorter than the model's least length
+
+
+def window_starts(length: int, *, window: int, hop: int) -> Int64[np.ndarray, " window"]:
+    """Gives the first sample of each window over `length` samples; all three are counted in samples.
+
+    >>> window_starts(25, window=10, hop=10)
+    array([ 0, 10, 15])
+    """
+    _check(window, hop)
+    if length <= 0:
+        return np.zeros(0, dtype=np.int64)
+    if length <= window:
+        return np.zeros(1, dtype=np.int64)
+    starts = np.arange(0, length - window + 1, hop, dtype=np.int64)
+    if starts[-1] + window < length:
+        starts = np.append(starts, length - window)
+    return starts
+
+
+def cut_windows(
+    blocks: Iterable[Float32[np.ndarray, " _"]], *, window: int, hop: int
+) -> Iterator[tuple[int, Float32[np.ndarray, " time"]]]:
+    """Yields (first sample, samples) of each window of a recording that arrives in blocks of any length.
+
+    The starts are those of `window_starts`. Holds one block and one window, however long the recording.
+    """
+    _check(window, hop)
+    held = np.zeros(0, dtype=np.float32)
+    held_from = 0  # position of held[0] in the recording
+    next_start = 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        end = held_from + len(held)
+        while next_start + window <= end:
+            offset = next_start - held_from
+            yield next_start, held[offset : offset + window]
+            next_start += hop
+        # The last `window` samples stay: the recording may end here, and then they are the flush window.
+        needless = max(0, min(next_start, end - window) - held_from)
+        held = held[needless:]
+        held_from += needless
+    end = held_from + len(held)
+    if next_start == 0:
+        if end:
+            yield 0, held
+    elif next_start - hop + window < end:
+        yield end - window, held[len(held) - window :]
+
+
+def score_blocks(
+    blocks: Iterable[Float32[np.ndarray, " _"]],
+    score: Score,
+    *,
+    rate: int,
+    window: int,
+    hop: int,
+    min_samples: int = 1,
+    batch: int = 16,
+) -> WindowScores:
+    """Scores a recording that arrives in blocks.
+
+    Args:
+        rate: hertz, of the samples in the blocks
+        window: samples
+        hop: samples, at most `window`
+        min_samples: the least length that `score` takes; a shorter recording is padded with silence up to it
+        batch: windows handed to `score` at once
+    """
+    starts: list[int] = []
+    ends: list[int] = []
+    scores: list[np.ndarray] = []
+    padded_samples = 0
+    waiting: list[np.ndarray] = []
+    for start, samples in cut_windows(blocks, window=window, hop=hop):
+        starts.append(start)
+        ends.append(start + len(samples))
+        if len(samples) < min_samples:  # only a whole recording can be so short
+            padded_samples = min_samples - len(samples)
+            samples = np.pad(samples, (0, padded_samples))
+        waiting.append(samples)
+        if len(waiting) == batch:
+            scores.append(score(np.stack(waiting)))
+            waiting = []
+    if waiting:
+        scores.append(score(np.stack(waiting)))
+    if not scores:
+        raise ValueError("a recording without a single sample has no windows to score")
+    return WindowScores(
+        starts=np.asarray(starts, dtype=np.float64) / rate,
+        ends=np.asarray(ends, dtype=np.float64) / rate,
+        scores=np.concatenate(scores),
+        padded_samples=padded_samples,
+    )
+
+
+def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float[np.ndarray, " label"]:
+    """Reduces the logits of a recording's windows to the recording's own, by one rule everywhere.
+
+    A single-label task averages; a multi-label task takes each label's highest, so that a short sound counts in a long
+    recording. On logits and not on scores, so that a temperature fitted on recordings means the same for windows.
+    """
+    return aggregate(logits, "mean" if task == "single-label" else "max")
+
+
+def aggregate(scores: Float[np.ndarray, "window label"], how: Literal["mean", "max"]) -> Float[np.ndarray, " label"]:
+    """Reduces the scores of a recording's windows to one score per label."""
+    if how not in ("mean", "max"):
+        raise ValueError(f"windows are aggregated by 'mean' or 'max', not {how!r}")
+    return scores.mean(axis=0) if how == "mean" else scores.max(axis=0)
+
+
+def _check(window: int, hop: int) -> None:
+    if window < 1:
+        raise ValueError(f"a window holds at least one sample, not {window}")
+    if not 1 <= hop <= window:
+        raise ValueError(
+            f"the hop must lie between 1 sample and the window of {window} samples, or sound goes unheard; it is {hop}"
+        )
