@@ -313,7 +313,8 @@ def _baseline(
     elif isinstance(training_counts, Mapping):
         counts = [training_counts.get(label, 0) for label in labels]
     else:
-        check_labels(labels, len(training_counts))
+        if len(training_counts) != len(labels):
+            raise ValueError(f"{len(training_counts)} training counts are given for {len(labels)} labels; one for each")
         counts = list(training_counts)
     majority = int(np.argmax(counts))
     return Baseline(

@@ -57,7 +57,7 @@ def onset_f1(
     names_true = list(reference_labels or [""] * len(true))
     if len(names_found) != len(found) or len(names_true) != len(true):
         raise ValueError(
-            f"{len(names_found)} labels name {len(found)} found onsets and {len(names_true)} name {len(true)} true ones; "
+            f"{len(names_found)} labels name {len(found)} found onsets, {len(names_true)} name {len(true)} true ones; "
             "each onset has one"
         )
     pairs: list[tuple[int, int]] = []
