@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
@@ -23,6 +23,7 @@ def error_by_definition(confidence, right, bins=15):
     return total / len(confidence)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 10_000))
 def test_the_single_label_error_looks_at_the_given_label_only(clips, labels, seed):
     generator = np.random.default_rng(seed)
@@ -33,6 +34,7 @@ def test_the_single_label_error_looks_at_the_given_label_only(clips, labels, see
     assert calibration_error(scores, targets, task="single-label") == pytest.approx(expected)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 10_000))
 def test_the_multi_label_error_looks_at_every_probability(clips, labels, seed):
     generator = np.random.default_rng(seed)
@@ -41,6 +43,7 @@ def test_the_multi_label_error_looks_at_every_probability(clips, labels, seed):
     assert calibration_error(scores, targets, task="multi-label") == pytest.approx(expected)
 
 
+@settings(max_examples=50, deadline=None)
 @given(arrays(np.float64, 40, elements=st.integers(0, 20).map(lambda n: n / 20)), arrays(np.bool_, 40))
 def test_the_bins_equal_scikit_learn_also_on_their_edges(scores, targets):
     ours = calibration_bins(scores[:, None], targets[:, None], task="multi-label", bins=5)
@@ -93,6 +96,7 @@ def test_huge_logits_do_not_overflow(task):
     assert TEMPERATURES[0] <= fit_temperature(logits, targets, task=task) <= TEMPERATURES[1]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(0, 1000))
 def test_any_logits_give_a_temperature_in_range(clips, labels, seed):
     generator = np.random.default_rng(seed)

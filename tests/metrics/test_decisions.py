@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
@@ -28,6 +28,7 @@ def test_a_score_on_its_threshold_is_accepted():
     assert decide(scores, task="multi-label", thresholds=np.array([0.6, 0.3, 0.31])).tolist() == [[False, True, False]]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
 def test_the_confusion_matrix_equals_scikit_learn(pairs):
     true, given_label = np.array(pairs).T
@@ -35,6 +36,7 @@ def test_the_confusion_matrix_equals_scikit_learn(pairs):
     np.testing.assert_array_equal(ours, sklearn_confusion_matrix(true, given_label, labels=range(4)))
 
 
+@settings(max_examples=50, deadline=None)
 @given(scored())
 def test_no_threshold_gives_a_higher_f1(case):
     scores, targets = case
@@ -49,6 +51,7 @@ def test_no_threshold_gives_a_higher_f1(case):
         assert fitted == pytest.approx(best)
 
 
+@settings(max_examples=50, deadline=None)
 @given(scored())
 def test_of_equally_good_thresholds_the_highest_is_taken(case):
     scores, targets = case

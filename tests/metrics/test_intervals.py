@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -20,6 +20,7 @@ def test_the_t_quantile_equals_scipy(probability, degrees):
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=10))
 def test_the_interval_over_folds_equals_scipy(values):
     ours = mean_interval(values)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
@@ -25,6 +25,7 @@ def most_pairs_and_agreements(found, true, found_labels, true_labels, tolerance=
     return int(near[rows, columns].sum()), int((near & agree)[rows, columns].sum())
 
 
+@settings(max_examples=50, deadline=None)
 @given(onsets, onsets, st.data())
 def test_the_matching_is_the_best_there_is(found, true, data):
     names = st.sampled_from(["kick", "snare", "hat"])

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
@@ -22,6 +22,7 @@ def rankings(draw):
     return scores, draw(arrays(np.bool_, shape))
 
 
+@settings(max_examples=50, deadline=None)
 @given(rankings())
 def test_average_precision_equals_scikit_learn(case):
     scores, targets = case
@@ -33,6 +34,7 @@ def test_average_precision_equals_scikit_learn(case):
             assert math.isnan(ours[label])
 
 
+@settings(max_examples=50, deadline=None)
 @given(rankings())
 def test_auroc_equals_scikit_learn(case):
     scores, targets = case
@@ -44,6 +46,7 @@ def test_auroc_equals_scikit_learn(case):
             assert math.isnan(ours[label])
 
 
+@settings(max_examples=50, deadline=None)
 @given(rankings(), st.randoms(use_true_random=False))
 def test_the_order_of_the_clips_changes_nothing(case, random):
     scores, targets = case
@@ -53,6 +56,7 @@ def test_the_order_of_the_clips_changes_nothing(case, random):
     np.testing.assert_array_equal(roc_auc(scores[order], targets[order]), roc_auc(scores, targets))
 
 
+@settings(max_examples=50, deadline=None)
 @given(rankings(), st.data())
 def test_a_weight_of_n_equals_n_copies_of_the_clip(case, data):
     scores, targets = case
