@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ossicle.audio import find_audio
 from ossicle.data.items import Dataset, Item, Task
 from ossicle.data.tables import TABLE_SUFFIXES, Columns, Table, read_table, split_of
 from ossicle.errors import DataRefused
@@ -46,7 +47,8 @@ def read_dataset(
 
     Args:
         label, group, fold: columns of the table to use instead of the usual ones.
-        labels: the only labels allowed, in this order (those of a model to evaluate); a class may then be small or absent.
+        labels: the only labels allowed, in this order (those of a model to evaluate); a class may then be small
+            or absent.
 
     Raises:
         DataRefused: there is nothing here to learn from, in one sentence that says why.
@@ -86,8 +88,9 @@ def _detect(root: Path, *, label: str | None, group: str | None, fold: str | Non
         raise DataRefused(f"{root} does not exist: expected a folder of recordings, or a table of them.")
     esc50 = root / "meta" / "esc50.csv"
     if esc50.is_file():
-        table = read_table(esc50, label=label, group=group, fold=fold, folders=[root / "audio", root])
-        return replace(_from_table(table), what="ESC-50 as published (meta/esc50.csv)")
+        table = read_table(esc50, label=label, group=group, fold=fold, folders=[root / "audio"])
+        what = f"ESC-50 as published (meta/esc50.csv and audio/, labels from `{table.columns.label}`)"
+        return replace(_from_table(table), what=what)
     table_path = _table_in(root)
     if table_path is not None:
         return _from_table(read_table(table_path, label=label, group=group, fold=fold))
@@ -108,13 +111,11 @@ def _table_in(folder: Path) -> Path | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))
-    )
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
 def _split_folders(root: Path) -> list[Path]:
-    """The folders train/, val/, test/ under `root`; none when some other folder lies beside them, as then they are classes."""
+    """The folders train/, val/, test/ under `root`; none if other folders lie beside them, as then all are classes."""
     folders = _folders_in(root)
     splits = [split_of(folder.name) for folder in folders]
     return folders if "train" in splits and None not in splits else []
@@ -126,14 +127,21 @@ def _split_folders(root: Path) -> list[Path]:
 def _from_table(table: Table) -> _Found:
     if len({item.fold for item in table.items}) == 1 and table.columns.fold is not None:
         raise DataRefused(
-            f"the column {table.columns.fold!r} of {table.path} holds one fold only ({table.items[0].fold}): at least two are needed."
+            f"the column {table.columns.fold!r} of {table.path} holds one fold only ({table.items[0].fold}): at least "
+            "two are needed."
         )
     where = "" if table.audio_folder == table.path.parent else f" in {table.audio_folder.name}/"
     return _Found(
         items=table.items,
         what=f"table {table.path.name} (files from `{table.columns.file}`{where}, labels from `{table.columns.label}`)",
         columns=table.columns,
+        remarks=_missing_files([table]),
     )
+
+
+def _missing_files(tables: Sequence[Table]) -> tuple[str, ...]:
+    missing = sum(table.missing for table in tables)
+    return (f"{missing} of {sum(len(table.items) for table in tables)} clips have no file",) if missing else ()
 
 
 def _from_split_tables(folders: Sequence[Path], *, label: str | None, group: str | None, fold: str | None) -> _Found:
@@ -150,7 +158,12 @@ def _from_split_tables(folders: Sequence[Path], *, label: str | None, group: str
     if any(table.columns != columns for _, table in parts):
         raise DataRefused(f"the tables under {folders[0].parent} differ in their columns: give all of them the same.")
     names = ", ".join(f"{name}/{table.path.name}" for name, table in parts)
-    return _Found(items=tuple(items), what=f"tables {names} (labels from `{columns.label}`)", columns=columns)
+    return _Found(
+        items=tuple(items),
+        what=f"tables {names} (labels from `{columns.label}`)",
+        columns=columns,
+        remarks=_missing_files([table for _, table in parts]),
+    )
 
 
 def _from_class_folders(root: Path, splits: Sequence[Path]) -> _Found:
@@ -165,13 +178,11 @@ def _from_class_folders(root: Path, splits: Sequence[Path]) -> _Found:
 
 
 def _read_class_folders(folder: Path, split: str | None, items: list[Item], remarks: list[str]) -> None:
-    from ossicle.audio import find_audio
-
     loose = 0
     empty = {entry.name for entry in _folders_in(folder)}
     for file in find_audio(folder):
         parts = file.relative_to(folder).parts
-        if any(part.startswith((".", "__MACOSX")) for part in parts):
+        if parts[0].startswith("__"):  # __MACOSX and the like: not for people
             continue
         if len(parts) == 1:
             loose += 1
@@ -185,8 +196,6 @@ def _read_class_folders(folder: Path, split: str | None, items: list[Item], rema
 
 
 def _why_nothing(root: Path) -> str:
-    from ossicle.audio import find_audio
-
     tables = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in TABLE_SUFFIXES]
     if tables:
         return f"{root} holds no class folders with recordings; to read its table, give the path {root / tables[0]}."
@@ -215,7 +224,8 @@ def _refuse_too_little(root: Path, counts: Counter[str], task: Task) -> None:
     if lonely:
         more = f" (and {len(lonely) - 1} more such classes)" if len(lonely) > 1 else ""
         raise DataRefused(
-            f"the class {lonely[0]!r} of {root} has one clip{more}: at least two are needed, one to learn from and one to test."
+            f"the class {lonely[0]!r} of {root} has one clip{more}: at least two are needed, one to learn from and one to "
+            "test."
         )
 
 

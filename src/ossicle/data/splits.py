@@ -1,8 +1,9 @@
 """Which clips train, which choose, which test: official parts untouched, all others cut by group.
 
-Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides of a cut
-makes the test flatter the model. Clips of one file always are one group. The test part is fixed first; the development part is cut
-from what is left, so that nothing about the test part reaches training, early stopping or thresholds.
+Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides
+of a cut makes the test flatter the model. Clips of one file always are one group. The test part is fixed first; the
+development part is cut from what is left, so that nothing about the test part reaches training, early stopping or
+thresholds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from ossicle.errors import DataRefused
 
 TEST_FRACTION = 0.20
 DEVELOPMENT_FRACTION = 0.15
-# With two or three groups left to train on, a development part of whole groups would take too much of the training part.
+# With two or three groups left to train on, a development part of whole groups would take too much of them.
 LARGEST_DEVELOPMENT_FRACTION = 0.35
 FOLDS = 5
 OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an official split
@@ -55,8 +56,8 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
 def split_dataset(dataset: Dataset, *, fold: str | None = None, seed: int = 0) -> Split:
     """Cuts the items into a training, a development and a test part.
 
-    Test: the official `test` split, or one official fold (the first if none is named), or about 20 % of the clips drawn by group
-    and stratified by label. Development: the official one, or about 15 % of the rest, by group and stratified.
+    Test: the official `test` split, or one official fold (the first if none is named), or about 20 % of the clips
+    drawn by group and stratified by label. Development: the official one, or about 15 % of the rest, drawn likewise.
 
     Args:
         fold: one of `split_folds(dataset)`; of the folds dealt out from the seed where the data has none.
@@ -189,8 +190,8 @@ def _refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence
 
 def _why_no_test(dataset: Dataset) -> str:
     return (
-        f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all clips of some class: "
-        "add recordings, or name another column with --group."
+        f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all clips of some "
+        "class: add recordings, or name another column with --group."
     )
 
 
@@ -265,11 +266,6 @@ def _order(dataset: Dataset, rows: Int[np.ndarray, "row"], groups: Int[np.ndarra
     return np.array(sorted(first, key=lambda group: first[group]), dtype=np.int64)
 
 
-def _weights(counts: Int[np.ndarray, "group column"]) -> Float[np.ndarray, "column"]:
-    """All strata together weigh as much as the size of the part."""
-    return np.append(np.full(counts.shape[1] - 1, 1 / (counts.shape[1] - 1)), 1.0)
-
-
 def _draw(
     dataset: Dataset,
     rows: Int[np.ndarray, "row"],
@@ -281,7 +277,8 @@ def _draw(
 ) -> Bool[np.ndarray, "row"]:
     """Draws whole groups with about `fraction` of the items of every stratum, leaving at least one of each behind.
 
-    With `every_class`, a class too small for that gives its smallest group rather than none. Nothing is drawn only when no group may leave.
+    With `every_class`, a class too small for that gives its smallest group rather than none. Nothing is drawn only
+    when no group may leave.
     """
     _, groups = np.unique(groups, return_inverse=True)
     order = _order(dataset, rows, groups)
@@ -289,14 +286,17 @@ def _draw(
     counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
     total = counts.sum(axis=0)
     target = fraction * total
+    # A part that need not hold every class must still get its size, so all strata together weigh as much as that.
+    weights = np.append(np.full(len(total) - 1, 1 / (len(total) - 1)), 1.0)
     if every_class:
+        weights = np.ones(len(total))
         smallest = np.where(counts[:, :-1] > 0, counts[:, :-1], total[:-1]).min(axis=0)
         wanted = np.maximum(target[:-1], smallest)
         target = np.append(wanted, target[-1] * wanted.sum() / target[:-1].sum())
-    scale = _weights(counts) / target
+    scale = weights / target
     movable = np.flatnonzero(_movable(counts))
     best, best_cost = np.zeros(len(counts), dtype=bool), np.inf
-    # A large group drawn early spoils the shares, so several orders are tried; with many groups one is as good as another.
+    # A large group drawn early spoils the shares, so several orders are tried; with many groups all are as good.
     for _ in range(int(np.clip(20_000 // len(counts), 1, 10))):
         chosen, cost = _fill(counts, target, scale, rng.permutation(movable))
         if cost < best_cost:
@@ -312,7 +312,7 @@ def _fill(
     scale: Float[np.ndarray, "column"],
     order: Int[np.ndarray, "movable"],
 ) -> tuple[Bool[np.ndarray, "group"], float]:
-    """Takes groups in order as long as each brings the sums closer to the target; returns them and their distance from it."""
+    """Takes groups in order as long as each brings the sums closer to the target; also returns the distance left."""
     total = counts.sum(axis=0)
     taken = np.zeros(len(target), dtype=np.int64)
     chosen = np.zeros(len(counts), dtype=bool)
@@ -335,10 +335,11 @@ def _fill(
 def _deal(counts: Int[np.ndarray, "group column"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, "group"]:
     """Deals groups into folds of about equal shares, largest first; -1 for a group that must always train.
 
-    No fold gets all items of a class. An empty fold takes any movable group and is always the cheapest, so none stays empty.
+    No fold gets all items of a class. An empty fold takes any movable group and is always the cheapest, so none stays
+    empty.
     """
     total = counts.sum(axis=0)
-    scale = _weights(counts) * folds / total
+    scale = folds / total
     held = np.zeros((folds, len(total)), dtype=np.int64)
     fold_of = np.full(len(counts), -1, dtype=np.int64)
     order = rng.permutation(np.flatnonzero(_movable(counts)))

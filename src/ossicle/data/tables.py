@@ -1,6 +1,7 @@
-"""CSV, TSV and JSONL tables of clips: `file,label[s][,start,end,split,fold,group]`, and the names others give these columns.
+"""CSV, TSV and JSONL tables of clips: `file,label[s][,start,end,split,fold,group]`, and the columns' other names.
 
-Reading is strict, as a wrong label costs more than a stopped program: every refusal names the file, the line and what is allowed.
+Reading is strict, as a wrong label costs more than a stopped program: every refusal names the file, the line and what
+is allowed.
 """
 
 import csv
@@ -9,7 +10,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ class Table:
     items: tuple[Item, ...]
     columns: Columns
     audio_folder: Path
+    missing: int  # rows whose file does not exist
 
 
 def read_table(
@@ -86,23 +89,21 @@ def read_table(
         key = (str(item.file), item.start, item.end)
         if key in seen:
             raise DataRefused(
-                f"line {line} of {path} repeats the clip of line {seen[key]} ({item.file}): each clip has one row, several labels are joined by ; or |."
+                f"line {line} of {path} repeats the clip of line {seen[key]} ({item.file}): each clip has one row, "
+                "several labels are joined by ; or |."
             )
         seen[key] = line
         items.append((line, item))
     _refuse_missing_labels(path, items, columns)
     folders = (path.parent, path.parent / "audio") if folders is None else folders
-    found, folder = _find_files(path, [item.file for _, item in items], folders)
+    found, folder, missing = _find_files(path, [str(item.file) for _, item in items], folders)
     return Table(
         path=path,
-        items=tuple(_moved(item, file) for (_, item), file in zip(items, found, strict=True)),
+        items=tuple(replace(item, file=file) for (_, item), file in zip(items, found, strict=True)),
         columns=columns,
         audio_folder=folder,
+        missing=missing,
     )
-
-
-def _moved(item: Item, file: Path) -> Item:
-    return Item(**{**vars(item), "file": file})
 
 
 # ---------------------------------------------------------------- bytes to rows
@@ -141,7 +142,8 @@ def _read_csv(path: Path) -> tuple[list[str], Rows]:
                 continue
             if len(cells) != len(header):
                 raise DataRefused(
-                    f"line {reader.line_num} of {path} has {len(cells)} cells where the line of column names has {len(header)}."
+                    f"line {reader.line_num} of {path} has {len(cells)} cells where the line of column names "
+                    f"has {len(header)}."
                 )
             rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
@@ -198,7 +200,7 @@ def _choose_columns(
     file_column = usual(FILE_COLUMNS)
     if file_column is None:
         raise DataRefused(
-            f"{path} has no column with the file names: allowed are {_listed(FILE_COLUMNS)}, found are {_listed(header)}."
+            f"{path} has no column of file names: allowed are {_listed(FILE_COLUMNS)}, found are {_listed(header)}."
         )
     label_column = named(label, "--label") if label is not None else usual(LABEL_COLUMNS)
     if label_column is None:
@@ -302,22 +304,33 @@ def _refuse_missing_labels(path: Path, items: Sequence[tuple[int, Item]], column
     empty = [line for line, item in items if not item.labels]
     if empty:
         raise DataRefused(
-            f"line {empty[0]} of {path} has no label in the column {columns.label!r} ({len(empty)} such rows): each clip "
-            "needs one, unless the column is called 'labels'."
+            f"line {empty[0]} of {path} has no label in the column {columns.label!r} ({len(empty)} such rows): each "
+            "clip needs one, unless the column is called 'labels'."
         )
 
 
 # ---------------------------------------------------------------- names to files
 
 
-def _find_files(table: Path, names: Sequence[Path], folders: Sequence[Path]) -> tuple[list[Path], Path]:
-    """Where each file lies; those that lie nowhere are looked for where most of the others are."""
-    places = [next((folder for folder in folders if os.path.isfile(folder / name)), None) for name in names]
-    count = Counter(place for place in places if place is not None)
-    if not count:
+def _find_files(table: Path, names: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], Path, int]:
+    """Where each file lies, the folder of most of them, and how many lie nowhere; these are given that folder."""
+    found: list[Path | None] = []
+    places: Counter[Path] = Counter()
+    for name in names:
+        # The second spelling is for tables written on Windows.
+        for folder, spelling in product(folders, dict.fromkeys([name, name.replace("\\", "/")])):
+            if os.path.isfile(folder / spelling):
+                found.append(folder / spelling)
+                places[folder] += 1
+                break
+        else:
+            found.append(None)
+    if not places:
         looked = " and ".join(str(folder) for folder in folders)
         raise DataRefused(
-            f"none of the {len(names)} files of {table} exists: {names[0]} was looked for in {looked}; paths are relative to the table."
+            f"none of the {len(names)} files of {table} exists: {names[0]} was looked for in {looked}; paths "
+            "are relative to the table."
         )
-    usual = count.most_common(1)[0][0]
-    return [Path(os.path.abspath((place or usual) / name)) for place, name in zip(places, names, strict=True)], usual
+    usual = places.most_common(1)[0][0]
+    files = [Path(os.path.abspath(file or usual / name)) for file, name in zip(found, names, strict=True)]
+    return files, usual, found.count(None)

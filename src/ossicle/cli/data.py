@@ -1,0 +1,46 @@
+"""`ossicle data`: what a folder or a table of recordings holds, before anything is trained on it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ossicle.cli.outcome import SOME_FAILED, Sentences
+
+app = typer.Typer(
+    cls=Sentences, help="Look at data before training.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def check(
+    data: Annotated[
+        Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
+    ],
+    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Decode every clip and print what was detected: counts, lengths, rates, problems and the split for training."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ossicle.data import check_dataset, read_dataset
+
+    dataset = read_dataset(data, label=label, group=group, fold=fold)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Listening", total=len(dataset))
+        report = check_dataset(dataset, progress=lambda done, _: bar.update(task, completed=done))
+    print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
+    if report.failed:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,260 @@
+"""What a data set really holds: every clip is decoded once, and whatever would spoil training or the score is named."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ossicle.audio import read_clip
+from ossicle.data.items import Dataset, Item
+from ossicle.data.splits import group_ids, split_dataset
+from ossicle.errors import AudioError, DataRefused
+
+SILENCE = 1e-5  # peak below this: -100 dB of full scale
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 1e-3  # of a clip's samples at full scale
+SLACK_SECONDS = 0.05  # by which a segment may outlast its recording: tables round
+SHOWN = 10  # names under each kind of problem
+FIRST_RATE = 32_000
+
+# In the order of printing. The first two are clips that cannot be used; at the others somebody should look.
+Kind = Literal["missing", "broken", "silent", "clipped", "cut short", "contradiction", "leak", "repeated"]
+MEANING: Mapping[Kind, str] = {
+    "missing": "no such file",
+    "broken": "cannot be decoded, or lies outside the limits",
+    "silent": "no sound at all",
+    "clipped": "many samples at full scale",
+    "cut short": "the segment ends after the recording",
+    "contradiction": "the same sound with other labels",
+    "leak": "the same sound in another group, fold or split: a test would flatter",
+    "repeated": "the same sound twice",
+}
+FAILURES = frozenset({"missing", "broken"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One clip that somebody should look at; `file` is relative to the data set's root."""
+
+    kind: Kind
+    file: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """Counts, lengths, rates and problems of a data set; `lines()` prints them, `to_json()` keeps them.
+
+    `labels`, `groups`, `folds`, `splits`, `rates` (hertz) and `channels` map each value to its number of clips;
+    `seconds` has one length for each clip that could be decoded.
+    """
+
+    layout: str
+    protocol: str
+    clips: int
+    labels: Mapping[str, int]
+    groups: Mapping[str, int]
+    folds: Mapping[str, int]
+    splits: Mapping[str, int]
+    seconds: tuple[float, ...]
+    rates: Mapping[int, int]
+    channels: Mapping[int, int]
+    problems: tuple[Problem, ...]
+
+    @property
+    def failed(self) -> tuple[Problem, ...]:
+        """The clips that cannot be used at all."""
+        return tuple(problem for problem in self.problems if problem.kind in FAILURES)
+
+    def lines(self) -> list[str]:
+        """The report as lines of text for a terminal."""
+        lines = [self.layout, f"split     {self.protocol}", f"labels    {_spread(self.labels)}"]
+        for title, counts in (("groups", self.groups), ("folds", self.folds), ("splits", self.splits)):
+            if counts:
+                lines.append(f"{title:<9} {_spread(counts)}")
+        if self.seconds:
+            low, middle, high = np.quantile(self.seconds, [0, 0.5, 1])
+            lines.append(
+                f"length    {low:.2f} to {high:.2f} s, median {middle:.2f} s, {_total(sum(self.seconds))} in all"
+            )
+            lines.append("rates     " + ", ".join(f"{rate} Hz {count}" for rate, count in self.rates.items()))
+            lines.append("channels  " + ", ".join(f"{number}: {count}" for number, count in self.channels.items()))
+        if not self.problems:
+            lines.append("problems  none")
+        for kind, meaning in MEANING.items():
+            these = [problem for problem in self.problems if problem.kind == kind]
+            if these:
+                lines.append(f"{kind}: {len(these)} of {self.clips} clips ({meaning})")
+                lines += [f"    {problem.file}: {problem.detail}" for problem in these[:SHOWN]]
+                lines += [f"    and {len(these) - SHOWN} more"] if len(these) > SHOWN else []
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values; the lengths are summed up."""
+        low, middle, high = np.quantile(self.seconds, [0, 0.5, 1]).tolist() if self.seconds else (None, None, None)
+        lengths = {"min": low, "median": middle, "max": high, "total": sum(self.seconds)}
+        counts = {name: dict(getattr(self, name)) for name in ("labels", "groups", "folds", "splits")}
+        numbers = {name: {str(key): n for key, n in getattr(self, name).items()} for name in ("rates", "channels")}
+        return {
+            "layout": self.layout,
+            "protocol": self.protocol,
+            "clips": self.clips,
+            "failed": len(self.failed),
+            **counts,
+            "seconds": lengths,
+            **numbers,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> DataReport:
+    """Decodes every clip and reports what is there and what is wrong; a bad file never stops it.
+
+    Args:
+        progress: called with the number of clips done and the number of all.
+    """
+    heard: list[_Heard] = []
+    # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for facts in pool.map(_listen, dataset.items):
+            heard.append(facts)
+            if progress is not None:
+                progress(len(heard), len(dataset.items))
+    good = [facts for facts in heard if facts.content]
+    problems = [
+        Problem(kind=kind, file=_name(dataset, item), detail=detail)
+        for item, facts in zip(dataset.items, heard, strict=True)
+        for kind, detail in facts.problems
+    ]
+    problems += _duplicates(dataset, heard)
+    return DataReport(
+        layout=dataset.layout,
+        protocol=_protocol(dataset),
+        clips=len(dataset.items),
+        labels={label: int(n) for label, n in zip(dataset.labels, dataset.targets().sum(axis=0), strict=True)},
+        groups=_count([item.group for item in dataset.items]),
+        folds=_count([item.fold for item in dataset.items]),
+        splits=_count([item.split for item in dataset.items]),
+        seconds=tuple(facts.seconds for facts in good),
+        rates=dict(sorted(Counter(facts.rate for facts in good).items())),
+        channels=dict(sorted(Counter(facts.channels for facts in good).items())),
+        problems=tuple(sorted(problems, key=lambda problem: list(MEANING).index(problem.kind))),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Heard:
+    """What one clip sounded like; `content` is a hash of its samples, empty for a clip that cannot be used."""
+
+    problems: tuple[tuple[Kind, str], ...] = ()
+    seconds: float = 0.0
+    rate: int = 0
+    channels: int = 0
+    content: str = ""
+    silent: bool = False
+
+
+def _listen(item: Item) -> _Heard:
+    if not os.path.isfile(item.file):
+        return _Heard(problems=(("missing", "no such file"),))
+    try:
+        clip = read_clip(item.file, FIRST_RATE, start=item.start, end=item.end)
+        if clip.source_rate != FIRST_RATE:  # resampling moves peaks, so they are judged at the recording's own rate
+            clip = read_clip(item.file, clip.source_rate, start=item.start, end=item.end)
+    except AudioError as error:
+        return _Heard(problems=(("broken", str(error)),))
+    loudness = np.abs(clip.samples)
+    silent = bool(loudness.max() < SILENCE)
+    problems: list[tuple[Kind, str]] = []
+    if silent:
+        problems.append(("silent", f"{clip.seconds:.2f} s without sound"))
+    share = float((loudness >= FULL_SCALE).mean())
+    if share > CLIPPED_SHARE:
+        problems.append(("clipped", f"{share:.1%} of the samples at full scale"))
+    if item.end is not None and clip.seconds < item.end - item.start - SLACK_SECONDS:
+        problems.append(("cut short", f"asked for {item.end - item.start:g} s, found {clip.seconds:.2f} s"))
+    return _Heard(
+        problems=tuple(problems),
+        seconds=clip.seconds,
+        rate=clip.source_rate,
+        channels=clip.source_channels,
+        content=hashlib.blake2b(clip.samples.tobytes(), digest_size=16).hexdigest(),
+        silent=silent,
+    )
+
+
+def _duplicates(dataset: Dataset, heard: Sequence[_Heard]) -> list[Problem]:
+    """Clips that sound the same as an earlier one; silence is no sound."""
+    groups = group_ids(dataset)
+    same: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for row, facts in enumerate(heard):
+        if facts.content and not facts.silent:
+            same[facts.rate, facts.content].append(row)
+    problems = []
+    for first, *others in same.values():
+        one = dataset.items[first]
+        for row in others:
+            other = dataset.items[row]
+            where = _difference(one, other) or ("group" if groups[first] != groups[row] else "")
+            kind: Kind = "contradiction" if set(one.labels) != set(other.labels) else "leak" if where else "repeated"
+            detail = f"the same sound as {_name(dataset, one)}"
+            if kind == "contradiction":
+                detail += f", with the labels {_listed(other)} here and {_listed(one)} there"
+            elif where:
+                detail += f", in another {where}"
+            problems.append(Problem(kind=kind, file=_name(dataset, other), detail=detail))
+    return problems
+
+
+def _difference(one: Item, other: Item) -> str:
+    """The official part that two items do not share, if any."""
+    if one.split != other.split:
+        return "split"
+    return "fold" if one.fold != other.fold else ""
+
+
+def _listed(item: Item) -> str:
+    return ", ".join(item.labels) or "none"
+
+
+def _name(dataset: Dataset, item: Item) -> str:
+    segment = "" if item.start == 0 and item.end is None else f" [{item.start:g} to {item.end or 'end'} s]"
+    return dataset.relative(item) + segment
+
+
+def _protocol(dataset: Dataset) -> str:
+    try:
+        return split_dataset(dataset).protocol
+    except DataRefused as error:
+        return f"none: {error}"
+
+
+def _count(values: Sequence[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(value for value in values if value is not None).items()))
+
+
+def _spread(counts: Mapping[str, int]) -> str:
+    """Names with their counts while they fit a few lines, else their number and extremes."""
+    if len(set(counts.values())) == 1:
+        each = f"{next(iter(counts.values()))} clips each"
+        return f"{len(counts)}: {', '.join(counts)}, {each}" if len(counts) <= 12 else f"{len(counts)}, {each}"
+    if len(counts) <= 12:
+        return f"{len(counts)}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+    ranked = sorted(counts, key=lambda name: counts[name])
+    fewest, most = ranked[:3], ranked[:-4:-1]
+    middle = float(np.median(list(counts.values())))
+    return (
+        f"{len(counts)}, median {middle:g} clips; fewest: {', '.join(f'{name} {counts[name]}' for name in fewest)}; "
+        f"most: {', '.join(f'{name} {counts[name]}' for name in most)}"
+    )
+
+
+def _total(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
