@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
-from sklearn.metrics import f1_score, precision_recall_curve
+from sklearn.metrics import f1_score, precision_recall_curve, recall_score
 
-from ossicle.metrics import confusion_matrix, decide, fit_thresholds
+from ossicle.metrics import balanced_accuracy, confusion_matrix, decide, fit_thresholds
 
 
 @st.composite
@@ -66,6 +66,14 @@ def test_of_equally_good_thresholds_the_highest_is_taken(case):
 
 def f1(decided, targets):
     return 2 * (decided & targets).sum() / (decided.sum() + targets.sum())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
+def test_balanced_accuracy_averages_the_recall_of_the_classes_that_occur(pairs):
+    true, given_label = np.array(pairs).T
+    ours = balanced_accuracy(np.eye(4)[given_label], np.eye(4, dtype=bool)[true])
+    assert ours == pytest.approx(recall_score(true, given_label, labels=np.unique(true), average="macro"))
 
 
 def test_a_threshold_lies_halfway_between_accepted_and_refused():

@@ -6,7 +6,7 @@ the classes where it is.
 """
 
 from ossicle.metrics.calibration import CalibrationBins, calibration_bins, calibration_error, fit_temperature
-from ossicle.metrics.decisions import confusion_matrix, decide, fit_thresholds
+from ossicle.metrics.decisions import balanced_accuracy, confusion_matrix, decide, fit_thresholds
 from ossicle.metrics.evaluation import (
     Baseline,
     ClassFigures,
@@ -26,6 +26,7 @@ __all__ = [
     "Evaluation",
     "OnsetFigures",
     "average_precision",
+    "balanced_accuracy",
     "calibration_bins",
     "calibration_error",
     "confusion_matrix",

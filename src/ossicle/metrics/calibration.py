@@ -22,10 +22,10 @@ class CalibrationBins:
     given label, one for each clip; in a multi-label task every probability of every label counts.
     """
 
-    edges: Float[np.ndarray, "edge"]
-    count: Int[np.ndarray, "bin"]
-    confidence: Float[np.ndarray, "bin"]
-    frequency: Float[np.ndarray, "bin"]
+    edges: Float[np.ndarray, " edge"]
+    count: Int[np.ndarray, " bin"]
+    confidence: Float[np.ndarray, " bin"]
+    frequency: Float[np.ndarray, " bin"]
 
     @property
     def error(self) -> float:

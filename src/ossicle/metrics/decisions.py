@@ -5,13 +5,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ossicle.metrics.arrays import check_scores, check_task
+from ossicle.metrics.arrays import check_scores, check_task, mean_of_defined, ratio
 
 Task = Literal["single-label", "multi-label"]
 
 
 def decide(
-    scores: Float[np.ndarray, "clip label"], *, task: Task, thresholds: Float[np.ndarray, "label"] | None = None
+    scores: Float[np.ndarray, "clip label"], *, task: Task, thresholds: Float[np.ndarray, " label"] | None = None
 ) -> Bool[np.ndarray, "clip label"]:
     """The labels each clip is given.
 
@@ -33,9 +33,15 @@ def confusion_matrix(
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
+def balanced_accuracy(scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]) -> float:
+    """Unweighted average recall of single-label scores: the mean, over the classes that occur, of the share recognised."""
+    hit = decide(scores, task="single-label") & targets
+    return float(mean_of_defined(ratio(hit.sum(axis=0), targets.sum(axis=0))))
+
+
 def fit_thresholds(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> Float[np.ndarray, "label"]:
+) -> Float[np.ndarray, " label"]:
     """The threshold of each class that gives the highest F1; fit it on the development part, never on the test part.
 
     A threshold lies halfway between the lowest score that it accepts and the highest that it does not, or on the lowest
@@ -46,7 +52,7 @@ def fit_thresholds(
     return np.array([_best_threshold(scores[:, label], targets[:, label]) for label in range(scores.shape[1])])
 
 
-def _best_threshold(scores: Float[np.ndarray, "clip"], positive: Bool[np.ndarray, "clip"]) -> float:
+def _best_threshold(scores: Float[np.ndarray, " clip"], positive: Bool[np.ndarray, " clip"]) -> float:
     if not positive.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")

@@ -150,7 +150,7 @@ def evaluate(
     *,
     labels: Sequence[str],
     task: Task,
-    thresholds: Float[np.ndarray, "label"] | None = None,
+    thresholds: Float[np.ndarray, " label"] | None = None,
     groups: Sequence[str] | None = None,
     training_counts: Sequence[int] | Mapping[str, int] | None = None,
     protocol: str = "",
@@ -255,7 +255,7 @@ class _Measures:
         gaps = np.bincount(clip_bin.ravel(), (right - confidence).ravel(), len(scores) * BINS)
         self.gaps = gaps.reshape(len(scores), BINS)
 
-    def headline(self, weights: Shaped[np.ndarray, "clip resample"]) -> dict[str, Float[np.ndarray, "resample"]]:
+    def headline(self, weights: Shaped[np.ndarray, "clip resample"]) -> dict[str, Float[np.ndarray, " resample"]]:
         each = self.each_class(weights)
         times = weights.T.astype(float)
         clips = times.sum(axis=1)

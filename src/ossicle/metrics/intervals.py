@@ -25,7 +25,7 @@ def defined(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def percentile_estimate(value: float, resampled: Float[np.ndarray, "resample"], *, level: float = 0.95) -> Estimate:
+def percentile_estimate(value: float, resampled: Float[np.ndarray, " resample"], *, level: float = 0.95) -> Estimate:
     """The value with the middle `level` of its resampled distribution; resamples where it is not defined are left out.
 
     Source: Efron and Tibshirani 1993, An introduction to the bootstrap, chapter 13.
@@ -38,7 +38,7 @@ def percentile_estimate(value: float, resampled: Float[np.ndarray, "resample"], 
 
 
 def bootstrap_weights(
-    units: Int[np.ndarray, "clip"], *, resamples: int, generator: np.random.Generator
+    units: Int[np.ndarray, " clip"], *, resamples: int, generator: np.random.Generator
 ) -> Iterator[Int[np.ndarray, "clip resample"]]:
     """How often each clip occurs in each resample, a block of resamples at a time so that memory stays flat.
 

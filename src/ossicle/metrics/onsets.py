@@ -83,7 +83,7 @@ def onset_f1(
 
 
 def _knots(
-    found: Float[np.ndarray, "found"], true: Float[np.ndarray, "true"], reach: float
+    found: Float[np.ndarray, " found"], true: Float[np.ndarray, " true"], reach: float
 ) -> list[tuple[list[int], list[int]]]:
     """Runs of onsets closer than `reach` to the next: no pair crosses from one to another, so each is matched alone."""
     times = np.concatenate([found, true])

@@ -22,7 +22,7 @@ class Ranking:
     summed, not walked through one by one.
     """
 
-    def __init__(self, scores: Float[np.ndarray, "clip"], positive: Bool[np.ndarray, "clip"]) -> None:
+    def __init__(self, scores: Float[np.ndarray, " clip"], positive: Bool[np.ndarray, " clip"]) -> None:
         self.order = np.argsort(-scores, kind="stable")
         scores, positive = scores[self.order], positive[self.order]
         self.positives = self.order[positive]
@@ -38,7 +38,7 @@ class Ranking:
 
     def measure(
         self, weights: Shaped[np.ndarray, "clip resample"]
-    ) -> tuple[Float[np.ndarray, "resample"], Float[np.ndarray, "resample"]]:
+    ) -> tuple[Float[np.ndarray, " resample"], Float[np.ndarray, " resample"]]:
         """Average precision and AUROC when clip i occurs `weights[i]` times; NaN where one of them is not defined."""
         resamples = weights.shape[1]
         if not len(self.positives):
@@ -63,7 +63,7 @@ class Ranking:
 
 def average_precision(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> Float[np.ndarray, "label"]:
+) -> Float[np.ndarray, " label"]:
     """Average precision of each class: precision averaged over steps of recall; NaN for a class without positives."""
     return _measure_each(scores, targets)[0]
 
@@ -82,7 +82,7 @@ def mean_average_precision(
 
 def roc_auc(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> Float[np.ndarray, "label"]:
+) -> Float[np.ndarray, " label"]:
     """Area under the ROC curve of each class: how often a positive outscores a negative, ties counting half.
 
     NaN for a class that lacks positives or negatives.
@@ -104,7 +104,7 @@ def d_prime(auroc: float) -> float:
 
 def _measure_each(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> tuple[Float[np.ndarray, "label"], Float[np.ndarray, "label"]]:
+) -> tuple[Float[np.ndarray, " label"], Float[np.ndarray, " label"]]:
     once = np.ones((len(scores), 1), np.int32)
     both = [Ranking(scores[:, label], targets[:, label]).measure(once) for label in range(scores.shape[1])]
     return np.array([float(ap[0]) for ap, _ in both]), np.array([float(auroc[0]) for _, auroc in both])
