@@ -49,6 +49,9 @@ from ossicle.predict.rows import Task
 
 SCHEMA_VERSION = 1
 MAX_WINDOW_SECONDS = 60  # the memory of one pass grows with the window
+# A configuration is a claim by a stranger: these keep it from asking for all memory before a tensor has been compared.
+MAX_FILTERBANK = 2**24
+MAX_RATE = 768_000
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TASKS = ("single-label", "multi-label")
 
@@ -114,7 +117,7 @@ def save_bundle(
     config = {
         "schema_version": SCHEMA_VERSION,
         "library_version": __version__,
-        "model": {"name": model_name, "options": _options(model)},
+        "model": {"name": model_name, "options": _options(model, labels)},
         "frontend": frontend.to_dict(),
         "task": task,
         "labels": list(labels),
@@ -167,7 +170,7 @@ def load_bundle(folder: str | Path) -> Bundle:
 
     labels = tuple(config["labels"])
     try:
-        frontend = create_frontend(config["frontend"])
+        frontend = _build_frontend(config["frontend"])
         model = _build(config["model"], labels=labels, numbers=sum(tensor.numel() for tensor in tensors.values()))
     except (ValueError, TypeError, OssicleError) as error:
         raise BundleRefused(f"{path}: {error}") from error
@@ -253,13 +256,15 @@ def _from_hub(repository: str, *, local_files_only: bool) -> Path:
     return Path(folder)
 
 
-def _options(model: nn.Module) -> dict[str, Any]:
+def _options(model: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
     """What `create_model` needs besides the name: the fields of the network's own configuration."""
     config = getattr(model, "config", None)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"a {type(model).__name__} was not made by create_model: it has no configuration to save")
     options = dataclasses.asdict(config)
-    del options["num_classes"]  # the labels say it
+    outputs = options.pop("num_classes")
+    if outputs != len(labels):
+        raise ValueError(f"{len(labels)} labels are named for a network with {outputs} outputs")
     patchout = options.pop("patchout", None)
     if patchout is not None:
         options |= {
@@ -268,6 +273,16 @@ def _options(model: nn.Module) -> dict[str, Any]:
             "patchout_u": patchout["unstructured"],
         }
     return options
+
+
+def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
+    config = FrontendConfig.from_dict(frontend)
+    if config.mels * config.fft_samples > MAX_FILTERBANK or config.rate > MAX_RATE:
+        raise BundleRefused(
+            f"frontend: a rate of {config.rate} Hz, fft_samples {config.fft_samples} and mels {config.mels} are beyond "
+            f"what is built here, {MAX_RATE} Hz and {MAX_FILTERBANK} for the product of the other two."
+        )
+    return create_frontend(config)
 
 
 def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:

@@ -31,7 +31,7 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Gives the number format of matrix products; `auto` is bfloat16 where it is clearly faster on this device."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")

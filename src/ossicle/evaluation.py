@@ -2,18 +2,26 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from ossicle.data import Dataset, Item
-from ossicle.errors import AudioError
+from ossicle.bundle import find_bundle
+from ossicle.data import Dataset, Item, Split, read_dataset
+from ossicle.errors import AudioError, AudioUnreadable, DataRefused, RunRefused
 from ossicle.files import write_atomically, write_json
-from ossicle.metrics import Evaluation
-from ossicle.recognizer import Recognizer
+from ossicle.metrics import Evaluation, decide, evaluate
+from ossicle.recognizer import Recognizer, load
+
+Part = Literal["auto", "test", "development", "train", "all"]
+PARTS = ("train", "development", "test")
+SPLIT = "split.json"  # in a run folder
+LEAST_GROUPS = 10  # a bootstrap over fewer groups gives intervals that are too narrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,133 @@ def score_items(
         used=np.asarray(used, dtype=np.int64),
         failures=tuple(failures),
     )
+
+
+def evaluate_model(
+    model: str | Path,
+    data: Path,
+    *,
+    output: Path | None,
+    label: str | None = None,
+    group: str | None = None,
+    fold_column: str | None = None,
+    part: Part = "auto",
+    device: str = "auto",
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[str, ...]:
+    """Evaluates a model on labelled clips, says the figures, writes them to `output`; gives the clips that failed.
+
+    Raises:
+        DataRefused: labels that the model does not know, several labels a clip for a model that gives one, or a part
+            that is not there
+        AudioUnreadable: not one of the clips could be used
+    """
+    folder = find_bundle(model)
+    recognizer = load(folder, device=device)
+    dataset = read_dataset(data, label=label, group=group, fold=fold_column, labels=recognizer.labels)
+    if recognizer.task == "single-label" and dataset.task == "multi-label":
+        raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
+    say(dataset.layout)
+    split = read_split(folder.parent / SPLIT, dataset) if folder.name == "model" else None
+    chosen, protocol = _choose_part(dataset, split, part=part, model=str(model))
+    say(f"Protocol: {protocol}")
+
+    items = [dataset.items[index] for index in chosen]
+    scored = score_items(recognizer, items, progress=lambda done: progress(done, len(items)))
+    if not len(scored.used):
+        raise AudioUnreadable(f"{data}: not one of {len(items)} clips could be used; the first: {scored.failures[0]}")
+    used = [items[position] for position in scored.used]
+    targets = dataset.targets()
+    scores = recognizer.activate(scored.logits)
+    evaluation = evaluate(
+        scores,
+        targets[chosen][scored.used],
+        labels=dataset.labels,
+        task=recognizer.task,
+        thresholds=recognizer.thresholds,
+        groups=bootstrap_groups(used),
+        training_counts=None if split is None else targets[split.train].sum(axis=0).tolist(),
+        protocol=protocol,
+    )
+    for line in evaluation_lines(evaluation):
+        say(line)
+    if output is not None:
+        write_evaluation(
+            output,
+            evaluation,
+            dataset=dataset,
+            items=used,
+            scores=scores,
+            thresholds=recognizer.thresholds,
+            title=f"{recognizer.bundle.model_name} on {dataset.root.name}",
+        )
+        say(f"Report: {output / 'report.html'}")
+    return scored.failures
+
+
+def bootstrap_groups(items: Sequence[Item]) -> list[str] | None:
+    """The groups that a bootstrap should draw, or None where they are too few for that and it should draw clips."""
+    groups = [item.group for item in items if item.group is not None]
+    return groups if len(groups) == len(items) and len(set(groups)) >= LEAST_GROUPS else None
+
+
+def _choose_part(
+    dataset: Dataset, split: Split | None, *, part: Part, model: str
+) -> tuple[Int64[np.ndarray, " item"], str]:
+    everything = np.arange(len(dataset.items))
+    if split is not None and part != "all":
+        name = "test" if part == "auto" else part
+        index = {"train": split.train, "development": split.development, "test": split.test}[name]
+        if not len(index):
+            raise DataRefused(f"{dataset.root}: the run has no {name} part of this data.")
+        prefix = "" if name == "test" else f"on the {name} part, which the training has seen: "
+        return index, prefix + split.protocol
+    if part in ("auto", "all"):
+        seen = "this is the data of the training" if split is not None else "which is not that of the training"
+        return everything, f"all {len(everything)} clips of {dataset.root.name}, {seen}"
+    official = np.flatnonzero([item.split == part for item in dataset.items])
+    if not len(official):
+        raise DataRefused(
+            f"{dataset.root}: there is no {part} part: {model} was not trained on this data, and the data has no "
+            "official split; --part all takes all of it."
+        )
+    return official, f"the official `{part}` part of {dataset.root.name}, {len(official)} clips"
+
+
+def write_split(path: Path, dataset: Dataset, split: Split) -> None:
+    """Writes which clips trained, chose and tested, so that the same test part is found again."""
+    write_json(
+        path,
+        {
+            "fingerprint": dataset.fingerprint(),
+            "protocol": split.protocol,
+            "fold": split.fold,
+            **{part: getattr(split, part).tolist() for part in PARTS},
+        },
+    )
+
+
+def read_split(path: Path, dataset: Dataset) -> Split | None:
+    """Reads what `write_split` wrote; None when there is none, or it is of other data.
+
+    The labels' order belongs to the fingerprint: read the data set with the labels of the model.
+
+    Raises: RunRefused for a damaged file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["fingerprint"] != dataset.fingerprint():
+            return None
+        return Split(
+            **{part: np.asarray(content[part], dtype=np.int64) for part in PARTS},
+            protocol=content["protocol"],
+            fold=content["fold"],
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunRefused(f"{path}: not what a run writes about its split ({error}).") from error
 
 
 def predictions_csv(
@@ -90,8 +225,6 @@ def write_evaluation(
     title: str,
 ) -> None:
     """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`."""
-    from ossicle.metrics import decide
-
     write_json(folder / "metrics.json", evaluation.to_json())
     decided = decide(scores, task=evaluation.task, thresholds=thresholds)
     write_atomically(folder / "predictions.csv", predictions_csv(dataset, items, scores, decided=decided))

@@ -221,7 +221,7 @@ class Recognizer:
         least = self.frontend.min_samples
         if window is None:
             window = max(self.bundle.window_seconds, least / self.rate)
-        if not least <= round(window * self.rate) <= MAX_WINDOW_SECONDS * self.rate:
+        if not least / self.rate <= window + 0.5 / self.rate <= MAX_WINDOW_SECONDS + 1 / self.rate:
             raise ValueError(
                 f"a window of {window:g} s is outside what this model takes, "
                 f"{least / self.rate:.3f} to {MAX_WINDOW_SECONDS} s"

@@ -1,8 +1,6 @@
 """`ossicle doctor`: what is installed here, what it gives, and whether it really works."""
 
 import importlib
-import importlib.metadata
-import platform
 import sys
 from dataclasses import dataclass
 
@@ -57,6 +55,8 @@ CORE = (
 
 def doctor() -> None:
     """Print versions, the device, and what each extra gives and whether it works."""
+    import platform
+
     from ossicle import __version__
 
     print(f"ossicle {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
@@ -73,6 +73,8 @@ def doctor() -> None:
 
 def installed_version(package: str) -> str | None:
     """The version of an installed distribution, or None."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ossicle.cli.outcome import SOME_FAILED, say
+from ossicle.cli.progress import counting
 
 
 def evaluate(
@@ -29,9 +30,19 @@ def evaluate(
     """Measure a recogniser on labelled sounds: every figure with its 95 % interval, and each class."""
     from ossicle.evaluation import evaluate_model
 
-    failures = evaluate_model(
-        model, data, output=output, label=label, group=group, fold_column=fold, part=part, device=device, say=print
-    )
+    with counting("Clips") as progress:
+        failures = evaluate_model(
+            model,
+            data,
+            output=output,
+            label=label,
+            group=group,
+            fold_column=fold,
+            part=part,
+            device=device,
+            say=print,
+            progress=progress,
+        )
     for sentence in failures:
         say(sentence)
     if failures:

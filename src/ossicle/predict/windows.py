@@ -10,7 +10,6 @@ Batches hold windows of one recording only: a recording's scores cannot depend o
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -132,8 +131,8 @@ def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float
     return aggregate(logits, "mean" if task == "single-label" else "max")
 
 
-def aggregate(scores: Float[np.ndarray, "window label"], how: Literal["mean", "max"]) -> Float[np.ndarray, " label"]:
-    """Reduces the scores of a recording's windows to one score per label."""
+def aggregate(scores: Float[np.ndarray, "window label"], how: str) -> Float[np.ndarray, " label"]:
+    """Reduces the scores of a recording's windows to one score per label, by their `mean` or their `max`."""
     if how not in ("mean", "max"):
         raise ValueError(f"windows are aggregated by 'mean' or 'max', not {how!r}")
     return scores.mean(axis=0) if how == "mean" else scores.max(axis=0)

@@ -36,20 +36,16 @@ def audacity_text(rows: Sequence[Row]) -> str:
     return "".join(f"{row.start:.6f}\t{row.end:.6f}\t{' '.join(row.label.split())}\n" for row in rows)
 
 
-def table_lines(rows: Sequence[Row]) -> list[str]:
-    """Gives the rows as aligned lines for a terminal, the file's name once above its rows."""
+def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
+    """Gives one recording's rows as aligned lines below its name."""
     if not rows:
-        return ["Nothing was heard above the thresholds."]
+        return [file, "  nothing reached the thresholds"]
     width = max(len(row.label) for row in rows)
     times = max(len(f"{row.end:.2f}") for row in rows)
-    lines = []
-    file: str | None = None
-    for row in rows:
-        if row.file != file:
-            file = row.file
-            lines.append(file)
-        lines.append(f"  {row.start:{times}.2f} - {row.end:{times}.2f} s  {row.label:<{width}}  {row.score:.4f}")
-    return lines
+    return [
+        file,
+        *(f"  {row.start:{times}.2f} - {row.end:{times}.2f} s  {row.label:<{width}}  {row.score:.4f}" for row in rows),
+    ]
 
 
 def write_predictions(

@@ -1,0 +1,67 @@
+"""What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+
+def save_tiny_bundle(folder: Path, *, labels: tuple[str, ...] = ("bell", "drum", "voice"), **changes: Any) -> Path:
+    """Saves a network of one block with random weights, large enough that its scores differ from sound to sound."""
+    import torch
+
+    from ossicle.bundle import save_bundle
+    from ossicle.frontend import frontend_config
+    from ossicle.models import create_model
+
+    torch.manual_seed(0)
+    model = create_model("passt_tiny_s16", num_classes=len(labels), depth=1, frames=100)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    options = {"task": "single-label", "window_seconds": 1.0, "temperature": 1.5, **changes}
+    save_bundle(
+        folder,
+        model=model,
+        model_name="passt_tiny_s16",
+        frontend=frontend_config("passt"),
+        labels=labels,
+        **options,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single-label bundle for reading only."""
+    return save_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Saves a tiny bundle at a path, with any argument of `save_bundle` changed."""
+    return save_tiny_bundle
+
+
+@pytest.fixture
+def bundle(shared_bundle: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(shared_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Path]:
+    """Writes noise of that many seconds below the test's folder, the same for the same seed, and gives the path."""
+
+    def write(name: str, *, seconds: float = 1.0, rate: int = 32_000, seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(seed).normal(scale=0.1, size=round(seconds * rate)).astype(np.float32)
+        soundfile.write(path, samples, rate, subtype="FLOAT" if path.suffix == ".wav" else None)
+        return path
+
+    return write

@@ -1,0 +1,70 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossicle.predict import events_from_scores, onset_peaks
+
+
+def test_adjacent_windows_become_one_event_with_the_highest_score() -> None:
+    scores = np.array([[0.9], [0.6], [0.1], [0.7]])
+    starts = np.arange(4) / 3  # a third of a second has no exact binary fraction: touching must not need equality
+    events = events_from_scores(scores, starts=starts, ends=starts + 1 / 3, thresholds=0.5)
+    assert [(round(event.start, 6), round(event.end, 6), event.score) for event in events] == [
+        (0, 0.666667, 0.9),
+        (1, 1.333333, 0.7),
+    ]
+
+
+def test_a_gap_is_bridged_up_to_its_limit_and_short_events_are_dropped_after_joining() -> None:
+    scores = np.array([[0.9], [0.1], [0.8], [0.1], [0.1], [0.9]])
+    starts = np.arange(6.0)
+    joined = events_from_scores(scores, starts=starts, ends=starts + 1, thresholds=0.5, merge_gap=1.0, min_seconds=2.0)
+    assert [(event.start, event.end) for event in joined] == [(0, 3)]
+
+
+def test_overlapping_windows_give_one_event_from_the_first_start_to_the_last_end() -> None:
+    starts = np.array([0.0, 0.5, 1.0])
+    events = events_from_scores(np.full((3, 1), 0.9), starts=starts, ends=starts + 2, thresholds=0.5)
+    assert [(event.start, event.end) for event in events] == [(0.0, 3.0)]
+
+
+def test_each_label_has_its_own_threshold() -> None:
+    scores = np.array([[0.4, 0.4]])
+    events = events_from_scores(scores, starts=np.zeros(1), ends=np.ones(1), thresholds=np.array([0.3, 0.5]))
+    assert [event.label for event in events] == [0]
+
+
+@given(st.lists(st.sampled_from([0.0, 0.4, 0.5, 1.0]), max_size=20))
+def test_events_hold_exactly_the_windows_that_reach_the_threshold(values: list[float]) -> None:
+    scores = np.array(values).reshape(-1, 1)
+    starts = np.arange(len(values), dtype=float)
+    events = events_from_scores(scores, starts=starts, ends=starts + 1, thresholds=0.5)
+    heard = np.zeros(len(values), dtype=bool)
+    for event in events:
+        heard[int(event.start) : int(event.end)] = True
+    np.testing.assert_array_equal(heard, scores[:, 0] >= 0.5)
+    assert all(earlier.end < later.start for earlier, later in zip(events, events[1:], strict=False))
+
+
+def test_of_two_close_peaks_the_higher_one_stays() -> None:
+    activity = np.array([0.0, 0.6, 0.1, 0.9, 0.1, 0.0, 0.0, 0.7, 0.0])
+    times = np.arange(9) * 0.01
+    assert onset_peaks(activity, times, threshold=0.5, min_gap=0.03).tolist() == [3, 7]
+    assert onset_peaks(activity, times, threshold=0.5, min_gap=0.0).tolist() == [1, 3, 7]
+    assert onset_peaks(activity, times, threshold=0.8, min_gap=0.0).tolist() == [3]
+
+
+def test_a_plateau_peaks_once_at_its_first_frame() -> None:
+    times = np.arange(4.0)
+    assert onset_peaks(np.array([0.1, 0.9, 0.9, 0.1]), times, threshold=0.5, min_gap=0.0).tolist() == [1]
+    assert onset_peaks(np.array([0.9, 0.9, 1.0, 1.0]), times, threshold=0.5, min_gap=0.0).tolist() == [2]
+
+
+@given(st.lists(st.sampled_from([0.0, 0.3, 0.6, 0.9]), max_size=30), st.floats(0, 5), st.sampled_from([0.0, 0.5, 0.9]))
+def test_peaks_reach_the_threshold_and_keep_their_distance(values: list[float], gap: float, threshold: float) -> None:
+    activity, times = np.array(values), np.arange(len(values), dtype=float)
+    peaks = onset_peaks(activity, times, threshold=threshold, min_gap=gap)
+    assert (activity[peaks] >= threshold).all()
+    assert (np.diff(times[peaks]) >= gap).all()
+    if len(values) and activity.max() >= threshold:
+        assert activity[peaks].max() == activity.max()  # the highest peak is never suppressed
