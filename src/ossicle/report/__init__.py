@@ -1,0 +1,36 @@
+"""Figures of merit as a person reads them: lines in a terminal, pictures, and one page that needs nothing else.
+
+matplotlib is imported where something is drawn, and only its object-oriented part: no pyplot, no global state, safe in
+threads.
+"""
+
+from ossicle.report.figures import (
+    confusion_figure,
+    learning_curve_figure,
+    per_class_figure,
+    reliability_figure,
+)
+from ossicle.report.page import Chart, Section, Table, write_report
+from ossicle.report.sections import evaluation_sections, fold_section, training_section
+from ossicle.report.style import png_bytes, save_figure
+from ossicle.report.text import evaluation_lines, fold_lines
+from ossicle.report.timeline import timeline_figure
+
+__all__ = [
+    "Chart",
+    "Section",
+    "Table",
+    "confusion_figure",
+    "evaluation_lines",
+    "evaluation_sections",
+    "fold_lines",
+    "fold_section",
+    "learning_curve_figure",
+    "per_class_figure",
+    "png_bytes",
+    "reliability_figure",
+    "save_figure",
+    "timeline_figure",
+    "training_section",
+    "write_report",
+]

@@ -1,0 +1,214 @@
+"""The standard figures of an evaluation and a training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ossicle.metrics import CalibrationBins, ClassFigures
+from ossicle.metrics.arrays import ratio
+from ossicle.report.style import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    RULE,
+    SHARES,
+    VERMILION,
+    Figure,
+    dress,
+    legend,
+    new_figure,
+    note,
+    set_labels,
+)
+
+MOST_BARS = 60
+
+
+def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence[str]) -> Figure:
+    """Draws where the clips of each class went: a row per true label, shaded by its share of the row.
+
+    Counts are written into the cells while there is room for them (up to 25 labels). A row without clips is crossed
+    out.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    count = len(labels)
+    shares = ratio(confusion, confusion.sum(axis=1, keepdims=True))
+    cell = float(np.clip(6.5 / count, 0.2, 0.75))
+    figure = new_figure(count * cell + 3.0, count * cell + 2.1)
+    axes = figure.subplots()
+    image = axes.imshow(
+        shares, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
+    )
+    dress(axes, x="recognised as", y="true label")
+    size = float(np.clip(cell * 22, 5.5, 9))
+    set_labels(axes, "y", range(count), labels, size=size)
+    upright = count > 4 or max(len(label) for label in labels) > 8
+    set_labels(axes, "x", range(count), labels, size=size, rotation=90 if upright else 0)
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for edge in np.arange(count + 1) - 0.5:  # thin white rules, so that equal neighbours stay apart
+        axes.axhline(edge, color=RULE, linewidth=0.5)
+        axes.axvline(edge, color=RULE, linewidth=0.5)
+    if count <= 25:
+        for row, column in np.argwhere(confusion > 0):
+            colour = "white" if shares[row, column] > 0.55 else INK
+            written = str(confusion[row, column])
+            if count <= 8:
+                written += f"\n{100 * shares[row, column]:.0f} %"
+            note(
+                axes,
+                column,
+                row,
+                written,
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=size if count <= 12 else 6.5,
+            )
+    for row in np.flatnonzero(confusion.sum(axis=1) == 0):
+        axes.add_patch(Rectangle((-0.5, row - 0.5), count, 1, fill=False, hatch="////", edgecolor=RULE, linewidth=0))
+    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4 / (count * cell)), aspect=22, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.set_ticks([0, 0.5, 1], labels=["0", "50 %", "100 %"])
+    bar.ax.tick_params(labelsize=8, length=0, colors=INK)
+    bar.set_label("share of the true label's clips", fontsize=8.5, color=INK)
+    return figure
+
+
+def reliability_figure(bins: CalibrationBins) -> Figure:
+    """Draws observed frequency over stated confidence, and below it how many predictions each bin holds.
+
+    Bars below the diagonal: more confident than right. Above it: more right than confident.
+    """
+    figure = new_figure(4.8, 5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    filled = bins.count > 0
+    left, width = bins.edges[:-1][filled], np.diff(bins.edges)[filled]
+    confidence, frequency = bins.confidence[filled], bins.frequency[filled]
+    (diagonal,) = upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    observed = upper.bar(left, frequency, width, align="edge", color=BLUE, alpha=0.8, edgecolor="white", linewidth=0.8)
+    low, high = np.minimum(confidence, frequency), np.maximum(confidence, frequency)
+    gap = upper.bar(
+        left,
+        high - low,
+        width,
+        bottom=low,
+        align="edge",
+        color="none",
+        edgecolor=VERMILION,
+        hatch="////",
+        linewidth=0.8,
+    )
+    dress(upper, title=f"Calibration error {bins.error:.3f}", y="observed frequency", grid="y")
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    legend(upper, [observed, gap, diagonal], ["observed", "gap to the confidence", "perfect"], loc="upper left")
+    lower.bar(left, bins.count[filled], width, align="edge", color=FAINT, edgecolor="white", linewidth=0.8)
+    dress(lower, x="stated confidence", y="predictions", grid="y")
+    from matplotlib.ticker import MaxNLocator
+
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    return figure
+
+
+def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str = "development score") -> Figure:
+    """Draws loss and score by epoch and marks the best epoch.
+
+    Args:
+        rows: with `epoch`, `train_loss`, and where known `dev_loss` and `dev_score`, as in a run's `metrics.csv`; an
+            empty or missing cell leaves a gap.
+    """
+    epochs, train, dev, score = (_column(rows, name) for name in ("epoch", "train_loss", "dev_loss", "dev_score"))
+    scored = bool(np.isfinite(score).any())
+    figure = new_figure(6.4, 4.8 if scored else 2.9)
+    panels = figure.subplots(2 if scored else 1, 1, sharex=True, squeeze=False)[:, 0]
+    dot = "o" if len(rows) <= 30 else None
+    curves = [
+        panels[0].plot(epochs, values, color=colour, linewidth=1.6, marker=dot, markersize=3)[0]
+        for values, colour in ((train, BLUE), (dev, ORANGE))
+        if np.isfinite(values).any()
+    ]
+    dress(panels[0], title="Learning curve", y="loss", x="" if scored else "epoch", grid="y")
+    names = [name for name, values in (("training", train), ("development", dev)) if np.isfinite(values).any()]
+    if curves:
+        legend(panels[0], curves, names, loc="upper right", ncols=2)
+    if scored:
+        panels[1].plot(epochs, score, color=ORANGE, linewidth=1.6, marker=dot, markersize=3)
+        best = int(np.nanargmax(score))
+        panels[1].plot(
+            epochs[best], score[best], "o", color=VERMILION, markersize=7, markerfacecolor="none", markeredgewidth=1.6
+        )
+        late = best > len(rows) / 2
+        panels[1].annotate(
+            f"best {score[best]:.3f}, epoch {epochs[best]:.0f}",
+            (float(epochs[best]), float(score[best])),
+            xytext=(-8 if late else 8, -12),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=INK,
+            ha="right" if late else "left",
+            va="top",
+        )
+        dress(panels[1], x="epoch", y=score_name, grid="y")
+    for panel in panels:
+        panel.margins(y=0.12)
+        from matplotlib.ticker import MaxNLocator
+
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, " row"]:
+    cells = [row.get(name) for row in rows]
+    return np.array([float(cell) if cell not in (None, "") else np.nan for cell in cells], dtype=float)
+
+
+def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
+    """Draws average precision (bar) and F1 (dot) of each class that has positives, best first.
+
+    Of more than 60 classes the best 30 and the worst 30 are drawn.
+    """
+    known = [row for row in classes if row.average_precision is not None]
+    known.sort(key=lambda row: (-(row.average_precision or 0.0), row.label))
+    left_out = len(known) - MOST_BARS
+    if left_out > 0:
+        known = known[: MOST_BARS // 2] + known[-MOST_BARS // 2 :]
+    figure = new_figure(6.4, 1.3 + 0.21 * max(len(known), 3))
+    axes = figure.subplots()
+    places = np.arange(len(known))
+    precision = [row.average_precision or 0.0 for row in known]
+    f1 = [row.f1 or 0.0 for row in known]
+    bars: Any = axes.barh(places, precision, height=0.68, color=BLUE, alpha=0.85)
+    (dots,) = axes.plot(f1, places, "o", color=ORANGE, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
+    set_labels(axes, "y", places, [row.label for row in known])
+    for place, row in zip(places, known, strict=True):
+        note(axes, 1.015, float(place), str(row.support), va="center", color=FAINT, fontsize=7.5)
+    dress(axes, x="average precision, F1", grid="x")
+    note(axes, 1.015, -1.0, "clips", va="center", color=FAINT, fontsize=7.5)
+    axes.set(xlim=(0, 1), ylim=(len(known) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    if left_out > 0:
+        axes.axhline(MOST_BARS / 2 - 0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        note(
+            axes,
+            0.99,
+            MOST_BARS / 2 - 0.5,
+            f"{left_out} classes between",
+            ha="right",
+            va="center",
+            backgroundcolor="white",
+        )
+    figure.legend(
+        [bars, dots],
+        ["average precision", "F1"],
+        loc="outside upper right",
+        ncols=2,
+        fontsize=8.5,
+        frameon=False,
+        labelcolor=INK,
+    )
+    return figure

@@ -1,0 +1,161 @@
+"""The standard sections of a report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ossicle.metrics import Estimate, Evaluation, mean_over_folds
+from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
+from ossicle.report.page import Chart, Section, Share, Table
+from ossicle.report.text import (
+    TITLES,
+    baseline_sentence,
+    class_cells,
+    class_header,
+    interval,
+    number,
+    subject,
+    worst_confusions,
+)
+
+MEANINGS = {
+    "single-label": {
+        "accuracy": "share of clips whose highest score is the right label",
+        "balanced_accuracy": "mean over the classes of the share of their clips recognised",
+    },
+    "multi-label": {
+        "accuracy": "share of clips with every label right",
+        "balanced_accuracy": "mean over the classes of the mean of recall and specificity",
+    },
+}
+COMMON_MEANINGS = {
+    "macro_f1": "mean over the classes of F1",
+    "mean_average_precision": "mean average precision over the classes that occur",
+    "auroc": "how often a clip of a class outscores one of the others",
+    "d_prime": "the same as a distance of two normal distributions",
+    "calibration_error": "mean distance of stated confidence and observed frequency; 0 is best",
+    "brier": "mean squared error of the probabilities; 0 is best",
+}
+
+
+def evaluation_sections(evaluation: Evaluation) -> list[Section]:
+    """Result, classes, confusions (single-label) and calibration, ready for `write_report`."""
+    sections = [
+        Section(title="Result", blocks=_result(evaluation)),
+        Section(title="Classes", blocks=_classes(evaluation)),
+    ]
+    if evaluation.confusion is not None:
+        sections.append(Section(title="Confusions", blocks=_confusions(evaluation)))
+    sections.append(Section(title="Calibration", blocks=_calibration(evaluation)))
+    return sections
+
+
+def fold_section(evaluations: Mapping[str, Evaluation]) -> Section:
+    """Cross-validation: every fold's figures, by its name, and their mean with Student's t interval."""
+    summary = mean_over_folds(list(evaluations.values()))
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
+    rows: list[list[str | Share]] = [
+        [fold, str(one.clips), *(number(one.headline[name].value) for name in names)]
+        for fold, one in evaluations.items()
+    ]
+    rows.append(["mean", "", *(number(summary[name].value) for name in names)])
+    rows.append(["95 % interval", "", *(interval(summary[name]) for name in names)])
+    return Section(
+        title="Folds",
+        blocks=[
+            f"{len(evaluations)} folds, each tested by a model that never saw it. The interval is Student's t over "
+            "the folds; they share training clips, so it is the least that is uncertain.",
+            Table(header=["fold", "clips", *(TITLES[name] for name in names)], rows=rows),
+        ],
+    )
+
+
+def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "development score") -> Section:
+    """The learning curve of a run, from the rows of its `metrics.csv`."""
+    chart = Chart(
+        figure=learning_curve_figure(rows, score_name=score_name),
+        alt=f"Loss and {score_name} over {len(rows)} epochs",
+        caption="The development part is cut from the training part; the test part plays no role here.",
+    )
+    return Section(title="Training", blocks=[chart])
+
+
+def _result(evaluation: Evaluation) -> list[str | Table | Chart]:
+    meanings = MEANINGS[evaluation.task] | COMMON_MEANINGS
+    rows = [
+        [TITLES[name], _cell(name, estimate), interval(estimate), meanings[name]]
+        for name, estimate in evaluation.headline.items()
+    ]
+    protocol = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
+    return [
+        *protocol,
+        subject(evaluation),
+        Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows),
+        baseline_sentence(evaluation),
+    ]
+
+
+def _cell(name: str, estimate: Estimate) -> str | Share:
+    beyond_one = name in ("d_prime", "brier")
+    if estimate.value is None or beyond_one:
+        return number(estimate.value)
+    return Share(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
+    header = class_header(evaluation)
+    shares = {header.index(name): name for name in ("F1", "AP")}
+    rows: list[list[str | Share]] = []
+    for i, figures in enumerate(evaluation.classes):
+        row: list[str | Share] = list(class_cells(evaluation, i))
+        for column, name in shares.items():
+            value = figures.f1 if name == "F1" else figures.average_precision
+            if value is not None:
+                row[column] = Share(value=value)
+        rows.append(row)
+    decision = (
+        "the label with the highest score is given"
+        if evaluation.task == "single-label"
+        else "a label is given when its score reaches its threshold"
+    )
+    table = Table(
+        header=header,
+        rows=rows,
+        caption=f"“clips” have the label, “given” is how often it was given: {decision}. A dash: not defined.",
+    )
+    chart = Chart(
+        figure=per_class_figure(evaluation.classes),
+        alt="Average precision and F1 of each class, best first",
+        caption="Best first; the number of clips on the right.",
+    )
+    return [chart, table]
+
+
+def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
+    assert evaluation.confusion is not None
+    chart = Chart(
+        figure=confusion_figure(evaluation.confusion, evaluation.labels),
+        alt=f"Confusion matrix of {len(evaluation.labels)} labels; the mistakes are in the table below",
+        caption="Rows are true labels, columns the given ones; shades are shares of the row.",
+    )
+    mistakes = worst_confusions(evaluation)
+    if not mistakes:
+        return [chart, "No clip was mistaken."]
+    rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
+    table = Table(
+        header=["true label", "recognised as", "clips", "of its clips"], rows=rows, caption="The most frequent mistakes"
+    )
+    return [chart, table]
+
+
+def _calibration(evaluation: Evaluation) -> list[str | Table | Chart]:
+    what = (
+        "The confidence is the score of the given label"
+        if evaluation.task == "single-label"
+        else "Every score of every label counts"
+    )
+    chart = Chart(
+        figure=reliability_figure(evaluation.calibration),
+        alt=f"Observed frequency over stated confidence; calibration error {evaluation.calibration.error:.3f}",
+        caption=f"{what}. Of predictions stated with 0.8, eight in ten should be right: bars on the dashed line.",
+    )
+    return [chart]

@@ -1,0 +1,119 @@
+"""Figures of merit as lines for the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from ossicle.metrics import Estimate, Evaluation
+
+TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy (UAR)",
+    "macro_f1": "Macro F1",
+    "mean_average_precision": "mAP",
+    "auroc": "AUROC",
+    "d_prime": "d'",
+    "calibration_error": "Calibration error (ECE)",
+    "brier": "Brier score",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """The value with this many decimals; a dash where it is not defined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The interval in brackets, or nothing."""
+    return "" if estimate.low is None else f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def subject(evaluation: Evaluation) -> str:
+    """What was measured and how the intervals came about, in one sentence."""
+    clips = f"{evaluation.clips} clips" if evaluation.clips != 1 else "1 clip"
+    of_groups = "" if evaluation.groups is None else f" of {evaluation.groups} groups"
+    classes = f"{evaluation.classes_scored} of {len(evaluation.labels)} classes occur"
+    if evaluation.accuracy.low is None:
+        return f"{clips}{of_groups}; {classes}."
+    draws = f"{evaluation.resamples} bootstrap draws of {'clips' if evaluation.groups is None else 'whole groups'}"
+    return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}."
+
+
+def baseline_sentence(evaluation: Evaluation) -> str:
+    """The bar that knowing nothing sets, in one sentence."""
+    baseline = evaluation.baseline
+    if baseline.accuracy is not None:
+        verdict = "the whole accuracy interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
+        return (
+            f"Always answering '{baseline.label}', the most frequent label of the {baseline.counted} part, "
+            f"has accuracy {number(baseline.accuracy)}: {verdict}."
+        )
+    verdict = "the whole mAP interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
+    return f"Scores drawn at random have mAP {number(baseline.mean_average_precision)}: {verdict}."
+
+
+def evaluation_lines(evaluation: Evaluation, *, classes: bool = True) -> list[str]:
+    """Protocol, headline figures with intervals, the baseline and (if asked) a line for each class."""
+    lines = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
+    lines += [subject(evaluation), ""]
+    lines += _figure_lines(evaluation.headline)
+    lines += ["", baseline_sentence(evaluation)]
+    if classes:
+        rows = [class_cells(evaluation, i) for i in range(len(evaluation.classes))]
+        header = class_header(evaluation)
+        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+        lines.append("")
+        for row in [header, *rows]:
+            aligned = [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+            lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
+    """The mean over folds of every headline figure with its interval."""
+    return [f"Mean over {folds} folds, 95 % Student's t interval:", "", *_figure_lines(summary)]
+
+
+def class_header(evaluation: Evaluation) -> list[str]:
+    """The columns of the class table; thresholds where there are any."""
+    thresholds = ["threshold"] if _has_thresholds(evaluation) else []
+    return ["class", "clips", "given", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
+
+
+def class_cells(evaluation: Evaluation, index: int) -> list[str]:
+    """One row of the class table."""
+    row = evaluation.classes[index]
+    figures = [row.precision, row.recall, row.f1, row.average_precision, row.auroc]
+    if _has_thresholds(evaluation):
+        figures.append(row.threshold)
+    return [" ".join(row.label.split()), str(row.support), str(row.given), *(number(figure) for figure in figures)]
+
+
+def _has_thresholds(evaluation: Evaluation) -> bool:
+    return any(row.threshold is not None for row in evaluation.classes)
+
+
+def _figure_lines(figures: Mapping[str, Estimate]) -> list[str]:
+    width = max(len(TITLES[name]) for name in figures)
+    return [
+        f"{TITLES[name]:<{width}}  {number(estimate.value):>6}  {interval(estimate)}".rstrip()
+        for name, estimate in figures.items()
+    ]
+
+
+def worst_confusions(evaluation: Evaluation, most: int = 10) -> Sequence[tuple[str, str, int, float]]:
+    """The most frequent mistakes as (true label, given label, clips, share of the true label's clips)."""
+    if evaluation.confusion is None:
+        return []
+    mistakes = [
+        (int(count), true, given)
+        for true, row in enumerate(evaluation.confusion)
+        for given, count in enumerate(row)
+        if true != given and count
+    ]
+    mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
+    return [
+        (evaluation.labels[true], evaluation.labels[given], count, count / int(evaluation.confusion[true].sum()))
+        for count, true, given in mistakes[:most]
+    ]

@@ -1,0 +1,109 @@
+"""What was heard when: a log-mel spectrogram with the events below it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ossicle.predict import Row
+from ossicle.report.style import CYCLE, FAINT, INK, LEVELS, RULE, Figure, dress, legend, new_figure, note, set_labels
+
+MOST_COLUMNS = 4000
+HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+
+
+def timeline_figure(
+    mel: Float[np.ndarray, "mel frame"],
+    rows: Sequence[Row],
+    *,
+    seconds: float,
+    fmin: float,
+    fmax: float,
+    reference: Sequence[Row] = (),
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draws a recording's log-mel with one lane of events for each label below it, on one axis of seconds.
+
+    Found events are filled, the fainter the lower their score; reference events are outlined around them.
+
+    Args:
+        mel: log-mel in any unit, lowest band first; evenly spaced from `fmin` to `fmax` hertz on the mel scale.
+        seconds: length of the recording.
+        labels: order of the lanes; those that have an event are drawn. Without it, in the order of first appearance.
+    """
+    from matplotlib.patches import Rectangle
+
+    appearing = list(
+        dict.fromkeys(row.label for row in sorted([*reference, *rows], key=lambda row: (row.start, row.label)))
+    )
+    lanes = appearing if labels is None else [label for label in labels if label in set(appearing)]
+    lane_inches = 0.26 * max(len(lanes), 1) + 0.5
+    figure = new_figure(9.6, 2.7 + lane_inches)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.3, lane_inches])
+    picture = _narrowed(mel)
+    # From the fifth percentile up: digital silence would otherwise take most of the range.
+    low, high = np.percentile(picture, [5, 99.8]) if picture.size else (0.0, 1.0)
+    upper.imshow(
+        picture,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, mel.shape[0]),
+        cmap=LEVELS,
+        vmin=float(low),
+        vmax=float(max(high, low + 1e-6)),
+        interpolation="nearest",
+    )
+    ticks = [hertz for hertz in HERTZ if fmin <= hertz <= fmax]
+    places = (_mel(np.array(ticks, float)) - _mel(fmin)) / (_mel(fmax) - _mel(fmin)) * mel.shape[0]
+    dress(upper, title=title, y="hertz")
+    set_labels(upper, "y", places, [f"{hertz // 1000}k" if hertz >= 1000 else str(hertz) for hertz in ticks])
+    upper.tick_params(axis="x", labelbottom=False)
+
+    least = seconds / 400  # an onset without length still shows
+    for lane, label in enumerate(lanes):
+        colour = CYCLE[lane % len(CYCLE)]
+        lower.axhline(lane + 0.5, color=RULE, linewidth=0.8)
+        for row in (row for row in rows if row.label == label):
+            lower.broken_barh(
+                [(row.start, max(row.end - row.start, least))],
+                (lane - 0.27, 0.54),
+                facecolor=colour,
+                alpha=0.25 + 0.75 * float(np.clip(row.score, 0, 1)),
+                linewidth=0,
+            )
+        lower.broken_barh(
+            [(row.start, max(row.end - row.start, least)) for row in reference if row.label == label],
+            (lane - 0.38, 0.76),
+            facecolor="none",
+            edgecolor=INK,
+            linewidth=0.9,
+        )
+    dress(lower, x="minutes" if seconds > 120 else "seconds")
+    set_labels(lower, "y", range(len(lanes)), lanes)
+    lower.tick_params(axis="y", length=0)
+    lower.set(xlim=(0, seconds), ylim=(max(len(lanes), 1) - 0.5, -0.5))
+    if not lanes:
+        note(lower, seconds / 2, 0, "no events", ha="center", va="center", color=FAINT)
+    if seconds > 120:
+        lower.xaxis.set_major_formatter(lambda place, _: f"{int(place // 60)}:{place % 60:02.0f}")
+    if reference:
+        handles = [
+            Rectangle((0, 0), 1, 1, color=CYCLE[0], linewidth=0),
+            Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK),
+        ]
+        legend(upper, handles, ["found", "reference"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return figure
+
+
+def _narrowed(mel: Float[np.ndarray, "mel frame"]) -> Float[np.ndarray, "mel column"]:
+    """At most 4000 columns, each the loudest of the frames that it stands for: a click survives an hour."""
+    frames = mel.shape[1]
+    if frames <= MOST_COLUMNS:
+        return mel
+    starts = np.linspace(0, frames, MOST_COLUMNS, endpoint=False).astype(int)
+    return np.maximum.reduceat(mel, starts, axis=1)
+
+
+def _mel(hertz: float | Float[np.ndarray, " tick"]) -> Float[np.ndarray, "..."]:
+    return 1127 * np.log1p(np.asarray(hertz, float) / 700)
