@@ -412,7 +412,7 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         "pipeline_tag": "audio-classification",
         "tags": ["audio", "audio-classification", config["model"]["name"]],
     }
-    labels, thresholds = config["labels"], config["thresholds"]
+    labels = config["labels"]
     count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
     window, rate = config["window"], config["frontend"]["rate"]
     parts = [
@@ -425,11 +425,7 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
         f"## Protocol\n\n{card.protocol}",
         "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),
-        "## Labels and thresholds\n\n| label | threshold |\n|---|---|\n"
-        + "\n".join(
-            f"| {_cell(label)} | {'' if thresholds is None else format(thresholds[index], '.4f')} |"
-            for index, label in enumerate(labels)
-        ),
+        "## Labels\n\n" + _label_table(config["labels"], config["thresholds"]),
         f"## Limits\n\n{card.limits}",
         "## Licence\n\n"
         + (f"The weights: {licence}." if licence else "Nobody has stated a licence for these weights.")
@@ -437,6 +433,13 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
     ]
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(part for part in parts if not part.endswith("\n\n")) + "\n"
+
+
+def _label_table(labels: Sequence[str], thresholds: Sequence[float] | None) -> str:
+    if thresholds is None:
+        return "\n".join(f"- {_cell(label)}" for label in labels)
+    lines = [f"| {_cell(label)} | {threshold:.4f} |" for label, threshold in zip(labels, thresholds, strict=True)]
+    return "\n".join(["| label | counts as heard from |", "|---|---|", *lines])
 
 
 def _joined(*parts: str) -> str:

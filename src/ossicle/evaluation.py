@@ -17,6 +17,7 @@ from ossicle.errors import AudioError, AudioUnreadable, DataRefused, RunRefused
 from ossicle.files import write_atomically, write_json
 from ossicle.metrics import Evaluation, decide, evaluate
 from ossicle.recognizer import Recognizer, load
+from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
 Part = Literal["auto", "test", "development", "train", "all"]
 PARTS = ("train", "development", "test")
@@ -84,7 +85,6 @@ def evaluate_model(
     say(dataset.layout)
     split = read_split(folder.parent / SPLIT, dataset) if folder.name == "model" else None
     chosen, protocol = _choose_part(dataset, split, part=part, model=str(model))
-    say(f"Protocol: {protocol}")
 
     items = [dataset.items[index] for index in chosen]
     scored = score_items(recognizer, items, progress=lambda done: progress(done, len(items)))
@@ -223,8 +223,21 @@ def write_evaluation(
     scores: Float[np.ndarray, "item label"],
     thresholds: Float[np.ndarray, " label"] | None,
     title: str,
+    more_sections: Sequence[Section] = (),
 ) -> None:
-    """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`."""
-    write_json(folder / "metrics.json", evaluation.to_json())
+    """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`.
+
+    Args:
+        items: those scored, in the order of `scores`
+        more_sections: for the report, after the evaluation's own
+    """
     decided = decide(scores, task=evaluation.task, thresholds=thresholds)
+    write_json(folder / "metrics.json", evaluation.to_json())
     write_atomically(folder / "predictions.csv", predictions_csv(dataset, items, scores, decided=decided))
+    sections = [*evaluation_sections(evaluation), *more_sections]
+    for section in sections:
+        charts = [block for block in section.blocks if isinstance(block, Chart)]
+        for number, chart in enumerate(charts):
+            name = section.title.lower().replace(" ", "_") + (f"_{number + 1}" if number else "")
+            save_figure(chart.figure, folder / "figures" / f"{name}.png")
+    write_report(folder / "report.html", title=title, sections=sections)

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
-from ossicle.cli import demo, doctor, evaluate, predict, train
+from ossicle.cli import data, demo, doctor, evaluate, predict, train
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(asked: bool) -> None:
