@@ -85,7 +85,7 @@ def read_clip(
     samples = np.zeros(total + padded, np.float32)
     if total > HELD_SAMPLES:
         with open_recording(path, limits) as recording:
-            fill(samples, segment(recording, rate, start=start, end=end, limits=limits), recording.name)
+            fill(samples[:total], segment(recording, rate, start=start, end=end, limits=limits), recording.name)
     else:
         np.concatenate(held, out=samples[:total])
     return Clip(
@@ -154,7 +154,7 @@ def as_clip(
         raise ValueError(f"samples have the shape {values.shape}; allowed are (time,) and (time, channel)")
     if values.ndim == 2 and values.shape[1] > limits.channels >= values.shape[0]:
         raise ValueError(f"samples have the shape {values.shape}; the time comes first: (time, channel)")
-    values = to_float32(values).reshape(len(values), -1)
+    values = to_float32(values[:, None] if values.ndim == 1 else values)
     name = "the array"
     check_shape(name, source_rate, values.shape[1], limits)
     check_seconds(name, len(values) / source_rate, limits)
@@ -239,13 +239,16 @@ def regrouped(pieces: Iterator[Float32[np.ndarray, " _time"]], size: int) -> Ite
 
 
 def fill(out: Float32[np.ndarray, " _time"], pieces: Iterator[Float32[np.ndarray, " _time"]], name: str) -> None:
-    """Copies the pieces into the start of `out`, whose length an earlier pass over the same file has found."""
+    """Copies the pieces into `out`, whose length an earlier pass over the same file has found."""
     at = 0
     for piece in pieces:
-        if at + len(piece) > len(out):
-            raise AudioUnreadable(f"{name}: the file grew while it was read; it must stay as it is")
-        out[at : at + len(piece)] = piece
+        room = out[at : at + len(piece)]
         at += len(piece)
+        if at > len(out):
+            break
+        room[:] = piece
+    if at != len(out):
+        raise AudioUnreadable(f"{name}: the file changed while it was read; it must stay as it is")
 
 
 def to_mono(block: Float32[np.ndarray, "time channel"]) -> Float32[np.ndarray, " time"]:

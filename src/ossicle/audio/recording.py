@@ -84,8 +84,8 @@ def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> Non
     """Refuses a rate or a number of channels outside the limits."""
     if not limits.min_rate <= rate <= limits.max_rate:
         raise AudioRefused(f"{name}: the rate is {rate} Hz; allowed are {limits.min_rate} to {limits.max_rate} Hz")
-    if channels > limits.channels:
-        raise AudioRefused(f"{name}: there are {channels} channels; allowed are at most {limits.channels}")
+    if not 1 <= channels <= limits.channels:
+        raise AudioRefused(f"{name}: there are {channels} channels; allowed are 1 to {limits.channels}")
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -205,7 +205,7 @@ def seek_once(
     if first == 0:
         return handle, 0
     if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
-        with contextlib.suppress(soundfile.SoundFileError):
+        with contextlib.suppress(soundfile.SoundFileError), HUSH:
             if handle.seek(first) == first:
                 return handle, 0
     # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.

@@ -1,0 +1,351 @@
+"""Recordings made to mislead: lying headers, bombs, other kinds of file under a recording's name, odd names."""
+
+import gc
+import gzip
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ossicle.audio import AudioLimits, read_blocks, read_clip
+from ossicle.errors import AudioError, AudioRefused, AudioUnreadable
+
+MEMORY_ALLOWED = 64 << 20
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Fails if numpy and Python together ever held more than any refused file may cost."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < MEMORY_ALLOWED, f"{peak >> 20} MiB"
+
+
+def wav_with(path: Path, samples: np.ndarray, **fields: int) -> Path:
+    """Writes a 16-bit WAV at 32 kHz, then changes fields of its header."""
+    soundfile.write(path, samples, 32_000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    places = {"codec": (20, "<H"), "channels": (22, "<H"), "rate": (24, "<I"), "align": (32, "<H"), "bits": (34, "<H")}
+    places["bytes"] = (data.index(b"data") + 4, "<I")
+    for field, value in fields.items():
+        at, form = places[field]
+        struct.pack_into(form, data, at, value)
+    path.write_bytes(data)
+    return path
+
+
+def flac_claiming(path: Path, samples: np.ndarray, frames: int) -> Path:
+    """Writes a FLAC whose header claims any number of frames (36 bits)."""
+    soundfile.write(path, samples, 32_000)
+    data = bytearray(path.read_bytes())
+    data[18:26] = (int.from_bytes(data[18:26], "big") >> 36 << 36 | frames).to_bytes(8, "big")
+    path.write_bytes(data)
+    return path
+
+
+RAMP = np.linspace(-0.5, 0.5, 32_000)
+
+# --- lengths that lie -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", [2**36 - 1, 2**35, 32_001, 0])
+def test_a_flac_that_claims_any_length_returns_what_decodes(claim, tmp_path):
+    path = flac_claiming(tmp_path / "liar.flac", RAMP, claim)
+    with little_memory():
+        clip = read_clip(path, 32_000)
+        assert sum(map(len, read_blocks(path, 16_000))) == 16_000
+        assert len(read_clip(path, 32_000, start=0.5).samples) == 16_000
+        with pytest.raises(AudioRefused, match="nothing between"):
+            read_clip(path, 32_000, start=7_000.0)
+    np.testing.assert_allclose(clip.samples, RAMP, atol=1e-4)
+
+
+@pytest.mark.parametrize("claim", [0xFFFF_FFFF, 0xFFFF_FFFE, 0x7FFF_FFFF, 64_002])
+def test_a_wav_that_claims_gigabytes_returns_what_decodes(claim, tmp_path):
+    path = wav_with(tmp_path / "liar.wav", RAMP, bytes=claim)
+    with little_memory():
+        np.testing.assert_allclose(read_clip(path, 32_000).samples, RAMP, atol=1e-4)
+
+
+def test_a_header_without_samples_is_refused(tmp_path):
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 32_000)
+    soundfile.write(tmp_path / "none.flac", np.zeros(0), 32_000)
+    for name in ("none.wav", "none.flac"):
+        with pytest.raises(AudioError, match=f"{name}: "):
+            read_clip(tmp_path / name, 32_000, min_samples=1_000)
+        with pytest.raises(AudioError, match=f"{name}: "):
+            list(read_blocks(tmp_path / name, 32_000))
+
+
+def test_one_sample_is_a_recording(tmp_path):
+    soundfile.write(tmp_path / "one.wav", [0.5], 32_000)
+    assert read_clip(tmp_path / "one.wav", 32_000).samples.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("channels", value) for value in (0, 65, 1_024, 65_535)),
+        *(("rate", value) for value in (0, 1, 999, 768_001, 2**31 - 1, 2**32 - 1)),
+        *(("bits", value) for value in (0, 64, 65_535)),
+        *(("codec", value) for value in (0, 3, 0x55, 0xFFFE)),
+    ],
+)
+def test_header_fields_out_of_this_world_are_refused(field, value, tmp_path):
+    path = wav_with(tmp_path / "odd.wav", RAMP, **{field: value})
+    with little_memory(), pytest.raises(AudioError, match=r"odd\.wav: "):
+        read_clip(path, 32_000)
+
+
+# --- bombs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory) -> Path:
+    """Seventeen minutes in a few kilobytes: 130 MB once resampled."""
+    path = tmp_path_factory.mktemp("bomb") / "bomb.flac"
+    soundfile.write(path, np.zeros(8_000 * 1_020, np.int16), 8_000)
+    return path
+
+
+def test_a_recording_over_the_limit_costs_no_memory(bomb):
+    assert bomb.stat().st_size < 200_000
+    with little_memory(), pytest.raises(AudioRefused, match=r"bomb\.flac: .*longer than 1000 s"):
+        read_clip(bomb, 32_000, limits=AudioLimits(seconds=1_000.0))
+
+
+def test_a_recording_that_spoils_at_its_end_costs_no_memory(tmp_path):
+    samples = np.zeros(8_000 * 1_020, np.float32)
+    samples[-1] = np.nan
+    soundfile.write(tmp_path / "late.wav", samples, 8_000, subtype="FLOAT")
+    with little_memory(), pytest.raises(AudioRefused, match=r"late\.wav: the sample at 1020.000 s is nan"):
+        read_clip(tmp_path / "late.wav", 32_000)
+
+
+def test_blocks_and_segments_of_a_long_recording_cost_no_memory(bomb):
+    with little_memory():
+        assert sum(map(len, read_blocks(bomb, 32_000))) == 1_020 * 32_000
+        assert read_clip(bomb, 32_000, start=1_000.0, end=1_010.0).seconds == 10.0
+
+
+def test_many_channels_in_a_small_file_cost_no_memory(tmp_path):
+    soundfile.write(tmp_path / "eight.flac", np.zeros((1_000_000, 8), np.int16), 32_000)
+    with little_memory():
+        assert read_clip(tmp_path / "eight.flac", 32_000).source_channels == 8
+
+
+# --- other kinds of file ----------------------------------------------------------------------------------------------
+
+NOT_SOUND: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text": (lambda path: path.write_text("file,label\na.wav,kick\n" * 50), "text"),
+    "utf16": (lambda path: path.write_text("Hello, world. " * 50, encoding="utf-16"), "text"),
+    "html": (lambda path: path.write_text("<!DOCTYPE html><title>404</title>"), "a web page"),
+    "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200)), "a PNG image"),
+    "jpeg": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(200)), "a JPEG image"),
+    "zip": (lambda path: zipfile.ZipFile(path, "w").close(), "a ZIP archive"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"RIFF" * 99)), "a gzip archive"),
+    "pdf": (lambda path: path.write_bytes(b"%PDF-1.7\n" + bytes(99)), "a PDF document"),
+    "npy": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00" + bytes(99)), "a NumPy array"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "a Git LFS"),
+    "zeros": (lambda path: path.write_bytes(bytes(5_000)), "of an unknown kind (first bytes 00 00"),
+    "noise": (lambda path: path.write_bytes(np.random.default_rng(3).bytes(5_000)), "of an unknown kind"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".MP3", ".m4a", ".au", ".snd", ".vox", ".gsm", ".raw", ".sd2", ""])
+@pytest.mark.parametrize("kind", NOT_SOUND)
+def test_what_is_not_sound_is_refused_by_what_it_is(kind, suffix, tmp_path):
+    path = tmp_path / f"thing{suffix}"
+    make, found = NOT_SOUND[kind]
+    make(path)
+    with pytest.raises(AudioUnreadable) as caught:
+        read_clip(path, 32_000)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: this is {found}")
+    assert "readable are WAV, FLAC, OGG, Opus, MP3" in message
+    assert "\n" not in message
+
+
+def test_a_picture_without_sound_is_named(sounds, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "silent.mp4"), "w") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width = video.height = 32
+        container.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(video.encode(None))
+    with pytest.raises(AudioUnreadable, match=r"silent\.mp4: the file holds no sound \(only video\)"):
+        read_clip(tmp_path / "silent.mp4", 32_000)
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:3,\n{target}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{target}'\n",
+        "[playlist]\nFile1={target}\nNumberOfEntries=1\n",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".wav", ".m3u8", ".m4a", ".ffconcat"])
+def test_a_file_that_points_to_another_opens_no_other(playlist, suffix, seeds, tmp_path):
+    target = tmp_path / "secret.aac"
+    target.write_bytes(seeds["radio.aac"])
+    path = tmp_path / f"list{suffix}"
+    path.write_text(playlist.format(target=target))
+    with pytest.raises(AudioUnreadable, match="no recording"):
+        read_clip(path, 32_000)
+
+
+# --- names and places -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "-",
+        "--help",
+        "-a b.WAV",
+        "ü ñ 音 😀.Wav",
+        "no suffix",
+        "a:b.wav",
+        "http:x",
+        "%d.wav",
+        "a'b\"c.wav",
+        "x.raw",
+        "t\tb.au",
+    ],
+)
+@pytest.mark.parametrize("seed", ["pcm16.wav", "phone.m4a"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows forbids most of these names")
+def test_a_name_is_only_a_name(name, seed, seeds, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(seeds[seed])
+    monkeypatch.chdir(tmp_path)
+    for path in (name, Path(name), tmp_path / name):
+        assert read_clip(path, 32_000).seconds > 0.09
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+@pytest.mark.parametrize("seed", ["pcm16.wav", "phone.m4a"])
+def test_a_name_that_is_no_unicode_works_and_is_printable(seed, seeds, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9\n.wav")
+    path.write_bytes(seeds[seed])
+    assert read_clip(path, 32_000).seconds > 0.09
+    path.write_text("text")
+    with pytest.raises(AudioUnreadable) as caught:
+        read_clip(path, 32_000)
+    str(caught.value).encode()
+    assert "\n" not in str(caught.value)
+
+
+def test_places_without_a_recording_are_named(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "empty.wav").touch()
+    for name, found in [
+        ("folder.wav", "this is a folder"),
+        ("empty.wav", r"the file is empty \(0 bytes\)"),
+        ("missing.wav", "there is no such file"),
+        ("x" * 300, "it cannot be opened"),
+        ("zero\0byte", "it cannot be opened"),
+    ]:
+        with pytest.raises(AudioUnreadable, match=found):
+            read_clip(tmp_path / name, 32_000)
+        with pytest.raises(AudioUnreadable, match=found):
+            next(iter(read_blocks(tmp_path / name, 32_000)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioUnreadable, match=r"pipe\.wav: this is a pipe or a device"):
+        read_clip(tmp_path / "pipe.wav", 32_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_file_without_permission_is_named(seeds, tmp_path):
+    path = tmp_path / "locked.wav"
+    path.write_bytes(seeds["pcm16.wav"])
+    path.chmod(0)
+    with pytest.raises(AudioUnreadable, match=r"locked\.wav: it cannot be opened \(Permission denied\)"):
+        read_clip(path, 32_000)
+
+
+# --- PyAV absent, and everybody quiet ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_pyav_the_message_says_what_to_install(broken, seeds, tmp_path, monkeypatch):
+    if broken:  # installed, but its library does not load
+        (tmp_path / "av").mkdir()
+        (tmp_path / "av" / "__init__.py").write_text(
+            "raise OSError('libavcodec.so.62: cannot open shared object file')"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in [name for name in sys.modules if name.split(".")[0] == "av"]:
+            monkeypatch.delitem(sys.modules, name)
+    else:
+        monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "phone.m4a").write_bytes(seeds["phone.m4a"])
+    (tmp_path / "fine.ogg").write_bytes(seeds["vorbis.ogg"])
+    (tmp_path / "text.wav").write_text("text")
+    assert read_clip(tmp_path / "fine.ogg", 32_000).seconds > 0.09
+    for name, found in [("phone.m4a", "an MP4 or M4A recording"), ("text.wav", "text")]:
+        with pytest.raises(AudioUnreadable, match=rf"{name}: this is {found}.*pip install 'ossicle\[media\]'"):
+            read_clip(tmp_path / name, 32_000)
+
+
+def test_libraries_write_nothing_to_the_terminal(seeds, tmp_path):
+    """In a process of its own: mpg123 and FFmpeg write from C, past Python."""
+    mp3, m4a = seeds["layer3.mp3"], seeds["phone.m4a"]
+    (tmp_path / "junk.mp3").write_bytes(mp3 + b"APETAGEX" + bytes(500) + mp3[200:] + b"TAG" * 99)
+    (tmp_path / "torn.mp3").write_bytes(mp3[: len(mp3) // 2] + bytes(700) + mp3[len(mp3) // 3 :])
+    (tmp_path / "layer1.wav").write_bytes("Hello, world".encode("utf-16") * 300)
+    (tmp_path / "torn.m4a").write_bytes(m4a[:600] + bytes(300) + m4a[900:])
+    program = (
+        "import sys\nfrom ossicle.audio import read_clip\nfrom ossicle.errors import AudioError\n"
+        "for path in sys.argv[1:]:\n"
+        "    for start in (0.0, 0.05):\n"
+        "        try: read_clip(path, 32_000, start=start)\n"
+        "        except AudioError: pass\n"
+        "print('still heard', file=sys.stderr)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (result.stdout, result.stderr) == ("", "still heard\n")
+
+
+def test_reading_opens_and_closes_the_same_number_of_files(seeds, tmp_path):
+    for name, content in seeds.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "torn.flac").write_bytes(seeds["lossless16.flac"][:3_000])
+    (tmp_path / "torn.m4a").write_bytes(seeds["phone.m4a"][:600])
+    opened = lambda: len(os.listdir("/proc/self/fd"))  # noqa: E731
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("counts descriptors where Linux lists them")
+    for turn in range(3):
+        for path in tmp_path.iterdir():
+            try:
+                read_clip(path, 32_000, start=0.01)
+            except AudioError:
+                pass
+        gc.collect()
+        if turn == 0:
+            before = opened()
+    assert opened() == before
