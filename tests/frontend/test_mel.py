@@ -134,6 +134,14 @@ def test_samples_is_the_shortest_clip_with_so_many_frames(recipe: str, frames: i
     assert config.frames(samples - 1) == frames - 1
 
 
+def test_even_a_single_frame_needs_enough_samples_to_reflect() -> None:
+    frontend = create_frontend("passt", min_frames=1).eval()
+    assert frontend.min_samples == frontend.samples(1) == 514
+    assert frontend(noise(1, 514)).shape == (1, 128, 2)
+    with pytest.raises(ValueError, match="513 samples"):
+        frontend(noise(1, 513))
+
+
 def test_known_lengths() -> None:
     assert RECIPES["passt"].frames(320_000) == 1000  # 10 s
     assert RECIPES["passt"].frames(160_000) == 500

@@ -41,8 +41,8 @@ def mix_waves(
 ) -> tuple[Float[Tensor, "clip time"], Float[Tensor, "clip label"]]:
     """Mixes each clip, with a `probability`, with another of the batch; labels in the same parts.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). A mixed clip is free of offset: both
-    clips lose their means, and so does the result. The others stay as they are.
+    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). Both clips lose their means, so that
+    the mix has none; clips that are not mixed stay as they are.
     """
     partner, part = _partners(len(wave), alpha, generator)
     chosen = torch.rand(len(wave), 1, generator=generator) < probability
@@ -50,7 +50,6 @@ def mix_waves(
     part = part.to(wave)
     centred = wave - wave.mean(dim=-1, keepdim=True)
     mixed = part * centred + (1.0 - part) * centred[partner]
-    mixed = mixed - mixed.mean(dim=-1, keepdim=True)
     part = part.to(targets)
     labels = part * targets + (1.0 - part) * targets[partner]
     return torch.where(chosen, mixed, wave), torch.where(chosen, labels, targets)

@@ -92,9 +92,9 @@ def _kaldi_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: T
     wave = wave - wave.mean(dim=-1, keepdim=True)
     frames = wave.unfold(-1, config.window_samples, config.hop_samples)  # (clip, frame, window)
     frames = frames - frames.mean(dim=-1, keepdim=True)
-    # The first sample of a frame has no left neighbour; Kaldi lets it be its own.
-    previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-    frames = (frames - PREEMPHASIS * previous) * window
+    # The first sample of a frame has no left neighbour, but the window hides it anyway; leaving it out shifts the frame
+    # by one sample, which the power does not see.
+    frames = (frames[..., 1:] - PREEMPHASIS * frames[..., :-1]) * window[1:]
     spectrum = torch.fft.rfft(frames, n=config.fft_samples)
     power = (spectrum.real.square() + spectrum.imag.square()).transpose(-1, -2)  # (clip, freq, frame)
     return torch.matmul(bank, power).clamp(min=KALDI_FLOOR).log()
