@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
-from ossicle.audio.recording import Recording, check_shape, open_recording
+from ossicle.audio.recording import Recording, check_shape, open_recording, to_float32
 from ossicle.audio.resample import aligned_frames, memory, resample, resampled
 from ossicle.errors import AudioRefused, AudioUnreadable
 
@@ -18,11 +18,8 @@ from ossicle.errors import AudioRefused, AudioUnreadable
 # see that it is finite and within the limits, once to be kept; so a refused file never costs the memory of its samples.
 HELD_SAMPLES = 1 << 22
 
-# Whole-number samples from Python: (offset of silence, full scale). Wider ones have no agreed full scale.
-FULL_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15), "int32": (0, 2.0**31)}
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
     """A recording or a part of one, ready for a model: mono, finite, float32, full scale at 1."""
 
@@ -254,17 +251,6 @@ def fill(out: Float32[np.ndarray, " _time"], pieces: Iterator[Float32[np.ndarray
 def to_mono(block: Float32[np.ndarray, "time channel"]) -> Float32[np.ndarray, " time"]:
     """Averages over the channels."""
     return np.ascontiguousarray(block[:, 0]) if block.shape[1] == 1 else block.mean(axis=1)
-
-
-def to_float32(values: np.ndarray) -> Float32[np.ndarray, "..."]:
-    """Casts floating point, and scales whole numbers, to float32."""
-    if values.dtype.kind == "f":
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
-            return values.astype(np.float32)
-    if values.dtype.name in FULL_SCALES:
-        silence, full_scale = FULL_SCALES[values.dtype.name]
-        return (values.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
-    raise ValueError(f"samples are {values.dtype}; allowed are floating point, {', '.join(FULL_SCALES)}")
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

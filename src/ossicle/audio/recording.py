@@ -41,8 +41,8 @@ MEDIA_FORMATS = ",".join(
 READABLE = "readable are WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, AU and, "
 MEDIA = "M4A, MP4, WebM, WMA and other media"
 
-# FFmpeg's whole-number sample formats: (offset of silence, full scale).
-FULL_SCALES = {"u8": (128, 2.0**7), "s16": (0, 2.0**15), "s32": (0, 2.0**31), "s64": (0, 2.0**63)}
+# Whole-number samples: (offset of silence, full scale). Wider ones have no agreed full scale.
+FULL_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15), "int32": (0, 2.0**31)}
 
 Block = Float32[np.ndarray, "time channel"]
 
@@ -110,6 +110,21 @@ def check_regular(file: Path, name: str) -> None:
         raise AudioUnreadable(f"{name}: the file is empty (0 bytes); a recording has samples")
 
 
+def to_float32(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    """Casts floating point, and scales whole numbers, to float32 with full scale at 1.
+
+    Raises:
+        ValueError: the type has no agreed full scale.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
+            return values.astype(np.float32)
+    if values.dtype.name in FULL_SCALES:
+        silence, full_scale = FULL_SCALES[values.dtype.name]
+        return (values.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
+    raise ValueError(f"samples are {values.dtype}; allowed are floating point, {', '.join(FULL_SCALES)}")
+
+
 # --- libsndfile -------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +138,8 @@ class Failure:
 class Hush:
     """Sends standard error nowhere while C code that cannot be told to be quiet runs; threads may overlap.
 
-    The descriptor belongs to the process: what others write meanwhile is lost too, so hold it for single calls only.
+    The descriptor belongs to the process: what others write meanwhile is lost too, so hold it for single calls only,
+    and only for MPEG audio.
     """
 
     def __init__(self) -> None:
@@ -148,8 +164,17 @@ class Hush:
                 os.close(self.kept)
                 self.kept = None
 
+    def mend(self) -> None:
+        """Gives a process that was forked in the middle of a hush its standard error, and a lock that nobody holds."""
+        if self.kept is not None:
+            os.dup2(self.kept, 2)
+            os.close(self.kept)
+        self.__init__()  # type: ignore[misc]
+
 
 HUSH = Hush()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=HUSH.mend)
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -176,7 +201,8 @@ def open_with_soundfile(file: Path, name: str, stack: contextlib.ExitStack) -> R
 
     def blocks(first: int) -> Iterator[Block]:
         frames = BLOCK_VALUES // handle.channels
-        source, skip = seek_once(handle, file, first, stack)
+        with quiet:
+            source, skip = seek_once(handle, file, first, stack)
         while True:
             try:
                 with quiet:
@@ -193,8 +219,11 @@ def open_with_soundfile(file: Path, name: str, stack: contextlib.ExitStack) -> R
 
 
 def open_sequential(file: Path) -> SequentialFile:
-    # As bytes, so that a name that is no valid Unicode works too.
-    with HUSH:
+    with open(file, "rb") as head:
+        mark = head.read(3)
+    mpeg = mark == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0")
+    with HUSH if mpeg else contextlib.nullcontext():
+        # As bytes, so that a name that is no valid Unicode works too.
         return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
 
 
@@ -205,7 +234,7 @@ def seek_once(
     if first == 0:
         return handle, 0
     if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
-        with contextlib.suppress(soundfile.SoundFileError), HUSH:
+        with contextlib.suppress(soundfile.SoundFileError):
             if handle.seek(first) == first:
                 return handle, 0
     # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.
@@ -266,7 +295,8 @@ def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure:
                     f"{frame.layout.nb_channels} in the middle; one rate and one layout are allowed"
                 )
             try:
-                block = to_float(frame.to_ndarray(), frame.format, channels)
+                samples = frame.to_ndarray()
+                block = to_float32(samples.T if frame.format.is_planar else samples.reshape(-1, channels))
                 frame = next(frames, None)
             except (av.error.FFmpegError, ValueError, RuntimeError) as error:
                 raise stopped(name, media_reason(error)) from error
@@ -275,15 +305,6 @@ def open_with_media(file: Path, name: str, stack: contextlib.ExitStack, failure:
             skip = max(0, skip - len(block))
 
     return Recording(name=name, rate=rate, channels=channels, blocks=blocks)
-
-
-def to_float(samples: Shaped[np.ndarray, "..."], sample_format: Any, channels: int) -> Block:
-    """Turns a frame of FFmpeg's, in any of its sample formats, into float32 with full scale at 1."""
-    samples = samples.T if sample_format.is_planar else samples.reshape(-1, channels)
-    silence, full_scale = FULL_SCALES.get(sample_format.packed.name, (0, 1.0))
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
-        values = samples.astype(np.float32)
-    return values if full_scale == 1.0 else (values - np.float32(silence)) / np.float32(full_scale)
 
 
 def media_reason(error: Exception) -> str:
