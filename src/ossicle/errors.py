@@ -10,6 +10,7 @@ A caller's slip in Python (a wrong argument) is a `ValueError`. Everything that 
     ├── ModelUnknown            a model, recipe or front end that no registry has
     ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
+    ├── SettingRefused      a setting that does not exist or lies outside its range
     ├── RunRefused              a run folder that cannot be continued or overwritten
     └── ExtraMissing            an optional package is absent or does not work here
 
@@ -48,6 +49,10 @@ class WeightsRefused(OssicleError):
 
 class BundleRefused(OssicleError):
     """A bundle whose configuration is missing, damaged or of a schema this version does not read."""
+
+
+class SettingRefused(OssicleError):
+    """A setting that does not exist, or whose value lies outside its range."""
 
 
 class RunRefused(OssicleError):

@@ -53,7 +53,9 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
     return tuple(str(number + 1) for number in range(min(FOLDS, movable)))
 
 
-def split_dataset(dataset: Dataset, *, fold: str | None = None, seed: int = 0) -> Split:
+def split_dataset(
+    dataset: Dataset, *, fold: str | None = None, seed: int = 0, development: float = DEVELOPMENT_FRACTION
+) -> Split:
     """Cuts the items into a training, a development and a test part.
 
     Test: the official `test` split, or one official fold (the first if none is named), or about 20 % of the clips
@@ -61,6 +63,7 @@ def split_dataset(dataset: Dataset, *, fold: str | None = None, seed: int = 0) -
 
     Args:
         fold: one of `split_folds(dataset)`; of the folds dealt out from the seed where the data has none.
+        development: share of the rest that becomes the development part where there is no official one; 0 for none.
 
     Raises:
         DataRefused: no such fold, or a class would have no clip to train on.
@@ -81,7 +84,9 @@ def split_dataset(dataset: Dataset, *, fold: str | None = None, seed: int = 0) -
     _refuse_untrained(dataset, ~in_test & ~in_development, sentence)
     development_sentence = "development part: the official `val` split"
     if not in_development.any():
-        in_development, development_sentence = _drawn_development(dataset, groups, ~in_test, seed=seed)
+        in_development, development_sentence = _drawn_development(
+            dataset, groups, ~in_test, seed=seed, fraction=development
+        )
     in_train = ~in_test & ~in_development
     sizes = f"{in_train.sum()} clips train, {in_development.sum()} develop, {in_test.sum()} test"
     return Split(
@@ -213,14 +218,16 @@ def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.n
 
 
 def _drawn_development(
-    dataset: Dataset, groups: Int[np.ndarray, "item"], rest: Bool[np.ndarray, "item"], *, seed: int
+    dataset: Dataset, groups: Int[np.ndarray, "item"], rest: Bool[np.ndarray, "item"], *, seed: int, fraction: float
 ) -> tuple[Bool[np.ndarray, "item"], str]:
+    if fraction == 0:
+        return np.zeros(len(dataset), dtype=bool), "no development part, as none was asked for"
     rows = np.flatnonzero(rest)
     files = _joined([_ties(dataset.items[row])[:1] for row in rows])
     for ids, by in ((groups[rows], _grouped_by(dataset)), (files, "file")):
         rng = np.random.default_rng([seed, 1])
         chosen = np.zeros(len(dataset), dtype=bool)
-        chosen[rows] = _draw(dataset, rows, ids, fraction=DEVELOPMENT_FRACTION, every_class=False, rng=rng)
+        chosen[rows] = _draw(dataset, rows, ids, fraction=fraction, every_class=False, rng=rng)
         share = chosen.sum() / len(rows)
         if 0 < share <= LARGEST_DEVELOPMENT_FRACTION or (by == "file" and chosen.any()):
             why = (
@@ -297,7 +304,7 @@ def _draw(
     movable = np.flatnonzero(_movable(counts))
     best, best_cost = np.zeros(len(counts), dtype=bool), np.inf
     # A large group drawn early spoils the shares, so several orders are tried; with many groups all are as good.
-    for _ in range(int(np.clip(20_000 // len(counts), 1, 10))):
+    for _ in range(int(np.clip(10_000 // len(counts), 1, 5))):
         chosen, cost = _fill(counts, target, scale, rng.permutation(movable))
         if cost < best_cost:
             best, best_cost = chosen, cost
@@ -312,20 +319,22 @@ def _fill(
     scale: Float[np.ndarray, "column"],
     order: Int[np.ndarray, "movable"],
 ) -> tuple[Bool[np.ndarray, "group"], float]:
-    """Takes groups in order as long as each brings the sums closer to the target; also returns the distance left."""
+    """Takes groups in order that bring the sums closer to the target; also returns the distance left.
+
+    The first rounds take only what fits every column, so that no stratum is overfilled because others still lack.
+    """
     total = counts.sum(axis=0)
     taken = np.zeros(len(target), dtype=np.int64)
     chosen = np.zeros(len(counts), dtype=bool)
-    for _ in range(3):  # what was refused early may fit later
-        before = chosen.sum()
+    for slack in (0, 1, np.inf):
         for group in order:
             after = taken + counts[group]
             if chosen[group] or (after >= total)[counts[group] > 0].any():
                 continue
+            if (after > target + slack)[counts[group] > 0].any():
+                continue
             if (scale * ((after - target) ** 2 - (taken - target) ** 2)).sum() < 0:
                 chosen[group], taken = True, after
-        if chosen.sum() == before:
-            break
     if not chosen.any() and len(order):  # every group overshoots: the nearest one is better than none
         group = order[np.argmin((scale * (counts[order] - target) ** 2).sum(axis=1))]
         chosen[group], taken = True, counts[group]

@@ -12,7 +12,7 @@ from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, LogMel, normalise
 def by_length(waves: Sequence[Float[Tensor, "_"]]) -> Iterator[tuple[Tensor, Float[Tensor, "clip time"]]]:
     """Yields (positions, clips) for every length among `waves`, the longest first.
 
-    A spectrogram of a padded clip would differ from the clip's own near its end, so only equal lengths share a transform.
+    The features of a padded clip differ from its own near the end, so only equal lengths share a transform.
     """
     lengths = torch.tensor([len(wave) for wave in waves])
     for length in lengths.unique().flip(0).tolist():

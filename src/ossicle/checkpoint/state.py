@@ -1,0 +1,141 @@
+"""The state of a run on disk: tensors as safetensors, all else as JSON, whole or absent, and checked when read.
+
+    checkpoints/
+        step-00001200/
+            tensors.safetensors
+            state.json          the tree, with each tensor's name in its place, and the SHA-256 of the other file
+
+A folder is written under another name, flushed, and renamed last; so a folder that has its name is whole. The reader
+still compares the hash, and goes back to the folder before where a disk has damaged one. There is no pickle: a
+checkpoint from somebody else can be continued without running their code.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ossicle.errors import RunRefused
+from ossicle.files import sha256, sync_folder, write_atomically, write_json
+
+_TENSORS, _TREE = "tensors.safetensors", "state.json"
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints in the format above, instead of its pickles."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes the checkpoint's tree into the folder `path`."""
+        save_state(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads what `save_checkpoint` wrote; tensors come to the CPU and their owners move them."""
+        return load_state(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Removes a checkpoint's folder."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Writes a tree of dictionaries, lists, tuples, numbers, text and tensors as the folder `folder`.
+
+    Raises:
+        TypeError: a value of another type, named by its place in the tree.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    encoded = _encode(tree, tensors, "state")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_atomically(temporary / _TENSORS, lambda path: save_file(tensors, path))
+        write_json(temporary / _TREE, {"sha256": sha256(temporary / _TENSORS), "tree": encoded})
+        sync_folder(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Reads the tree that `save_state` wrote.
+
+    Raises:
+        RunRefused: a file is missing, is not what it should be, or differs from its hash.
+    """
+    try:
+        content = json.loads((folder / _TREE).read_text(encoding="utf-8"))
+        if sha256(folder / _TENSORS) != content["sha256"]:
+            raise RunRefused(f"{folder}: {_TENSORS} differs from the hash in {_TREE}: the checkpoint is damaged.")
+        return _decode(content["tree"], load_file(folder / _TENSORS))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunRefused(f"{folder}: not a whole checkpoint of ossicle ({error}).") from None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint folders of a run, the newest first."""
+    return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)), reverse=True)
+
+
+def newest_state(folder: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is whole, and a sentence for each newer one that is not.
+
+    Raises:
+        RunRefused: there is none.
+    """
+    damaged = []
+    for candidate in checkpoints(folder):
+        try:
+            load_state(candidate)
+        except RunRefused as error:
+            damaged.append(str(error))
+        else:
+            return candidate, damaged
+    reason = f" ({damaged[0]})" if damaged else ""
+    raise RunRefused(f"{folder}: no checkpoint to continue from{reason}; start the run without --resume.")
+
+
+def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        # JSON has no NaN or infinity; hexadecimal keeps every bit of the others too.
+        return {"float": value.hex()}
+    if isinstance(value, torch.Tensor):
+        # A copy of its own: safetensors refuses tensors that share memory.
+        tensors[place] = value.detach().cpu().clone().contiguous()
+        return {"tensor": place}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(entry, tensors, f"{place}.{number}") for number, entry in enumerate(value)]}
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str | int):
+                raise TypeError(f"{place} has the key {key!r}; keys of a checkpoint are text or whole numbers.")
+        # Pairs, since JSON would turn whole-number keys (the optimiser's) into text.
+        return {"map": [[key, _encode(entry, tensors, f"{place}.{key}")] for key, entry in value.items()]}
+    raise TypeError(f"{place} is a {type(value).__name__}, which a checkpoint without pickles cannot hold.")
+
+
+def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "float":
+        return float.fromhex(content)
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "map":
+        return {key: _decode(entry, tensors) for key, entry in content}
+    entries = [_decode(entry, tensors) for entry in content]
+    return tuple(entries) if kind == "tuple" else entries

@@ -1,0 +1,298 @@
+"""What happens around the steps: averaging, the record of every epoch, checkpoints, and the line the user watches."""
+
+import csv
+import io
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ossicle.checkpoint.state import checkpoints
+from ossicle.checkpoint.weights import save_weights
+from ossicle.files import write_atomically
+from ossicle.metrics import balanced_accuracy, mean_average_precision
+from ossicle.predict import summarise
+from ossicle.predict.rows import Task
+from ossicle.training.averaging import WeightAverage
+from ossicle.training.config import TrainConfig
+from ossicle.training.module import Trainee, loss_of
+
+
+class Averaging(Callback):
+    """Keeps the average of the weights and puts it in their place while the development part is scored."""
+
+    def __init__(self, module: Trainee) -> None:
+        config = module.config
+        self.config = config
+        self.average = WeightAverage(module.model, decay=config.ema_decay if config.average == "ema" else None)
+        self.steps_seen = 0
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Updates after an optimiser step (EMA), or at the end of an epoch that gives a snapshot (SWA)."""
+        if self.config.average == "ema":
+            if trainer.global_step > self.steps_seen:
+                self.average.update()
+        elif trainer.is_last_batch and is_snapshot(trainer.current_epoch, self.config):
+            self.average.update()
+        self.steps_seen = trainer.global_step
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        """The average goes in."""
+        self.average.swap()
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        """The weights that train come back."""
+        self.average.swap()
+
+    def on_train_end(self, *_: Any) -> None:
+        """The average is what the run leaves behind."""
+        self.average.swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average itself."""
+        return {**self.average.state_dict(), "steps_seen": self.steps_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from a stored average."""
+        self.average.load_state_dict(state)
+        self.steps_seen = state["steps_seen"]
+
+
+def is_snapshot(epoch: int, config: TrainConfig) -> bool:
+    """Whether the weights at the end of this epoch (from 0) enter the SWA mean; the last epoch's always do."""
+    epochs = config.epochs or 1
+    first = min(int(config.swa_start * epochs), epochs - 1)
+    return epoch >= first and ((epoch - first) % config.swa_every == 0 or epoch == epochs - 1)
+
+
+class Recorder(Callback):
+    """Writes a row per epoch, keeps the weights of the best one, and stops a run that no longer improves.
+
+    Comes before `Averaging` among the callbacks, so that it sees the averaged weights after validation.
+
+    Args:
+        targets: of all items of the store, to be compared with the development part's scores.
+        best: where the best weights go; without a development part nothing is written.
+    """
+
+    def __init__(self, targets: np.ndarray, *, folder: Path, task: Task, patience: int) -> None:
+        self.targets, self.folder, self.task, self.patience = targets, folder, task, patience
+        self.rows: list[dict[str, Any]] = []
+        self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
+        self.losses: list[float] = []
+        self.seconds, self._started = 0.0, time.monotonic()
+        self.dev: dict[str, float] = {}
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of the epoch with the best development score."""
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    def on_train_start(self, *_: Any) -> None:
+        """Starts the clock, which a resumed run continues."""
+        self._started = time.monotonic() - self.seconds
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Notes the loss."""
+        assert isinstance(module, Trainee)
+        self.losses.append(module.last_loss)
+        self.seconds = time.monotonic() - self._started
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Scores the development part; a better score, or an equal one with a smaller loss, keeps the weights."""
+        assert isinstance(module, Trainee)
+        logits, clips = clip_logits(module.dev_outputs, task=self.task)
+        targets = torch.from_numpy(self.targets[clips.numpy()]).float()
+        loss = float(loss_of(logits, targets, task=self.task))
+        score = development_score(logits, self.targets[clips.numpy()], task=self.task)
+        self.dev = {"dev_loss": loss, "dev_score": score}
+        if (score, -loss) > (self.best_score, -self.best_loss):
+            self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
+            save_weights(self.best_weights, module.model.state_dict())
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Writes `metrics.csv` anew, whole."""
+        self.seconds = time.monotonic() - self._started
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 2),
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "train_loss": float(np.mean(self.losses)),
+            **self.dev,
+        }
+        self.losses = []
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
+        if self.patience and trainer.current_epoch - self.best_epoch >= self.patience and self.dev:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to write the same rows and choose the same epoch."""
+        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "dev")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues a stored record."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def clip_logits(
+    outputs: list[tuple[torch.Tensor, torch.Tensor]], *, task: Task
+) -> tuple[Float[torch.Tensor, "clip label"], Int64[torch.Tensor, "clip"]]:
+    """The logits of each clip from its windows', joined as in prediction, and the clips' positions, ascending."""
+    owners = torch.cat([clips for clips, _ in outputs])
+    logits = torch.cat([rows for _, rows in outputs])
+    clips = owners.unique()
+    joined = [summarise(logits[owners == clip].numpy(), task=task) for clip in clips]
+    return torch.from_numpy(np.stack(joined)), clips
+
+
+def development_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
+    """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not."""
+    if task == "single-label":
+        return balanced_accuracy(logits.softmax(-1).numpy(), targets)
+    return mean_average_precision(logits.sigmoid().numpy(), targets)[0]
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class StateKeeper(Callback):
+    """Saves the run's state at the end of every epoch, every few minutes inside one, and when the user interrupts.
+
+    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C takes effect after the step under
+    way, where the state is whole; a second one stops at once and the last saved state remains.
+    """
+
+    def __init__(self, folder: Path, *, minutes: float, keep: int = 2) -> None:
+        self.folder, self.minutes, self.keep = folder, minutes, keep
+        self._saved = time.monotonic()
+        self._interrupted = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, *_: Any) -> None:
+        """Takes over the signals that ask a program to stop."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        try:
+            self._handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # Not the main thread, which alone may set handlers: then the caller keeps the signals.
+            self._handlers = {}
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Saves when it is time, and stops when the user asked."""
+        due = time.monotonic() - self._saved > 60 * self.minutes
+        if (self._interrupted or due) and not trainer.is_last_batch:
+            self.save(trainer)
+            if self._interrupted:
+                raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Saves at the end of the epoch."""
+        self.save(trainer)
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes a checkpoint and removes all but the newest few."""
+        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
+        if trainer.is_global_zero:
+            for old in checkpoints(self.folder)[self.keep :]:
+                trainer.strategy.remove_checkpoint(old)
+        self._saved = time.monotonic()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Gives the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+
+class Line(Callback):
+    """A bar with speed, loss and time left on a terminal; elsewhere one plain line per epoch.
+
+    Args:
+        say: prints a line.
+    """
+
+    def __init__(self, recorder: Recorder, *, say: Callable[[str], None], epochs: int, score_name: str) -> None:
+        self.recorder, self.say, self.epochs, self.score_name = recorder, say, epochs, score_name
+        self._progress: Progress | None = None
+        self._clips, self._started = 0, time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Opens the bar."""
+        assert isinstance(module, Trainee)
+        self._clips, self._started = 0, time.monotonic()
+        if sys.stdout.isatty() and trainer.is_global_zero:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TimeRemainingColumn(compact=True),
+                console=Console(),
+                transient=True,
+            )
+            total = self.epochs * module.epoch_batches
+            done = trainer.current_epoch * module.epoch_batches
+            self._task = self._progress.add_task("training", total=total, completed=done)
+            self._progress.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        assert isinstance(module, Trainee)
+        self._clips += len(batch.waves)
+        if self._progress is not None:
+            speed = self._clips / (time.monotonic() - self._started)
+            done = trainer.current_epoch * module.epoch_batches + batch_idx + 1
+            text = f"epoch {trainer.current_epoch + 1}/{self.epochs}  loss {module.last_loss:.3f}  {speed:.0f} clips/s"
+            self._progress.update(self._task, completed=done, description=text)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Says how the epoch went."""
+        if self._progress is not None or not trainer.is_global_zero:
+            return
+        row = self.recorder.rows[-1]
+        elapsed = time.monotonic() - self._started
+        left = elapsed / max(self._clips, 1) * (self.epochs - row["epoch"]) * self._clips / max(1, self._epochs_done())
+        dev = f"  development {self.score_name} {row['dev_score']:.3f}" if "dev_score" in row else ""
+        self.say(
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{dev}  "
+            f"{self._clips / elapsed:.0f} clips/s  {left / 60:.1f} min left"
+        )
+
+    def _epochs_done(self) -> int:
+        self._first = getattr(self, "_first", self.recorder.rows[-1]["epoch"])
+        return self.recorder.rows[-1]["epoch"] - self._first + 1
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Closes the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

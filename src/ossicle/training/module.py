@@ -1,0 +1,144 @@
+"""One optimiser step and one evaluation pass, in the terms of Lightning."""
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ossicle.errors import RunRefused
+from ossicle.frontend import LogMel, augment
+from ossicle.frontend.batch import spectrograms
+from ossicle.training.config import TrainConfig
+from ossicle.training.loader import Batch
+
+
+def loss_of(
+    logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"], *, task: str, smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy over labels that exclude each other, binary cross-entropy averaged over labels that do not."""
+    if task == "single-label":
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+
+
+def learning_rate(progress: float, config: TrainConfig, *, warmup: float) -> float:
+    """The learning rate as a share of its peak.
+
+    Args:
+        progress: share of the run behind us, 0 to 1.
+        warmup: share of the run over which the rate rises linearly.
+    """
+    if progress < warmup:
+        return progress / warmup
+    start = max(warmup, config.hold)
+    if config.schedule == "constant" or progress <= start:
+        return 1.0
+    left = 1 - min((progress - start) / (1 - start), 1.0)
+    shape = left if config.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+    return config.final_lr + (1 - config.final_lr) * shape
+
+
+class Trainee(lightning.LightningModule):
+    """A model and its front end, with what a training step does to a batch.
+
+    Args:
+        frames: feature frames of a training clip; shorter clips are followed by silence up to it.
+        epoch_batches: batches per epoch of this process.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        frontend: LogMel,
+        config: TrainConfig,
+        *,
+        task: str,
+        frames: int,
+        epoch_batches: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.frontend, self.config = model, frontend, config
+        self.task, self.frames, self.epoch_batches = task, frames, epoch_batches
+        # In a tuple, or the same weights would be registered twice.
+        self._network = (torch.compile(model) if config.compile else model,)
+        self.dev_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
+        self.last_loss = math.nan
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch; all randomness comes from the batch's own seed."""
+        generator = torch.Generator().manual_seed(batch.seed)
+        spec, targets = self.augmented(batch, generator)
+        logits = self._network[0](spec, generator=generator)
+        loss = loss_of(logits, targets, task=self.task, smoothing=self.config.label_smoothing)
+        self.last_loss = loss.item()
+        if not math.isfinite(self.last_loss):
+            raise RunRefused(
+                f"the loss became {self.last_loss} at step {self.global_step}; a lower learning rate than "
+                f"lr={self.config.lr:g} may help, and --resume continues from the last good checkpoint."
+            )
+        return loss
+
+    def augmented(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
+        """Features and labels of a batch after every augmentation that the settings switch on."""
+        config, targets = self.config, batch.targets.clone()
+
+        def change(positions: Tensor, clips: Tensor) -> Tensor:
+            if config.gain:
+                clips = augment.gain(clips, decibels=config.gain, generator=generator)
+            if config.roll:
+                clips = augment.roll(clips, max_samples=round(config.roll * self.frontend.rate), generator=generator)
+            if config.wave_mixup:
+                positions = positions.to(targets.device)
+                clips, targets[positions] = augment.mix_waves(
+                    clips, targets[positions], probability=config.wave_mixup, generator=generator
+                )
+            return clips
+
+        spec = spectrograms(self.frontend, batch.waves, frames=self.frames, generator=generator, change=change)
+        if config.mixup:
+            spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
+        return spec, targets
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the outputs of the pass before."""
+        self.dev_outputs = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the logits of every window; the recorder joins them by clip."""
+        spec = spectrograms(self.frontend, batch.waves, frames=self.frames)
+        self.dev_outputs.append((batch.clips.cpu(), self.model(spec).float().cpu()))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Limits the norm of the gradient. Lightning's own refuses the fused optimiser, for a scaler we do not use."""
+        if self.config.clip_gradient:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient, foreach=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with decay on matrices only, and a rate that moves with every optimiser step."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if decays(p)], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in trained if not decays(p)], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        epochs = self.config.epochs or 1
+        steps = max(1, math.ceil(self.epoch_batches / self.config.accumulate)) * epochs
+        warmup = min(self.config.warmup / epochs, 0.5)
+
+        def rate(step: int) -> float:
+            # Half a step ahead, so that neither the first nor the last step has a rate of zero.
+            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def decays(parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices and kernels, not to biases, norms, tokens and position tables."""
+    return sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1

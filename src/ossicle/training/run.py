@@ -1,0 +1,523 @@
+"""A whole training: data in, run folder out.
+
+    RUN/
+        config.yaml       every setting, resolved, and where the data are
+        split.json        which clips trained, chose and tested
+        metrics.csv       a row per epoch
+        environment.json  versions, machine, seed, fingerprint of the data
+        checkpoints/      the state to continue from, and the best weights
+        model/            the bundle
+        metrics.json, predictions.csv, figures/, report.html    the test part, read once, at the end
+
+The test part takes no part in any choice: epoch, thresholds and temperature come from the development part.
+"""
+
+import dataclasses
+import itertools
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from ossicle import __version__
+from ossicle.bundle import Card, save_bundle
+from ossicle.checkpoint.state import SafeCheckpointIO, newest_state
+from ossicle.checkpoint.weights import load_into, load_weights, save_weights
+from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
+from ossicle.data.cache import SampleStore, open_store
+from ossicle.devices import choose_device, choose_dtype
+from ossicle.errors import DataRefused, RunRefused
+from ossicle.evaluation import (
+    SPLIT,
+    bootstrap_groups,
+    read_split,
+    score_items,
+    write_evaluation,
+    write_split,
+)
+from ossicle.files import write_json
+from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
+from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
+from ossicle.models.registry import find_preset
+from ossicle.recognizer import Recognizer, load
+from ossicle.report import evaluation_lines
+from ossicle.training.callbacks import Averaging, Line, Recorder, StateKeeper
+from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
+from ossicle.training.defaults import resolve
+from ossicle.training.initial import start_from
+from ossicle.training.loader import Batches, Windows, label_weights
+from ossicle.training.module import Trainee
+from ossicle.training.recipes import recipe as named_recipe
+
+Say = Callable[[str], None]
+TEST_SCORES = "test_scores.safetensors"  # in a run folder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldResult:
+    """One trained model and its scores on the test part, which were read once."""
+
+    folder: Path
+    split: Split
+    tested: np.ndarray  # positions in the data set of the test clips that could be used
+    scores: np.ndarray  # (test clip, label)
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainResult:
+    """What a training leaves: the run folder, a result per fold, and the figures of all test clips together."""
+
+    folder: Path
+    folds: tuple[FoldResult, ...]
+    evaluation: Evaluation
+    failures: tuple[str, ...]  # one sentence for each recording that was left out
+
+
+def run_training(
+    *,
+    data: Path | None,
+    model: str | None = None,
+    recipe: str | None = None,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    fold_column: str | None = None,
+    folds: str | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+    weights: str | None = None,
+    say: Say = print,
+) -> tuple[str, ...]:
+    """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
+    chosen, source = TrainConfig(), {"label": label, "group": group, "fold": fold_column}
+    if resume:
+        if output is None or not (output / "config.yaml").exists():
+            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
+        config = config or output / "config.yaml"
+    if recipe is not None:
+        chosen = named_recipe(recipe)
+    if config is not None:
+        chosen, stored = read_config(config)
+        source = {name: value or stored.get(name) for name, value in source.items()}
+        folds = folds or stored.get("folds")
+    chosen = with_settings(
+        chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
+    )
+    assert data is not None
+    dataset = read_dataset(data, **source)
+    say(dataset.layout)
+    if output is None:
+        output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.model}")
+    result = train(
+        dataset, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=source, say=say
+    )
+    say(f"Run folder: {result.folder}")
+    return result.failures
+
+
+def train(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    output: Path,
+    folds: str | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+    columns: Mapping[str, str | None] | None = None,
+    cache: Path | None = None,
+    say: Say = print,
+) -> TrainResult:
+    """Trains on a data set and tests each fold's model once on its test part.
+
+    Args:
+        folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
+        resume: continue the run in `output`.
+        skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
+        columns: the columns that the data set was read with, kept in config.yaml.
+        cache: where decoded samples are kept (see `open_store`).
+
+    Raises:
+        DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
+        RunRefused: `output` holds a run already, or there is none to continue.
+        KeyboardInterrupt: the user stopped the run; a checkpoint remains.
+    """
+    if (output / "config.yaml").exists() and not resume:
+        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    frontend = frontend_config(find_preset(config.model).frontend)
+    store = open_store(
+        dataset.items,
+        frontend.rate,
+        folder=cache,
+        budget_bytes=int(config.cache_gigabytes * 2**30),
+        progress=lambda done, total: say(f"decoded {done} of {total} recordings") if done == total else None,
+    )
+    failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
+    names = split_folds(dataset) if folds == "all" else (folds,)
+    results = []
+    for name in names:
+        split = usable_part(split_dataset(dataset, fold=name, seed=config.seed, development=config.development), store)
+        folder = output / f"fold_{name}" if folds == "all" else output
+        say(f"Protocol: {split.protocol}")
+        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
+        if folds == "all":
+            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
+        results.append(
+            train_fold(
+                dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, data=data, say=say
+            )
+        )
+    evaluation = results[0].evaluation
+    if folds == "all":
+        evaluation = pooled(dataset, results, folder=output, say=say)
+    return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+
+def refuse_or_name(store: SampleStore, dataset: Dataset, *, skip_bad: bool, say: Say) -> tuple[str, ...]:
+    """Names every recording that cannot be decoded, or refuses to start on them."""
+    failures = tuple(store.failures[index] for index in sorted(store.failures))
+    if not failures:
+        return ()
+    if len(failures) == len(dataset):
+        raise DataRefused(f"{dataset.root}: none of the {len(dataset)} recordings can be decoded; first: {failures[0]}")
+    if not skip_bad:
+        raise DataRefused(
+            f"{dataset.root}: {len(failures)} of {len(dataset)} recordings cannot be decoded; --skip-bad leaves them "
+            f"out; first: {failures[0]}"
+        )
+    for failure in failures:
+        say(f"left out: {failure}")
+    return failures
+
+
+def usable_part(split: Split, store: SampleStore) -> Split:
+    """The split without the recordings that cannot be decoded."""
+    parts = {name: np.intersect1d(getattr(split, name), store.usable) for name in ("train", "development", "test")}
+    for name in ("train", "test"):
+        if not len(parts[name]):
+            raise DataRefused(f"the {name} part holds no recording that can be decoded.")
+    return dataclasses.replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
+
+
+def train_fold(
+    dataset: Dataset,
+    store: SampleStore,
+    split: Split,
+    config: TrainConfig,
+    *,
+    frontend: FrontendConfig,
+    folder: Path,
+    resume: bool,
+    data: Mapping[str, Any],
+    say: Say,
+) -> FoldResult:
+    """Trains one model and tests it; an interrupted call continues where `resume` is given."""
+    done = load_finished(folder, dataset) if resume else None
+    if done is not None:
+        say(f"{folder}: this fold is finished.")
+        return done
+    targets = dataset.targets()
+    lengths = np.array([len(store.read(index)) for index in split.train])
+    config, said = resolve(
+        config, seconds=lengths / frontend.rate, counts=targets[split.train].sum(0), frontend=frontend
+    )
+    for sentence in said:
+        say(f"  {sentence}")
+    assert config.window is not None and config.epochs is not None and config.batch_size is not None
+    window = max(round(config.window * frontend.rate), frontend.min_samples)
+    frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / "config.yaml", config, data=data)
+    write_split(folder / SPLIT, dataset, split)
+    write_json(folder / "environment.json", environment(dataset, config))
+
+    module, recorder = fit(dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, say=say)
+    if recorder.best_weights.exists():
+        load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
+        say(f"Best epoch on the development part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
+    return finish(dataset, split, config, module=module, folder=folder, say=say)
+
+
+def settled_frontend(
+    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int
+) -> FrontendConfig:
+    """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics."""
+    changes: dict[str, Any] = {"freq_mask": config.freq_mask, "time_mask": round(config.time_mask * frames)}
+    if not config.jitter:
+        changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
+    if frontend.kind == "kaldi":
+        waves = (pad_to(store.read(clip), frontend.min_samples) for clip in clips)
+        changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
+    return dataclasses.replace(frontend, **changes)
+
+
+def pad_to(samples: np.ndarray, length: int) -> np.ndarray:
+    """Samples followed by silence up to `length`."""
+    return np.pad(samples, (0, max(length - len(samples), 0)))
+
+
+def fit(
+    dataset: Dataset,
+    store: SampleStore,
+    split: Split,
+    config: TrainConfig,
+    *,
+    frontend: FrontendConfig,
+    folder: Path,
+    resume: bool,
+    say: Say,
+) -> tuple[Trainee, Recorder]:
+    """Runs the optimiser; the module comes back with the averaged weights where there is an average."""
+    assert config.window is not None and config.epochs is not None and config.batch_size is not None
+    targets = dataset.targets()
+    window = max(round(config.window * frontend.rate), frontend.min_samples)
+    weights = None
+    if config.balance == "class":
+        weights = label_weights(targets[split.train], offset=config.balance_offset)
+    batches = Batches(
+        store,
+        split.train,
+        targets,
+        window=window,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        weights=weights,
+        epoch_clips=config.epoch_clips,
+        workers=config.workers,
+        min_samples=frontend.min_samples,
+    )
+    frames = frontend.frames(window)
+    model = start_from(config, num_classes=len(dataset.labels), frames=frames)
+    module = Trainee(
+        model, create_frontend(frontend), config, task=dataset.task, frames=frames, epoch_batches=len(batches)
+    )
+    recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
+    score_name = "balanced accuracy" if dataset.task == "single-label" else "mAP"
+    callbacks = [
+        recorder,
+        *([Averaging(module)] if config.average != "none" else []),
+        Line(recorder, say=say, epochs=config.epochs, score_name=score_name),
+        StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
+    ]
+    development = None
+    if len(split.development):
+        development = Windows(
+            store, split.development, targets, window=window, batch_size=32, min_samples=frontend.min_samples
+        )
+    device = choose_device(config.device)
+    bf16 = choose_dtype("bfloat16" if config.precision == "bf16" else config.precision, device) == torch.bfloat16
+    say(
+        f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters on {device}, "
+        f"{'bfloat16' if bf16 else 'float32'}, {len(batches)} batches of {config.batch_size} an epoch"
+    )
+    quiet_lightning()
+    trainer = lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=config.devices,
+        precision="bf16-mixed" if bf16 else "32-true",
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    start = None
+    if resume:
+        start, damaged = newest_state(folder / "checkpoints")
+        for sentence in damaged:
+            say(sentence)
+        say(f"Continuing from {start}.")
+    try:
+        trainer.fit(module, batches, development, ckpt_path=None if start is None else str(start))
+    except SystemExit:
+        # Lightning ends the program on Ctrl-C; the caller decides that.
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        raise KeyboardInterrupt(
+            f"Stopped after step {trainer.global_step}; continue with --resume -o {folder}."
+        ) from None
+    return module, recorder
+
+
+def finish(
+    dataset: Dataset, split: Split, config: TrainConfig, *, module: Trainee, folder: Path, say: Say
+) -> FoldResult:
+    """Fits temperature and thresholds on the development part, saves the bundle, and reads the test part, once."""
+    window = config.window
+    assert window is not None
+    targets = dataset.targets()
+
+    def save(**fitted: Any) -> None:
+        save_bundle(
+            folder / "model",
+            model=module.model,
+            model_name=config.model,
+            frontend=module.frontend.config,
+            task=dataset.task,
+            labels=dataset.labels,
+            window_seconds=window,
+            card=Card(
+                title=f"{config.model} for {dataset.root.name}",
+                data=f"{dataset.layout} {len(split.train)} clips trained it.",
+                fingerprint=dataset.fingerprint(),
+                protocol=split.protocol,
+                **({"metrics": fitted.pop("metrics")} if "metrics" in fitted else {}),
+            ),
+            **fitted,
+        )
+
+    save()
+    fitted: dict[str, Any] = {}
+    recognizer = load(folder / "model", device=config.device)
+    if len(split.development):
+        scored, used = scores_of(recognizer, dataset, split.development)
+        fitted["temperature"] = fit_temperature(scored, targets[used], task=dataset.task)
+        recognizer.bundle = dataclasses.replace(recognizer.bundle, temperature=fitted["temperature"])
+        fitted["thresholds"] = fit_thresholds(recognizer.activate(scored), targets[used])
+    scored, used = scores_of(recognizer, dataset, split.test)
+    save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(scored)})
+    scores = recognizer.activate(scored)
+    thresholds = fitted.get("thresholds")
+    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, training=split.train, protocol=split.protocol)
+    for line in evaluation_lines(evaluation):
+        say(line)
+    write_evaluation(
+        folder,
+        evaluation,
+        dataset=dataset,
+        items=[dataset.items[index] for index in used],
+        scores=scores,
+        thresholds=thresholds,
+        title=f"{config.model} on {dataset.root.name}",
+    )
+    save(**fitted, metrics=sentences(evaluation.headline))
+    return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
+
+
+def scores_of(
+    recognizer: Recognizer, dataset: Dataset, part: Int64[np.ndarray, "part"]
+) -> tuple[Float[np.ndarray, "clip label"], Int64[np.ndarray, "clip"]]:
+    """Logits of a part's clips as `ossicle predict` would compute them, and the clips' positions in the data set."""
+    scored = score_items(recognizer, [dataset.items[index] for index in part])
+    return scored.logits, part[scored.used]
+
+
+def evaluated(
+    dataset: Dataset,
+    clips: Int64[np.ndarray, "clip"],
+    scores: Float[np.ndarray, "clip label"],
+    *,
+    thresholds: Float[np.ndarray, "label"] | None,
+    training: Int64[np.ndarray, "train"],
+    protocol: str,
+) -> Evaluation:
+    """The figures of these clips' scores; the baseline is the commonest label of the training part."""
+    targets = dataset.targets()
+    return evaluate(
+        scores,
+        targets[clips],
+        labels=dataset.labels,
+        task=dataset.task,
+        thresholds=thresholds,
+        groups=bootstrap_groups([dataset.items[index] for index in clips]),
+        training_counts=targets[training].sum(0).tolist(),
+        protocol=protocol,
+    )
+
+
+def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
+    """The result of a fold that was tested already, or None."""
+    split = read_split(folder / SPLIT, dataset)
+    if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
+        return None
+    stored = load_weights(folder / TEST_SCORES)
+    recognizer = load(folder / "model", device="cpu")
+    clips, scores = stored["clips"].numpy(), recognizer.activate(stored["logits"].numpy())
+    evaluation = evaluated(
+        dataset, clips, scores, thresholds=recognizer.thresholds, training=split.train, protocol=split.protocol
+    )
+    return FoldResult(folder=folder, split=split, tested=clips, scores=scores, evaluation=evaluation)
+
+
+def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say: Say) -> Evaluation:
+    """The figures of all folds' test clips together, and the mean over folds; each clip was scored by the model that
+    had not heard it."""
+    clips = np.concatenate([result.tested for result in results])
+    scores = np.concatenate([result.scores for result in results])
+    everything = np.unique(np.concatenate([result.split.train for result in results]))
+    protocol = f"{len(results)} folds, each tested on the model that trained without it"
+    evaluation = evaluated(dataset, clips, scores, thresholds=None, training=everything, protocol=protocol)
+    write_evaluation(
+        folder,
+        evaluation,
+        dataset=dataset,
+        items=[dataset.items[index] for index in clips],
+        scores=scores,
+        thresholds=None,
+        title=f"{dataset.root.name}, all folds",
+    )
+    means = mean_over_folds([result.evaluation for result in results])
+    write_json(
+        folder / "folds.json",
+        {
+            "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},
+            "folds": {result.folder.name: result.evaluation.to_json()["headline"] for result in results},
+        },
+    )
+    say(f"All {len(results)} folds together:")
+    for line in evaluation_lines(evaluation):
+        say(line)
+    say(f"Mean over {len(results)} folds: " + "; ".join(sentences(means)))
+    return evaluation
+
+
+def sentences(figures: Mapping[str, Estimate]) -> list[str]:
+    """Each figure with its interval, for people."""
+    return [
+        f"{name.replace('_', ' ')} {estimate.value:.4f}"
+        + ("" if estimate.low is None else f" ({estimate.low:.4f} to {estimate.high:.4f})")
+        for name, estimate in figures.items()
+        if estimate.value is not None
+    ]
+
+
+def environment(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """What else decides a run's numbers: versions, machine, threads, seed, data."""
+    return {
+        "ossicle": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "data_fingerprint": dataset.fingerprint(),
+    }
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or with the first number behind it that is not taken."""
+    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def quiet_lightning() -> None:
+    """Lets Lightning speak of errors only: what a user should know, we say."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
