@@ -223,8 +223,10 @@ def _listed(item: Item) -> str:
 
 
 def _name(dataset: Dataset, item: Item) -> str:
-    segment = "" if item.start == 0 and item.end is None else f" [{item.start:g} to {item.end or 'end'} s]"
-    return dataset.relative(item) + segment
+    if item.start == 0 and item.end is None:
+        return dataset.relative(item)
+    end = "its end" if item.end is None else f"{item.end:g} s"
+    return f"{dataset.relative(item)} [{item.start:g} s to {end}]"
 
 
 def _protocol(dataset: Dataset) -> str:

@@ -20,6 +20,7 @@ from ossicle.data.items import Dataset, Item, Task
 from ossicle.data.tables import TABLE_SUFFIXES, Columns, Table, read_table, split_of
 from ossicle.errors import DataRefused
 
+MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
 TABLE_NAMES = tuple(stem + suffix for stem in ("meta", "metadata") for suffix in TABLE_SUFFIXES)
 
 
@@ -111,7 +112,11 @@ def _table_in(folder: Path) -> Path | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != MACOS_REMAINS
+    )
 
 
 def _split_folders(root: Path) -> list[Path]:
@@ -182,7 +187,7 @@ def _read_class_folders(folder: Path, split: str | None, items: list[Item], rema
     empty = {entry.name for entry in _folders_in(folder)}
     for file in find_audio(folder):
         parts = file.relative_to(folder).parts
-        if parts[0].startswith("__"):  # __MACOSX and the like: not for people
+        if parts[0] == MACOS_REMAINS:
             continue
         if len(parts) == 1:
             loose += 1
@@ -224,8 +229,8 @@ def _refuse_too_little(root: Path, counts: Counter[str], task: Task) -> None:
     if lonely:
         more = f" (and {len(lonely) - 1} more such classes)" if len(lonely) > 1 else ""
         raise DataRefused(
-            f"the class {lonely[0]!r} of {root} has one clip{more}: at least two are needed, one to learn from and one to "
-            "test."
+            f"the class {lonely[0]!r} of {root} has one clip{more}: at least two are needed, one to learn from and "
+            "one to test."
         )
 
 

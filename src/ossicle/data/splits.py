@@ -293,15 +293,16 @@ def _draw(
     counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
     total = counts.sum(axis=0)
     target = fraction * total
+    movable = np.flatnonzero(_movable(counts))
     # A part that need not hold every class must still get its size, so all strata together weigh as much as that.
     weights = np.append(np.full(len(total) - 1, 1 / (len(total) - 1)), 1.0)
     if every_class:
         weights = np.ones(len(total))
-        smallest = np.where(counts[:, :-1] > 0, counts[:, :-1], total[:-1]).min(axis=0)
-        wanted = np.maximum(target[:-1], smallest)
+        held = counts[movable, :-1]
+        smallest = np.where(held > 0, held, np.inf).min(axis=0, initial=np.inf)
+        wanted = np.where(np.isfinite(smallest), np.maximum(target[:-1], smallest), target[:-1])
         target = np.append(wanted, target[-1] * wanted.sum() / target[:-1].sum())
     scale = weights / target
-    movable = np.flatnonzero(_movable(counts))
     best, best_cost = np.zeros(len(counts), dtype=bool), np.inf
     # A large group drawn early spoils the shares, so several orders are tried; with many groups all are as good.
     for _ in range(int(np.clip(10_000 // len(counts), 1, 5))):

@@ -1,0 +1,378 @@
+"""What lies on a disk is recognised as what it is, and what cannot be learnt from is refused in one sentence."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from ossicle.data import read_dataset, split_dataset
+from ossicle.errors import DataRefused
+
+CLASSES = ("cat/1.wav", "cat/2.wav", "dog/1.wav", "dog/2.wav")
+
+
+def rows(*lines: str, sounds: tuple[str, ...] = ("a.wav", "b.wav", "c.wav", "d.wav")) -> dict[str, str]:
+    return {"meta.csv": "\n".join(lines) + "\n", **dict.fromkeys(sounds, "")}
+
+
+TWO_AND_TWO = ("a.wav,dog", "b.wav,dog", "c.wav,cat", "d.wav,cat")
+
+
+# ---------------------------------------------------------------- folder per class
+
+
+def test_folders_are_classes_at_any_depth_and_in_any_case_of_suffix(tree):
+    dataset = read_dataset(tree(["dog/1.WAV", "dog/walk/may/2.Flac", "cat/ü b.mp3", "cat/-1.ogg", "cat/notes.txt"]))
+    assert dataset.labels == ("cat", "dog")
+    assert sorted((dataset.relative(item), *item.labels) for item in dataset.items) == [
+        ("cat/-1.ogg", "cat"),
+        ("cat/ü b.mp3", "cat"),
+        ("dog/1.WAV", "dog"),
+        ("dog/walk/may/2.Flac", "dog"),
+    ]
+    assert dataset.task == "single-label"
+    assert "folder per class" in dataset.layout
+    assert all(item.file.is_absolute() for item in dataset.items)
+
+
+def test_train_val_and_test_above_the_classes_are_the_official_split(tree):
+    parts = {"train": "train", "Val": "development", "test": "test"}
+    dataset = read_dataset(tree([f"{part}/{name}" for part in parts for name in CLASSES]))
+    assert {dataset.relative(item).split("/")[0]: item.split for item in dataset.items} == parts
+    assert dataset.labels == ("cat", "dog")
+
+
+def test_a_class_may_be_called_like_a_split(tree):
+    dataset = read_dataset(tree(["train/1.wav", "train/2.wav", "tram/1.wav", "tram/2.wav"]))
+    assert dataset.labels == ("train", "tram")
+    assert {item.split for item in dataset.items} == {None}
+
+
+def test_what_is_left_out_is_said(tree):
+    layout = read_dataset(
+        tree([*CLASSES, "loose.wav", "figures/plot.png", "__MACOSX/dog/1.wav", ".git/x/1.wav"])
+    ).layout
+    assert "1 recordings directly in" in layout
+    assert "left out: figures" in layout
+    assert "__MACOSX" not in layout and ".git" not in layout
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("name", ["meta.csv", "metadata.csv", "META.CSV"])
+@pytest.mark.parametrize("file_column", ["file", "filename", "file_name", "path", "audio", "File"])
+@pytest.mark.parametrize("label_column", ["label", "labels", "category", "class"])
+def test_a_folder_with_a_table_is_read_whatever_its_columns_are_called(tree, name, file_column, label_column):
+    table = "\n".join([f"{file_column},{label_column}", *TWO_AND_TWO])
+    root = tree({name: table, **dict.fromkeys(["a.wav", "b.wav", "c.wav", "d.wav"], "")})
+    dataset = read_dataset(root)
+    assert dataset.labels == ("cat", "dog")
+    assert [item.labels for item in dataset.items] == [("dog",), ("dog",), ("cat",), ("cat",)]
+
+
+def test_the_sound_may_lie_in_the_audio_subfolder(tree):
+    sounds = ("audio/a.wav", "audio/b.wav", "audio/c.wav", "d.wav")
+    dataset = read_dataset(tree(rows("file,label", *TWO_AND_TWO, "e.wav,cat", sounds=sounds)))
+    # The missing one is looked for where the others are.
+    assert [dataset.relative(item) for item in dataset.items] == [*sounds, "audio/e.wav"]
+    assert "in audio/" in dataset.layout
+
+
+def test_jsonl_and_tsv_say_the_same_as_csv(tree):
+    records = [
+        f'{{"file_name": "{sound}", "label": "{label}"}}' for sound, label in map(lambda r: r.split(","), TWO_AND_TWO)
+    ]
+    root = tree(
+        {
+            "t.csv": "\ufefffile,label\n" + "\n".join(TWO_AND_TWO),
+            "t.tsv": "file\tlabel\n" + "\n".join(TWO_AND_TWO).replace(",", "\t"),
+            "semicolons.csv": "file;label\r\n" + "\r\n".join(TWO_AND_TWO).replace(",", ";"),
+            "t.jsonl": "\n".join(records),
+            **dict.fromkeys(["a.wav", "b.wav", "c.wav", "d.wav"], ""),
+        }
+    )
+    first, *others = (read_dataset(root / name) for name in ("t.csv", "t.tsv", "semicolons.csv", "t.jsonl"))
+    for other in others:
+        assert other.items == first.items
+        assert other.fingerprint() == first.fingerprint()
+
+
+def test_a_table_may_give_segments_splits_folds_and_groups(tree):
+    root = tree(
+        rows(
+            "file,label,start,end,split,fold,group",
+            "a.wav,dog,0,1.5,train,1,x",
+            "a.wav,cat,1.5,,valid,2,x",
+            "b.wav,dog,,2,test,1,",
+            "b.wav,cat,2,3e0,TRAIN,10,y",
+        )
+    )
+    dataset = read_dataset(root)
+    assert [(item.start, item.end) for item in dataset.items] == [(0, 1.5), (1.5, None), (0, 2), (2, 3)]
+    assert [item.split for item in dataset.items] == ["train", "development", "test", "train"]
+    assert [item.group for item in dataset.items] == ["x", "x", None, "y"]
+    assert dataset.folds == ("1", "2", "10")
+
+
+def test_several_labels_are_detected_and_announced(tree):
+    lines = ("a.wav,dog;cat", "b.wav,dog|cat | dog", "c.wav,", 'd.wav,"bird, small;bird, small"', 'e.wav,"bird, small"')
+    dataset = read_dataset(tree(rows("file,label", *lines)))
+    assert dataset.task == "multi-label" and "multi-label" in dataset.layout
+    assert dataset.labels == ("bird, small", "cat", "dog")
+    assert dataset.targets().tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
+
+
+def test_a_column_called_labels_may_be_empty_where_nothing_is_heard(tree):
+    dataset = read_dataset(tree(rows("file,labels", "a.wav,bird", "b.wav,bird", "c.wav,", "d.wav,")))
+    assert dataset.task == "multi-label"
+    assert dataset.labels == ("bird",)
+
+
+def test_labels_in_jsonl_may_be_lists_and_numbers(tree):
+    records = ['{"audio": "a.wav", "labels": ["x;y", 3]}', '{"audio": "b.wav", "labels": [3, "x;y"]}']
+    dataset = read_dataset(tree({"metadata.jsonl": "\n".join(records), "a.wav": "", "b.wav": ""}))
+    assert dataset.labels == ("3", "x;y")
+
+
+@pytest.mark.parametrize("column", ["group", "speaker", "actor", "src_file"])
+def test_columns_that_tie_clips_together_are_recognised(tree, column):
+    dataset = read_dataset(tree(rows(f"file,label,{column}", *(f"{row},{i % 2}" for i, row in enumerate(TWO_AND_TWO)))))
+    assert dataset.group_name == column
+    assert [item.group for item in dataset.items] == ["0", "1", "0", "1"]
+    assert f"`{column}`" in dataset.layout
+
+
+def test_columns_are_chosen_by_name(tree):
+    root = tree(
+        rows("file,label,speaker,site,part", *(f"{row},s{i},p{i % 2},f{i % 2}" for i, row in enumerate(TWO_AND_TWO)))
+    )
+    dataset = read_dataset(root, label="site", group="part", fold="part")
+    assert dataset.labels == ("p0", "p1")
+    assert dataset.group_name == dataset.fold_name == "part"
+    assert dataset.folds == ("f0", "f1")
+
+
+def test_the_label_column_is_never_the_group(tree):
+    root = tree(rows("file,label,speaker", *(f"{row},s{i % 2}" for i, row in enumerate(TWO_AND_TWO))))
+    assert read_dataset(root, label="speaker").group_name is None
+
+
+def test_named_folds_put_the_official_split_aside(tree):
+    root = tree(rows("file,label,split,kit", *(f"{row},train,{i % 2}" for i, row in enumerate(TWO_AND_TWO))))
+    assert {item.split for item in read_dataset(root, fold="kit").items} == {None}
+    assert {item.split for item in read_dataset(root).items} == {"train"}
+
+
+def test_tables_below_train_and_test_give_the_split(tree):
+    table = "file_name,label\n" + "\n".join(TWO_AND_TWO)
+    sounds = [f"{part}/{name}.wav" for part in ("train", "test") for name in "abcd"]
+    dataset = read_dataset(tree({"train/metadata.csv": table, "test/metadata.csv": table, **dict.fromkeys(sounds, "")}))
+    assert Counter(item.split for item in dataset.items) == {"train": 4, "test": 4}
+    assert len({item.file for item in dataset.items}) == 8
+
+
+def test_esc50_is_read_as_published(tree):
+    lines = ["filename,fold,target,category,esc10,src_file,take"]
+    names = [f"{fold}-{fold}0{target}-A-{target}.wav" for fold in range(1, 6) for target in (0, 14)]
+    lines += [f"{name},{name[0]},{name[-5]},class{name[8:-4]},True,{name[2:5]},A" for name in names]
+    dataset = read_dataset(tree({"meta/esc50.csv": "\n".join(lines), **{f"audio/{name}": "" for name in names}}))
+    assert "ESC-50" in dataset.layout
+    assert dataset.folds == ("1", "2", "3", "4", "5")
+    assert dataset.group_name == "src_file"
+    assert all(os.path.isfile(item.file) for item in dataset.items)
+
+
+def test_paths_written_on_windows_are_found(tree):
+    lines = (row.replace("a.wav", "x\\a.wav") for row in TWO_AND_TWO)
+    dataset = read_dataset(tree(rows("file,label", *lines, sounds=("x/a.wav", "b.wav", "c.wav", "d.wav"))))
+    assert dataset.relative(dataset.items[0]) == "x/a.wav"
+
+
+def test_missing_files_stay_in_and_are_counted(tree):
+    dataset = read_dataset(tree(rows("file,label", *TWO_AND_TWO, sounds=("b.wav",))))
+    assert len(dataset.items) == 4
+    assert "3 of 4 clips have no file" in dataset.layout
+
+
+def test_the_labels_of_a_model_keep_their_order_and_allow_small_classes(tree):
+    dataset = read_dataset(tree(["dog/1.wav"]), labels=["dog", "ape", "cat"])
+    assert dataset.labels == ("dog", "ape", "cat")
+    assert dataset.targets().tolist() == [[True, False, False]]
+
+
+# ---------------------------------------------------------------- the fingerprint
+
+
+def test_the_fingerprint_follows_what_training_depends_on(tree, tmp_path):
+    lines = [f"{row},{i}" for i, row in enumerate(TWO_AND_TWO)]
+    root = tree(rows("file,label,start", *lines))
+    before = read_dataset(root).fingerprint()
+    assert read_dataset(root).fingerprint() == before
+    (root / "a.wav").write_text("longer")
+    resized = read_dataset(root).fingerprint()
+    (root / "meta.csv").write_text("\n".join(["file,label,start", *lines]).replace("a.wav,dog,0", "a.wav,dog,0.5"))
+    moved = read_dataset(root).fingerprint()
+    assert len({before, resized, moved}) == 3
+
+
+def test_the_fingerprint_is_the_same_wherever_the_folder_lies(tree, tmp_path):
+    for place in ("here", "some/where else"):
+        tree([f"{place}/{name}" for name in CLASSES])
+    assert read_dataset(tmp_path / "here").fingerprint() == read_dataset(tmp_path / "some/where else").fingerprint()
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(DataRefused) as caught:
+        read_dataset(path, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith(".")
+    return sentence
+
+
+def test_no_such_path_is_refused(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    sentence = refusal(tmp_path)
+    assert "holds no recordings" in sentence and "folder per class" in sentence and str(tmp_path) in sentence
+
+
+def test_recordings_without_labels_are_refused(tree):
+    assert "2 recordings but no labels" in refusal(tree(["1.wav", "2.wav"]))
+
+
+def test_a_table_with_another_name_is_pointed_at(tree):
+    assert "labels.csv" in refusal(tree({"labels.csv": "file,label\n1.wav,dog", "1.wav": ""}))
+
+
+def test_a_recording_is_no_data_set(tree):
+    assert ".csv, .tsv, .jsonl" in refusal(tree(["a.wav"]) / "a.wav")
+
+
+def test_a_class_with_one_clip_is_named(tree):
+    assert "'ape'" in refusal(tree([*CLASSES, "ape/1.wav"]))
+    assert "2 more such classes" in refusal(tree(["bat/1.wav", "cow/1.wav"]))
+
+
+def test_one_class_only_is_refused_with_a_way_out(tree):
+    sentence = refusal(tree(["audio/dog/1.wav", "audio/cat/2.wav"]))
+    assert "one class only (audio)" in sentence and os.path.join("", "audio") in sentence.split("give the path")[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["name,label", *TWO_AND_TWO], ["file, filename, file_name, path, audio", "found are name, label"]),
+        (["file,species", *TWO_AND_TWO], ["label, labels, category, class", "file, species", "--label"]),
+        (["file,label"], ["holds no rows"]),
+        ([""], ["is empty"]),
+        (["file,label,label", "a.wav,dog,dog"], ["'label' twice"]),
+        (["file,label", "a.wav,dog", "b.wav"], ["line 3", "1 cells", "has 2"]),
+        (["file,label", "a.wav,dog,brown"], ["line 2", "3 cells"]),
+        (["file,label", 'a.wav,"dog'], ["no valid CSV"]),
+        (["file,label", *TWO_AND_TWO, "", "a.wav,dog"], ["line 7", "repeats the clip of line 2", "a.wav"]),
+        (["file,label", "a.wav,dog", "a.wav,cat"], ["repeats", "; or |"]),
+        (["file,label", *TWO_AND_TWO, "e.wav, "], ["line 6", "no label"]),
+        (["file,label", ",dog"], ["line 2", "names no file"]),
+        (["file,label,start,end", "a.wav,dog,2,2"], ["line 2", "starts at 2 s and ends at 2 s"]),
+        (["file,label,start,end", "a.wav,dog,,0"], ["starts at 0 s and ends at 0 s"]),
+        (["file,label,start", "a.wav,dog,-1"], ["'-1'", "'start'", "0 or more"]),
+        (["file,label,end", "a.wav,dog,nan"], ["'nan'"]),
+        (["file,label,end", "a.wav,dog,inf"], ["'inf'"]),
+        (["file,label,end", "a.wav,dog,soon"], ["'soon'"]),
+        (["file,label,split", "a.wav,dog,holdout"], ["'holdout'", "train or training", "val"]),
+        (["file,label,split", "a.wav,dog,"], ["''", "train or training"]),
+        (["file,label,fold", *(f"{row},1" for row in TWO_AND_TWO)], ["one fold only (1)"]),
+        (["file,label,fold", "a.wav,dog,1", "b.wav,dog,"], ["line 3", "no fold"]),
+        (["file,label", "x.wav,dog", "y.wav,cat"], ["none of the 2 files", "x.wav", "audio"]),
+        (["file,label", "nul\0.wav,dog"], ["none of the 1 files"]),
+        (["file,label", "x" * 5000 + ",dog"], ["none of the 1 files"]),
+        (["file,labels", "a.wav,", "b.wav,"], ["no clip", "label"]),
+        (["file,label", "a.wav,dog", "b.wav,dog"], ["one class only (dog)"]),
+    ],
+)
+def test_a_bad_table_is_refused_with_what_was_found_and_what_is_allowed(tree, lines, said):
+    sentence = refusal(tree(rows(*lines)))
+    for part in said:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1"),
+        ("[1]", "no JSON object"),
+        ("[" * 100_000, "line 1"),
+        ('{"file": ["a.wav"], "label": "x"}', "expected a text"),
+        ('{"file": "a.wav", "label": true}', "True"),
+        ('{"file": "a.wav", "label": [{}]}', "expected a text"),
+        ('{"file": "a.wav", "label": "x", "start": NaN}', "'nan'"),
+        ('{"label": "x"}', "no column of file names"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_jsonl_is_refused(tree, line, said):
+    assert said in refusal(tree({"meta.jsonl": line, "a.wav": ""}))
+
+
+def test_a_table_that_is_not_utf8_is_refused_with_the_line(tree):
+    root = tree(["a.wav"])
+    (root / "meta.csv").write_bytes("file,label\na.wav,möwe\n".encode("latin-1"))
+    sentence = refusal(root)
+    assert "not UTF-8" in sentence and "line 2" in sentence and "0xf6" in sentence
+    (root / "meta.csv").write_text("file,label\na.wav,dog\n", encoding="utf-16")
+    assert "not UTF-8" in refusal(root)
+
+
+@pytest.mark.parametrize("option", ["label", "group", "fold"])
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tree, option):
+    sentence = refusal(tree(rows("file,label", *TWO_AND_TWO)), **{option: "site"})
+    assert "'site'" in sentence and f"--{option}" in sentence and "file, label" in sentence
+
+
+def test_column_options_need_a_table(tree):
+    assert "--group site" in refusal(tree(CLASSES), group="site")
+
+
+def test_a_label_that_is_not_in_the_list_is_refused_with_the_nearest(tree):
+    sentence = refusal(tree(["kat/1.wav", "dog/1.wav"]), labels=["dog", "cat", "horse"])
+    assert "'kat'" in sentence and "cat" in sentence.split("nearest:")[1] and "3 allowed" in sentence
+
+
+def test_the_list_of_labels_must_not_repeat_itself(tree):
+    with pytest.raises(ValueError, match="differ"):
+        read_dataset(tree(CLASSES), labels=["dog", "dog", "cat"])
+
+
+# ---------------------------------------------------------------- real data sets
+
+
+@pytest.mark.parametrize(
+    ("name", "clips", "classes", "group", "folds"),
+    [
+        ("esc50", 2000, 50, "src_file", 5),
+        ("ravdess", 1440, 8, "actor", 0),
+        ("emodb", 339, 4, "speaker", 0),
+        ("fsdd", 3000, 10, "speaker", 0),
+    ],
+)
+def test_real_data_sets_are_read_without_a_flag(shared, name, clips, classes, group, folds):
+    dataset = read_dataset(shared / name)
+    assert (len(dataset.items), len(dataset.labels), dataset.group_name) == (clips, classes, group)
+    assert len(dataset.folds) == folds
+    assert all(os.path.isfile(item.file) for item in dataset.items)
+    split = split_dataset(dataset)
+    assert 0.09 < len(split.test) / clips < 0.26
+    assert 0.10 < len(split.development) / (clips - len(split.test)) < 0.20
+
+
+def test_speech_may_be_tested_by_speaker_instead_of_by_its_official_split(shared):
+    dataset = read_dataset(shared / "fsdd", fold="speaker")
+    assert len(dataset.folds) == 6
+    split = split_dataset(dataset, fold="theo")
+    assert {dataset.items[row].group for row in split.test} == {"theo"}
