@@ -48,7 +48,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     size = float(np.clip(cell * 22, 5.5, 9))
     set_labels(axes, "y", range(count), labels, size=size)
     upright = count > 4 or max(len(label) for label in labels) > 8
-    set_labels(axes, "x", range(count), labels, size=size, rotation=90 if upright else 0)
+    set_labels(axes, "x", range(count), labels, size=size, rotation=90.0 if upright else 0.0)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     for edge in np.arange(count + 1) - 0.5:  # thin white rules, so that equal neighbours stay apart
@@ -62,8 +62,8 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
                 written += f"\n{100 * shares[row, column]:.0f} %"
             note(
                 axes,
-                column,
-                row,
+                float(column),
+                float(row),
                 written,
                 ha="center",
                 va="center",
@@ -132,7 +132,7 @@ def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str 
         for values, colour in ((train, BLUE), (dev, ORANGE))
         if np.isfinite(values).any()
     ]
-    dress(panels[0], title="Learning curve", y="loss", x="" if scored else "epoch", grid="y")
+    dress(panels[0], title="loss", x="" if scored else "epoch", grid="y")
     names = [name for name, values in (("training", train), ("development", dev)) if np.isfinite(values).any()]
     if curves:
         legend(panels[0], curves, names, loc="upper right", ncols=2)
@@ -153,7 +153,7 @@ def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str 
             ha="right" if late else "left",
             va="top",
         )
-        dress(panels[1], x="epoch", y=score_name, grid="y")
+        dress(panels[1], title=score_name, x="epoch", grid="y")
     for panel in panels:
         panel.margins(y=0.12)
         from matplotlib.ticker import MaxNLocator
@@ -183,7 +183,9 @@ def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
     precision = [row.average_precision or 0.0 for row in known]
     f1 = [row.f1 or 0.0 for row in known]
     bars: Any = axes.barh(places, precision, height=0.68, color=BLUE, alpha=0.85)
-    (dots,) = axes.plot(f1, places, "o", color=ORANGE, markersize=5, markeredgecolor="white", markeredgewidth=0.8)
+    (dots,) = axes.plot(
+        f1, places, "o", color=ORANGE, markersize=5.5, markeredgecolor="white", markeredgewidth=0.8, clip_on=False
+    )
     set_labels(axes, "y", places, [row.label for row in known])
     for place, row in zip(places, known, strict=True):
         note(axes, 1.015, float(place), str(row.support), va="center", color=FAINT, fontsize=7.5)

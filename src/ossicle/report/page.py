@@ -22,11 +22,12 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text, numbers as text, or shares; the first column is text, the others are aligned to the right."""
+    """Rows of text, numbers as text, or shares; the columns in `words` are prose, the others are aligned as numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Share]]
     caption: str = ""
+    words: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +92,20 @@ def _block_html(block: str | Table | Chart) -> str:
         source = f"data:image/png;base64,{content}"
         return f'<figure><img src="{source}" alt="{escape(block.alt)}" width="{width}">{caption}</figure>'
     caption = f"<caption>{escape(block.caption)}</caption>" if block.caption else ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in block.header)
-    rows = "\n".join("<tr>" + "".join(map(_cell_html, row)) + "</tr>" for row in block.rows)
+    kinds = [' class="words"' if column in block.words else "" for column in range(len(block.header))]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(block.header, kinds, strict=True))
+    rows = "\n".join(
+        "<tr>" + "".join(_cell_html(cell, kind) for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in block.rows
+    )
     return (
         f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )
 
 
-def _cell_html(cell: str | Share) -> str:
+def _cell_html(cell: str | Share, kind: str) -> str:
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
+        return f"<td{kind}>{escape(cell)}</td>"
     low, high = (0.0, cell.value) if cell.low is None or cell.high is None else (cell.low, cell.high)
     drawn = f"--from:{100 * low:.1f}%;--to:{100 * high:.1f}%"
     kind, dot = ("bar", "") if cell.low is None else ("range", f'<b style="--at:{100 * cell.value:.1f}%"></b>')
@@ -113,7 +118,7 @@ CSS = """
   :root { --ink: #e6e9ec; --faint: #9aa5b1; --rule: #323a43; --paper: #15191e; --card: #1d232a; --accent: #56b4e9; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 64rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 header { border-bottom: 3px solid var(--accent); padding-bottom: .9rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anywhere; }
@@ -124,9 +129,9 @@ p { max-width: 46rem; margin: .5rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faint); padding-bottom: .4rem; }
-th, td { padding: .32rem .8rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: .2rem; white-space: normal; overflow-wrap: anywhere;
-  min-width: 9rem; }
+th, td { padding: .32rem .65rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+.words { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 11.5rem; }
+th:first-child, td:first-child { padding-left: .2rem; }
 thead th { border-bottom: 2px solid var(--rule); color: var(--faint); font-weight: 600; }
 tbody tr:hover { background: var(--card); }
 .share span { display: inline-block; position: relative; width: 6rem; height: .55rem; margin-left: .7rem; border-radius:
@@ -134,6 +139,7 @@ tbody tr:hover { background: var(--card); }
   background: var(--rule); }
 .share i { position: absolute; left: var(--from); width: max(1px, calc(var(--to) - var(--from))); top: 0; bottom: 0;
   background: var(--accent); border-radius: 2px; }
+.share .bar { width: 4rem; }
 .share .range i { opacity: .45; }
 .share b { position: absolute; left: calc(var(--at) - 1.5px); width: 3px; top: -2px; bottom: -2px; background:
 var(--accent); } figure { margin: 1rem 0 1.4rem; } img { max-width: 100%; height: auto; background: #fff; border: 1px

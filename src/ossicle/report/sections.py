@@ -89,7 +89,7 @@ def _result(evaluation: Evaluation) -> list[str | Table | Chart]:
     return [
         *protocol,
         subject(evaluation),
-        Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows),
+        Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
         baseline_sentence(evaluation),
     ]
 
@@ -142,7 +142,10 @@ def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
         return [chart, "No clip was mistaken."]
     rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
     table = Table(
-        header=["true label", "recognised as", "clips", "of its clips"], rows=rows, caption="The most frequent mistakes"
+        header=["true label", "recognised as", "clips", "of its clips"],
+        rows=rows,
+        caption="The most frequent mistakes",
+        words=(0, 1),
     )
     return [chart, table]
 

@@ -60,12 +60,12 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = 
     axes.set_xlabel(x, fontsize=9.5, color=INK)
     axes.set_ylabel(y, fontsize=9.5, color=INK)
     if title:
-        axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold", pad=8)
-    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        text.set_parse_math(False)
+        axes.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold", pad=7, parse_math=False)
 
 
-def set_labels(axes: Axes, which: str, positions: Any, labels: Any, *, size: float = 8.5, rotation: float = 0) -> None:
+def set_labels(
+    axes: Axes, which: str, positions: Any, labels: Any, *, size: float = 8.5, rotation: float = 0.0
+) -> None:
     """Writes people's labels along an axis as they are: a dollar sign starts no formula, a long one is cut."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(list(positions), [short(label) for label in labels])

@@ -9,6 +9,7 @@ from ossicle.predict import Row
 from ossicle.report.style import CYCLE, FAINT, INK, LEVELS, RULE, Figure, dress, legend, new_figure, note, set_labels
 
 MOST_COLUMNS = 4000
+STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between the ticks of a long recording
 HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
 
@@ -55,7 +56,10 @@ def timeline_figure(
         interpolation="nearest",
     )
     ticks = [hertz for hertz in HERTZ if fmin <= hertz <= fmax]
-    places = (_mel(np.array(ticks, float)) - _mel(fmin)) / (_mel(fmax) - _mel(fmin)) * mel.shape[0]
+    lowest, highest = _mel(np.array([fmin, fmax], float))
+    places = (_mel(np.array(ticks, float)) - lowest) / (highest - lowest) * mel.shape[0]
+    roomy = np.diff(places, append=np.inf) > mel.shape[0] / 14  # the mel scale crowds its low octaves
+    ticks, places = [hertz for hertz, fits in zip(ticks, roomy, strict=True) if fits], places[roomy]
     dress(upper, title=title, y="hertz")
     set_labels(upper, "y", places, [f"{hertz // 1000}k" if hertz >= 1000 else str(hertz) for hertz in ticks])
     upper.tick_params(axis="x", labelbottom=False)
@@ -84,8 +88,10 @@ def timeline_figure(
     lower.tick_params(axis="y", length=0)
     lower.set(xlim=(0, seconds), ylim=(max(len(lanes), 1) - 0.5, -0.5))
     if not lanes:
-        note(lower, seconds / 2, 0, "no events", ha="center", va="center", color=FAINT)
+        note(lower, seconds / 2, 0.0, "no events", ha="center", va="center", color=FAINT)
     if seconds > 120:
+        step = next((step for step in STEPS if seconds / step <= 10), seconds / 10)
+        lower.xaxis.set_ticks(np.arange(0, seconds + 1e-6, step))
         lower.xaxis.set_major_formatter(lambda place, _: f"{int(place // 60)}:{place % 60:02.0f}")
     if reference:
         handles = [
@@ -105,5 +111,5 @@ def _narrowed(mel: Float[np.ndarray, "mel frame"]) -> Float[np.ndarray, "mel col
     return np.maximum.reduceat(mel, starts, axis=1)
 
 
-def _mel(hertz: float | Float[np.ndarray, " tick"]) -> Float[np.ndarray, "..."]:
-    return 1127 * np.log1p(np.asarray(hertz, float) / 700)
+def _mel(hertz: Float[np.ndarray, " tick"]) -> Float[np.ndarray, " tick"]:
+    return 1127 * np.log1p(hertz / 700)
