@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ossicle.models.kernels import Linear, gelu_linear, tiled_attention, tiles_pay
+
 
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens."""
@@ -16,25 +18,30 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
-    def split_heads(self, x: Float[Tensor, "clip token dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (clip, head, token, dim / head)."""
-        clips, tokens, dim = x.shape
-        qkv = self.qkv(x).view(clips, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def forward(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip token dim"]:
-        q, k, v = self.split_heads(x)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).reshape(x.shape))
+    def forward(
+        self, x: Float[Tensor, "clip token dim"], *, queries: int | None = None
+    ) -> Float[Tensor, "clip query dim"]:
+        qkv = self.qkv(x)
+        if queries is None and tiles_pay(qkv):
+            return self.proj(tiled_attention(qkv, num_heads=self.num_heads))
+        q, k, v = split_heads(qkv, self.num_heads)
+        y = F.scaled_dot_product_attention(q[:, :, :queries], k, v)
+        return self.proj(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip head token token"]:
-        """The attention matrix itself, which `forward` never forms; each row sums to one."""
-        q, k, _ = self.split_heads(x)
+        """The attention matrix itself, which `forward` never forms whole; each row sums to one."""
+        q, k, _ = split_heads(self.qkv(x), self.num_heads)
         return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32)
+
+
+def split_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each (clip, head, token, dim / head)."""
+    clips, tokens, _ = qkv.shape
+    q, k, v = qkv.view(clips, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    return q, k, v
 
 
 class Mlp(nn.Module):
@@ -42,11 +49,11 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip token dim"]:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return gelu_linear(self.fc1(x), self.fc2)
 
 
 class Block(nn.Module):
@@ -62,9 +69,14 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(
-        self, x: Float[Tensor, "clip token dim"], *, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "clip token dim"]:
-        x = x + self.thin(self.attn(self.norm1(x)), generator)
+        self,
+        x: Float[Tensor, "clip token dim"],
+        *,
+        queries: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "clip query dim"]:
+        """All tokens go in; the first `queries` come out (by default all), and only these are computed."""
+        x = x[:, :queries] + self.thin(self.attn(self.norm1(x), queries=queries), generator)
         return x + self.thin(self.mlp(self.norm2(x)), generator)
 
     def thin(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:

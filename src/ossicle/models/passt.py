@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.models.attention import Block
+from ossicle.models.kernels import Linear
 from ossicle.models.tokens import Patchout, select_patches
 
 PATCH = 16  # mel bins and frames on a side of a patch
@@ -122,7 +123,7 @@ class Passt(nn.Module):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.num_classes))
+        self.head = nn.Sequential(nn.LayerNorm(dim), Linear(dim, config.num_classes))
         # The published checkpoints carry this second head, and the published forward never uses it.
         self.head_dist = nn.Linear(dim, config.num_classes).requires_grad_(False)
         self.reset_parameters()
@@ -178,13 +179,14 @@ class Passt(nn.Module):
         windows = self.split(self.check(spec))
         tokens = self.embed(windows, generator=generator)
         states, maps = [tokens], []
-        for block in cast("Iterable[Block]", self.blocks):
+        for i, block in enumerate(cast("Iterable[Block]", self.blocks)):
             if attention:
                 maps.append(block.attn.weights(block.norm1(tokens)))
-            tokens = block(tokens, generator=generator)
-            states.append(tokens)
-            if not hidden_states:
-                del states[:-1]
+            # The head reads the class tokens alone, so the last block owes no other, unless they are asked for.
+            last = i == len(self.blocks) - 1
+            tokens = block(tokens, queries=2 if last and not hidden_states else None, generator=generator)
+            if hidden_states:
+                states.append(tokens)
         features = self.norm(tokens[:, :2]).mean(1)
         logits = self.head(features)
         if len(windows) > len(spec):

@@ -4,8 +4,8 @@ A preset says how to build a network and which front end feeds it; it holds no w
 reference packages; `url` is where their weights lie, `map` the mean average precision that their authors report on
 AudioSet (or on the data set in `note`). No torch here, so that names can be listed at once.
 
-Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069), and
-the releases of github.com/kkoutini/PaSST.
+Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069);
+releases of github.com/kkoutini/PaSST.
 """
 
 from dataclasses import dataclass

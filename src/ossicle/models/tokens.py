@@ -1,8 +1,8 @@
 """Which patches of the spectrogram a pass works on: the one seam for everything that drops tokens.
 
-A selection is the flat, row-major, ascending indices of the kept patches (rows are frequency, columns are time), the same
-for every clip of the batch, or `None` for all of them. The network gathers these patches before it computes anything, so
-what is dropped costs nothing.
+A selection is the flat, row-major, ascending indices of the kept patches (rows are frequency, columns are time), the
+same for every clip of the batch, or `None` for all of them. The network gathers these patches before it computes
+anything, so what is dropped costs nothing.
 
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2.
 **Deviations**: an amount may be a fraction of what the clip has, because a count made for 10 s empties shorter clips;
