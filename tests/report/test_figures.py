@@ -66,6 +66,11 @@ def test_a_confusion_cell_is_shaded_by_its_share_of_the_row():
     assert len(figure.axes[0].patches) == 1  # the row without clips is crossed out
 
 
+def test_hundreds_of_labels_still_fit_a_picture():
+    figure = confusion_figure(np.eye(300, dtype=int), [f"label {i}" for i in range(300)])
+    assert max(size_of(png_bytes(figure))) < 3000 and not figure.axes[0].get_yticklabels()
+
+
 def test_labels_are_drawn_as_they_are():
     axes = confusion_figure(np.eye(2, dtype=int), ["$5 or $6", "_x"]).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["$5 or $6", "_x"]

@@ -25,33 +25,37 @@ from ossicle.report.style import (
 )
 
 MOST_BARS = 60
+MOST_NAMED = 100
 
 
 def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence[str]) -> Figure:
     """Draws where the clips of each class went: a row per true label, shaded by its share of the row.
 
-    Counts are written into the cells while there is room for them (up to 25 labels). A row without clips is crossed
-    out.
+    Counts are written into the cells while there is room for them (up to 25 labels), and names beside them (up to 100).
+    A row without clips is crossed out.
     """
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     count = len(labels)
     shares = ratio(confusion, confusion.sum(axis=1, keepdims=True))
-    cell = float(np.clip(6.5 / count, 0.2, 0.75))
-    figure = new_figure(count * cell + 3.0, count * cell + 2.1)
+    named = count <= MOST_NAMED
+    cell = float(np.clip(6.5 / count, 0.17, 0.75)) if named else 12 / count
+    figure = new_figure(count * cell + 2.6, count * cell + 1.7)
     axes = figure.subplots()
     image = axes.imshow(
         shares, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
     )
     dress(axes, x="recognised as", y="true label")
-    size = float(np.clip(cell * 22, 5.5, 9))
-    set_labels(axes, "y", range(count), labels, size=size)
+    size = float(np.clip(cell * 22, 6.5, 9))
+    set_labels(axes, "y", range(count) if named else [], labels if named else [], size=size)
     upright = count > 4 or max(len(label) for label in labels) > 8
-    set_labels(axes, "x", range(count), labels, size=size, rotation=90.0 if upright else 0.0)
+    set_labels(
+        axes, "x", range(count) if named else [], labels if named else [], size=size, rotation=90.0 if upright else 0.0
+    )
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
-    for edge in np.arange(count + 1) - 0.5:  # thin white rules, so that equal neighbours stay apart
+    for edge in np.arange(count + 1 if named else 0) - 0.5:  # thin white rules, so that equal neighbours stay apart
         axes.axhline(edge, color=RULE, linewidth=0.5)
         axes.axvline(edge, color=RULE, linewidth=0.5)
     if count <= 25:
