@@ -37,7 +37,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool | None) -> None:
     if asked:
         print(f"ossicle {__version__}")
         raise typer.Exit(DONE)
@@ -46,8 +46,9 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = None,
 ) -> None:
     pass
 

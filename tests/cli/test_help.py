@@ -1,0 +1,84 @@
+"""`--help` is the manual: complete, and there at once."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import Result
+
+import ossicle
+from ossicle.cli import app
+
+Run = Callable[..., Result]
+
+COMMANDS = ("demo", "train", "evaluate", "predict", "doctor", "data", "models")
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below, with its path."""
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from leaves(below, (*path, name))
+    else:
+        yield path, command
+
+
+LEAVES = dict(leaves(typer.main.get_command(app)))
+
+
+def test_help_loads_nothing_heavy_and_costs_less_than_half_a_second() -> None:
+    seconds = []
+    for _ in range(2):
+        before = os.times()
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "ossicle", "--help"], capture_output=True, text=True, check=True
+        )
+        after = os.times()
+        names = {line.split("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if line.count("|") == 2}
+        assert "typer" in names
+        assert not names & {"torch", "numpy", "lightning", "matplotlib", "huggingface_hub", "soundfile", "yaml"}
+        # Of the processor, not of the clock: what else runs on the machine does not count.
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_listed_and_has_help(command: str, run: Run) -> None:
+    assert command in run("--help").stdout
+    result = run(command, "--help")
+    assert result.exit_code == 0 and "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_parameter_says_what_it_is_for(path: tuple[str, ...]) -> None:
+    command = LEAVES[path]
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name}"
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_option_is_used(path: tuple[str, ...]) -> None:
+    command = LEAVES[path]
+    (function,) = ast.parse(inspect.getsource(inspect.unwrap(command.callback))).body
+    assert isinstance(function, ast.FunctionDef)
+    read = {node.id for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    assert {parameter.name for parameter in command.params} - {"help"} <= read
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"ossicle {ossicle.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["listen"], ["predict"], ["predict", "m", "a.wav", "--top-k", "0"], ["--loud"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], run: Run) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,60 @@
+"""How commands end: the exit codes are a contract with scripts, the sentences one with people."""
+
+import errno
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ossicle import cli
+from ossicle.cli.outcome import Sentences
+from ossicle.errors import BundleRefused
+
+
+def ended(error: BaseException) -> Result:
+    """The result of a command that raises."""
+    app = typer.Typer(cls=Sentences)
+
+    @app.callback()
+    def group() -> None:
+        pass
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return CliRunner().invoke(app, ["fail"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (BundleRefused("x: no bundle."), 1, "ossicle: x: no bundle.\n"),
+        (KeyboardInterrupt(), 130, "ossicle: Interrupted.\n"),
+        (KeyboardInterrupt("Stopped; --resume goes on."), 130, "ossicle: Stopped; --resume goes on.\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "ossicle: No space left on device.\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "ossicle: Permission denied: /x.\n"),
+    ],
+)
+def test_what_the_outside_world_does_is_one_sentence(error: BaseException, code: int, sentence: str) -> None:
+    result = ended(error)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", sentence)
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), OSError(errno.EBADF, "ours")])
+def test_a_mistake_of_ours_keeps_its_traceback(error: Exception) -> None:
+    result = ended(error)
+    assert result.exception is error and result.stderr == ""
+
+
+def test_an_interruption_before_a_command_begins_is_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ossicle: Interrupted.\n"

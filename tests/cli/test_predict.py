@@ -1,0 +1,149 @@
+"""`ossicle predict` on real files: rows where asked, bad files by name, exit codes for scripts."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+Record = Callable[..., Path]
+
+
+def test_files_and_folders_become_a_table(run: Run, shared_bundle: Path, record: Record, tmp_path: Path) -> None:
+    record("calls/a.wav", seconds=2)
+    record("calls/deep/B.WAV")
+    one = record("c.flac")
+    result = run("predict", shared_bundle, tmp_path / "calls", one, one)
+    assert result.exit_code == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    names = [Path(line).name for line in lines if not line.startswith(" ")]
+    assert names == ["a.wav", "B.WAV", "c.flac"]  # each once
+    assert lines[1].startswith("  0.00 - 1.00 s  ") and lines[2].startswith("  1.00 - 2.00 s  ")
+
+
+def test_csv_goes_to_standard_output_and_the_same_to_a_file(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    path = record("a.wav", seconds=2.5)
+    printed = run("predict", shared_bundle, path, "--format", "csv", "--top-k", "2")
+    rows = list(csv.DictReader(printed.stdout.splitlines()))
+    assert len(rows) == 6
+    assert {row["file"] for row in rows} == {str(path)} and {row["model"] for row in rows} == {"passt_tiny_s16"}
+    assert len({row["model_version"] for row in rows}) == 1 and len(rows[0]["model_version"]) == 12
+    assert rows[-1]["start"] == "1.500" and rows[-1]["end"] == "2.500"  # flush with the end
+
+    written = run("predict", shared_bundle, path, "--format", "csv", "--top-k", "2", "-o", tmp_path / "out")
+    assert written.exit_code == 0
+    assert (tmp_path / "out" / "predictions.csv").read_text() == printed.stdout
+
+
+def test_audacity_tracks_lie_as_their_recordings_do(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    record("calls/1/a.wav")
+    record("calls/2/a.wav")
+    result = run("predict", shared_bundle, tmp_path / "calls", "--format", "audacity,csv", "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    for name in ("1", "2"):
+        start, end, label = (tmp_path / "out" / name / "a.wav.txt").read_text().rstrip("\n").split("\t")
+        assert (float(start), float(end)) == (0.0, 1.0) and label in ("bell", "drum", "voice")
+    assert (tmp_path / "out" / "predictions.csv").is_file()
+
+
+def test_window_hop_and_least_score_are_obeyed(run: Run, shared_bundle: Path, record: Record) -> None:
+    path = record("a.wav", seconds=2)
+    result = run(
+        "predict", shared_bundle, path, "--format", "csv", "--window", "0.5", "--hop", "0.25", "--min-score", "0"
+    )
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert sorted({row["start"] for row in rows}) == [f"{0.25 * i:.3f}" for i in range(7)]
+    assert len(rows) == 7 * 3
+    assert run("predict", shared_bundle, path, "--min-score", "1").stdout.endswith("nothing reached the thresholds\n")
+
+
+def test_bad_files_are_named_with_a_reason_and_the_rest_is_done(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    good = record("calls/good.wav")
+    (tmp_path / "calls" / "text.wav").write_text("dear diary")
+    (tmp_path / "calls" / "empty.wav").touch()
+    result = run("predict", shared_bundle, tmp_path / "calls", tmp_path / "gone.wav")
+    assert result.exit_code == 3
+    assert str(good) in result.stdout
+    said = result.stderr.splitlines()
+    assert len(said) == 4
+    for name, line in zip(("empty.wav", "text.wav", "gone.wav"), said, strict=False):
+        assert name in line
+    assert said[-1] == "ossicle: 3 of 4 recordings could not be used."
+
+
+def test_a_csv_of_bad_files_has_its_header(run: Run, shared_bundle: Path, tmp_path: Path) -> None:
+    result = run("predict", shared_bundle, tmp_path / "gone.wav", "--format", "csv")
+    assert result.exit_code == 3
+    assert result.stdout == "file,start,end,label,score,model,model_version\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["MODEL", "EMPTY"], 1, "no recording"),
+        (["EMPTY", "a.wav"], 1, "neither a bundle"),
+        (["nowhere", "a.wav"], 1, "no such folder"),
+        (["passt_tiny_s16", "a.wav"], 1, "random"),
+        (["MODEL", "a.wav", "--device", "warp"], 1, "warp"),
+        (["MODEL", "a.wav", "--format", "raven"], 2, "raven"),
+        (["MODEL", "a.wav", "--window", "0.01"], 2, "window"),
+        (["MODEL", "a.wav", "--window", "inf"], 2, "window"),
+        (["MODEL", "a.wav", "--hop", "2"], 2, "hop"),
+        (["MODEL", "a.wav", "--min-score", "2"], 2, "min-score"),
+        (["MODEL", "a.wav", "b.wav", "--format", "audacity"], 2, "one recording"),
+    ],
+)
+def test_each_mistake_is_one_sentence(
+    arguments: list[str],
+    code: int,
+    said: str,
+    run: Run,
+    shared_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    result = run("predict", *(str(shared_bundle) if argument == "MODEL" else argument for argument in arguments))
+    assert result.exit_code == code
+    # Wrong usage is shown in a box, which breaks lines.
+    assert said in " ".join(result.stderr.replace("│", " ").split()) and "Traceback" not in result.stderr
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_output_that_is_a_file_is_one_sentence(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    path = record("a.wav")
+    (tmp_path / "out").write_text("not a folder")
+    result = run("predict", shared_bundle, path, "--format", "csv", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "out").read_text() == "not a folder"
+
+
+def test_the_program_itself_predicts_and_names_what_is_broken(shared_bundle: Path, record: Record) -> None:
+    path = record("a.wav")
+    command = [
+        sys.executable,
+        "-m",
+        "ossicle",
+        "predict",
+        str(shared_bundle),
+        str(path),
+        str(path.with_name("gone.wav")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[0] == str(path)
+    assert "gone.wav" in done.stderr and "Traceback" not in done.stderr and "Warning" not in done.stderr
