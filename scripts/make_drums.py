@@ -10,7 +10,8 @@ What goes in:
 - Sounds that their maker named. A sample of a kit that has no name ("Sample: beats_01-39.flac") stays out, and so does
   one whose two names disagree (the "Kick" of Audiophob is a file called "tom").
 - Only what both the package's copyright file and the maker's own file put under CC0, CC BY or CC BY-SA.
-- At most a few velocity layers of one drum (from loud to soft, evenly): neighbouring layers are near-duplicates.
+- At most three velocity layers of one drum (from loud to soft, evenly), and three of Sonic Pi's numbered recordings of
+  one stroke of the tabla: neighbours are near-duplicates.
 
 `group` is the kit; for Sonic Pi, which collects from many people, it is the person on freesound.org. `fold` puts whole
 groups together, so that a test fold holds kits and people that the training part has never heard: the people who made
@@ -36,8 +37,9 @@ import soundfile
 import soxr
 
 RATE = 32_000
-MAX_SECONDS = 2.0
+MAX_SECONDS = 1.0
 CUT_DECIBELS = -60.0
+PEAK_DECIBELS = -3.0  # of every hit: what is left of a kit's loudness would only name the kit
 LEAD_SECONDS = 0.002  # kept before the attack, so that a hit placed at t sounds at t
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -251,7 +253,7 @@ def sonic_pi_sources(root: Path, debian: str) -> tuple[list[Source], list[Source
     links = dict(re.findall(r"`:(\w+)`\s*-\s*(https?://\S+)", readme))
     hits: list[Source] = []
     loops: list[Source] = []
-    for path in sorted(folder.glob("*.flac")):
+    for path in thinned(sorted(folder.glob("*.flac"))):
         label = next((label for pattern, label in SONIC_PI if re.fullmatch(pattern, path.stem)), None)
         if label is None and path.stem not in LOOPS:
             continue
@@ -294,13 +296,23 @@ def thin(files: list[str], most: int) -> list[str]:
     return [files[round(i * (len(files) - 1) / most)] for i in range(most)]
 
 
+def thinned(paths: list[Path]) -> list[Path]:
+    """The paths without all but three, evenly, of the tabla's numbered recordings of one stroke."""
+    strokes: dict[str, list[str]] = {}
+    for path in paths:
+        if found := re.fullmatch(r"(tabla_\w*?)\d+", path.stem):
+            strokes.setdefault(found[1], []).append(path.stem)
+    kept = {stem for stems in strokes.values() for stem in thin(stems, 3)}
+    return [path for path in paths if path.stem in kept or not re.fullmatch(r"tabla_\w*?\d+", path.stem)]
+
+
 def plain(name: str) -> str:
     """A file name for every system: letters, digits, dots, underscores and hyphens."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name.replace("#", "sharp")).strip("-")
 
 
 def hit(samples: np.ndarray) -> np.ndarray:
-    """Cuts a hit 2 ms before its attack and where its level has fallen by 60 dB, at most 2 s, with short fades."""
+    """Cuts a hit 2 ms before its attack and where its level has fallen by 60 dB, at most 1 s; short fades, one peak for all."""
     envelope = np.abs(samples)
     peak = envelope.max()
     start = max(0, int(np.argmax(envelope >= 0.1 * peak)))
@@ -321,7 +333,7 @@ def hit(samples: np.ndarray) -> np.ndarray:
     fade_in, fade_out = min(32, len(samples)), min(round(0.03 * RATE), len(samples) // 4)
     samples[:fade_in] *= np.linspace(0, 1, fade_in)
     samples[len(samples) - fade_out :] *= np.linspace(1, 0, fade_out) ** 2
-    return samples
+    return samples / np.abs(samples).max() * 10 ** (PEAK_DECIBELS / 20)
 
 
 def read_mono(path: Path) -> np.ndarray:
@@ -358,7 +370,7 @@ def write_readme(path: Path, hits: list[tuple[str, Source]], loops: list[tuple[s
 
 Made by `scripts/make_drums.py` from the Debian packages {packages}.
 **Changes to every file:** channels averaged to mono, resampled to 32 kHz. Hits are also cut (2 ms before the attack,
-and where the level has fallen by 60 dB, after 2 s at the latest) and faded at both ends.
+and where the level has fallen by 60 dB, after 1 s at the latest), faded at both ends and scaled to a peak of -3 dB.
 
 ## Licences
 
@@ -378,7 +390,7 @@ The CC BY-SA files stay under CC BY-SA when you pass them on, changed or not.
 
 `group` is the kit, or for the samples of Sonic Pi the person on freesound.org who made them. `fold` holds whole groups,
 so that hits are always recognised in kits that the training has never heard. Only sounds that their maker named are
-here, and of the velocity layers of one drum at most three.
+here, and at most three velocity layers or numbered recordings of one stroke.
 """,
         file=out,
     )
