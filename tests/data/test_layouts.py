@@ -48,11 +48,19 @@ def test_a_class_may_be_called_like_a_split(tree):
     assert {item.split for item in dataset.items} == {None}
 
 
+def test_folders_without_recordings_beside_the_splits_do_not_hide_them(tree):
+    files = [f"{part}/{name}" for part in ("train", "test") for name in CLASSES]
+    dataset = read_dataset(tree([*files, "docs/readme.txt", "loose.wav"]))
+    assert dataset.labels == ("cat", "dog")
+    assert {item.split for item in dataset.items} == {"train", "test"}
+    assert "lie in no class folder and are left out (1)" in dataset.layout
+
+
 def test_what_is_left_out_is_said(tree):
     layout = read_dataset(
         tree([*CLASSES, "loose.wav", "figures/plot.png", "__MACOSX/dog/1.wav", ".git/x/1.wav"])
     ).layout
-    assert "1 recordings directly in" in layout
+    assert "lie in no class folder and are left out (1)" in layout
     assert "left out: figures" in layout
     assert "__MACOSX" not in layout and ".git" not in layout
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -119,9 +120,10 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         progress: called with the number of clips done and the number of all.
     """
     heard: list[_Heard] = []
+    rate = _listen(dataset.items[0], FIRST_RATE).rate or FIRST_RATE  # most sets have one rate
     # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for facts in pool.map(_listen, dataset.items):
+        for facts in pool.map(partial(_listen, rate=rate), dataset.items):
             heard.append(facts)
             if progress is not None:
                 progress(len(heard), len(dataset.items))
@@ -159,12 +161,12 @@ class _Heard:
     silent: bool = False
 
 
-def _listen(item: Item) -> _Heard:
+def _listen(item: Item, rate: int) -> _Heard:
     if not os.path.isfile(item.file):
         return _Heard(problems=(("missing", "no such file"),))
     try:
-        clip = read_clip(item.file, FIRST_RATE, start=item.start, end=item.end)
-        if clip.source_rate != FIRST_RATE:  # resampling moves peaks, so they are judged at the recording's own rate
+        clip = read_clip(item.file, rate, start=item.start, end=item.end)
+        if clip.source_rate != rate:  # resampling moves peaks, so they are judged at the recording's own rate
             clip = read_clip(item.file, clip.source_rate, start=item.start, end=item.end)
     except AudioError as error:
         return _Heard(problems=(("broken", str(error)),))

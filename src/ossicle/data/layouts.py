@@ -120,10 +120,12 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _split_folders(root: Path) -> list[Path]:
-    """The folders train/, val/, test/ under `root`; none if other folders lie beside them, as then all are classes."""
+    """The folders train/, val/, test/ under `root`; none if other folders hold recordings too: then all are classes."""
     folders = _folders_in(root)
-    splits = [split_of(folder.name) for folder in folders]
-    return folders if "train" in splits and None not in splits else []
+    splits = [folder for folder in folders if split_of(folder.name) is not None]
+    if not any(split_of(folder.name) == "train" for folder in splits):
+        return []
+    return [] if any(find_audio(folder) for folder in folders if folder not in splits) else splits
 
 
 # ---------------------------------------------------------------- the layouts
@@ -178,6 +180,8 @@ def _from_class_folders(root: Path, splits: Sequence[Path]) -> _Found:
         _read_class_folders(folder, split_of(folder.name) if splits else None, items, remarks)
     if not items:
         raise DataRefused(_why_nothing(root))
+    if splits:
+        _remark_loose(root, sum(file.parent == root for file in find_audio(root)), remarks)
     above = f" under {', '.join(f'{folder.name}/' for folder in splits)}" if splits else ""
     return _Found(items=tuple(items), what=f"folder per class{above}", remarks=tuple(remarks))
 
@@ -194,10 +198,14 @@ def _read_class_folders(folder: Path, split: str | None, items: list[Item], rema
             continue
         empty.discard(parts[0])
         items.append(Item(file=Path(os.path.abspath(file)), labels=(parts[0],), split=split))
-    if loose:
-        remarks.append(f"{loose} recordings directly in {folder.name}/ lie in no class folder and are left out")
+    _remark_loose(folder, loose, remarks)
     if empty and items:
         remarks.append(f"folders without recordings in {folder.name}/ are left out: {', '.join(sorted(empty))}")
+
+
+def _remark_loose(folder: Path, count: int, remarks: list[str]) -> None:
+    if count:
+        remarks.append(f"recordings directly in {folder.name}/ lie in no class folder and are left out ({count})")
 
 
 def _why_nothing(root: Path) -> str:
