@@ -312,7 +312,7 @@ def plain(name: str) -> str:
 
 
 def hit(samples: np.ndarray) -> np.ndarray:
-    """Cuts a hit 2 ms before its attack and where its level has fallen by 60 dB, at most 1 s; short fades, one peak for all."""
+    """Cuts a hit 2 ms before its attack and where it has fallen by 60 dB, after 1 s at most; fades, sets the peak."""
     envelope = np.abs(samples)
     peak = envelope.max()
     start = max(0, int(np.argmax(envelope >= 0.1 * peak)))
