@@ -1,15 +1,15 @@
 """The three places where a block does its own arithmetic, because torch's choice is slow or keeps too much.
 
-Each gives the numbers of the plain expression that it replaces, to rounding, and each stands aside under `torch.compile`
+Each gives the numbers of the plain expression that it replaces, to rounding, and each stands aside for `torch.compile`
 and `torch.export`, which see the plain expression. The rates below are of two Zen 5 cores with torch 2.13.
 
-- `Linear`: float32 inference on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that are
-  not Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s).
-- `gelu_linear`: keeps the input of the GELU and computes its output again in the backward pass: a quarter less kept, for
-  one elementwise pass.
-- `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750 Gflop/s),
-  its backward pass no faster; matrix products over a few heads, small enough for the cache, reach 400. Neither keeps the
-  attention matrix.
+- `Linear`: float32 inference on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that
+  are not Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s).
+- `gelu_linear`: keeps the input of the GELU and computes its output again in the backward pass: a quarter less kept,
+  for one elementwise pass.
+- `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750
+  Gflop/s), its backward pass no faster; matrix products over a few heads, small enough for the cache, reach 400.
+  Neither keeps the attention matrix.
 """
 
 from typing import Any

@@ -14,7 +14,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -67,6 +67,15 @@ class PasstConfig:
 def patches_along(length: int, stride: int) -> int:
     """Patches that fit along one side."""
     return (length - PATCH) // stride + 1
+
+
+def kept_blocks(depth: int, cut: int) -> list[int]:
+    """The blocks that `Passt.cut_depth` leaves."""
+    if cut >= depth or cut < 0 and depth < 2:
+        raise ValueError(f"cutting the depth by {cut} leaves nothing sensible of {depth} blocks")
+    if cut >= 0:
+        return [0, *range(cut + 1, depth)]
+    return [0, *range(1, depth - 1, -cut), depth - 1]
 
 
 class PasstOutput(NamedTuple):
@@ -142,6 +151,19 @@ class Passt(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def cut_depth(self, cut: int) -> None:
+        """Removes blocks from a network that has its weights, in place.
+
+        Args:
+            cut: n above 0 removes the n blocks after the first; -k keeps the first, every k-th from the second on, and
+                the last: of 12 blocks, -2 leaves 7.
+
+        Source: section 2.3.2 of the paper (PaSST-L).
+        """
+        kept = kept_blocks(len(self.blocks), cut)
+        self.blocks = nn.ModuleList(self.blocks[i] for i in kept)
+        self.config = replace(self.config, depth=len(kept))
 
     @property
     def max_frames(self) -> int:

@@ -1,8 +1,7 @@
 """The models by name, as data: our architectures and every published PaSST checkpoint.
 
 A preset says how to build a network and which front end feeds it; it holds no weights. Published names are those of the
-reference packages; `url` is where their weights lie, `map` the mean average precision that their authors report on
-AudioSet (or on the data set in `note`). No torch here, so that names can be listed at once.
+reference packages; `url` is where their weights lie. No torch here, so that names can be listed at once.
 
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069);
 releases of github.com/kkoutini/PaSST.
@@ -25,8 +24,10 @@ class Preset:
     frames: int = 998  # input length the time positions are made for
     num_classes: int = 527
     frontend: str = "passt"  # recipe by name
+    frame_seconds: float = 0.01  # hop of that recipe
     url: str | None = None
-    map: float | None = None
+    map: float | None = None  # mean average precision that its authors report
+    data: str = ""  # where, if not on AudioSet
     licence: str | None = None  # of the weights
     note: str = ""
 
@@ -61,6 +62,7 @@ PUBLISHED = (
         0.473,
         frames=3200,
         frontend="passt_hop100",
+        frame_seconds=0.003125,
     ),
     _published(
         "stfthop160",
@@ -68,6 +70,7 @@ PUBLISHED = (
         0.473,
         frames=2000,
         frontend="passt_hop160",
+        frame_seconds=0.005,
     ),
     _published(
         "passt_s_f128_20sec_p16_s10_ap474", "v0.0.5/passt-s-f128-20sec-p16-s10-ap.474-swa.pt", 0.474, frames=2000
@@ -78,16 +81,16 @@ PUBLISHED = (
     ),
     _published("passt_30sec", "v0.0.5/passt-s-f128-30sec-p16-s10-ap.473-swa.pt", 0.473, frames=3000),
     _published(
-        "openmic", "v0.0.5/openmic-passt-s-f128-10sec-p16-s10-ap.85.pt", 0.85, num_classes=20, note="OpenMIC-2018"
+        "openmic", "v0.0.5/openmic-passt-s-f128-10sec-p16-s10-ap.85.pt", 0.85, num_classes=20, data="OpenMIC-2018"
     ),
-    _published("fsd50k", "v0.0.5/fsd50k-passt-s-f128-p16-s10-ap.655.pt", 0.655, num_classes=200, note="FSD50K"),
+    _published("fsd50k", "v0.0.5/fsd50k-passt-s-f128-p16-s10-ap.655.pt", 0.655, num_classes=200, data="FSD50K"),
     _published(
         "fsd50k-n",
         "v0.0.5/fsd50k-passt-s-n-f128-p16-s16-ap.642.pt",
         0.642,
         stride=16,
         num_classes=200,
-        note="FSD50K",
+        data="FSD50K",
     ),
     _published(
         "passt_b_f128_p16_s16_ap_459", "v.0.0.7-audioset/passt-b-f128-p16-s16-ap.459.pt", 0.459, stride=16, note=_UNSURE

@@ -18,7 +18,7 @@ class ModelInfo:
 
     preset: Preset
     parameters: int
-    macs: int  # multiplications in a pass over 10 s
+    macs: int  # multiplications in a pass over 10 s that computes every token, as the papers count them
     tokens: int  # in that pass
     seconds: float  # that one pass sees
 
@@ -86,15 +86,14 @@ def create_model(
 
 
 def model_info(name: str) -> ModelInfo:
-    """Counts parameters and the multiplications of one pass over 10 s, on a network without storage."""
+    """Counts parameters, tokens and the multiplications of one pass over 10 s, on a network without storage."""
     preset = find_preset(name)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    hop_seconds = {"passt": 0.01, "passt_hop160": 0.005, "passt_hop100": 0.003125}[preset.frontend]
     with torch.device("meta"), torch.inference_mode():
         model = create_model(name).eval()
-        spec = torch.empty(1, model.config.mels, round(10 / hop_seconds))
+        spec = torch.empty(1, model.config.mels, round(10 / preset.frame_seconds))
         with FlopCounterMode(display=False) as counter:
             out = model.forward_features(spec, hidden_states=True)
     assert out.hidden_states is not None
@@ -103,5 +102,5 @@ def model_info(name: str) -> ModelInfo:
         parameters=sum(p.numel() for p in model.parameters()),
         macs=counter.get_total_flops() // 2,
         tokens=out.hidden_states[0].shape[1],
-        seconds=model.max_frames * hop_seconds,
+        seconds=model.max_frames * preset.frame_seconds,
     )

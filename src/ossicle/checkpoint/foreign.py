@@ -1,0 +1,180 @@
+"""Other people's checkpoints into our networks; the only file that opens a pickle, and only without running code.
+
+What arrives in the wild: a flat state dict, or one inside {"model": ...} or {"state_dict": ...}; names with `net.` or
+`net_swa.` in front (the published training code: the network and its weight average), `module.` (data parallel) or
+`_orig_mod.` (torch.compile) anywhere; the image transformer DeiT, whose position table and colour kernel are adapted as
+the paper does (section 3.2 of arXiv 2110.05069, and models/passt.py of github.com/kkoutini/PaSST).
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ossicle.checkpoint.weights import load_weights
+from ossicle.errors import WeightsRefused
+from ossicle.models.passt import Passt, PasstConfig
+
+MAX_BYTES = 8 * 2**30  # unpacked
+STRIDES = (10, 12, 14, 16, 20)
+LENGTHS = (998, 2000, 3000, 3200)  # frames that published networks were declared with
+HEAD_DIM = 64
+
+
+def read_checkpoint(path: str | Path, *, network: Literal["net", "net_swa"] = "net") -> dict[str, Tensor]:
+    """Reads the tensors of a published checkpoint (.pt, .pth, .ckpt, .safetensors), with plain names.
+
+    Args:
+        network: which one, where the file holds both the trained network and its weight average.
+
+    Raises:
+        WeightsRefused: no such file, damaged, larger than 8 GB unpacked, in need of code to load, or without tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return plain_names(load_weights(path), network=network)
+    if not path.is_file():
+        raise WeightsRefused(
+            f"{path}: there is no such file; a checkpoint is one .pt, .pth, .ckpt or .safetensors file"
+        )
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_BYTES:
+                raise WeightsRefused(
+                    f"{path}: unpacks to {size / 2**30:.1f} GB; {MAX_BYTES / 2**30:.0f} GB are allowed"
+                )
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        EOFError,
+        OSError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsRefused(f"{path}: no checkpoint that loads without running code ({reason})") from error
+    tensors = plain_names(unwrap(content), network=network)
+    if not tensors:
+        raise WeightsRefused(f"{path}: holds no tensors by name; a state dict is needed")
+    return tensors
+
+
+def unwrap(content: Any) -> dict[str, Tensor]:
+    """The tensors by name in what a checkpoint file holds, bare or inside `model` or `state_dict`."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def plain_names(tensors: Mapping[str, Tensor], *, network: Literal["net", "net_swa"] = "net") -> dict[str, Tensor]:
+    """Names without the prefixes of wrappers; where networks have prefixes, what belongs to none is left out."""
+    bare = {name.replace("_orig_mod.", "").removeprefix("module."): tensor for name, tensor in tensors.items()}
+    prefixed = {prefix for prefix in ("net", "net_swa") if any(name.startswith(prefix + ".") for name in bare)}
+    if not prefixed:
+        return bare
+    if network not in prefixed:
+        raise WeightsRefused(f"the checkpoint holds no {network}; it holds {', '.join(sorted(prefixed))}")
+    return {
+        name.removeprefix(network + ".").removeprefix("module."): tensor
+        for name, tensor in bare.items()
+        if name.startswith(network + ".")
+    }
+
+
+def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> PasstConfig:
+    """Reads width, depth, stride, length and labels from the shapes of a PaSST checkpoint.
+
+    Args:
+        num_heads: no shape tells it; by default heads of 64, as in every published network.
+
+    Raises:
+        WeightsRefused: no tensors of a PaSST, or tables that no stride gives.
+    """
+    try:
+        rows = tensors["freq_new_pos_embed"].shape[2]
+        columns = tensors["time_new_pos_embed"].shape[3]
+        dim = tensors["cls_token"].shape[2]
+        num_classes = tensors["head.1.bias"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
+    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    for stride in STRIDES:
+        for frames in (*LENGTHS, columns * stride):
+            config = PasstConfig(
+                num_classes=num_classes,
+                dim=dim,
+                num_heads=num_heads or max(1, dim // HEAD_DIM),
+                depth=depth,
+                stride=stride,
+                frames=max(frames, 16),
+            )
+            if (config.rows, config.columns) == (rows, columns):
+                return config
+    raise WeightsRefused(
+        f"no stride of {', '.join(map(str, STRIDES))} gives {rows} x {columns} positions (frequency x time)"
+    )
+
+
+def adapt(tensors: Mapping[str, Tensor], model: Passt, *, source: str | Path) -> dict[str, Tensor]:
+    """What `load_into` needs to start `model` from a checkpoint of a PaSST or of DeiT.
+
+    A colour kernel becomes a mono one, an image's positions become ours, and a head for other labels gives way to the
+    new one of `model`. Everything else passes as it is, and `load_into` refuses it if it does not fit.
+
+    Raises:
+        WeightsRefused: an image position table that is no square.
+    """
+    adapted = dict(tensors)
+    kernel = adapted.get("patch_embed.proj.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+        adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
+    if "pos_embed" in adapted:
+        grid = (model.config.rows, model.config.columns)
+        adapted |= positions_from_image(adapted.pop("pos_embed"), grid=grid, source=source)
+    own = model.state_dict()
+    head = adapted.get("head.1.weight")
+    if head is None or head.shape != own["head.1.weight"].shape:
+        new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
+        adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
+        adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}
+    return adapted
+
+
+def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
+    """A colour patch kernel for spectrograms: the sum over colours, which is what a grey image would have met."""
+    return kernel.sum(dim=1, keepdim=True)
+
+
+def positions_from_image(
+    pos_embed: Float[Tensor, "1 token dim"], *, grid: tuple[int, int], source: str | Path = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Splits an image's position table (two class tokens, then a square) into ours for time and for frequency.
+
+    The square is stretched bicubically to (rows, columns); each of our tables is its mean over the other axis.
+    """
+    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
+    side = round(patches.shape[1] ** 0.5)
+    if side < 1 or side**2 != patches.shape[1]:
+        raise WeightsRefused(
+            f"{source}: pos_embed has {pos_embed.shape[1]} positions; two class tokens and a square are needed"
+        )
+    square = patches.mT.unflatten(2, (side, side))  # (1, dim, row, column)
+    stretched = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return {
+        "new_pos_embed": tokens.clone(),
+        "freq_new_pos_embed": stretched.mean(dim=3, keepdim=True),
+        "time_new_pos_embed": stretched.mean(dim=2, keepdim=True),
+    }

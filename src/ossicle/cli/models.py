@@ -1,0 +1,77 @@
+"""`ossicle models`: which networks there are, and what each costs."""
+
+from typing import Annotated
+
+import typer
+
+from ossicle.cli.outcome import Sentences
+
+app = typer.Typer(cls=Sentences, help="Networks by name.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'passt_tiny_*'.")] = "*",
+) -> None:
+    """List the networks whose name matches."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ossicle.errors import ModelUnknown
+    from ossicle.models import find_preset, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise ModelUnknown(f"no model matches {pattern!r}; `ossicle models list` shows all")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for title in ("width", "depth", "stride", "seconds", "labels", "AudioSet mAP"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("front end", no_wrap=True)
+    for name in names:
+        preset = find_preset(name)
+        score = f"{preset.map:.4g}" if preset.map is not None and not preset.data else ""
+        seconds = preset.frames * preset.frame_seconds
+        table.add_row(
+            name,
+            str(preset.dim),
+            str(preset.depth),
+            str(preset.stride),
+            f"{seconds:.0f}",
+            str(preset.num_classes),
+            score,
+            preset.frontend,
+        )
+    console = Console()
+    # What is piped away has no width to fit.
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prints it.")]) -> None:
+    """Show what a network costs: parameters, and the work of a pass over 10 s, both counted."""
+    from ossicle.models import model_info
+
+    info = model_info(name)
+    preset = info.preset
+    rows = {
+        "parameters": f"{info.parameters:,}",
+        "MACs at 10 s": f"{info.macs / 1e9:.1f} G",
+        "tokens at 10 s": f"{info.tokens:,}",
+        "one pass sees": f"{info.seconds:.2f} s",
+        "front end": preset.frontend,
+        "width, depth": f"{preset.dim}, {preset.depth}",
+        "patch, stride": f"16, {preset.stride}",
+        "labels": str(preset.num_classes),
+    }
+    if preset.url is not None:
+        rows |= {
+            "reported mAP": f"{preset.map} ({preset.data or 'AudioSet'})",
+            "weights": preset.url,
+            "their licence": preset.licence or "not stated",
+        }
+    if preset.note:
+        rows["note"] = preset.note
+    print(preset.name)
+    for key, value in rows.items():
+        print(f"  {key:14}  {value}")
