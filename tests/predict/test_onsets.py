@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.metrics import onset_f1
-from ossicle.predict.onsets import find_onsets, onset_strength
+from ossicle.predict.onsets import find_onsets, label_onsets, onset_strength
 
 RATE = 16_000
 
@@ -83,3 +83,35 @@ def test_a_long_recording_gives_the_frames_of_its_parts() -> None:
     samples = clicks([t / 2 for t in range(1, 20)], seconds=11.0)
     found = find_onsets(samples, RATE)
     np.testing.assert_allclose(found, [t / 2 for t in range(1, 20)], atol=0.02)
+
+
+def brightness(part: np.ndarray) -> np.ndarray:
+    """Scores (dull, bright) by the share of sign changes where something sounds."""
+    bright = float((np.diff(np.sign(part[np.abs(part) > 1e-3])) != 0).mean())
+    return np.array([1 - bright, bright])
+
+
+def test_each_onset_is_named_by_what_sounds_until_the_next_one() -> None:
+    time = np.arange(round(0.1 * RATE)) / RATE
+    fade = np.exp(-time / 0.03)
+    samples = np.zeros(2 * RATE, np.float32)
+    for start, hertz in ((0.25, 100), (0.6, 7000), (1.5, 100)):
+        samples[round(start * RATE) : round(start * RATE) + len(time)] += fade * np.sin(2 * np.pi * hertz * time)
+    rows = label_onsets(samples, RATE, brightness, labels=("dull", "bright"), longest=0.5, file="x.wav")
+    assert [row.label for row in rows] == ["dull", "bright", "dull"]
+    np.testing.assert_allclose([row.start for row in rows], [0.25, 0.6, 1.5], atol=0.02)
+    assert rows[0].end == rows[1].start  # until the next
+    assert rows[1].end == pytest.approx(rows[1].start + 0.5)  # at most the window
+    assert rows[2].end == pytest.approx(2.0, abs=0.02)  # the recording ends first or about then
+    assert {row.file for row in rows} == {"x.wav"}
+
+
+def test_the_model_hears_a_little_of_what_comes_before_the_onset() -> None:
+    heard = []
+
+    def listen(part: np.ndarray) -> np.ndarray:
+        heard.append(len(part))
+        return np.ones(1)
+
+    label_onsets(np.ones(RATE, np.float32), RATE, listen, labels=("a",), longest=0.2, onsets=[0.0, 0.5], lead=0.01)
+    assert heard == [round(0.19 * RATE), round(0.2 * RATE)]

@@ -10,8 +10,12 @@ Deviations: the spectrum is scaled by its highest value, so that a gain changes 
 hits are short; one frame is compared with the frame one hop before it, whatever the overlap.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from jaxtyping import Float, Float32, Float64
+
+from ossicle.predict.rows import Row
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.005
@@ -61,6 +65,40 @@ def find_onsets(
         if stands_out and (not onsets or times[frame] - onsets[-1] >= min_gap):
             onsets.append(float(times[frame]))
     return np.array(onsets, dtype=np.float64)
+
+
+def label_onsets(
+    samples: Float32[np.ndarray, " time"],
+    rate: int,
+    score: Callable[[Float32[np.ndarray, " part"]], Float[np.ndarray, " label"]],
+    *,
+    labels: Sequence[str],
+    longest: float,
+    onsets: Sequence[float] | None = None,
+    lead: float = 0.005,
+    file: str = "",
+) -> list[Row]:
+    """Gives one row for each onset: what begins there, until the next one or for `longest` seconds.
+
+    Args:
+        score: scores one stretch of samples at `rate`; the label with the highest score names the row
+        longest: seconds of an event at most, such as the window that the model was trained on
+        onsets: seconds, ascending; by default those of `find_onsets`
+        lead: seconds before the onset that the model hears as well: an attack begins before its steepest rise
+        file: name in the rows
+    """
+    times = find_onsets(samples, rate) if onsets is None else np.asarray(onsets, dtype=np.float64)
+    rows = []
+    for onset, following in zip(times, [*times[1:], np.inf], strict=True):
+        end = min(following, onset + longest, len(samples) / rate)
+        part = samples[max(0, round((onset - lead) * rate)) : max(0, round((end - lead) * rate))]
+        if len(part):
+            scores = score(part)
+            best = int(np.argmax(scores))
+            rows.append(
+                Row(file=file, start=float(onset), end=float(end), label=labels[best], score=float(scores[best]))
+            )
+    return rows
 
 
 def _band_spectrum(samples: Float32[np.ndarray, " time"], rate: int) -> Float[np.ndarray, "frame band"]:
