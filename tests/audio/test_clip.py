@@ -67,7 +67,7 @@ def test_every_format_is_resampled_to_the_rate_asked_for(name, zoo):
 @pytest.mark.parametrize("rate", [32_000, 48_000])
 @pytest.mark.parametrize("name", EVERY)
 def test_blocks_join_to_the_clip_bit_for_bit(name, rate, zoo, monkeypatch):
-    monkeypatch.setattr("ossicle.audio.recording.BLOCK_VALUES", 8_192)  # decode in many pieces
+    monkeypatch.setattr("ossicle.audio.sndfile.BLOCK_VALUES", 8_192)  # decode in many pieces
     blocks = list(read_blocks(zoo[name], rate, block_seconds=0.3))
     assert {len(block) for block in blocks[:-1]} == {round(0.3 * rate)}
     assert 0 < len(blocks[-1]) <= round(0.3 * rate)
@@ -119,9 +119,9 @@ def test_a_segment_between_any_two_samples_is_the_slice_of_the_whole(data, sourc
 def test_a_long_compressed_recording_is_cut_where_it_was_asked(name, tmp_path, sounds):
     path = tmp_path / name
     form, subtype, *_ = sounds.SNDFILE_ZOO[name]
-    soundfile.write(path, sounds.chirp(48_000, 30.0), 48_000, format=form, subtype=subtype)
+    soundfile.write(path, sounds.chirp(48_000, 15.0), 48_000, format=form, subtype=subtype)
     whole = read_clip(path, 48_000).samples
-    for start in np.random.default_rng(0).uniform(0, 29, 12):
+    for start in np.random.default_rng(0).uniform(0, 14, 8):
         segment = read_clip(path, 48_000, start=start, end=start + 0.5).samples
         first = round(start * 48_000)
         np.testing.assert_allclose(segment, whole[first : round((start + 0.5) * 48_000)], atol=1e-5)

@@ -1,11 +1,14 @@
 """Bytes to samples: any recording becomes mono float32 at the rate a model wants, or one clear error.
 
-    limits    what a recording may be (seconds, channels, rate, peak)
-    find      the recordings below a folder
-    content   what a file's first bytes say it is, for error messages
-    recording an open file as a stream of blocks: libsndfile first, FFmpeg (through PyAV) for the rest
-    resample  one streaming resampler for clips and for blocks
-    clip      the public readers
+    limits     what a recording may be (seconds, channels, rate, peak)
+    find       the recordings below a folder
+    content    what a file's first bytes say it is, for error messages
+    source     what a decoder hands over: blocks of float32
+    sndfile    libsndfile, the first decoder            hush    its quiet
+    media      FFmpeg (PyAV), the decoder for the rest
+    recording  from a path to an open source
+    resample   one streaming resampler for clips and for blocks
+    clip       the public readers
 
 A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts.
 """

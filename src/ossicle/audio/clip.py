@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
-from ossicle.audio.recording import Recording, check_shape, open_recording, to_float32
+from ossicle.audio.recording import check_shape, open_recording
 from ossicle.audio.resample import aligned_frames, memory, resample, resampled
+from ossicle.audio.source import Source, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
 
-# Samples kept while a recording is looked through for the first time (16 MiB). A longer clip is decoded twice: once to
+# Samples kept while a recording is looked through for the first time (40 MiB). A longer clip is decoded twice: once to
 # see that it is finite and within the limits, once to be kept; so a refused file never costs the memory of its samples.
-HELD_SAMPLES = 1 << 22
+HELD_SAMPLES = 10 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,7 +176,7 @@ def as_clip(
 
 
 def segment(
-    recording: Recording, rate: int, *, start: float, end: float | None, limits: AudioLimits
+    recording: Source, rate: int, *, start: float, end: float | None, limits: AudioLimits
 ) -> Iterator[Float32[np.ndarray, " _time"]]:
     """Yields the mono samples between `start` and `end` at `rate`, piece by piece."""
     first = round(start * rate)
@@ -189,7 +190,7 @@ def segment(
 
 
 def mono_blocks(
-    recording: Recording, first: int, last: int | None, limits: AudioLimits
+    recording: Source, first: int, last: int | None, limits: AudioLimits
 ) -> Iterator[Float32[np.ndarray, " _time"]]:
     """Yields frames `first` to `last` of a recording, averaged over its channels, after a look at each sample."""
     at = first

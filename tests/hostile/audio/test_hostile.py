@@ -334,14 +334,16 @@ def test_libraries_write_nothing_to_the_terminal(seeds, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_forked_during_a_hush_can_hush_and_be_heard():
     program = (
-        "import os, sys, threading\nfrom ossicle.audio.recording import HUSH\n"
+        "import os, sys, threading\nfrom ossicle.audio.hush import HUSH\n"
         "go, done = threading.Event(), threading.Event()\n"
         "def hold():\n    with HUSH, HUSH.lock:\n        go.set(); done.wait()\n"
         "holder = threading.Thread(target=hold); holder.start(); go.wait()\n"
         "if os.fork() == 0:\n    with HUSH: os.write(2, b'lost')\n    os.write(2, b'child '); os._exit(0)\n"
         "os.wait(); os.write(2, b'lost'); done.set(); holder.join(); os.write(2, b'parent')\n"
     )
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     assert result.stderr == "child parent"
 
 

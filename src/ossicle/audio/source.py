@@ -1,0 +1,53 @@
+"""What every decoder hands over: an open recording as a stream of float32 blocks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from ossicle.errors import AudioUnreadable
+
+Block = Float32[np.ndarray, "time channel"]
+
+# Whole-number samples: (offset of silence, full scale). Wider ones have no agreed full scale.
+FULL_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15), "int32": (0, 2.0**31)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An open recording: what decoding showed of it, and its samples.
+
+    `blocks(first)` yields the samples of all channels from frame `first` on; call it once.
+    """
+
+    name: str  # for messages
+    rate: int
+    channels: int
+    blocks: Callable[[int], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a decoder does not read a file, in its own words."""
+
+    reason: str
+
+
+def to_float32(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    """Casts floating point, and scales whole numbers, to float32 with full scale at 1.
+
+    Raises:
+        ValueError: the type has no agreed full scale.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is refused as such
+            return values.astype(np.float32)
+    if values.dtype.name in FULL_SCALES:
+        silence, full_scale = FULL_SCALES[values.dtype.name]
+        return (values.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
+    raise ValueError(f"samples are {values.dtype}; allowed are floating point, {', '.join(FULL_SCALES)}")
+
+
+def stopped(name: str, reason: str) -> AudioUnreadable:
+    return AudioUnreadable(f"{name}: decoding stops with an error ({reason}); the whole recording must decode")
