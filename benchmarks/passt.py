@@ -1,0 +1,438 @@
+"""PaSST beside the published package: the same logits, seconds per 10 s clip, bytes kept for the backward pass.
+
+    python benchmarks/passt.py --peer PYTHON        about 15 minutes on two cores; --quick about 3
+
+PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm and torchaudio, and the same torch. Without
+it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md.
+
+Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Two workers, one in each
+environment, run the same measuring code below and take turns at every setting, so that a busy machine hurts both;
+medians over the rounds.
+
+What each side is: the published network as its package runs it, with `torch.optim.AdamW` as it comes; ours as
+`ossicle train` runs it, with the fused AdamW and `keep_freed_memory`. The optimiser's share is listed.
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FRAMES = 998
+BATCH = 2
+THREADS = 2
+SETTINGS = ((10, 0, 0), (10, 40, 4), (16, 20, 2))  # stride, patchout in time, in frequency
+
+
+# --- a worker: runs in our environment and in the peer's, and imports what that one has ------------------------------
+
+
+def quietly(function, *args):
+    """Calls a function that may print; the peer prints its shapes."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return function(*args)
+
+
+class Peer:
+    """The published network; returns logits."""
+
+    ARCHITECTURES = {10: "passt_s_swa_p16_128_ap476", 16: "passt_s_p16_s16_128_ap468"}
+
+    def __init__(self):
+        import hear21passt.models.passt as package
+
+        self.package = package
+
+    def network(self, stride, patchout_t=0, patchout_f=0):
+        net = self.package.get_model(arch=self.ARCHITECTURES[stride], pretrained=False, fstride=stride, tstride=stride)
+        self.package.first_RUN = False
+        net.s_patchout_t, net.s_patchout_f = patchout_t, patchout_f
+        return net
+
+    def logits(self, net, spec):
+        return net(spec)[0]
+
+    def optimiser(self, net):
+        import torch
+
+        return torch.optim.AdamW(net.parameters())
+
+
+class Ours:
+    """This package's network."""
+
+    def __init__(self):
+        import torch
+
+        from ossicle.allocator import keep_freed_memory
+
+        keep_freed_memory()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def network(self, stride, patchout_t=0, patchout_f=0):
+        from ossicle import create_model
+
+        return create_model(f"passt_base_s{stride}", patchout_t=patchout_t, patchout_f=patchout_f)
+
+    def logits(self, net, spec):
+        return net(spec, generator=self.generator)
+
+    def optimiser(self, net):
+        import torch
+
+        return torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], fused=True)
+
+
+def inference_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
+    """Seconds per clip of each of `repeats` passes, after one to warm up."""
+    import torch
+
+    net = side.network(stride).eval()
+    spec = torch.randn(BATCH, 1, 128, FRAMES)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            side.logits(net, spec)
+        times.append((time.perf_counter() - start) / BATCH)
+    return {"seconds": times[1:]}
+
+
+def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
+    """Seconds per clip of each of `repeats` training steps, after one to warm up, and the optimiser's part of them."""
+    import torch
+
+    net = side.network(stride, patchout_t, patchout_f).train()
+    spec = torch.randn(BATCH, 1, 128, FRAMES)
+    optimiser = side.optimiser(net)
+    times, parts = [], []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = side.logits(net, spec)
+        logits.float().sum().backward()
+        middle = time.perf_counter()
+        optimiser.step()
+        optimiser.zero_grad()
+        end = time.perf_counter()
+        times.append((end - start) / BATCH)
+        parts.append((end - middle) / BATCH)
+    return {"seconds": times[1:], "optimiser_seconds": parts[1:]}
+
+
+def kept_bytes(side, stride, patchout_t, patchout_f, bf16, repeats):
+    """Bytes a clip of the distinct storages that autograd saves, parameters left out."""
+    import torch
+
+    net = side.network(stride, patchout_t, patchout_f).train()
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    spec = torch.randn(BATCH, 1, 128, FRAMES)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = side.logits(net, spec)
+    del logits
+    return {"bytes": sum(kept.values()) / BATCH}
+
+
+def save_logits(side, folder, seconds):
+    """The peer's half of the comparison: its weights (none left at zero or one), inputs and their logits."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    net = side.network(10).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        out = {}
+        for s in seconds:
+            out[f"spec.{s}"] = torch.randn(1, 1, 128, 100 * s)
+            out[f"logits.{s}"] = side.logits(net, out[f"spec.{s}"])
+    save_file(
+        {f"state.{k}": v.contiguous() for k, v in net.state_dict().items()} | out, Path(folder) / "peer.safetensors"
+    )
+    return {}
+
+
+def compare_logits(side, folder, seconds):
+    """Our half: loads the peer's tensors, refusing any misfit, and gives the largest difference at each length."""
+    import torch
+
+    from ossicle.checkpoint.weights import load_into, load_weights
+
+    tensors = load_weights(Path(folder) / "peer.safetensors")
+    state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
+    net = side.network(10).eval()
+    load_into(net, state, source="the peer")
+    rows = []
+    for s in seconds:
+        wanted = tensors[f"logits.{s}"]
+        with torch.inference_mode():
+            difference = (side.logits(net, tensors[f"spec.{s}"]) - wanted).abs()
+        rows.append(
+            {
+                "seconds": s,
+                "largest_difference": float(difference.max()),
+                "largest_logit": float(wanted.abs().max()),
+                "within": bool((difference <= 1e-5 + 1e-4 * wanted.abs()).all()),
+            }
+        )
+    return {"tensors": len(state), "parameters": sum(t.numel() for t in state.values()), "lengths": rows}
+
+
+def matrix_rate(side, repeats):
+    """Operations a second of matrix products: torch's own in both precisions, and the fastest float32 kernel in it."""
+    import torch
+
+    from ossicle.models.kernels import Linear
+
+    def best(function, operations):
+        function()
+        times = []
+        for _ in range(3 * repeats):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+        return operations / min(times)
+
+    rates = {}
+    with torch.inference_mode():
+        for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+            a, b = torch.randn(2, 2048, 2048).to(dtype)
+            rates[f"matmul_{name}"] = best(lambda a=a, b=b: a @ b, 2 * 2048**3)
+        linear, x = Linear(768, 3072), torch.randn(2380, 768)
+        rates["onednn_float32"] = best(lambda: linear(x), 2 * 2380 * 768 * 3072)
+    return rates
+
+
+def operations(side):
+    """Operations of our pass over one clip, counted: two for each multiplication."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        side.network(10).eval()(torch.empty(1, 128, FRAMES))
+    return {"operations": counter.get_total_flops()}
+
+
+def work(name):
+    """Answers requests, one JSON line each, until the input ends."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    import torch
+
+    torch.set_num_threads(THREADS)
+    answers = sys.stdout
+    side = quietly({"peer": Peer, "ours": Ours}[name])
+    for line in sys.stdin:
+        task, *args = json.loads(line)
+        answer = quietly(globals()[task], side, *args)
+        gc.collect()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+# --- the conductor ---------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """A worker process, asked one thing at a time."""
+
+    def __init__(self, python, name):
+        env = dict(os.environ)
+        if name == "ours":
+            env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), env.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [str(python), str(Path(__file__).resolve()), "--work", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+
+    def ask(self, task, *args):
+        self.process.stdin.write(json.dumps([task, *args]) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the worker ended while it did {task} {args}")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def take_turns(workers, task, setting, bf16, *, rounds, repeats):
+    """Median seconds of each side over rounds in which they take turns, and the rounds themselves."""
+    rows = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            rows[name].append(worker.ask(task, *setting, bf16, repeats))
+    out = {}
+    for name, answers in rows.items():
+        out[name] = {key: statistics.median(value for answer in answers for value in answer[key]) for key in answers[0]}
+        out[name]["rounds"] = [statistics.median(answer["seconds"]) for answer in answers]
+    return out
+
+
+def name_of(setting):
+    stride, t, f = setting
+    return f"s{stride}, patchout {t}/{f}" if t else f"s{stride}, no patchout"
+
+
+def measure(args):
+    """Runs everything and gives it as one dictionary."""
+    import torch
+    from common import about_this_run
+
+    torch.set_num_threads(THREADS)
+    ours = Worker(sys.executable, "ours")
+    workers = {"peer": Worker(args.peer, "peer"), "ours": ours} if args.peer else {"ours": ours}
+    pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
+    result = about_this_run() | {"times": {}, "kept_bytes": {}}
+
+    def say(text):
+        print(text, file=sys.stderr, flush=True)
+
+    if args.peer:
+        seconds = [1, 5, 10] if args.quick else list(range(1, 11))
+        with tempfile.TemporaryDirectory() as folder:
+            workers["peer"].ask("save_logits", folder, seconds)
+            result["parity"] = ours.ask("compare_logits", folder, seconds)
+        say(f"parity: {result['parity']}")
+    result["matrix_rate"] = [ours.ask("matrix_rate", 3)]
+    result |= ours.ask("operations")
+    for bf16 in (False, True):
+        precision = "bf16" if bf16 else "float32"
+        row = take_turns(workers, "inference_seconds", SETTINGS[0], bf16, **pace)
+        result["times"][f"inference, {precision}"] = row
+        say(f"inference, {precision}: {row}")
+    result["matrix_rate"].append(ours.ask("matrix_rate", 3))
+    for setting in SETTINGS:
+        answers = {name: worker.ask("kept_bytes", *setting, False, 1)["bytes"] for name, worker in workers.items()}
+        result["kept_bytes"][name_of(setting)] = answers
+        say(f"kept, {name_of(setting)}: {answers}")
+    for bf16 in (True, False):
+        precision = "bf16" if bf16 else "float32"
+        for setting in SETTINGS:
+            if args.quick and not bf16 and setting != SETTINGS[1]:
+                continue
+            row = take_turns(workers, "step_seconds", setting, bf16, **pace)
+            result["times"][f"step, {name_of(setting)}, {precision}"] = row
+            say(f"step, {name_of(setting)}, {precision}: {row}")
+    for worker in workers.values():
+        worker.close()
+    return result
+
+
+def best_rates(result):
+    """The best of the measurements of each kind: a busy moment must not lower the bar."""
+    return {key: max(sample[key] for sample in result["matrix_rate"]) for key in result["matrix_rate"][0]}
+
+
+def claims(result):
+    """(what, got, wanted, met) for every target that the run measured."""
+    times, kept = result["times"], result["kept_bytes"]
+    none, some, wide = (name_of(setting) for setting in SETTINGS)
+
+    def seconds(side, what):
+        return times.get(what, {}).get(side, {}).get("seconds")
+
+    rows = []
+
+    def ratio(what, numerator, denominator, wanted):
+        if numerator and denominator:
+            got = numerator / denominator
+            rows.append((what, f"{got:.2f}", f"at least {wanted}", got >= wanted))
+
+    if "parity" in result:
+        lengths = result["parity"]["lengths"]
+        worst = max(row["largest_difference"] for row in lengths)
+        what = f"largest logit difference from the peer's {result['parity']['tensors']} tensors, "
+        what += f"{lengths[0]['seconds']} to {lengths[-1]['seconds']} s"
+        rows.append((what, f"{worst:.1e}", "rtol 1e-4, atol 1e-5", all(row["within"] for row in lengths)))
+    fp, bf = "inference, float32", "inference, bf16"
+    ratio("inference float32, peer float32 / ours", seconds("peer", fp), seconds("ours", fp), 1.7)
+    rate = result["operations"] / seconds("ours", fp)
+    best = best_rates(result)
+    ratio("inference float32, our rate / rate of torch's matrix product", rate, best["matmul_float32"], 0.85)
+    got = rate / best["onednn_float32"]
+    rows.append(("the same / rate of the fastest float32 kernel in torch (oneDNN)", f"{got:.2f}", "", None))
+    ratio("inference bf16, peer float32 / ours", seconds("peer", fp), seconds("ours", bf), 3.5)
+    ratio("inference bf16, peer bf16 / ours", seconds("peer", bf), seconds("ours", bf), 1.5)
+
+    def step(side, setting, precision):
+        return seconds(side, f"step, {setting}, {precision}")
+
+    ours = step("ours", some, "bf16")
+    ratio("step bf16, patchout 40/4, peer float32 / ours", step("peer", some, "float32"), ours, 2.4)
+    ratio("step bf16, patchout 40/4, peer bf16 / ours", step("peer", some, "bf16"), ours, 1.2)
+    ratio("step bf16, no patchout, peer bf16 / ours", step("peer", none, "bf16"), step("ours", none, "bf16"), 1.7)
+    for precision in ("bf16", "float32"):
+        full = step("ours", none, precision)
+        ratio(f"our step {precision}, without / with patchout 40/4", full, step("ours", some, precision), 2.7)
+        ratio(f"our step {precision}, without / stride 16 with 20/2", full, step("ours", wide, precision), 5)
+    for setting, wanted in ((some, 0.45), (wide, 0.25)):
+        got = kept[setting]["ours"] / kept[none]["ours"]
+        what = f"bytes kept for the backward pass, ours, {setting} / {none}"
+        rows.append((what, f"{got:.3f}", f"at most {wanted}", got <= wanted))
+    for setting, row in kept.items():
+        if "peer" in row:
+            got = row["ours"] / row["peer"]
+            what = f"bytes kept, {setting}, ours ({row['ours'] / 1e6:.0f} MB a clip) / peer ({row['peer'] / 1e6:.0f})"
+            rows.append((what, f"{got:.2f}", "at most 0.7", got <= 0.7))
+    return rows
+
+
+def table(result):
+    """The result as lines of Markdown."""
+    rates = ", ".join(f"{key.replace('_', ' ')} {value / 1e9:.0f}" for key, value in best_rates(result).items())
+    lines = [f"Matrix products on this machine, Gflop/s: {rates}.", ""]
+    lines += ["| what | got | wanted | met |", "|---|---|---|---|"]
+    for claim in result["claims"]:
+        met = {None: "", True: "yes", False: "**no**"}[claim["met"]]
+        lines.append(f"| {claim['what']} | {claim['got']} | {claim['wanted']} | {met} |")
+    lines += ["", "| seconds a clip | peer | ours | of which optimiser, peer | ours |", "|---|---|---|---|---|"]
+    for what, sides in result["times"].items():
+        cells = [sides.get(side, {}).get(key) for key in ("seconds", "optimiser_seconds") for side in ("peer", "ours")]
+        lines.append(f"| {what} | " + " | ".join("" if cell is None else f"{cell:.3f}" for cell in cells) + " |")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peer", type=Path, help="python of an environment that holds hear21passt 0.0.26")
+    parser.add_argument("--quick", action="store_true", help="one round, fewer settings")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", choices=("peer", "ours"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(args.work)
+        return
+    from common import write_result
+
+    result = measure(args)
+    result["claims"] = [dict(zip(("what", "got", "wanted", "met"), row, strict=True)) for row in claims(result)]
+    write_result("passt", result, table(result), title="PaSST beside the published package")
+
+
+if __name__ == "__main__":
+    main()
