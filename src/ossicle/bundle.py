@@ -42,7 +42,7 @@ from torch import nn
 from ossicle import __version__
 from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
-from ossicle.files import sync_folder, write_atomically, write_json
+from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
 from ossicle.models import create_model, list_models
 from ossicle.predict.rows import Task
@@ -179,8 +179,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         if not torch.isfinite(tensor).all():
             raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} holds NaN or infinity.")
 
-    digest = hashlib.sha256(text)
-    digest.update((folder / WEIGHTS).read_bytes())
+    digest = hashlib.sha256(text + sha256(folder / WEIGHTS).encode())
     return Bundle(
         model=model.eval(),
         model_name=config["model"]["name"],
@@ -291,7 +290,8 @@ def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -
         if isinstance(value, int) and value > numbers:
             raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
     try:
-        return create_model(model["name"], num_classes=len(labels), **model["options"])
+        with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, and loading is no event for a run
+            return create_model(model["name"], num_classes=len(labels), **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
 
@@ -439,7 +439,7 @@ def _label_table(labels: Sequence[str], thresholds: Sequence[float] | None) -> s
     if thresholds is None:
         return "\n".join(f"- {_cell(label)}" for label in labels)
     lines = [f"| {_cell(label)} | {threshold:.4f} |" for label, threshold in zip(labels, thresholds, strict=True)]
-    return "\n".join(["| label | counts as heard from |", "|---|---|", *lines])
+    return "\n".join(["| label | threshold |", "|---|---|", *lines])
 
 
 def _joined(*parts: str) -> str:

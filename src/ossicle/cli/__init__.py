@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
-from ossicle.cli import data, demo, doctor, evaluate, predict, train
+from ossicle.cli import data, demo, doctor, evaluate, models, predict, train
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
 
 
 def _print_version(asked: bool | None) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """One optional part: what it gives, the modules that must import, and the distributions they come from."""
+    """One optional part: what it gives, the modules that must import, and the distributions they come from.
+
+    "later" marks what no command of this version asks for.
+    """
 
     name: str
     gives: str
@@ -17,24 +20,24 @@ class Extra:
 
 EXTRAS = (
     Extra(name="media", gives="m4a, webm, wma and the sound of videos", modules=("av",), packages=("av",)),
-    Extra(name="hf", gives="encoders of Hugging Face", modules=("transformers",), packages=("transformers",)),
-    Extra(name="peft", gives="adapters in the peft format", modules=("peft",), packages=("peft",)),
+    Extra(name="hf", gives="later: encoders of Hugging Face", modules=("transformers",), packages=("transformers",)),
+    Extra(name="peft", gives="later: adapters in the peft format", modules=("peft",), packages=("peft",)),
     Extra(
         name="export",
-        gives="ONNX files, and running them",
+        gives="later: ONNX files, and running them",
         modules=("onnx", "onnxscript", "onnxruntime"),
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),
-    Extra(name="mic", gives="the microphone", modules=("sounddevice",), packages=("sounddevice",)),
+    Extra(name="mic", gives="later: the microphone", modules=("sounddevice",), packages=("sounddevice",)),
     Extra(
         name="serve",
-        gives="the HTTP service",
+        gives="later: the HTTP service",
         modules=("fastapi", "uvicorn", "python_multipart"),
         packages=("fastapi", "uvicorn", "python-multipart"),
     ),
-    Extra(name="shards", gives="data in tar shards", modules=("webdataset",), packages=("webdataset",)),
-    Extra(name="cluster", gives="labelling on many machines", modules=("ray.data",), packages=("ray",)),
-    Extra(name="track", gives="TensorBoard logs", modules=("tensorboard",), packages=("tensorboard",)),
+    Extra(name="shards", gives="later: data in tar shards", modules=("webdataset",), packages=("webdataset",)),
+    Extra(name="cluster", gives="later: labelling on many machines", modules=("ray.data",), packages=("ray",)),
+    Extra(name="track", gives="later: TensorBoard logs", modules=("tensorboard",), packages=("tensorboard",)),
 )
 
 CORE = (
