@@ -1,0 +1,331 @@
+"""`ossicle demo`: learns drum sounds, says how well, and finds hits in time. It only calls what every user can call.
+
+OUTPUT/
+    report.html       everything on one page
+    rounds/1, 2, ...  a run folder for each round of training, with its model
+    all/              the figures of all rounds together
+    sequence.wav      hits at known times, by a kit that its model has not heard
+    loop.flac         a real loop
+    *.txt             Audacity label tracks of both; predictions.csv holds the same rows
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from jaxtyping import Float, Float32
+
+from ossicle import __version__
+from ossicle.audio import read_clip
+from ossicle.data import Dataset, read_dataset, split_folds
+from ossicle.demo.recordings import drums_folder
+from ossicle.demo.sequence import Assembled, assemble
+from ossicle.files import write_atomically
+from ossicle.metrics import Evaluation
+from ossicle.metrics.onsets import OnsetFigures, onset_f1
+from ossicle.predict import Row, write_predictions
+from ossicle.predict.onsets import label_onsets
+from ossicle.recognizer import Recognizer, load
+from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, timeline_figure, write_report
+from ossicle.report.style import Figure
+from ossicle.training import FoldResult, TrainConfig, train
+from ossicle.training.run import free_folder, pooled
+
+LOOP = "mika55-loop_mika.flac"
+HITS = 32  # in the sequence
+TOLERANCE = 0.05  # seconds
+
+# 120 clips are few for a transformer: it is kept shallow, sees each clip whole, and patchout is its regulariser. No
+# development part: there is nothing to choose, so every clip trains.
+CONFIG = TrainConfig(
+    model="passt_tiny_s16",
+    depth=2,
+    window=1.0,
+    development=0.0,
+    balance="class",
+    epochs=60,
+    batch_size=16,
+    lr=1e-3,
+    warmup=4.0,
+    average="ema",
+    ema_decay=0.97,
+    label_smoothing=0.0,
+    patchout_t=2.0,
+    patchout_f=2.0,
+    gain=10.0,
+    mixup=0.0,
+    freq_mask=0,
+    time_mask=0.0,
+    cache_gigabytes=1.0,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tour:
+    """What the tour found, and where it wrote."""
+
+    folder: Path
+    evaluation: Evaluation  # of all rounds together
+    onsets: OnsetFigures  # of the sequence
+    loop: tuple[Row, ...]
+
+
+def run_demo(
+    output: Path,
+    *,
+    drums: Path | None = None,
+    config: TrainConfig = CONFIG,
+    say: Callable[[str], None] = print,
+) -> Tour:
+    """Trains on drum hits leaving kits out, evaluates, finds hits in a sequence and in a loop, writes a report.
+
+    Command: ossicle demo
+    Machine and time: two cores, about two minutes.
+
+    Args:
+        output: folder to write; if there is something in it, a new one beside it.
+        drums: a folder like the built-in one, which is the default.
+        config: of every round.
+        say: prints a line.
+    """
+    began = time.monotonic()
+    drums = drums or drums_folder()
+    output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
+    dataset = read_dataset(drums)
+    groups = {item.group for item in dataset.items}
+    say("ossicle demo: a recogniser of drum sounds, made here and now.\n")
+    say(f"1. The recordings: {len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes:")
+    say(f"   {', '.join(dataset.labels)}.")
+
+    say("\n2. Training: each round leaves some makers out, and is tested on their hits.")
+    results = rounds(dataset, config, output=output, say=say)
+    evaluation = pooled(dataset, results, folder=output / "all", say=lambda line: None)
+    say(f"   {score_sentence(evaluation)}")
+    say(f"   {baseline_sentence(evaluation)}")
+
+    result, kit = largest_kit(dataset, results)
+    recognizer = load(result.folder / "model", device=config.device)
+    say(f"\n3. When was what hit? A sequence of hits by {kit}, which the model has never heard:")
+    sequence = sequence_of(dataset, kit, rate=recognizer.rate, file="sequence.wav")
+    found = hits_in(sequence.samples, recognizer, file="sequence.wav")
+    onsets = onset_f1(
+        [row.start for row in found],
+        [row.start for row in sequence.truth],
+        tolerance=TOLERANCE,
+        estimated_labels=[row.label for row in found],
+        reference_labels=[row.label for row in sequence.truth],
+    )
+    for line in sequence_sentences(onsets, found=len(found), true=len(sequence.truth)):
+        say(f"   {line}")
+
+    loop = read_clip(drums / "loops" / LOOP, recognizer.rate).samples
+    heard = hits_in(loop, recognizer, file="loop.flac")
+    say(f"\n4. A real loop ({LOOP}, {len(loop) / recognizer.rate:.1f} s), for which nobody wrote down the truth:")
+    say(f"   {loop_sentence(heard)}")
+
+    # Everything is computed: now it is written.
+    write_atomically(output / "sequence.wav", lambda path: write_wav(path, sequence))
+    write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
+    write_predictions(
+        output,
+        {output / "sequence.wav": found, output / "loop.flac": heard},
+        formats=("csv", "audacity"),
+        model=config.model,
+        model_version=__version__,
+    )
+    pictures = {
+        "sequence": picture(sequence.samples, recognizer, found, reference=sequence.truth, title="sequence.wav"),
+        "loop": picture(loop, recognizer, heard, title="loop.flac"),
+    }
+    for name, figure in pictures.items():
+        save_figure(figure, output / f"{name}.png")
+    write_report(
+        output / "report.html",
+        title="ossicle demo: drum sounds",
+        sections=[
+            Section(
+                title="In short",
+                blocks=[
+                    f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes. "
+                    f"{score_sentence(evaluation)} {baseline_sentence(evaluation)}",
+                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
+                    rounds_table(dataset, results),
+                ],
+            ),
+            *evaluation_sections(evaluation),
+            Section(
+                title="A sequence",
+                blocks=[
+                    f"Hits by {kit}, left out of this model's training, put together at random distances.",
+                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
+                    Chart(
+                        figure=pictures["sequence"],
+                        alt="spectrogram of the sequence with found and true hits",
+                        caption="Filled: found by the model. Outlined: what was put there.",
+                    ),
+                ],
+            ),
+            Section(
+                title="A real loop",
+                blocks=[
+                    f"{LOOP}; its maker and licence are in the README.md of the recordings. {loop_sentence(heard)}",
+                    Chart(figure=pictures["loop"], alt="spectrogram of the loop with found hits"),
+                ],
+            ),
+        ],
+    )
+    say(f"\nDone in {minutes(time.monotonic() - began)}. Open in a browser:")
+    say(f"   {output / 'report.html'}")
+    say("Look and listen, in Audacity (File > Import > Audio, then Labels):")
+    for name in ("sequence.wav", "loop.flac"):
+        say(f"   {output / name}  with  {output / name}.txt")
+    say("Next, hear something else with this model, or learn sounds of your own:")
+    say(f"   ossicle predict {result.folder} RECORDING")
+    say("   ossicle train FOLDER   # with a folder of recordings for each class")
+    return Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(heard))
+
+
+def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
+    """Trains and tests once for each fold; what a training says goes to a file."""
+    results = []
+    folds = split_folds(dataset)
+    for number, fold in enumerate(folds, 1):
+        began = time.monotonic()
+        log: list[str] = []
+        folder = output / "rounds" / fold
+        trained = train(dataset, config, output=folder, folds=fold, cache=output / "cache", say=log.append)
+        results.append(trained.folds[0])
+        write_atomically(folder / "log.txt", "\n".join(log) + "\n")
+        tested = results[-1].tested
+        right = results[-1].evaluation.accuracy.value or 0.0
+        say(
+            f"   round {number} of {len(folds)}, without {makers(dataset, tested)}: "
+            f"{right * len(tested):.0f} of {len(tested)} hits right ({time.monotonic() - began:.0f} s)"
+        )
+    return results
+
+
+def makers(dataset: Dataset, clips: Sequence[int] | np.ndarray, most: int = 2) -> str:
+    """The groups of these clips, those with most clips first."""
+    names = [name for name, _ in Counter(dataset.items[index].group or "?" for index in clips).most_common()]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def largest_kit(dataset: Dataset, results: Sequence[FoldResult]) -> tuple[FoldResult, str]:
+    """The group with the most classes (then clips), and the round that left it out."""
+    labels: dict[str, list[str]] = {}
+    for item in dataset.items:
+        labels.setdefault(item.group or "?", []).extend(item.labels)
+    kit = max(labels, key=lambda group: (len(set(labels[group])) >= 5, len(labels[group]), group))
+    return next(r for r in results if any(dataset.items[i].group == kit for i in r.tested)), kit
+
+
+def sequence_of(dataset: Dataset, kit: str, *, rate: int, file: str) -> Assembled:
+    """A sequence of a kit's hits in random order, each class about equally often."""
+    rng = np.random.default_rng(0)
+    by_label: dict[str, list[Path]] = {}
+    for item in dataset.items:
+        if item.group == kit:
+            by_label.setdefault(item.labels[0], []).append(item.file)
+    decks = [(label, rng.permutation(np.array(files, dtype=object)).tolist()) for label, files in by_label.items()]
+    dealt = [(files[turn], label) for turn in range(HITS) for label, files in decks if turn < len(files)]
+    chosen = [dealt[i] for i in rng.permutation(min(HITS, len(dealt)))]
+    return assemble([(read_clip(path, rate).samples, label) for path, label in chosen], rate=rate, file=file)
+
+
+def hits_in(samples: Float32[np.ndarray, " time"], recognizer: Recognizer, *, file: str) -> list[Row]:
+    """The hits of a recording: times from the spectral flux, names from the model."""
+
+    def score(part: Float32[np.ndarray, " part"]) -> Float[np.ndarray, " label"]:
+        return recognizer.predict((part, recognizer.rate)).scores
+
+    return label_onsets(
+        samples,
+        recognizer.rate,
+        score,
+        labels=recognizer.labels,
+        longest=recognizer.bundle.window_seconds,
+        file=file,
+    )
+
+
+def picture(
+    samples: Float32[np.ndarray, " time"],
+    recognizer: Recognizer,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    reference: Sequence[Row] = (),
+) -> Figure:
+    """The log-mel that the model hears, with the hits below it."""
+    with torch.inference_mode():
+        mel = recognizer.frontend(torch.from_numpy(samples)[None].to(recognizer.device))[0].cpu().numpy()
+    config = recognizer.frontend.config
+    return timeline_figure(
+        mel,
+        rows,
+        seconds=len(samples) / recognizer.rate,
+        fmin=config.min_hertz,
+        fmax=config.max_hertz,
+        reference=reference,
+        labels=recognizer.labels,
+        title=title,
+    )
+
+
+def write_wav(path: Path, sequence: Assembled) -> None:
+    """Writes the sequence as 16-bit WAV."""
+    soundfile.write(path, sequence.samples, sequence.rate, subtype="PCM_16", format="WAV")
+
+
+def score_sentence(evaluation: Evaluation) -> str:
+    """The pooled accuracy with its interval."""
+    own = evaluation.accuracy
+    span = "" if own.low is None or own.high is None else f" (95 % interval {own.low:.0%} to {own.high:.0%})"
+    return (
+        f"All {evaluation.clips} hits, each named by the model that has heard nothing by its maker: "
+        f"{own.value or 0.0:.0%} right{span}."
+    )
+
+
+def baseline_sentence(evaluation: Evaluation) -> str:
+    """What knowing nothing would give."""
+    baseline = evaluation.baseline
+    return f"Always answering {baseline.label}, the commonest class, would give {baseline.accuracy or 0.0:.0%}."
+
+
+def sequence_sentences(figures: OnsetFigures, *, found: int, true: int) -> list[str]:
+    """How many hits were found, and how many of these were given the right name."""
+    pairs = len(figures.pairs)
+    named = 0 if not pairs else round(figures.label_accuracy * pairs)
+    return [
+        f"{pairs} of {true} hits found within {1000 * TOLERANCE:.0f} ms, {found - pairs} found that are none: "
+        f"onset F1 {figures.f1:.2f}.",
+        f"{named} of these {pairs} have the right name: label accuracy {named / max(pairs, 1):.0%}.",
+    ]
+
+
+def loop_sentence(rows: Sequence[Row]) -> str:
+    """How many hits of which class were heard."""
+    counts = Counter(row.label for row in rows).most_common()
+    return f"{len(rows)} hits heard: {', '.join(f'{count} {label}' for label, count in counts)}."
+
+
+def rounds_table(dataset: Dataset, results: Sequence[FoldResult]) -> Table:
+    """A row for each round: who was left out, and how many of their hits were named right."""
+    rows = [
+        [makers(dataset, result.tested, most=30), str(len(result.tested)), f"{result.evaluation.accuracy.value:.2f}"]
+        for result in results
+    ]
+    return Table(header=["left out", "hits", "accuracy"], rows=rows, caption="Round by round.")
+
+
+def minutes(seconds: float) -> str:
+    """A duration for people."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
