@@ -14,7 +14,8 @@
     labels           in the order of the network's outputs
     thresholds       a score per label from which on it counts as heard, or null
     temperature      logits are divided by it
-    window           {seconds, hop_seconds} of prediction
+    window           {seconds, hop_seconds, pad} of prediction; pad: whether a shorter recording's features are followed
+                     by silence up to the window, as in a training on clips of several lengths
     weights_licence  or null where nobody has said
 
 Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
@@ -81,6 +82,7 @@ class Bundle:
     temperature: float
     window_seconds: float
     hop_seconds: float
+    pad: bool
     weights_licence: str | None
     library_version: str
     version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
@@ -96,6 +98,7 @@ def save_bundle(
     labels: Sequence[str],
     window_seconds: float,
     hop_seconds: float | None = None,
+    pad: bool = False,
     thresholds: Float[np.ndarray, " label"] | Sequence[float] | None = None,
     temperature: float = 1.0,
     weights_licence: str | None = None,
@@ -108,6 +111,7 @@ def save_bundle(
     Args:
         model: made by `create_model(model_name, ...)`; its options are read from `model.config`
         hop_seconds: by default the window
+        pad: whether a recording shorter than the window is followed by silence up to it
 
     Raises:
         RunRefused: `folder` exists and is no bundle
@@ -126,6 +130,7 @@ def save_bundle(
         "window": {
             "seconds": float(window_seconds),
             "hop_seconds": float(window_seconds if hop_seconds is None else hop_seconds),
+            "pad": pad,
         },
         "weights_licence": weights_licence,
     }
@@ -190,6 +195,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         temperature=float(config["temperature"]),
         window_seconds=float(config["window"]["seconds"]),
         hop_seconds=float(config["window"]["hop_seconds"]),
+        pad=config["window"]["pad"],
         weights_licence=config["weights_licence"],
         library_version=config["library_version"],
         version=digest.hexdigest()[:12],
@@ -356,7 +362,7 @@ def _check_config(config: Any, path: Path) -> None:
     )
     wants("temperature", _is_number(config["temperature"]) and config["temperature"] > 0, "a positive number")
     wants("window", isinstance(config["window"], dict), "an object")
-    _check_keys(config["window"], ("seconds", "hop_seconds"), path=path, where="window.")
+    _check_keys(config["window"], ("seconds", "hop_seconds", "pad"), path=path, where="window.")
     seconds, hop_seconds = config["window"]["seconds"], config["window"]["hop_seconds"]
     wants(
         "window.seconds",
@@ -368,6 +374,7 @@ def _check_config(config: Any, path: Path) -> None:
         _is_number(hop_seconds) and 0 < hop_seconds <= seconds,
         "more than 0 and at most window.seconds",
     )
+    wants("window.pad", isinstance(config["window"]["pad"], bool), "true or false")
     wants("weights_licence", isinstance(config["weights_licence"], str | None), "text or null")
 
 

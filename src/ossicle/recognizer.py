@@ -23,6 +23,7 @@ from ossicle.audio import as_clip, read_blocks, read_clip
 from ossicle.bundle import MAX_WINDOW_SECONDS, Bundle, find_bundle, load_bundle
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
+from ossicle.frontend.batch import spectrograms
 from ossicle.predict import Row, WindowScores, rows_from_windows, score_blocks, select_labels, summarise
 from ossicle.predict.rows import Task
 
@@ -206,7 +207,9 @@ class Recognizer:
 
     @torch.inference_mode()
     def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        spec = self.frontend(torch.from_numpy(np.ascontiguousarray(windows)).to(self.device))
+        waves = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
+        frames = self.frontend.frames(self.window_samples()[0]) if self.bundle.pad else None
+        spec = spectrograms(self.frontend, list(waves), frames=frames)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             out = self.model.forward_features(spec)  # type: ignore[operator]
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()

@@ -257,8 +257,8 @@ class Line(Callback):
                 console=Console(),
                 transient=True,
             )
-            total = self.epochs * module.epoch_batches
-            done = trainer.current_epoch * module.epoch_batches
+            total = self.epochs * len(module.batches)
+            done = trainer.current_epoch * len(module.batches)
             self._task = self._progress.add_task("training", total=total, completed=done)
             self._progress.start()
 
@@ -270,7 +270,7 @@ class Line(Callback):
         self._clips += len(batch.waves)
         if self._progress is not None:
             speed = self._clips / (time.monotonic() - self._started)
-            done = trainer.current_epoch * module.epoch_batches + batch_idx + 1
+            done = trainer.current_epoch * len(module.batches) + batch_idx + 1
             text = f"epoch {trainer.current_epoch + 1}/{self.epochs}  loss {module.last_loss:.3f}  {speed:.0f} clips/s"
             self._progress.update(self._task, completed=done, description=text)
 

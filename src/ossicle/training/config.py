@@ -25,6 +25,7 @@ class TrainConfig:
 
     model: str = "passt_tiny_s16"
     weights: str | None = None  # bundle, published checkpoint or safetensors to start from; None is random
+    depth: int | None = None  # blocks of the network; None is the model's own
     seed: int = 0
 
     # Data
@@ -55,9 +56,9 @@ class TrainConfig:
     patience: int = 0  # epochs without a better development score before the run stops; 0 runs to the end
 
     # Patchout and augmentation
-    patchout_t: float | None = None  # columns of patches dropped: a count, or below 1 a share
-    patchout_f: float | None = None  # rows of patches dropped
-    patchout_u: float = 0.0  # further patches dropped anywhere
+    patchout_t: float | int | None = None  # columns of patches dropped: a count, or below 1 a share
+    patchout_f: float | int | None = None  # rows of patches dropped
+    patchout_u: float | int = 0  # further patches dropped anywhere
     drop_path: float = 0.0
     gain: float = 7.0  # decibels, either way
     roll: float = 0.0  # seconds, either way, around the end
@@ -84,6 +85,7 @@ class TrainConfig:
 
 
 _RANGES = {
+    "depth": (1, 1000),
     "window": (0.05, 60.0),
     "development": (0.0, 0.5),
     "balance_offset": (0, 1e9),

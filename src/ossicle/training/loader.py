@@ -24,7 +24,7 @@ from ossicle.predict import window_starts
 class Batch:
     """Waveforms of one step, each as long as the window or, where the recording is shorter, as the recording."""
 
-    waves: list[Float[Tensor, "time"]]
+    waves: list[Float[Tensor, "_"]]
     targets: Float[Tensor, "clip label"]
     clips: Int64[Tensor, "clip"]  # positions in the store
     seed: int  # of all that is drawn at random while this batch is used
@@ -125,7 +125,7 @@ class Batches:
     def _load(self, clips: Int64[np.ndarray, "clip"], epoch: int, number: int) -> Batch:
         rng = np.random.default_rng([self.seed, epoch, number, self.rank])
         waves = []
-        for clip in clips:
+        for clip in clips.tolist():
             samples = self.store.read(clip)
             start = rng.integers(0, max(len(samples) - self.window, 0) + 1)
             waves.append(as_wave(samples[start : start + self.window], self.min_samples))
@@ -174,7 +174,7 @@ class Windows:
     def __iter__(self) -> Iterator[Batch]:
         waves: list[Tensor] = []
         owners: list[int] = []
-        for clip in self.clips:
+        for clip in self.clips.tolist():
             samples = self.store.read(clip)
             for start in window_starts(len(samples), window=self.window, hop=self.window):
                 waves.append(as_wave(samples[start : start + self.window], self.min_samples))

@@ -13,7 +13,7 @@ from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
 from ossicle.training.config import TrainConfig
-from ossicle.training.loader import Batch
+from ossicle.training.loader import Batch, Batches
 
 
 def loss_of(
@@ -47,7 +47,7 @@ class Trainee(lightning.LightningModule):
 
     Args:
         frames: feature frames of a training clip; shorter clips are followed by silence up to it.
-        epoch_batches: batches per epoch of this process.
+        batches: what it trains on; their position travels in the checkpoint.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Trainee(lightning.LightningModule):
         *,
         task: str,
         frames: int,
-        epoch_batches: int,
+        batches: Batches,
     ) -> None:
         super().__init__()
         self.model, self.frontend, self.config = model, frontend, config
-        self.task, self.frames, self.epoch_batches = task, frames, epoch_batches
+        self.task, self.frames, self.batches = task, frames, batches
         # In a tuple, or the same weights would be registered twice.
         self._network = (torch.compile(model) if config.compile else model,)
         self.dev_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
@@ -105,6 +105,14 @@ class Trainee(lightning.LightningModule):
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
         return spec, targets
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the position of the next batch. Lightning stores it too, but forgets it between two epochs."""
+        checkpoint["batches"] = self.batches.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues at the next batch."""
+        self.batches.load_state_dict(checkpoint["batches"])
+
     def on_validation_epoch_start(self) -> None:
         """Forgets the outputs of the pass before."""
         self.dev_outputs = []
@@ -128,7 +136,7 @@ class Trainee(lightning.LightningModule):
         ]
         optimiser = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
         epochs = self.config.epochs or 1
-        steps = max(1, math.ceil(self.epoch_batches / self.config.accumulate)) * epochs
+        steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
         warmup = min(self.config.warmup / epochs, 0.5)
 
         def rate(step: int) -> float:

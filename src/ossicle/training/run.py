@@ -13,9 +13,11 @@ The test part takes no part in any choice: epoch, thresholds and temperature com
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 import platform
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,9 @@ from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from ossicle import __version__
+from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import Card, save_bundle
-from ossicle.checkpoint.state import SafeCheckpointIO, newest_state
+from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
 from ossicle.data.cache import SampleStore, open_store
@@ -48,7 +51,7 @@ from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, m
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer, load
-from ossicle.report import evaluation_lines
+from ossicle.report import evaluation_lines, fold_lines, fold_section, training_section
 from ossicle.training.callbacks import Averaging, Line, Recorder, StateKeeper
 from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
@@ -58,6 +61,7 @@ from ossicle.training.module import Trainee
 from ossicle.training.recipes import recipe as named_recipe
 
 Say = Callable[[str], None]
+tell: Say = functools.partial(print, flush=True)
 TEST_SCORES = "test_scores.safetensors"  # in a run folder
 
 
@@ -97,9 +101,10 @@ def run_training(
     resume: bool = False,
     skip_bad: bool = False,
     weights: str | None = None,
-    say: Say = print,
+    say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
+    keep_freed_memory()
     chosen, source = TrainConfig(), {"label": label, "group": group, "fold": fold_column}
     if resume:
         if output is None or not (output / "config.yaml").exists():
@@ -136,7 +141,7 @@ def train(
     skip_bad: bool = False,
     columns: Mapping[str, str | None] | None = None,
     cache: Path | None = None,
-    say: Say = print,
+    say: Say = tell,
 ) -> TrainResult:
     """Trains on a data set and tests each fold's model once on its test part.
 
@@ -227,7 +232,7 @@ def train_fold(
         say(f"{folder}: this fold is finished.")
         return done
     targets = dataset.targets()
-    lengths = np.array([len(store.read(index)) for index in split.train])
+    lengths = np.array([len(store.read(index)) for index in split.train.tolist()])
     config, said = resolve(
         config, seconds=lengths / frontend.rate, counts=targets[split.train].sum(0), frontend=frontend
     )
@@ -245,7 +250,7 @@ def train_fold(
     if recorder.best_weights.exists():
         load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
         say(f"Best epoch on the development part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
-    return finish(dataset, split, config, module=module, folder=folder, say=say)
+    return finish(dataset, split, config, module=module, recorder=recorder, folder=folder, say=say)
 
 
 def settled_frontend(
@@ -256,7 +261,7 @@ def settled_frontend(
     if not config.jitter:
         changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
     if frontend.kind == "kaldi":
-        waves = (pad_to(store.read(clip), frontend.min_samples) for clip in clips)
+        waves = (pad_to(store.read(clip), frontend.min_samples) for clip in clips.tolist())
         changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
     return dataclasses.replace(frontend, **changes)
 
@@ -298,15 +303,12 @@ def fit(
     )
     frames = frontend.frames(window)
     model = start_from(config, num_classes=len(dataset.labels), frames=frames)
-    module = Trainee(
-        model, create_frontend(frontend), config, task=dataset.task, frames=frames, epoch_batches=len(batches)
-    )
+    module = Trainee(model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches)
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
-    score_name = "balanced accuracy" if dataset.task == "single-label" else "mAP"
     callbacks = [
         recorder,
         *([Averaging(module)] if config.average != "none" else []),
-        Line(recorder, say=say, epochs=config.epochs, score_name=score_name),
+        Line(recorder, say=say, epochs=config.epochs, score_name=score_name(dataset.task)),
         StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
     ]
     development = None
@@ -337,13 +339,18 @@ def fit(
         use_distributed_sampler=False,
     )
     start = None
-    if resume:
+    if resume and checkpoints(folder / "checkpoints"):
         start, damaged = newest_state(folder / "checkpoints")
         for sentence in damaged:
             say(sentence)
         say(f"Continuing from {start}.")
     try:
-        trainer.fit(module, batches, development, ckpt_path=None if start is None else str(start))
+        with warnings.catch_warnings():
+            # Lightning 2.6 asks torch a question that torch 2.13 would rather hear put differently.
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            # A run without a development part is meant so.
+            warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+            trainer.fit(module, batches, development, ckpt_path=None if start is None else str(start))
     except SystemExit:
         # Lightning ends the program on Ctrl-C; the caller decides that.
         if trainer.state.status != TrainerStatus.INTERRUPTED:
@@ -355,7 +362,14 @@ def fit(
 
 
 def finish(
-    dataset: Dataset, split: Split, config: TrainConfig, *, module: Trainee, folder: Path, say: Say
+    dataset: Dataset,
+    split: Split,
+    config: TrainConfig,
+    *,
+    module: Trainee,
+    recorder: Recorder,
+    folder: Path,
+    say: Say,
 ) -> FoldResult:
     """Fits temperature and thresholds on the development part, saves the bundle, and reads the test part, once."""
     window = config.window
@@ -371,6 +385,7 @@ def finish(
             task=dataset.task,
             labels=dataset.labels,
             window_seconds=window,
+            pad=True,
             card=Card(
                 title=f"{config.model} for {dataset.root.name}",
                 data=f"{dataset.layout} {len(split.train)} clips trained it.",
@@ -404,6 +419,7 @@ def finish(
         scores=scores,
         thresholds=thresholds,
         title=f"{config.model} on {dataset.root.name}",
+        more_sections=[training_section(recorder.rows, score_name=f"development {score_name(dataset.task)}")],
     )
     save(**fitted, metrics=sentences(evaluation.headline))
     return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
@@ -470,6 +486,7 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
         scores=scores,
         thresholds=None,
         title=f"{dataset.root.name}, all folds",
+        more_sections=[fold_section({result.folder.name: result.evaluation for result in results})],
     )
     means = mean_over_folds([result.evaluation for result in results])
     write_json(
@@ -482,8 +499,14 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     say(f"All {len(results)} folds together:")
     for line in evaluation_lines(evaluation):
         say(line)
-    say(f"Mean over {len(results)} folds: " + "; ".join(sentences(means)))
+    for line in fold_lines(means, folds=len(results)):
+        say(line)
     return evaluation
+
+
+def score_name(task: str) -> str:
+    """What the development part is scored by."""
+    return "balanced accuracy" if task == "single-label" else "mAP"
 
 
 def sentences(figures: Mapping[str, Estimate]) -> list[str]:

@@ -1,0 +1,85 @@
+"""A data set small enough to train on in a second: tones against noise, in four groups."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ossicle.data import Dataset, read_dataset
+from ossicle.training import TrainConfig, TrainResult, train
+
+RATE = 32_000
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips of 0.4 s: two labels, six groups, one table."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    rows = ["file,label,group"]
+    for number in range(24):
+        label = ("tone", "noise")[number % 2]
+        time = np.arange(int(0.4 * RATE)) / RATE
+        tone = 0.3 * np.sin(2 * np.pi * rng.uniform(300, 3000) * time)
+        samples = tone if label == "tone" else 0.3 * rng.standard_normal(len(time))
+        soundfile.write(folder / f"{number}.wav", samples, RATE)
+        rows.append(f"{number}.wav,{label},speaker{number // 4}")
+    (folder / "meta.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def dataset(sounds: Path) -> Dataset:
+    return read_dataset(sounds)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., TrainConfig]:
+    return tiny_config
+
+
+def tiny_config(**changes: Any) -> TrainConfig:
+    """One block, two epochs, nothing drawn but the order; every change on top of that."""
+    settled: dict[str, Any] = {
+        "depth": 1,
+        "window": 0.4,
+        "epochs": 2,
+        "batch_size": 4,
+        "average": "none",
+        "gain": 0.0,
+        "mixup": 0.0,
+        "freq_mask": 0,
+        "time_mask": 0.0,
+        "jitter": False,
+        "label_smoothing": 0.0,
+        "patchout_t": 0.0,
+        "patchout_f": 0.0,
+        "balance": "none",
+        "warmup": 0.0,
+        "precision": "float32",
+        "device": "cpu",
+    }
+    return TrainConfig(**{**settled, **changes})
+
+
+@pytest.fixture
+def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainResult]:
+    """Trains in a folder of its own; the decoded samples are shared by all tests."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+
+    def go(name: str = "run", *, data: Dataset = dataset, resume: bool = False, **changes: Any) -> TrainResult:
+        folds = changes.pop("folds", None)
+        return train(
+            data,
+            tiny_config(**changes),
+            output=tmp_path / name,
+            folds=folds,
+            resume=resume,
+            cache=cache,
+            say=lambda _: None,
+        )
+
+    return go

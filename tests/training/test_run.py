@@ -1,0 +1,365 @@
+"""A training as its user sees it, and the facts that its numbers rest on."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ossicle
+from ossicle.bundle import load_bundle
+from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, load_state
+from ossicle.checkpoint.weights import load_weights
+from ossicle.data import Dataset, Item
+from ossicle.errors import DataRefused, RunRefused
+from ossicle.training import TrainConfig, TrainResult
+from ossicle.training import run as run_module
+from ossicle.training.averaging import WeightAverage
+from ossicle.training.callbacks import StateKeeper
+
+Run = Callable[..., TrainResult]
+
+
+def weights_of(result: TrainResult) -> dict[str, torch.Tensor]:
+    return load_weights(result.folds[0].folder / "model" / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((tensor - other[name]).abs().max()) for name, tensor in one.items())
+
+
+def test_a_run_leaves_all_that_its_docstring_lists_and_the_bundle_predicts(run: Run, sounds: Path) -> None:
+    result = run()
+    files = {path.name for path in result.folder.iterdir()}
+    assert files >= {
+        *("config.yaml", "split.json", "metrics.csv", "environment.json", "checkpoints", "model"),
+        *("metrics.json", "predictions.csv", "figures", "report.html"),
+    }
+    prediction = ossicle.load(result.folder).predict(sounds / "0.wav")
+    assert set(prediction.labels) == {"tone", "noise"}
+    assert float(prediction.scores.sum()) == pytest.approx(1.0)
+    assert json.loads((result.folder / "metrics.json").read_text())["clips"] == len(result.folds[0].tested)
+
+
+def test_tones_are_told_from_noise(run: Run) -> None:
+    result = run(epochs=12, lr=2e-3)
+    assert result.evaluation.accuracy.value is not None and result.evaluation.accuracy.value > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Run) -> None:
+    one, again, other = run("a"), run("b"), run("c", seed=1)
+    assert same(weights_of(one), weights_of(again))
+    assert not same(weights_of(one), weights_of(other))
+
+
+def test_training_leaves_the_global_random_streams_alone(run: Run) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    run(patchout_t=0.3, mixup=0.3, gain=7.0)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_shuffling_the_test_labels_changes_no_weight(run: Run, dataset: Dataset) -> None:
+    honest = run("honest")
+    # Labels are wrong in the test part alone; the split must stay, so it is handed over.
+    split = honest.folds[0].split
+    other = {"tone": "noise", "noise": "tone"}
+    test = set(split.test.tolist())
+    items = tuple(
+        dataclasses.replace(item, labels=(other[item.labels[0]],)) if index in test else item
+        for index, item in enumerate(dataset.items)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "split_dataset", lambda *_, **__: split)
+        shuffled = run("shuffled", data=dataclasses.replace(dataset, items=items))
+    assert same(weights_of(honest), weights_of(shuffled))
+    bundles = [json.loads((r.folder / "model" / "config.json").read_text()) for r in (honest, shuffled)]
+    assert bundles[0] == bundles[1]
+    assert honest.evaluation.accuracy.value == pytest.approx(1 - shuffled.evaluation.accuracy.value)
+
+
+def test_the_second_epoch_opens_no_audio_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def watch(item: Item, rate: int) -> Any:
+        opened.append(item.file.name)
+        raise AssertionError(f"{item.file.name} was decoded again")
+
+    run("fills the cache")
+    monkeypatch.setattr("ossicle.data.cache.decode", watch)
+    run("uses it", epochs=3)
+    assert opened == []
+
+
+def test_without_room_in_the_cache_the_run_decodes_as_it_goes_and_is_the_same(
+    run: Run, tmp_path: Path, dataset: Dataset
+) -> None:
+    cached = run("cached")
+    bare = run_module.train(
+        dataset,
+        dataclasses.replace(run_module.read_config(cached.folder / "config.yaml")[0], cache_gigabytes=0.0),
+        output=tmp_path / "bare",
+        cache=tmp_path / "no room",
+        say=lambda _: None,
+    )
+    assert same(weights_of(cached), weights_of(bare))
+
+
+def test_twice_the_accumulation_is_double_the_batch(run: Run) -> None:
+    # Every batch is full, so that the halves weigh the same.
+    double = run("double", batch_size=10, epochs=3, development=0.0, clip_gradient=0.0)
+    halves = run("halves", batch_size=5, accumulate=2, epochs=3, development=0.0, clip_gradient=0.0)
+    assert len(double.folds[0].split.train) % 10 == 0
+    assert furthest(weights_of(double), weights_of(halves)) < 1e-5
+    assert furthest(weights_of(double), weights_of(run("single", batch_size=5, epochs=3, development=0.0))) > 1e-4
+
+
+def test_swa_weights_are_the_mean_of_the_epochs_snapshots(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots: list[dict[str, torch.Tensor]] = []
+    update = WeightAverage.update
+
+    def spy(self: WeightAverage) -> None:
+        snapshots.append({str(i): p.detach().clone() for i, p in enumerate(self._live)})
+        update(self)
+
+    monkeypatch.setattr(WeightAverage, "update", spy)
+    result = run(epochs=4, average="swa", swa_start=0.5, development=0.0)
+    assert len(snapshots) == 2
+    model = load_bundle(result.folder / "model").model
+    trained = [p for name, p in model.named_parameters() if not name.startswith("head_dist")]
+    for index, parameter in enumerate(trained):
+        mean = (snapshots[0][str(index)] + snapshots[1][str(index)]) / 2
+        torch.testing.assert_close(parameter.detach(), mean)
+
+
+SWITCHES: dict[str, Any] = {
+    "lr": 1e-4,
+    "weight_decay": 5.0,
+    "warmup": 1.0,
+    "schedule": "linear",
+    "hold": 0.9,
+    "final_lr": 1.0,
+    "clip_gradient": 1e-3,
+    "label_smoothing": 0.3,
+    "average": "ema",
+    "batch_size": 8,
+    "accumulate": 2,
+    "epochs": 3,
+    "epoch_clips": 8,
+    "balance": "class",
+    "patchout_t": 1,
+    "patchout_f": 3,
+    "patchout_u": 2,
+    "drop_path": 0.5,
+    "gain": 7.0,
+    "roll": 0.1,
+    "wave_mixup": 1.0,
+    "mixup": 0.5,
+    "freq_mask": 60,
+    "time_mask": 0.5,
+    "jitter": True,
+    "window": 0.3,
+    "depth": 2,
+    "seed": 3,
+    "precision": "bf16",
+    "model": "passt_tiny_s10",
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_reaches_the_weights(name: str, run: Run) -> None:
+    base, changed = run("base", development=0.0), run("changed", development=0.0, **{name: SWITCHES[name]})
+    one, other = weights_of(base), weights_of(changed)
+    assert one.keys() != other.keys() or any(
+        one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one
+    ), f"{name} changed nothing"
+
+
+def test_switches_cover_every_setting_that_can_change_weights() -> None:
+    fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
+    # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
+    others = {"weights", "development", "patience", "swa_start", "swa_every", "ema_decay", "balance_offset"}
+    machine = {"device", "compile", "devices", "workers", "save_minutes", "cache_gigabytes"}
+    assert set(SWITCHES) == fields - others - machine
+
+
+def test_ema_decay_and_workers_do_what_they_say(run: Run) -> None:
+    slow, fast = run("slow", average="ema", ema_decay=0.9), run("fast", average="ema", ema_decay=0.1)
+    assert not same(weights_of(slow), weights_of(fast))
+    one, many = run("one", workers=1), run("many", workers=5)
+    assert same(weights_of(one), weights_of(many))
+
+
+def test_patience_stops_a_run_that_no_longer_improves(run: Run) -> None:
+    result = run(epochs=40, lr=0.0, patience=2)
+    rows = (result.folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3  # the first epoch is the best, then two without better
+
+
+def test_the_best_epoch_by_the_development_part_is_kept_not_the_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.2, 0.9, 0.4])
+    monkeypatch.setattr("ossicle.training.callbacks.development_score", lambda *_, **__: next(scores))
+    result = run(epochs=3)
+    best = load_weights(result.folder / "checkpoints" / "best.safetensors")
+    assert same(best, weights_of(result))
+    last = load_state(checkpoints(result.folder / "checkpoints")[0])["state_dict"]
+    assert not torch.equal(last["model.head.1.weight"], best["head.1.weight"])
+
+
+def test_cross_validation_tests_every_clip_once(run: Run, dataset: Dataset) -> None:
+    result = run(folds="all", epochs=1)
+    tested = np.concatenate([fold.tested for fold in result.folds])
+    assert sorted(tested.tolist()) == list(range(len(dataset)))
+    assert result.evaluation.clips == len(dataset)
+    content = json.loads((result.folder / "folds.json").read_text())
+    assert set(content["folds"]) == {fold.folder.name for fold in result.folds}
+
+
+def test_cross_validation_goes_on_where_it_stopped_and_does_not_train_a_finished_fold_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(folds="all", epochs=1)
+    shutil.rmtree(whole.folds[-1].folder)
+    trained = []
+    fit = run_module.fit
+    monkeypatch.setattr(run_module, "fit", lambda *a, **k: trained.append(k["folder"].name) or fit(*a, **k))
+    again = run(folds="all", epochs=1, resume=True)
+    assert trained == [whole.folds[-1].folder.name]
+    np.testing.assert_allclose(
+        np.concatenate([f.scores for f in again.folds]), np.concatenate([f.scores for f in whole.folds]), atol=1e-6
+    )
+
+
+def test_a_run_folder_is_not_overwritten(run: Run) -> None:
+    run()
+    with pytest.raises(RunRefused, match="holds a run already; continue it with --resume"):
+        run()
+
+
+def test_broken_recordings_are_counted_and_named_or_left_out(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig]
+) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF no sound")
+    items = (*dataset.items, Item(file=broken, labels=("tone",), group="speaker0"))
+    data = dataclasses.replace(dataset, items=items)
+    with pytest.raises(DataRefused, match=r"1 of 25 recordings cannot be decoded; --skip-bad .*broken\.wav"):
+        run_module.train(data, tiny(), output=tmp_path / "a", cache=tmp_path / "cache", say=lambda _: None)
+    result = run_module.train(
+        data, tiny(epochs=1), output=tmp_path / "b", cache=tmp_path / "cache", skip_bad=True, say=lambda _: None
+    )
+    assert len(result.failures) == 1 and "broken.wav" in result.failures[0]
+
+
+def command(sounds: Path, output: Path, *more: str) -> list[str]:
+    settings = ["depth=1", "window=0.4", "epochs=12", "batch_size=4", "precision=float32", "seed=4", "device=cpu"]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "ossicle", "train", str(sounds), "-o", str(output), *chosen, *more]
+
+
+def interrupt(arguments: list[str], *, after: Path, how: signal.Signals) -> tuple[int, str]:
+    """Starts a command, sends it a signal when `after` holds a checkpoint; gives its exit code and what it said."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(1200):
+            if list(after.glob("step-*")) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_command_resumes_to_the_very_same_weights(
+    how: signal.Signals, sounds: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run(command(sounds, whole), check=True, capture_output=True)
+    code, said = interrupt(command(sounds, stopped), after=stopped / "checkpoints", how=how)
+    if how == signal.SIGINT:
+        assert code == 130
+        assert "--resume" in said and "Traceback" not in said
+    assert not (stopped / "model").exists()
+    subprocess.run(command(sounds, stopped, "--resume"), check=True, capture_output=True)
+    assert same(*(load_weights(folder / "model" / "model.safetensors") for folder in (whole, stopped)))
+    assert len((stopped / "metrics.csv").read_text().splitlines()) == 1 + 12
+
+
+@pytest.mark.parametrize("step", [3, 4, 7])
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_a_run_stopped_after_any_step_resumes_to_the_very_same_weights(
+    step: int, average: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside an epoch, at its end, and once averaging has begun."""
+    drawing = {"average": average, "mixup": 0.3, "gain": 7.0, "patchout_t": 1.0, "freq_mask": 20, "epochs": 3}
+    whole = run("whole", **drawing)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step}; continue with --resume"):
+            run("stopped", **drawing)
+    assert same(weights_of(whole), weights_of(run("stopped", resume=True, **drawing)))
+
+
+@pytest.mark.parametrize("withheld", ["optimizer_states", "batches", "Averaging"])
+def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(withheld: str, run: Run) -> None:
+    """The control of the test above: it would notice."""
+    drawing = {"average": "ema", "mixup": 0.3, "epochs": 3}
+    whole = run("whole", **drawing)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped", **drawing)
+        load = SafeCheckpointIO.load_checkpoint
+
+        def forget(self: SafeCheckpointIO, path: Any, **how: Any) -> dict[str, Any]:
+            state = load(self, path, **how)
+            if withheld == "optimizer_states":
+                state["optimizer_states"][0]["state"] = {}
+            elif withheld == "batches":
+                state["batches"] = {"epoch": 0, "batch": 0}
+                state["loops"]["fit_loop"]["state_dict"] = {}
+            else:
+                state["callbacks"]["Averaging"]["count"] = 0
+            return state
+
+        patch.setattr(SafeCheckpointIO, "load_checkpoint", forget)
+        resumed = run("stopped", resume=True, **drawing)
+    assert not same(weights_of(whole), weights_of(resumed))
+
+
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Lets the user press Ctrl-C while this step is under way."""
+    end = StateKeeper.on_train_batch_end
+
+    def press(self: StateKeeper, trainer: Any, *rest: Any) -> None:
+        self._interrupted = self._interrupted or trainer.global_step == step
+        end(self, trainer, *rest)
+
+    patch.setattr(StateKeeper, "on_train_batch_end", press)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run("whole", epochs=3)
+    stopped = run("stopped", epochs=3)
+    newest = checkpoints(stopped.folder / "checkpoints")[0]
+    content = bytearray((newest / "tensors.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "tensors.safetensors").write_bytes(bytes(content))
+    with pytest.raises(RunRefused, match="differs from the hash"):
+        load_state(newest)
+    (stopped.folder / "test_scores.safetensors").unlink()
+    assert same(weights_of(whole), weights_of(run("stopped", epochs=3, resume=True)))
