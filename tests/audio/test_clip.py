@@ -75,6 +75,20 @@ def test_blocks_join_to_the_clip_bit_for_bit(name, rate, zoo, monkeypatch):
     np.testing.assert_array_equal(np.concatenate(blocks), read_clip(zoo[name], rate).samples)
 
 
+@pytest.mark.parametrize("subtype", ["OPUS", "VORBIS"])
+def test_the_last_page_of_an_ogg_is_read_like_the_rest(subtype, tmp_path, sounds, monkeypatch):
+    # libsndfile 1.2.2 lands elsewhere when it seeks in there, and soundfile seeks after each read.
+    path = tmp_path / "odd.ogg"
+    soundfile.write(path, sounds.chirp(48_000, 159_844 / 48_000), 48_000, format="OGG", subtype=subtype)
+    whole = soundfile.read(path, dtype="float32")[0]
+    assert len(whole) == 159_844
+    for values in (64, 1_024, 4_096):
+        monkeypatch.setattr("ossicle.audio.sndfile.BLOCK_VALUES", values)
+        np.testing.assert_array_equal(read_clip(path, 48_000).samples, whole)
+        for start in (159_743, 159_800, 100_000):
+            np.testing.assert_array_equal(read_clip(path, 48_000, start=start / 48_000).samples, whole[start:])
+
+
 def test_blocks_may_be_abandoned_and_the_file_is_closed(zoo, tmp_path):
     path = shutil.copy(zoo["pcm16.wav"], tmp_path)
     blocks = read_blocks(path, 32_000, block_seconds=0.1)
@@ -102,7 +116,7 @@ def test_a_segment_is_the_slice_of_the_whole(name, rate, zoo):
 
 
 @given(data=st.data(), source_rate=st.sampled_from([8_000, 22_050, 31_999, 44_100, 96_000]))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_a_segment_between_any_two_samples_is_the_slice_of_the_whole(data, source_rate, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"noise{source_rate}.flac"
     if not path.exists():
@@ -147,7 +161,7 @@ def test_a_segment_that_makes_no_sense_is_the_callers_slip(start, end, zoo):
 
 
 @given(length=st.integers(1, 400), min_samples=st.integers(0, 400))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_a_short_clip_is_filled_with_silence_at_its_end_and_says_so(length, min_samples, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "short.wav"
     samples = np.linspace(0.1, 0.9, length, dtype=np.float32)

@@ -14,13 +14,14 @@ rates = st.sampled_from(RATES)
 
 
 @given(length=st.integers(1, 5_000), source_rate=rates, rate=rates)
+@settings(deadline=None)
 def test_length_is_the_duration_times_the_new_rate(length, source_rate, rate):
     resampled_length = len(resample(np.zeros(length, np.float32), source_rate, rate))
     assert abs(resampled_length - length * rate / source_rate) <= 0.5
 
 
 @given(level=st.floats(-1, 1, width=32), source_rate=rates, rate=rates)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_constant_stays_constant_away_from_the_edges(level, source_rate, rate):
     edge = memory(source_rate, rate)
     frames = int(2.2 * edge * source_rate / rate) + 100
@@ -52,7 +53,7 @@ def test_equal_rates_change_no_bit(sounds):
 
 
 @given(cuts=st.lists(st.integers(0, 3_000), max_size=8), source_rate=rates, rate=rates)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_blocks_of_any_sizes_join_to_the_whole_bit_for_bit(cuts, source_rate, rate):
     samples = np.random.default_rng(0).standard_normal(3_000).astype(np.float32)
     blocks = np.split(samples, sorted(cuts))

@@ -1,9 +1,9 @@
 """libsndfile, the first decoder.
 
 Found on the way, and the reason for the shape of this file:
-- soundfile's `read` seeks after each call. In libsndfile 1.2.2 a second seek in one OGG handle lands elsewhere
-  (Opus and Vorbis), so `SequentialFile` hides the ability: one seek at most, right after opening, then only reads.
-  That also stops soundfile from trusting the header's length.
+- libsndfile 1.2.2 cannot seek in the last page of an OGG, whose length is cut to the recording's: it lands elsewhere.
+  soundfile's `read` seeks after each call, so `SequentialFile` hides the ability: one seek at most, right after
+  opening, to before the last page, then only reads. That also stops soundfile from trusting the header's length.
 - libsndfile opens headerless files by their suffix, as if noise were sound; such a result is refused.
 - mpg123, inside libsndfile, writes to standard error what it thinks of an MP3's stray bytes: `HUSH`.
 - A path, never a Python file object: a damaged file makes soundfile print tracebacks from its C callbacks.
@@ -24,6 +24,8 @@ BLOCK_VALUES = 1 << 18  # samples of all channels decoded at a time: 1 MiB
 
 # The containers taken from libsndfile. The rest of its list is rare, matched by a few weak bytes, and unsafe to guess.
 FORMATS = frozenset(["WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST", "VOC"])
+# An OGG page holds at most 255 packets, and a packet at most this many frames (Vorbis' largest block).
+OGG_PAGE_FRAMES = 255 * 8_192
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -70,7 +72,8 @@ def open_with_soundfile(file: Path, *, name: str, stack: contextlib.ExitStack) -
 def open_sequential(file: Path) -> SequentialFile:
     with open(file, "rb") as head:
         mark = head.read(3)
-    mpeg = mark == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0")
+    # What libsndfile takes for MPEG: a tag, the mark of a frame, or else a name.
+    mpeg = mark == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0") or file.suffix.lower() == ".mp3"
     with HUSH if mpeg else contextlib.nullcontext():
         # As bytes, so that a name that is no valid Unicode works too.
         return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
@@ -83,9 +86,12 @@ def seek_once(
     if first == 0:
         return handle, 0
     if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
+        target = min(first, handle.frames - OGG_PAGE_FRAMES) if handle.format == "OGG" else first
+        if target <= 0:
+            return handle, first
         with contextlib.suppress(soundfile.SoundFileError):
-            if handle.seek(first) == first:
-                return handle, 0
+            if handle.seek(target) == target:
+                return handle, first - target
     # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.
     return stack.enter_context(open_sequential(file)), first
 

@@ -312,6 +312,7 @@ def test_libraries_write_nothing_to_the_terminal(seeds, tmp_path):
     mp3, m4a = seeds["layer3.mp3"], seeds["phone.m4a"]
     (tmp_path / "junk.mp3").write_bytes(mp3 + b"APETAGEX" + bytes(500) + mp3[200:] + b"TAG" * 99)
     (tmp_path / "torn.mp3").write_bytes(mp3[: len(mp3) // 2] + bytes(700) + mp3[len(mp3) // 3 :])
+    (tmp_path / "headless.MP3").write_bytes(b"z" + mp3[1:])
     (tmp_path / "layer1.wav").write_bytes("Hello, world".encode("utf-16") * 300)
     (tmp_path / "torn.m4a").write_bytes(m4a[:600] + bytes(300) + m4a[900:])
     program = (
