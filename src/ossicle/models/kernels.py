@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-TILE = 2**21  # entries of the attention matrices in work at once: 4 MB in bfloat16
+TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
 
 
 class Linear(nn.Linear):
@@ -79,6 +79,7 @@ class TiledAttention(torch.autograd.Function):
         ctx.save_for_backward(qkv)
         ctx.num_heads = num_heads
         q, k, v = stack_heads(qkv, 3, num_heads)
+        q = q * q.shape[-1] ** -0.5
         y = torch.empty_like(q)
         for tile in tiles(q):
             torch.bmm(attention_matrix(q[tile], k[tile]), v[tile], out=y[tile])
@@ -89,6 +90,8 @@ class TiledAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (qkv,) = ctx.saved_tensors
         q, k, v = stack_heads(qkv, 3, ctx.num_heads)
+        scale = q.shape[-1] ** -0.5
+        q = q * scale
         (dy,) = stack_heads(grads[0], 1, ctx.num_heads)
         dqkv = q.new_empty(3, *q.shape)
         dq, dk, dv = dqkv
@@ -99,7 +102,7 @@ class TiledAttention(torch.autograd.Function):
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
             torch.bmm(ds, k[tile], out=dq[tile])
             torch.bmm(ds.mT, q[tile], out=dk[tile])
-        dqkv[:2] *= q.shape[-1] ** -0.5
+        dq *= scale
         return unstack_heads(dqkv, ctx.num_heads), None
 
 
@@ -113,7 +116,7 @@ def tiled_attention(qkv: Float[Tensor, "clip token qkv"], *, num_heads: int) -> 
 
 
 def attention_matrix(q: Float[Tensor, "head token dim"], k: Float[Tensor, "head token dim"]) -> Tensor:
-    return torch.softmax(torch.bmm(q * q.shape[-1] ** -0.5, k.mT), -1)
+    return torch.softmax(torch.bmm(q, k.mT), -1)
 
 
 def tiles(q: Float[Tensor, "head token dim"]) -> list[slice]:

@@ -37,7 +37,7 @@ class PasstConfig:
     dim: int = 768
     num_heads: int = 12
     depth: int = 12
-    stride: int = 10  # mel bins and frames between patches, 1 to 16 overlaps them
+    stride: int = 10  # mel bins and frames from patch to patch; below 16 they overlap
     mels: int = 128
     frames: int = 998  # input length the time positions are made for
     patchout: Patchout = field(default_factory=Patchout)
@@ -86,10 +86,10 @@ class PasstOutput(NamedTuple):
 
     logits: Float[Tensor, "clip label"]
     features: Float[Tensor, "clip dim"]  # mean of the two class tokens, before the head
-    hidden_states: tuple[Tensor, ...] | None  # (clip, token, dim): what enters the first block, then what leaves each
-    attention: (
-        tuple[Tensor, ...] | None
-    )  # (clip, head, token, token) of each block; tokens are cls, dist, then patches row by row
+    # (clip, token, dim): what enters the first block, then what leaves each.
+    hidden_states: tuple[Float[Tensor, "window token dim"], ...] | None
+    # (clip, head, token, token) of each block; the tokens are cls, dist, then the patches row by row.
+    attention: tuple[Float[Tensor, "window head token token"], ...] | None
 
 
 class PatchEmbed(nn.Module):
@@ -103,9 +103,8 @@ class PatchEmbed(nn.Module):
     def forward(
         self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
     ) -> Float[Tensor, "clip patch dim"]:
-        grid = spec.unfold(1, PATCH, self.stride).unfold(
-            2, PATCH, self.stride
-        )  # (clip, row, column, PATCH, PATCH), a view
+        # A view: (clip, row, column, PATCH, PATCH).
+        grid = spec.unfold(1, PATCH, self.stride).unfold(2, PATCH, self.stride)
         if patches is None:
             pixels = grid.flatten(1, 2).flatten(2)
         else:
@@ -220,7 +219,12 @@ class Passt(nn.Module):
 
     def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
         """The spectrogram without a channel axis, or a sentence about what does not fit."""
-        spec = spec.squeeze(1) if spec.ndim == 4 else spec
+        if spec.ndim == 4 and spec.shape[1] == 1:
+            spec = spec.squeeze(1)
+        if spec.ndim != 3:
+            raise ValueError(
+                f"the spectrogram has shape {tuple(spec.shape)}; (clip, mel, frame) or (clip, 1, mel, frame) is allowed"
+            )
         _, mels, frames = spec.shape
         if mels != self.config.mels:
             raise ValueError(f"the spectrogram has {mels} mel bins; this network takes {self.config.mels}")

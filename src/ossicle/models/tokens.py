@@ -27,12 +27,8 @@ class Patchout:
     def __post_init__(self) -> None:
         for name in ("time", "freq", "unstructured"):
             amount = getattr(self, name)
-            if isinstance(amount, float) and not amount.is_integer() and amount > 1 or not amount >= 0:
-                raise ValueError(
-                    f"patchout in {name} is {amount}; a count of at least 0 or a fraction below 1 is allowed"
-                )
-            if isinstance(amount, float) and amount == 1.0:
-                raise ValueError(f"patchout in {name} is the fraction 1.0, which drops everything; use less than 1")
+            if not amount >= 0 or isinstance(amount, float) and amount >= 1:
+                raise ValueError(f"patchout in {name} is {amount}; a whole count, or a fraction below 1, is allowed")
 
     def __bool__(self) -> bool:
         return bool(self.time or self.freq or self.unstructured)
