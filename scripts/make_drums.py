@@ -10,8 +10,8 @@ What goes in:
 - Sounds that their maker named. A sample of a kit that has no name ("Sample: beats_01-39.flac") stays out, and so does
   one whose two names disagree (the "Kick" of Audiophob is a file called "tom").
 - Only what both the package's copyright file and the maker's own file put under CC0, CC BY or CC BY-SA.
-- At most three velocity layers of one drum (from loud to soft, evenly), and three of Sonic Pi's numbered recordings of
-  one stroke of the tabla: neighbours are near-duplicates.
+- At most four velocity layers of one drum (from loud to soft, evenly), and one of Sonic Pi's numbered recordings of a
+  stroke of the tabla: neighbours are near-duplicates.
 
 `group` is the kit; for Sonic Pi, which collects from many people, it is the person on freesound.org. `fold` puts whole
 groups together, so that a test fold holds kits and people that the training part has never heard: the people who made
@@ -74,7 +74,7 @@ class Kit:
     author: str  # as drumkit.xml spells it, unless the file name holds another
     instruments: dict[str, str]  # the maker's name of the instrument -> class
     home: str
-    layers: int = 3
+    layers: int = 4
 
 
 KITS = (
@@ -297,13 +297,8 @@ def thin(files: list[str], most: int) -> list[str]:
 
 
 def thinned(paths: list[Path]) -> list[Path]:
-    """The paths without all but three, evenly, of the tabla's numbered recordings of one stroke."""
-    strokes: dict[str, list[str]] = {}
-    for path in paths:
-        if found := re.fullmatch(r"(tabla_\w*?)\d+", path.stem):
-            strokes.setdefault(found[1], []).append(path.stem)
-    kept = {stem for stems in strokes.values() for stem in thin(stems, 3)}
-    return [path for path in paths if path.stem in kept or not re.fullmatch(r"tabla_\w*?\d+", path.stem)]
+    """The paths without all but the first of the tabla's numbered recordings of one stroke."""
+    return [path for path in paths if not re.fullmatch(r"tabla_\w*?([2-9]|\d\d+)", path.stem)]
 
 
 def plain(name: str) -> str:
@@ -390,7 +385,7 @@ The CC BY-SA files stay under CC BY-SA when you pass them on, changed or not.
 
 `group` is the kit, or for the samples of Sonic Pi the person on freesound.org who made them. `fold` holds whole groups,
 so that hits are always recognised in kits that the training has never heard. Only sounds that their maker named are
-here, and at most three velocity layers or numbered recordings of one stroke.
+here, at most four velocity layers of a drum, and one of the numbered recordings of a stroke.
 """,
         file=out,
     )
