@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
+
+# No test measures time, also not by a deadline; and a failure must come back in the next run.
+settings.register_profile("facts", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("facts")
 
 
 def save_tiny_bundle(folder: Path, *, labels: tuple[str, ...] = ("bell", "drum", "voice"), **changes: Any) -> Path:

@@ -145,7 +145,7 @@ class Batches:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
 
-def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Tensor, "time"]:
+def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Tensor, "padded"]:
     """A tensor of its own with the samples, followed by silence where they are fewer than the front end takes."""
     wave = torch.zeros(max(len(samples), min_samples))
     wave[: len(samples)] = torch.from_numpy(np.array(samples))

@@ -1,0 +1,148 @@
+"""One step: losses, rates, averages, gradients."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossicle.data import Dataset
+from ossicle.data.cache import open_store
+from ossicle.errors import RunRefused
+from ossicle.frontend import create_frontend
+from ossicle.training import TrainConfig
+from ossicle.training.averaging import WeightAverage
+from ossicle.training.callbacks import clip_logits, development_score, is_snapshot
+from ossicle.training.initial import start_from
+from ossicle.training.loader import Batches
+from ossicle.training.module import Trainee, decays, learning_rate, loss_of
+
+Tiny = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def trainee(dataset: Dataset, tiny: Tiny, tmp_path: Path) -> Callable[..., Trainee]:
+    def build(**changes: object) -> Trainee:
+        config = tiny(**changes)
+        frontend = create_frontend("passt", freq_mask=config.freq_mask, time_mask=int(40 * config.time_mask))
+        store = open_store(dataset.items, 32_000, folder=tmp_path / "cache")
+        batches = Batches(
+            store, np.arange(24), dataset.targets(), window=12_800, batch_size=4, seed=0, min_samples=4801
+        )
+        model = start_from(config, num_classes=2, frames=40)
+        return Trainee(model, frontend, config, task="single-label", frames=40, batches=batches).train()
+
+    return build
+
+
+def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does(trainee: Callable[..., Trainee]) -> None:
+    module = trainee(patchout_t=1, mixup=0.3, gain=7.0, wave_mixup=0.5, roll=0.1, freq_mask=20, time_mask=0.2)
+    with torch.no_grad():
+        module.training_step(next(iter(module.batches)), 0)  # nothing may be kept from a pass without gradients
+    optimiser = torch.optim.SGD(module.model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        module.training_step(next(iter(module.batches)), 0).backward()
+        optimiser.step()
+    for name, parameter in module.model.named_parameters():
+        if name.startswith("head_dist"):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_labels_are_mixed_in_the_parts_in_which_the_sounds_are(trainee: Callable[..., Trainee]) -> None:
+    module = trainee(mixup=0.5, wave_mixup=0.5)
+    batch = next(iter(module.batches))
+    spec, targets = module.augmented(batch, torch.Generator().manual_seed(0))
+    assert spec.shape == (4, 128, 40)
+    torch.testing.assert_close(targets.sum(1), torch.ones(4))
+    assert ((targets > 0) & (targets < 1)).any()
+    assert set(batch.targets.unique().tolist()) == {0.0, 1.0}  # the batch itself is left alone
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_advice(trainee: Callable[..., Trainee]) -> None:
+    module = trainee()
+    module.model.head[1].bias.data.fill_(math.nan)
+    with pytest.raises(RunRefused, match=r"loss became nan at step 0; a lower learning rate"):
+        module.training_step(next(iter(module.batches)), 0)
+
+
+def test_the_losses_are_those_of_the_textbook() -> None:
+    logits, hard = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
+    by_hand = -logits.log_softmax(1)[0, 0]
+    torch.testing.assert_close(loss_of(logits, hard, task="single-label"), by_hand)
+    both = torch.tensor([[1.0, 1.0, 0.0]])
+    p = logits.sigmoid()
+    binary = -(both * p.log() + (1 - both) * (1 - p).log()).mean()
+    torch.testing.assert_close(loss_of(logits, both, task="multi-label"), binary)
+
+
+@given(
+    progress=st.floats(0, 1),
+    warmup=st.floats(0, 0.5),
+    hold=st.floats(0, 1),
+    final=st.floats(0, 1),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
+)
+def test_the_rate_stays_between_nothing_and_its_peak(
+    progress: float, warmup: float, hold: float, final: float, schedule: str
+) -> None:
+    config = TrainConfig(hold=hold, final_lr=final, schedule=schedule)  # type: ignore[arg-type]
+    assert 0 <= learning_rate(progress, config, warmup=warmup) <= 1 + 1e-9
+
+
+def test_the_rate_rises_holds_and_falls_to_its_end() -> None:
+    config = TrainConfig(hold=0.5, final_lr=0.1, schedule="linear")
+    rates = [learning_rate(p, config, warmup=0.2) for p in (0.1, 0.2, 0.5, 0.75, 1.0)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1])
+
+
+def test_decay_pulls_on_matrices_alone(trainee: Callable[..., Trainee]) -> None:
+    decayed = {name for name, p in trainee().model.named_parameters() if p.requires_grad and decays(p)}
+    assert "blocks.0.attn.qkv.weight" in decayed and "patch_embed.proj.weight" in decayed
+    assert not any("bias" in name or "norm" in name or "token" in name or "pos_embed" in name for name in decayed)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12))
+def test_the_plain_average_is_the_mean_of_all_updates_and_swapping_twice_restores(values: list[float]) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, decay=None)
+    for value in values:
+        module.weight.data.fill_(value)
+        average.update()
+    average.swap()
+    assert float(module.weight) == pytest.approx(float(np.mean(values)), abs=1e-4)
+    average.swap()
+    assert float(module.weight) == pytest.approx(values[-1], rel=1e-6)
+
+
+def test_the_exponential_average_forgets_at_its_rate() -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, decay=0.9)
+    for value in [0.0] * 20 + [1.0] * 5:
+        module.weight.data.fill_(value)
+        average.update()
+    average.swap()
+    assert float(module.weight) == pytest.approx(1 - 0.9**5, abs=1e-6)
+
+
+def test_snapshots_begin_where_they_should_and_the_last_epoch_is_always_one() -> None:
+    config = TrainConfig(epochs=10, average="swa", swa_start=0.5, swa_every=3)
+    assert [epoch for epoch in range(10) if is_snapshot(epoch, config)] == [5, 8, 9]
+    assert [e for e in range(2) if is_snapshot(e, TrainConfig(epochs=2, average="swa", swa_start=1.0))] == [1]
+
+
+def test_windows_are_joined_as_prediction_joins_them() -> None:
+    outputs = [
+        (torch.tensor([7, 3]), torch.tensor([[1.0, 5.0], [2.0, 2.0]])),
+        (torch.tensor([7]), torch.tensor([[3.0, 1.0]])),
+    ]
+    logits, clips = clip_logits(outputs, task="single-label")
+    assert clips.tolist() == [3, 7] and logits.tolist() == [[2.0, 2.0], [2.0, 3.0]]
+    assert clip_logits(outputs, task="multi-label")[0].tolist() == [[2.0, 2.0], [3.0, 5.0]]
+    assert development_score(logits, np.array([[True, False], [False, True]]), task="single-label") == 1.0
