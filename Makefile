@@ -14,8 +14,9 @@ $(MARK): pyproject.toml constraints.txt
 demo: $(MARK)
 	$(BIN)/ossicle demo
 
+# One process a core, one thread each: threads of several processes would wait for each other.
 test: $(MARK)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 lint: $(MARK)
 	$(BIN)/ruff format --check .

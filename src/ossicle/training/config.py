@@ -41,9 +41,9 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int | None = None
     accumulate: int = 1  # batches per optimiser step
-    lr: float = 1e-3  # peak learning rate of AdamW
+    lr: float = 4e-4  # peak learning rate of AdamW
     weight_decay: float = 0.05
-    warmup: float = 5.0  # epochs
+    warmup: float = 2.0  # epochs
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     hold: float = 0.0  # share of the run at the peak before the decay starts
     final_lr: float = 0.01  # learning rate at the end, as a share of the peak
