@@ -6,7 +6,7 @@ What arrives in the wild: a flat state dict, or one inside {"model": ...} or {"s
 the paper does (section 3.2 of arXiv 2110.05069, and models/passt.py of github.com/kkoutini/PaSST).
 """
 
-import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,16 +51,13 @@ def read_checkpoint(path: str | Path, *, network: Literal["net", "net_swa"] = "n
                 raise WeightsRefused(
                     f"{path}: unpacks to {size / 2**30:.1f} GB; {MAX_BYTES / 2**30:.0f} GB are allowed"
                 )
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        EOFError,
-        OSError,
-    ) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of the file; it loads or it is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsRefused:
+        raise
+    # What an unpickler raises over damaged bytes has no common root below Exception.
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsRefused(f"{path}: no checkpoint that loads without running code ({reason})") from error
     tensors = plain_names(unwrap(content), network=network)
