@@ -1,29 +1,35 @@
 PYTHON ?= python3
 BIN := .venv/bin
-MARK := .venv/.installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CORE := .venv/.core
+DEV := .venv/.dev
 
 .PHONY: demo test lint bench clean
 
-# The CPU build of torch where the index offers one; constraints.txt pins every version.
-$(MARK): pyproject.toml constraints.txt
+# constraints.txt pins every version; torch comes first, so that nothing else chooses its build.
+$(CORE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $(MARK)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
 
-demo: $(MARK)
+$(DEV): $(CORE)
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(CORE)
 	$(BIN)/ossicle demo
 
 # One process a core, one thread each: threads of several processes would wait for each other.
-test: $(MARK)
+test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
-lint: $(MARK)
+lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(MARK)
+bench: $(DEV)
 	$(BIN)/python benchmarks/passt.py
 
 clean:
