@@ -2,8 +2,8 @@
 
     python benchmarks/passt.py --peer PYTHON        about 15 minutes on two cores; --quick about 3
 
-PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm and torchaudio, and the same torch. Without
-it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md.
+PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm and torchaudio, and the same torch.
+Without it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md.
 
 Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Two workers, one in each
 environment, run the same measuring code below and take turns at every setting, so that a busy machine hurts both;

@@ -86,7 +86,7 @@ class Block(nn.Module):
         if self.dropout:
             branch = branch * keep_mask(branch, branch.shape, rate=self.dropout, generator=generator)
         if self.drop_path:
-            branch = branch * keep_mask(branch, (len(branch), 1, 1), rate=self.drop_path, generator=generator)
+            branch = branch * keep_mask(branch, (branch.shape[0], 1, 1), rate=self.drop_path, generator=generator)
         return branch
 
 

@@ -210,9 +210,9 @@ class Passt(nn.Module):
                 states.append(tokens)
         features = self.norm(tokens[:, :2]).mean(1)
         logits = self.head(features)
-        if len(windows) > len(spec):
-            features = features.unflatten(0, (len(spec), -1)).mean(1)
-            logits = logits.unflatten(0, (len(spec), -1)).mean(1)
+        if windows.shape[-1] < spec.shape[-1]:
+            features = features.unflatten(0, (spec.shape[0], -1)).mean(1)
+            logits = logits.unflatten(0, (spec.shape[0], -1)).mean(1)
         return PasstOutput(
             logits, features, tuple(states) if hidden_states else None, tuple(maps) if attention else None
         )
@@ -272,4 +272,4 @@ class Passt(nn.Module):
             position = freq.index_select(0, patches // columns) + time.index_select(0, patches % columns)
         x = self.patch_embed(spec, patches=patches) + position
         two = torch.cat([self.cls_token, self.dist_token], 1) + self.new_pos_embed
-        return torch.cat([two.expand(len(x), -1, -1), x], dim=1)
+        return torch.cat([two.expand(x.shape[0], -1, -1), x], dim=1)
