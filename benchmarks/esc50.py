@@ -35,10 +35,15 @@ BASE = TrainConfig(
     batch_size=16,
     balance="none",
     epochs=60,
+    lr=4e-4,
+    warmup=2.0,
     patchout_t=10,
     patchout_f=3,
+    mixup=0.3,
     roll=2.5,
-    drop_path=0.1,
+    freq_mask=0,
+    time_mask=0.0,
+    label_smoothing=0.0,
 )
 VARIANTS: dict[str, dict[str, Any]] = {
     "patchout 10/3": {},
@@ -47,13 +52,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 RECIPE: dict[str, dict[str, Any]] = {
     "full recipe": {},
     "without mixup": {"mixup": 0.0},
-    "without SpecAugment": {"freq_mask": 0, "time_mask": 0.0},
+    "with SpecAugment 48/80": {"freq_mask": 48, "time_mask": 0.16},
     "without mel jitter": {"jitter": False},
-    "without label smoothing": {"label_smoothing": 0.0},
+    "with label smoothing": {"label_smoothing": 0.1},
     "without weight averaging": {"average": "none"},
     "without roll": {"roll": 0.0},
-    "without drop path": {"drop_path": 0.0},
-    "learning rate 5e-4": {"lr": 5e-4},
+    "with drop path": {"drop_path": 0.1},
+    "learning rate 1e-3": {"lr": 1e-3},
     "no patchout": {"patchout_t": 0.0, "patchout_f": 0.0},
 }
 
