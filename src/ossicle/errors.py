@@ -1,6 +1,7 @@
 """Every error that ossicle raises about the outside world.
 
-A caller's slip in Python (a wrong argument) is a `ValueError`. Everything that comes from files, folders, weights or the machine is one of
+A caller's slip in Python (a wrong argument) is a `ValueError`. Everything that comes from files, folders, weights or
+the machine is one of
 
     OssicleError
     ├── AudioError

@@ -100,7 +100,6 @@ def evaluate_model(
         task=recognizer.task,
         thresholds=recognizer.thresholds,
         groups=bootstrap_groups(used),
-        training_counts=None if split is None else targets[split.train].sum(axis=0).tolist(),
         protocol=protocol,
     )
     for line in evaluation_lines(evaluation):

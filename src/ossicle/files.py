@@ -40,7 +40,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. Refuses NaN: it is no JSON, and readers in other languages stop at it."""
+    """Writes `value` as indented JSON, atomically; NaN, which JSON does not have, is refused."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

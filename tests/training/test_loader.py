@@ -100,15 +100,6 @@ def test_a_part_of_the_data_is_drawn_without_replacement() -> None:
     assert len(order) == len(set(order.tolist())) == 20
 
 
-@settings(max_examples=20)
-@given(clips=st.integers(1, 11), world=st.integers(1, 4))
-def test_processes_share_an_epoch_and_have_equally_many_batches(clips: int, world: int) -> None:
-    parts = [batches_of([9] * clips, rank=rank, world=world) for rank in range(world)]
-    seen = [drawn(list(part)) for part in parts]
-    assert {len(part) for part in seen} == {-(-clips // world)}
-    assert set().union(*seen) == set(range(clips))
-
-
 @settings(max_examples=40)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), size=st.integers(1, 4))
 def test_evaluation_windows_cover_every_sample(lengths: list[int], size: int) -> None:

@@ -193,7 +193,7 @@ def test_switches_cover_every_setting_that_can_change_weights() -> None:
     fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
     others = {"weights", "development", "patience", "swa_start", "swa_every", "ema_decay", "balance_offset"}
-    machine = {"device", "compile", "devices", "workers", "save_minutes", "cache_gigabytes"}
+    machine = {"device", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 
 

@@ -133,8 +133,7 @@ class Recorder(Callback):
         }
         self.losses = []
         self.rows.append(row)
-        if trainer.is_global_zero:
-            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
+        write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
         if self.patience and trainer.current_epoch - self.best_epoch >= self.patience and self.dev:
             trainer.should_stop = True
 
@@ -220,9 +219,8 @@ class StateKeeper(Callback):
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and removes all but the newest few."""
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
-        if trainer.is_global_zero:
-            for old in checkpoints(self.folder)[self.keep :]:
-                trainer.strategy.remove_checkpoint(old)
+        for old in checkpoints(self.folder)[self.keep :]:
+            trainer.strategy.remove_checkpoint(old)
         self._saved = time.monotonic()
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -242,13 +240,13 @@ class Line(Callback):
     def __init__(self, recorder: Recorder, *, say: Callable[[str], None], epochs: int, score_name: str) -> None:
         self.recorder, self.say, self.epochs, self.score_name = recorder, say, epochs, score_name
         self._progress: Progress | None = None
-        self._clips, self._started = 0, time.monotonic()
+        self._clips, self._batches, self._started = 0, 0, time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Opens the bar."""
         assert isinstance(module, Trainee)
-        self._clips, self._started = 0, time.monotonic()
-        if sys.stdout.isatty() and trainer.is_global_zero:
+        self._clips, self._batches, self._started = 0, 0, time.monotonic()
+        if sys.stdout.isatty():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -268,6 +266,7 @@ class Line(Callback):
         """Moves the bar."""
         assert isinstance(module, Trainee)
         self._clips += len(batch.waves)
+        self._batches += 1
         if self._progress is not None:
             speed = self._clips / (time.monotonic() - self._started)
             done = trainer.current_epoch * len(module.batches) + batch_idx + 1
@@ -276,20 +275,17 @@ class Line(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Says how the epoch went."""
-        if self._progress is not None or not trainer.is_global_zero:
+        assert isinstance(module, Trainee)
+        if self._progress is not None:
             return
         row = self.recorder.rows[-1]
         elapsed = time.monotonic() - self._started
-        left = elapsed / max(self._clips, 1) * (self.epochs - row["epoch"]) * self._clips / max(1, self._epochs_done())
+        left = elapsed / self._batches * len(module.batches) * (self.epochs - row["epoch"])
         dev = f"  development {self.score_name} {row['dev_score']:.3f}" if "dev_score" in row else ""
         self.say(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{dev}  "
             f"{self._clips / elapsed:.0f} clips/s  {left / 60:.1f} min left"
         )
-
-    def _epochs_done(self) -> int:
-        self._first = getattr(self, "_first", self.recorder.rows[-1]["epoch"])
-        return self.recorder.rows[-1]["epoch"] - self._first + 1
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Closes the bar."""

@@ -72,7 +72,6 @@ class TrainConfig:
     device: str = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where this machine multiplies faster in it
     compile: bool = False
-    devices: int = 1
     workers: int = 2  # threads that prepare batches
     save_minutes: float = 10.0  # between checkpoints inside an epoch; one is always written at its end
     cache_gigabytes: float = 16.0  # decoded samples kept on disk
@@ -114,7 +113,6 @@ _RANGES = {
     "mixup": (0.0, 10.0),
     "freq_mask": (0, 1000),
     "time_mask": (0.0, 1.0),
-    "devices": (1, 4096),
     "workers": (1, 256),
     "save_minutes": (0.0, 1e6),
     "cache_gigabytes": (0.0, 1e6),

@@ -59,7 +59,6 @@ class Batches:
         window: samples of a training clip.
         weights: probability of each of `clips`; None takes each once, in random order.
         epoch_clips: clips per epoch; None is `len(clips)`.
-        rank, world: this process and how many share the work; each takes every `world`-th clip.
         workers: threads that read ahead.
         min_samples: the least that the front end takes; a shorter clip is followed by silence.
     """
@@ -75,26 +74,20 @@ class Batches:
         seed: int,
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
-        rank: int = 0,
-        world: int = 1,
         workers: int = 2,
         min_samples: int = 1,
     ) -> None:
         self.store, self.clips, self.targets = store, clips, targets
         self.window, self.batch_size, self.seed = window, batch_size, seed
         self.weights, self.epoch_clips = weights, epoch_clips
-        self.rank, self.world, self.workers, self.min_samples = rank, world, workers, min_samples
+        self.workers, self.min_samples = workers, min_samples
         self.epoch, self.batch = 0, 0  # of the next batch
 
     def __len__(self) -> int:
-        return -(-self._per_rank // self.batch_size)
-
-    @property
-    def _per_rank(self) -> int:
-        return -(-(self.epoch_clips or len(self.clips)) // self.world)
+        return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
 
     def order(self, epoch: int) -> Int64[np.ndarray, "drawn"]:
-        """Positions in the store of one epoch's clips, of all processes together.
+        """Positions in the store of one epoch's clips.
 
         With weights the draw is with replacement, unless an epoch is a part of the data (`epoch_clips`), as in the
         AudioSet recipe of PaSST.
@@ -109,7 +102,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
-        order = np.resize(self.order(epoch), self._per_rank * self.world)[self.rank :: self.world]
+        order = self.order(epoch)
         pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             for number in range(first, len(self)):
@@ -123,7 +116,7 @@ class Batches:
                 yield pending.popleft().result()
 
     def _load(self, clips: Int64[np.ndarray, "clip"], epoch: int, number: int) -> Batch:
-        rng = np.random.default_rng([self.seed, epoch, number, self.rank])
+        rng = np.random.default_rng([self.seed, epoch, number])
         waves = []
         for clip in clips.tolist():
             samples = self.store.read(clip)

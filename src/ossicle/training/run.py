@@ -325,7 +325,7 @@ def fit(
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=config.devices,
+        devices=1,
         precision="bf16-mixed" if bf16 else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -336,7 +336,6 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,
     )
     start = None
     if resume and checkpoints(folder / "checkpoints"):
@@ -408,7 +407,7 @@ def finish(
     save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(scored)})
     scores = recognizer.activate(scored)
     thresholds = fitted.get("thresholds")
-    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, training=split.train, protocol=split.protocol)
+    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
     for line in evaluation_lines(evaluation):
         say(line)
     write_evaluation(
@@ -439,10 +438,9 @@ def evaluated(
     scores: Float[np.ndarray, "clip label"],
     *,
     thresholds: Float[np.ndarray, "label"] | None,
-    training: Int64[np.ndarray, "train"],
     protocol: str,
 ) -> Evaluation:
-    """The figures of these clips' scores; the baseline is the commonest label of the training part."""
+    """The figures of these clips' scores."""
     targets = dataset.targets()
     return evaluate(
         scores,
@@ -451,7 +449,6 @@ def evaluated(
         task=dataset.task,
         thresholds=thresholds,
         groups=bootstrap_groups([dataset.items[index] for index in clips]),
-        training_counts=targets[training].sum(0).tolist(),
         protocol=protocol,
     )
 
@@ -464,9 +461,7 @@ def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
     stored = load_weights(folder / TEST_SCORES)
     recognizer = load(folder / "model", device="cpu")
     clips, scores = stored["clips"].numpy(), recognizer.activate(stored["logits"].numpy())
-    evaluation = evaluated(
-        dataset, clips, scores, thresholds=recognizer.thresholds, training=split.train, protocol=split.protocol
-    )
+    evaluation = evaluated(dataset, clips, scores, thresholds=recognizer.thresholds, protocol=split.protocol)
     return FoldResult(folder=folder, split=split, tested=clips, scores=scores, evaluation=evaluation)
 
 
@@ -475,9 +470,8 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     had not heard it."""
     clips = np.concatenate([result.tested for result in results])
     scores = np.concatenate([result.scores for result in results])
-    everything = np.unique(np.concatenate([result.split.train for result in results]))
     protocol = f"{len(results)} folds, each tested on the model that trained without it"
-    evaluation = evaluated(dataset, clips, scores, thresholds=None, training=everything, protocol=protocol)
+    evaluation = evaluated(dataset, clips, scores, thresholds=None, protocol=protocol)
     write_evaluation(
         folder,
         evaluation,
