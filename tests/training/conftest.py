@@ -67,19 +67,29 @@ def tiny_config(**changes: Any) -> TrainConfig:
 
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainResult]:
-    """Trains in a folder of its own; the decoded samples are shared by all tests."""
+    """Trains in a folder of its own; decoded samples are shared, and pages drawn only when asked for."""
     cache = tmp_path_factory.getbasetemp() / "cache"
 
-    def go(name: str = "run", *, data: Dataset = dataset, resume: bool = False, **changes: Any) -> TrainResult:
+    def go(
+        name: str = "run", *, data: Dataset = dataset, resume: bool = False, report: bool = False, **changes: Any
+    ) -> TrainResult:
         folds = changes.pop("folds", None)
-        return train(
-            data,
-            tiny_config(**changes),
-            output=tmp_path / name,
-            folds=folds,
-            resume=resume,
-            cache=cache,
-            say=lambda _: None,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            if not report:
+                patch.setattr("ossicle.training.run.write_evaluation", write_no_pages)
+            return train(
+                data,
+                tiny_config(**changes),
+                output=tmp_path / name,
+                folds=folds,
+                resume=resume,
+                cache=cache,
+                say=lambda _: None,
+            )
 
     return go
+
+
+def write_no_pages(folder: Path, *_: Any, **__: Any) -> None:
+    """What tells a finished run, and none of the pictures."""
+    (folder / "report.html").write_text("")

@@ -116,9 +116,9 @@ def test_the_plain_average_is_the_mean_of_all_updates_and_swapping_twice_restore
         module.weight.data.fill_(value)
         average.update()
     average.swap()
-    assert float(module.weight) == pytest.approx(float(np.mean(values)), abs=1e-4)
+    assert module.weight.item() == pytest.approx(float(np.mean(values)), abs=1e-4)
     average.swap()
-    assert float(module.weight) == pytest.approx(values[-1], rel=1e-6)
+    assert module.weight.item() == pytest.approx(values[-1], rel=1e-6)
 
 
 def test_the_exponential_average_forgets_at_its_rate() -> None:
@@ -128,7 +128,7 @@ def test_the_exponential_average_forgets_at_its_rate() -> None:
         module.weight.data.fill_(value)
         average.update()
     average.swap()
-    assert float(module.weight) == pytest.approx(1 - 0.9**5, abs=1e-6)
+    assert module.weight.item() == pytest.approx(1 - 0.9**5, abs=1e-6)
 
 
 def test_snapshots_begin_where_they_should_and_the_last_epoch_is_always_one() -> None:

@@ -42,7 +42,7 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 def test_a_run_leaves_all_that_its_docstring_lists_and_the_bundle_predicts(run: Run, sounds: Path) -> None:
-    result = run()
+    result = run(report=True)
     files = {path.name for path in result.folder.iterdir()}
     assert files >= {
         *("config.yaml", "split.json", "metrics.csv", "environment.json", "checkpoints", "model"),
@@ -180,10 +180,17 @@ SWITCHES: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain() -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of the run that has no switch on, once somebody has trained it."""
+    return {}
+
+
 @pytest.mark.parametrize("name", SWITCHES)
-def test_every_switch_reaches_the_weights(name: str, run: Run) -> None:
-    base, changed = run("base", development=0.0), run("changed", development=0.0, **{name: SWITCHES[name]})
-    one, other = weights_of(base), weights_of(changed)
+def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, dict[str, torch.Tensor]]) -> None:
+    if not plain:
+        plain["weights"] = weights_of(run("plain", development=0.0))
+    one, other = plain["weights"], weights_of(run("changed", development=0.0, **{name: SWITCHES[name]}))
     assert one.keys() != other.keys() or any(
         one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one
     ), f"{name} changed nothing"
@@ -221,7 +228,7 @@ def test_the_best_epoch_by_the_development_part_is_kept_not_the_last(run: Run, m
 
 
 def test_cross_validation_tests_every_clip_once(run: Run, dataset: Dataset) -> None:
-    result = run(folds="all", epochs=1)
+    result = run(folds="all", epochs=1, report=True)
     tested = np.concatenate([fold.tested for fold in result.folds])
     assert sorted(tested.tolist()) == list(range(len(dataset)))
     assert result.evaluation.clips == len(dataset)
