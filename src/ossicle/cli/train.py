@@ -15,11 +15,17 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Registry name (see `ossicle models list`); chosen from the data if not given.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Named set of training settings.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One training setting, such as epochs=30; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One training setting, such as epochs=30; may be repeated. docs/training.md lists all.",
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
@@ -28,12 +34,13 @@ def train(
     group: Annotated[
         str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
     ] = None,
-    fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    fold: Annotated[str | None, typer.Option(help="Column that holds each clip's fold.")] = None,
     folds: Annotated[
-        str | None, typer.Option(help="Fold to test on, or `all` for cross-validation.", metavar="NAME|all")
+        str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(help="Weights to start from: a bundle, a run, or a safetensors file.")
+        str | None,
+        typer.Option(help="Weights to start from: a bundle, a run, or a checkpoint file, also a published .pt."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
