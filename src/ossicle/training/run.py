@@ -231,6 +231,12 @@ def train_fold(
     if done is not None:
         say(f"{folder}: this fold is finished.")
         return done
+    if resume and (folder / "config.yaml").exists():
+        config = read_config(folder / "config.yaml")[0]  # what the data decided then
+    device = choose_device(config.device)
+    if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
+        bf16 = choose_dtype("auto", device) == torch.bfloat16
+        config = dataclasses.replace(config, precision="bf16" if bf16 else "float32")
     targets = dataset.targets()
     lengths = np.array([len(store.read(index)) for index in split.train.tolist()])
     config, said = resolve(
@@ -317,16 +323,15 @@ def fit(
             store, split.development, targets, window=window, batch_size=32, min_samples=frontend.min_samples
         )
     device = choose_device(config.device)
-    bf16 = choose_dtype("bfloat16" if config.precision == "bf16" else config.precision, device) == torch.bfloat16
     say(
         f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters on {device}, "
-        f"{'bfloat16' if bf16 else 'float32'}, {len(batches)} batches of {config.batch_size} an epoch"
+        f"{config.precision}, {len(batches)} batches of {config.batch_size} an epoch"
     )
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=1,
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
