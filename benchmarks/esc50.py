@@ -174,7 +174,7 @@ def baseline(dataset: Dataset) -> dict[str, Any]:
     split = split_dataset(dataset, fold="1", development=0.0)
     folds = np.array([item.fold for item in dataset.items])[split.train]
     inner = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in np.unique(folds)]
-    model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=8, cv=inner, max_iter=2000))
+    model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=8, cv=inner, max_iter=2000, scoring="accuracy"))
     model.fit(table[split.train], labels[split.train])
     return {"accuracy": float(model.score(table[split.test], labels[split.test]))}
 
