@@ -14,6 +14,7 @@ Runs are kept in --runs and continued or skipped when the script is called again
 import argparse
 import csv
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,22 @@ def main() -> None:
     epochs = arguments.epochs or (60 if main_study else 20)
     name = f"esc50_{arguments.study}"
     # Finished runs live in the result file, which is committed: a run folder may be gone.
-    result: dict[str, Any] = read_result(name) or {"runs": []}
     for seed in arguments.seeds:
         for variant, changes in variants.items():
             key = {"variant": variant, "epochs": epochs, "seed": seed}
-            if (arguments.only and variant not in arguments.only) or any(
-                key.items() <= r.items() for r in result["runs"]
-            ):
+            known = stored(name)["runs"]
+            if (arguments.only and variant not in arguments.only) or any(key.items() <= r.items() for r in known):
                 continue
             config = dataclasses.replace(
                 BASE, seed=seed, epochs=epochs, development=0.0 if main_study else 0.15, **changes
             )
             folder = arguments.runs / f"{arguments.study}_{variant.replace(' ', '_').replace('/', '-')}_{epochs}_{seed}"
-            trained = train(dataset, config, output=folder, folds="1", resume=(folder / "config.yaml").exists())
+            resume = (folder / "config.yaml").exists()
+            started = time.process_time()
+            trained = train(dataset, config, output=folder, folds="1", resume=resume)
+            processor_minutes = None if resume else round((time.process_time() - started) / 60, 1)
             curve = read_curve(folder / "metrics.csv")
+            result = stored(name)  # read again: another process may have finished a run of this study
             accuracy = trained.evaluation.accuracy.value
             result["runs"].append(
                 {
@@ -104,6 +107,7 @@ def main() -> None:
                     # The recipe study does not look at fold 1, also not here.
                     "score": accuracy if main_study else max(curve["dev_score"]),
                     "minutes": curve["seconds"][-1] / 60,
+                    "processor_minutes": processor_minutes,
                     "curve": [round(v, 4) for v in curve["train_loss" if main_study else "dev_score"]],
                 }
             )
@@ -112,23 +116,29 @@ def main() -> None:
             report(arguments.study, {**result, **about_this_run()}, epochs=epochs, variants=variants)
 
 
+def stored(name: str) -> dict[str, Any]:
+    """What is known so far."""
+    return read_result(name) or {"runs": []}
+
+
 def report(study: str, result: dict[str, Any], *, epochs: int, variants: dict[str, Any]) -> None:
     """Writes the table and the curves of all runs so far."""
     measure = "accuracy on fold 1" if study == "main" else "best balanced accuracy on the development part"
     lines = [
-        f"| variant | seeds | mean {measure} | each seed | minutes of training (threads) |",
-        "|---|---|---|---|---|",
+        f"| variant | seeds | mean {measure} | each seed | minutes of training (threads) | of processor time |",
+        "|---|---|---|---|---|---|",
     ]
     for variant in variants:
         runs = [run for run in result["runs"] if run["variant"] == variant and run["epochs"] == epochs]
         if runs:
             each = ", ".join(f"{run['score']:.4f}" for run in runs)
             minutes = ", ".join(f"{run['minutes']:.0f} ({run['threads']})" for run in runs)
+            processor = ", ".join(f"{m:.0f}" if (m := run.get("processor_minutes")) else "-" for run in runs)
             mean = float(np.mean([run["score"] for run in runs]))
-            lines.append(f"| {variant} | {len(runs)} | {mean:.4f} | {each} | {minutes} |")
+            lines.append(f"| {variant} | {len(runs)} | {mean:.4f} | {each} | {minutes} | {processor} |")
     if "logistic_regression" in result:
         accuracy = result["logistic_regression"]["accuracy"]
-        lines.append(f"| logistic regression on the log-mel's mean and deviation | | {accuracy:.4f} | | |")
+        lines.append(f"| logistic regression on the log-mel's mean and deviation | | {accuracy:.4f} | | | |")
     quantity = "training loss" if study == "main" else "development balanced accuracy"
     figure = curve_figure([run for run in result["runs"] if run["epochs"] == epochs], variants, quantity=quantity)
     write_result(f"esc50_{study}", result, lines, figure=figure, title=f"ESC-50 from random weights, {epochs} epochs")

@@ -1,5 +1,7 @@
 """Our arithmetic gives the numbers of the plain expressions, forward and backward."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from ossicle.models import kernels
 from ossicle.models.attention import split_heads
-from ossicle.models.kernels import Linear, gelu_linear, tiled_attention
+from ossicle.models.kernels import Linear, gelu_linear, linear, tiled_attention
 
 
 def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
@@ -37,18 +39,18 @@ def test_attention_in_tiles_in_bfloat16_is_as_near_as_torchs() -> None:
 
 @pytest.mark.parametrize("rows", [1, 6])
 def test_gelu_is_computed_again_to_the_same_gradients(rows: int) -> None:
-    linear = Linear(5, 3).double()
+    layer = Linear(5, 3).double()
     h = torch.randn(2, rows, 5, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(gelu_linear(h, linear), linear(F.gelu(h)))
-    assert torch.autograd.gradcheck(lambda h, *_: gelu_linear(h, linear), (h, linear.weight, linear.bias))
+    torch.testing.assert_close(gelu_linear(h, layer), layer(F.gelu(h)))
+    assert torch.autograd.gradcheck(lambda h, *_: gelu_linear(h, layer), (h, layer.weight, layer.bias))
 
 
 def test_gelu_keeps_one_tensor() -> None:
-    linear, kept = Linear(8, 4), []
+    layer, kept = Linear(8, 4), []
     h = torch.randn(2, 3, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        gelu_linear(h, linear)
-    assert {t.data_ptr() for t in kept} == {h.data_ptr(), linear.weight.data_ptr()}
+        gelu_linear(h, layer)
+    assert {t.data_ptr() for t in kept} == {h.data_ptr(), layer.weight.data_ptr()}
 
 
 def test_a_layer_in_the_place_of_ours_is_called_as_it_is() -> None:
@@ -60,10 +62,48 @@ def test_a_layer_in_the_place_of_ours_is_called_as_it_is() -> None:
     torch.testing.assert_close(gelu_linear(h, layer), 2 * F.linear(F.gelu(h), layer.weight, layer.bias))
 
 
-@pytest.mark.parametrize("shape", [(1, 16), (3, 16), (2, 5, 16), (2, 0, 16), (1, 1, 33, 16)])
-def test_linear_in_inference_is_linear(shape: tuple[int, ...]) -> None:
-    layer, x = Linear(16, 24), torch.randn(shape)
+SHAPES = [(1, 16), (3, 16), (2, 5, 16), (2, 0, 16), (1, 1, 33, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("strided", [False, True])
+def test_linear_is_linear(shape: tuple[int, ...], strided: bool) -> None:
+    layer, x = Linear(16, 24), torch.randn(*shape, 2)[..., 0] if strided else torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
-        strided = torch.randn(24, 16, 2)[..., 0]
-        torch.testing.assert_close(layer(strided), F.linear(strided, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+    dy = torch.randn(*shape[:-1], 24)
+    ours, theirs = (gradients(f, x, layer.weight, layer.bias, dy=dy) for f in (linear, F.linear))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_linear_with_a_part_that_needs_no_gradient(frozen: str, gelu: bool) -> None:
+    parts = {"x": torch.randn(2, 3, 8), "weight": torch.randn(4, 8), "bias": torch.randn(4)}
+    learnt = [part.requires_grad_() for name, part in parts.items() if name != frozen]
+    y = linear(*parts.values(), gelu=gelu)
+    plain = F.linear(F.gelu(parts["x"]) if gelu else parts["x"], parts["weight"], parts["bias"])
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), learnt), torch.autograd.grad(plain.sum(), learnt))
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_linear_under_autocast_multiplies_in_bfloat16_and_gives_float32_gradients(gelu: bool) -> None:
+    x, weight, bias, dy = torch.randn(2, 30, 16), torch.randn(24, 16), torch.randn(24), torch.randn(2, 30, 24)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(F.gelu(x.bfloat16()) if gelu else x, weight, bias)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gradients(lambda *parts: linear(*parts, gelu=gelu), x, weight, bias, dy=dy.bfloat16())
+        theirs = gradients(plain, x, weight, bias, dy=dy.bfloat16())
+    assert ours[0].dtype == torch.bfloat16
+    assert all(grad.dtype == torch.float32 and grad.is_contiguous() for grad in ours[1:])
+    for got, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2 * float(wanted.detach().abs().max()))
+
+
+def gradients(function: Callable[..., Tensor], *parts: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+    """The result, and the gradient of each part."""
+    parts = tuple(part.detach().requires_grad_() for part in parts)
+    y = function(*parts)
+    return y, *torch.autograd.grad(y, parts, dy)

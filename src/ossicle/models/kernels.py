@@ -1,12 +1,13 @@
-"""The three places where a block does its own arithmetic, because torch's choice is slow or keeps too much.
+"""The places where a block does its own arithmetic, because torch's choice is slow or keeps too much.
 
 Each gives the numbers of the plain expression that it replaces, to rounding, and each stands aside for `torch.compile`
 and `torch.export`, which see the plain expression. The rates below are of two Zen 5 cores with torch 2.13.
 
-- `Linear`: float32 inference on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that
-  are not Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s).
-- `gelu_linear`: keeps the input of the GELU and computes its output again in the backward pass: a quarter less kept,
-  for one elementwise pass.
+- `linear`: float32 on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that are not
+  Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s), forward and backward. Under autocast
+  the weight's gradient comes out in the weight's own layout; torch's comes out transposed, and turning it round costs
+  as much as a third of the product. With `gelu` the input is kept before the GELU, which the backward pass computes
+  again: a quarter less kept, for one elementwise pass.
 - `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750
   Gflop/s), its backward pass no faster; matrix products over a few heads, small enough for the cache, reach 400.
   Neither keeps the attention matrix.
@@ -24,12 +25,73 @@ TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloa
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, by oneDNN where MKL would be slower."""
+    """`nn.Linear` by `linear`."""
 
     def forward(self, input: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row out"]:
-        if ONEDNN and not torch.is_grad_enabled() and plain_float32_on_cpu(input) and plain_float32_on_cpu(self.weight):
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], None)
-        return super().forward(input)
+        return linear(input, self.weight, self.bias)
+
+
+def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Linear) -> Float[Tensor, "*row dim"]:
+    """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
+    # An adapter may have taken the place of the layer.
+    return linear(h, layer.weight, layer.bias, gelu=True) if type(layer) is Linear else layer(F.gelu(h))
+
+
+def linear(
+    x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None, *, gelu: bool = False
+) -> Float[Tensor, "*row out"]:
+    """`F.linear`, of gelu(x) if so asked."""
+    if torch.compiler.is_compiling():
+        return F.linear(F.gelu(x) if gelu else x, weight, bias)
+    if torch.is_grad_enabled():
+        return LinearFunction.apply(x, weight, bias, gelu)
+    return linear_product(x, weight, bias, gelu=gelu)[0]
+
+
+class LinearFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+        y, x, weight = linear_product(x, weight, bias, gelu=gelu)
+        into_x, into_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if into_weight or gelu else None, weight if into_x else None)
+        ctx.gelu = gelu
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        into_x, into_weight, into_bias, _ = ctx.needs_input_grad
+        dx = dweight = None
+        dy = grads[0].flatten(0, -2)
+        if into_x:
+            dx = product(dy, weight.T).view(*grads[0].shape[:-1], weight.shape[1])
+            if ctx.gelu:
+                dx = torch.ops.aten.gelu_backward(dx, x)
+        if into_weight:
+            dweight = product(dy.T, (F.gelu(x) if ctx.gelu else x).flatten(0, -2).T)
+        return dx, dweight, dy.sum(0) if into_bias else None, None
+
+
+def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and input and weight in the precision in which autocast has them multiplied."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return product(F.gelu(x) if gelu else x, weight, bias), x, weight
+
+
+def product(x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias."""
+    if ONEDNN and all(t.device.type == "cpu" and t.dtype == torch.float32 and packed(t) for t in (x, weight)):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+    return F.linear(x, weight, bias)
+
+
+def packed(x: Tensor) -> bool:
+    """Contiguous, or a matrix that is the transpose of one: oneDNN takes a very slow route for other strides."""
+    return x.is_contiguous() or x.ndim == 2 and x.T.is_contiguous()
 
 
 # MKL is what x86 builds have; other machines have their own fast product.
@@ -38,39 +100,6 @@ ONEDNN = (
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-
-
-def plain_float32_on_cpu(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.is_contiguous()  # oneDNN takes a very slow route for some strides
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-
-
-class GeluLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(h, weight)
-        return F.linear(F.gelu(h), weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h, weight = ctx.saved_tensors
-        dy = grads[0].flatten(0, -2)
-        dh = torch.ops.aten.gelu_backward(grads[0] @ weight, h)
-        return dh, dy.T @ F.gelu(h).flatten(0, -2), dy.sum(0)
-
-
-def gelu_linear(h: Float[Tensor, "*row hidden"], linear: nn.Linear) -> Float[Tensor, "*row dim"]:
-    """`linear(gelu(h))`, keeping `h` alone for the backward pass."""
-    # An adapter may have taken the place of the layer.
-    if type(linear) is not Linear or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return linear(F.gelu(h))
-    return GeluLinear.apply(h, linear.weight.to(h.dtype), linear.bias.to(h.dtype))
 
 
 class TiledAttention(torch.autograd.Function):
