@@ -108,14 +108,17 @@ def inference_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
 
 
 def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
-    """Seconds per clip of each of `repeats` training steps, after one to warm up, and the optimiser's part of them."""
+    """Seconds per clip of each of `repeats` training steps, and the optimiser's part of them.
+
+    Three steps go before, until the allocator has all the memory it will ask for: a training is thousands of steps.
+    """
     import torch
 
     net = side.network(stride, patchout_t, patchout_f).train()
     spec = torch.randn(BATCH, 1, 128, FRAMES)
     optimiser = side.optimiser(net)
     times, parts = [], []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + 3):
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = side.logits(net, spec)
@@ -126,7 +129,7 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
         end = time.perf_counter()
         times.append((end - start) / BATCH)
         parts.append((end - middle) / BATCH)
-    return {"seconds": times[1:], "optimiser_seconds": parts[1:]}
+    return {"seconds": times[3:], "optimiser_seconds": parts[3:]}
 
 
 def kept_bytes(side, stride, patchout_t, patchout_f, bf16, repeats):

@@ -95,3 +95,26 @@ def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: t
     if generator is None:
         raise ValueError("dropout and drop_path in training need a `generator`")
     return (torch.rand(shape, generator=generator) >= rate).to(like) / (1 - rate)
+
+
+def check_spectrogram(spec: Tensor, *, mels: int, min_frames: int) -> Float[Tensor, "clip mel frame"]:
+    """The input of a network without a channel axis.
+
+    Raises:
+        ValueError: what does not fit, with what would.
+    """
+    if spec.ndim == 4 and spec.shape[1] == 1:
+        spec = spec.squeeze(1)
+    if spec.ndim != 3:
+        raise ValueError(
+            f"the spectrogram has shape {tuple(spec.shape)}; (clip, mel, frame) or (clip, 1, mel, frame) is allowed"
+        )
+    _, bins, frames = spec.shape
+    if bins != mels:
+        raise ValueError(f"the spectrogram has {bins} mel bins; this network takes {mels}")
+    if frames < min_frames:
+        raise ValueError(
+            f"the spectrogram has {frames} frames, less than one patch of {min_frames}; "
+            f"pad the sound by {min_frames - frames} frames"
+        )
+    return spec

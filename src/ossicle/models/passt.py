@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ossicle.models.attention import Block
+from ossicle.models.attention import Block, check_spectrogram
 from ossicle.models.kernels import Linear
 from ossicle.models.tokens import Patchout, select_patches
 
@@ -219,21 +219,7 @@ class Passt(nn.Module):
 
     def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
         """The spectrogram without a channel axis, or a sentence about what does not fit."""
-        if spec.ndim == 4 and spec.shape[1] == 1:
-            spec = spec.squeeze(1)
-        if spec.ndim != 3:
-            raise ValueError(
-                f"the spectrogram has shape {tuple(spec.shape)}; (clip, mel, frame) or (clip, 1, mel, frame) is allowed"
-            )
-        _, mels, frames = spec.shape
-        if mels != self.config.mels:
-            raise ValueError(f"the spectrogram has {mels} mel bins; this network takes {self.config.mels}")
-        if frames < PATCH:
-            raise ValueError(
-                f"the spectrogram has {frames} frames, less than one patch of {PATCH}; "
-                f"pad the sound by {PATCH - frames} frames"
-            )
-        return spec
+        return check_spectrogram(spec, mels=self.config.mels, min_frames=self.min_frames)
 
     def split(self, spec: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "window mel frames"]:
         """Windows that fit the time positions, clip after clip, evenly spaced from the first frame to the last."""

@@ -4,10 +4,13 @@ A preset says how to build a network and which front end feeds it; it holds no w
 reference packages; `url` is where their weights lie. No torch here, so that names can be listed at once.
 
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069);
-releases of github.com/kkoutini/PaSST.
+releases of github.com/kkoutini/PaSST. Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228),
+its sizes those of DAT (Xia et al., CVPR 2022).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 RELEASES = "https://github.com/kkoutini/PaSST/releases/download/"
 
@@ -17,31 +20,74 @@ class Preset:
     """One name in the registry: an architecture, its front end and, where published, its weights."""
 
     name: str
-    dim: int = 768
-    num_heads: int = 12
-    depth: int = 12
-    stride: int = 10  # frames and mel bins between patches
-    frames: int = 998  # input length the time positions are made for
+    family: Literal["passt", "datar"]
+    options: Mapping[str, Any]
+    """Fields of the family's configuration: `PasstConfig` or `DatarConfig`."""
     num_classes: int = 527
-    frontend: str = "passt"  # recipe by name
-    frame_seconds: float = 0.01  # hop of that recipe
+    frontend: str = "passt"
+    """Recipe by name."""
+    frame_seconds: float = 0.01
+    """Hop of that recipe."""
+    counted_frames: int = 1000
+    """Input length for which the cost is counted: 10 s, or the 1024 frames that papers on filterbanks take."""
     url: str | None = None
-    map: float | None = None  # mean average precision that its authors report
-    data: str = ""  # where, if not on AudioSet
-    licence: str | None = None  # of the weights
+    map: float | None = None
+    """Mean average precision that its authors report."""
+    data: str = ""
+    """Where, if not on AudioSet."""
+    licence: str | None = None
+    """Of the weights."""
     note: str = ""
 
 
-def _published(name: str, file: str, map: float, **changes) -> Preset:
-    return Preset(name=name, url=RELEASES + file, map=map, licence="Apache-2.0", **changes)
+def _passt(
+    name: str, *, dim: int = 768, num_heads: int = 12, depth: int = 12, stride: int = 10, frames: int = 998, **rest: Any
+) -> Preset:
+    options = {"dim": dim, "num_heads": num_heads, "depth": depth, "stride": stride, "frames": frames}
+    return Preset(name=name, family="passt", options=options, **rest)
+
+
+def _published(name: str, file: str, map: float, **changes: Any) -> Preset:
+    return _passt(name, url=RELEASES + file, map=map, licence="Apache-2.0", **changes)
+
+
+def _datar(name: str, *, note: str = "", **options: Any) -> Preset:
+    return Preset(name=name, family="datar", options=options, frontend="kaldi_fbank", counted_frames=1024, note=note)
 
 
 _WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 
-ARCHITECTURES = tuple(
-    Preset(name=f"passt_{size}_s{stride}", dim=dim, num_heads=num_heads, stride=stride)
-    for size, (dim, num_heads) in _WIDTHS.items()
-    for stride in (10, 12, 14, 16, 20)
+_SEGMENTED: dict[str, Any] = {"deform": (True, True, True, True), "key_strides": (8, 4, 2, 1), "segment": 1024}
+_NANO: dict[str, Any] = {
+    "dims": (16, 48, 96, 192),
+    "depths": (1, 1, 4, 2),
+    "num_heads": (1, 2, 4, 8),
+    "num_groups": (1, 1, 2, 4),
+}
+_SMALL: dict[str, Any] = {"depths": (2, 2, 18, 2)}
+_BASE: dict[str, Any] = _SMALL | {
+    "dims": (128, 256, 512, 1024),
+    "num_heads": (4, 8, 16, 32),
+    "num_groups": (1, 2, 4, 8),
+}
+
+ARCHITECTURES = (
+    *(
+        _passt(f"passt_{size}_s{stride}", dim=dim, num_heads=num_heads, stride=stride)
+        for size, (dim, num_heads) in _WIDTHS.items()
+        for stride in (10, 12, 14, 16, 20)
+    ),
+    _datar("datar_nano", **_NANO),
+    _datar("datar_tiny"),
+    _datar("datar_small", **_SMALL),
+    _datar("datar_base", **_BASE),
+    _datar(
+        "datar_tiny_segmented",
+        note="deforms in every stage, inside segments of 10.24 s: the cost grows with the length and no faster",
+        **_SEGMENTED,
+    ),
+    _datar("datar_tiny_hop", note="one answer every 160 ms", hop_features=True),
+    _datar("datar_nano_hop", note="one answer every 160 ms", hop_features=True, **_NANO),
 )
 
 _UNSURE = "name says stride 16; trust the shapes in the file"
@@ -63,6 +109,7 @@ PUBLISHED = (
         frames=3200,
         frontend="passt_hop100",
         frame_seconds=0.003125,
+        counted_frames=3200,
     ),
     _published(
         "stfthop160",
@@ -71,6 +118,7 @@ PUBLISHED = (
         frames=2000,
         frontend="passt_hop160",
         frame_seconds=0.005,
+        counted_frames=2000,
     ),
     _published(
         "passt_s_f128_20sec_p16_s10_ap474", "v0.0.5/passt-s-f128-20sec-p16-s10-ap.474-swa.pt", 0.474, frames=2000

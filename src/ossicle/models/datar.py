@@ -1,0 +1,401 @@
+"""DATAR: a pyramid transformer over the log-mel that attends where the data say.
+
+Four stages on ever smaller maps (4, 8, 16 and 32 frames and bins to a place); blocks of local windows alternate with
+blocks of deformable attention. No class token: the mean over the last map goes to a linear head.
+
+Source: Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228); layout, where that is silent,
+of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Transformer" (arXiv 2103.14030), section 3.2.
+
+**Deviations**
+- Maps of any size: a stage repeats its last row or column where two do not divide, windows are filled up and the
+  filling is masked, so no clip is stretched to a fixed length.
+- Tokens stay channels-last; stem and merges are linear maps of gathered pixels, the same numbers as convolutions.
+- The input adaptor's equation is not published with the code; four readings are offered, none of which changes an
+  untrained network's answers, and a learned position table as the control that the paper lacks.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ossicle.models.attention import Mlp, check_spectrogram, keep_mask
+from ossicle.models.deformable import DeformableAttention, Offsets
+from ossicle.models.kernels import Linear, attend
+
+PATCH = 4  # frames and mel bins to a place of the first map
+STAGES = 4
+Adaptor = Literal["none", "spectrogram", "feature", "bottleneck", "position_table"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatarConfig:
+    """What a DATAR network is made of; tuples have one entry for each of the four stages."""
+
+    num_classes: int
+    dims: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    deform: tuple[bool, ...] = (False, False, True, True)  # every second block deforms; else it is a shifted window
+    num_groups: tuple[int, ...] = (1, 2, 3, 6)  # of heads that share their sampling points
+    kernels: tuple[int, ...] = (9, 7, 5, 3)  # of the offset networks
+    key_strides: tuple[int, ...] = (8, 4, 1, 1)  # places from key to key
+    window: tuple[int, int] = (8, 8)  # rows and columns of a local window
+    segment: int | None = None  # frames whose keys a query meets; None is all
+    offset_range: float | None = 1.0  # furthest move of a key, in key cells; None is unbounded
+    offsets: Offsets = "both"
+    position_bias: bool = True  # of the deformable blocks
+    adaptor: Adaptor = "none"
+    hop_features: bool = False  # keep the time resolution of the third stage in the output
+    drop_path: float = 0.0  # share of branches skipped in training, rising from 0 at the first block
+    mels: int = 128
+    frames: int = 1024  # length that position tables are made for; any other is taken too
+
+    def __post_init__(self) -> None:
+        for name in ("dims", "depths", "num_heads", "deform", "num_groups", "kernels", "key_strides"):
+            values = getattr(self, name)
+            if len(values) != STAGES or min(values) < 0 or name != "deform" and min(values) < 1:
+                raise ValueError(f"{name} is {values}; one number of at least 1 for each of {STAGES} stages is needed")
+        if min(self.num_classes, self.mels, self.frames, *self.window) < 1:
+            raise ValueError("num_classes, mels, frames and window are at least 1")
+        unit = PATCH * 2 ** (STAGES - 1)
+        if self.segment is not None and (self.segment < unit or self.segment % unit):
+            raise ValueError(f"segment is {self.segment} frames; a multiple of {unit} is allowed")
+
+    def map_size(self, stage: int) -> tuple[int, int]:
+        """Rows and columns of a stage's map at `frames`."""
+        scale = PATCH * 2**stage
+        return -(-self.mels // scale), -(-self.frames // scale)
+
+
+class DatarOutput(NamedTuple):
+    """Everything a pass computes, by name."""
+
+    logits: Float[Tensor, "clip label"]
+    features: Float[Tensor, "clip dim"]  # mean over the last map, before the head
+    # Of each hop of 16 frames, before the head, where the network has them: `model.head` turns them into logits.
+    hop_features: Float[Tensor, "clip hop dim"] | None
+    # (clip, row, column, dim): what enters the first block, then what leaves each.
+    hidden_states: tuple[Float[Tensor, "clip _ _ _"], ...] | None
+    # (clip, key_row, key_column, group, 2) of each deformable block: row and column in pixels of its stage's map.
+    points: tuple[Float[Tensor, "clip _ _ _ 2"], ...] | None
+
+
+class TrainableSignal(nn.Module):
+    """A learned tensor added to every input, zero at first; another length stretches it along time."""
+
+    def __init__(self, *shape: int, axis: int) -> None:
+        super().__init__()
+        self.axis = axis  # of time, counted with the clips in front
+        self.theta = nn.Parameter(torch.zeros(1, *shape))
+
+    def forward(self, x: Float[Tensor, "clip *place"]) -> Float[Tensor, "clip *place"]:
+        theta = self.theta
+        if theta.shape[self.axis] != x.shape[self.axis]:
+            line = theta.movedim(self.axis, -1)
+            theta = F.interpolate(line.flatten(1, -2), x.shape[self.axis], mode="linear").view(*line.shape[:-1], -1)
+            theta = theta.movedim(-1, self.axis)
+        return x + theta
+
+
+class Bottleneck(nn.Module):
+    """x + up(gelu(down(x))) at a quarter of the width; `up` is zero at first."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = Linear(dim, max(1, dim // 4))
+        self.up = Linear(max(1, dim // 4), dim)
+
+    def forward(self, x: Float[Tensor, "*place dim"]) -> Float[Tensor, "*place dim"]:
+        return x + self.up(F.gelu(self.down(x)))
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows of a map, with a learned bias of the distance.
+
+    Args:
+        window: rows and columns of a window; cut to the map where that is smaller.
+        shift: move the windows by half of one, so that they join what the unshifted ones part.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, window: tuple[int, int], shift: bool) -> None:
+        super().__init__()
+        self.num_heads, self.window, self.shift = num_heads, window, shift
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        table = torch.empty(num_heads, 2 * window[0] - 1, 2 * window[1] - 1)
+        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+
+    def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
+        clips, *size, _ = x.shape
+        window = [min(w, s) for w, s in zip(self.window, size, strict=True)]
+        shift = [w // 2 if self.shift and s > w else 0 for w, s in zip(window, size, strict=True)]
+        full = [-(-s // w) * w for w, s in zip(window, size, strict=True)]
+        qkv = F.pad(self.qkv(x), (0, 0, 0, full[1] - size[1], 0, full[0] - size[0]))
+        if any(shift):
+            qkv = qkv.roll([-s for s in shift], dims=(1, 2))
+        qkv = to_windows(qkv, window).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None
+        if any(shift) or full != size:
+            mask = window_mask(size, full=full, window=window, shift=shift, device=x.device)
+        bias = WindowBias(window, mask=mask, rows=qkv.shape[1])
+        y = attend(*qkv.contiguous(), bias=bias, inputs=(self.relative_position_bias_table,))
+        y = from_windows(y.transpose(1, 2).flatten(2), window, full=full)
+        if any(shift):
+            y = y.roll(shift, dims=(1, 2))
+        return self.proj(y[:, : size[0], : size[1]])
+
+
+def to_windows(x: Float[Tensor, "clip row column dim"], window: list[int]) -> Float[Tensor, "window place dim"]:
+    """Windows clip by clip, row by row."""
+    parts = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0]))
+    return parts.transpose(2, 3).flatten(0, 2).flatten(1, 2)
+
+
+def from_windows(
+    x: Float[Tensor, "window place dim"], window: list[int], *, full: list[int]
+) -> Float[Tensor, "clip row column dim"]:
+    """The inverse of `to_windows` on a map of the size `full`."""
+    grid = (-1, full[0] // window[0], full[1] // window[1])
+    parts = x.unflatten(1, (window[0], window[1])).unflatten(0, grid)
+    return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def window_mask(
+    size: list[int], *, full: list[int], window: list[int], shift: list[int], device: torch.device
+) -> Bool[Tensor, "window place place"]:
+    """Which places of a window may meet: not those that the shift wrapped round, and not the filling."""
+
+    def regions(axis: int) -> Int[Tensor, "_"]:
+        place = torch.arange(full[axis], device=device) + shift[axis]
+        return (place >= full[axis]).int() + 2 * (place % full[axis] >= size[axis]).int()
+
+    region = 4 * regions(0)[:, None] + regions(1)
+    region = to_windows(region[None, :, :, None].float(), window)[..., 0]
+    return region[:, :, None] == region[:, None]
+
+
+class WindowBias:
+    """The bias of the places of a window, and the mask of each window of a clip."""
+
+    def __init__(self, window: list[int], *, mask: Bool[Tensor, "window place place"] | None, rows: int) -> None:
+        self.window, self.rows = window, rows
+        self.mask = None if mask is None else torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+
+    def prepare(self, table: Float[Tensor, "head y x"]) -> tuple[Float[Tensor, "head key query"]]:
+        """The table read at every difference of two places."""
+        row, column = (
+            (torch.arange(w, device=table.device) - torch.arange(w, device=table.device)[:, None] + length // 2)
+            for w, length in zip(self.window, table.shape[1:], strict=True)
+        )  # (key, query) along each axis
+        read = table[:, row[:, None, :, None], column[None, :, None]]  # (head, row, column, row, column)
+        return (read.flatten(3).flatten(1, 2),)
+
+    def tile(self, some: slice, bias: Float[Tensor, "head key query"]) -> Float[Tensor, "#row #head key query"]:
+        if self.mask is None:
+            return bias[None]
+        windows = torch.arange(*some.indices(self.rows), device=bias.device) % len(self.mask)
+        return bias + self.mask[windows, None]
+
+    def whole(self, table: Float[Tensor, "head y x"]) -> Float[Tensor, "#row #head query key"]:
+        return self.tile(slice(None), *self.prepare(table)).mT
+
+
+class PyramidBlock(nn.Module):
+    """x + attention(adapted(norm(x))), then x + mlp(norm(x)), on a map."""
+
+    def __init__(self, dim: int, attn: WindowAttention | DeformableAttention, *, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.adaptor: nn.Module = nn.Identity()
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.drop_path = drop_path
+
+    def forward(
+        self, x: Float[Tensor, "clip row column dim"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "clip row column dim"]:
+        x = x + self.thin(self.attn(self.attended(x)), generator)
+        return x + self.thin(self.mlp(self.norm2(x)), generator)
+
+    def attended(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
+        """What the attention sees."""
+        return self.adaptor(self.norm1(x))
+
+    def thin(self, branch: Float[Tensor, "clip row column dim"], generator: torch.Generator | None) -> Tensor:
+        """Drops whole branches (stochastic depth, by clip) while training; the mean is kept."""
+        if not (self.training and self.drop_path):
+            return branch
+        return branch * keep_mask(branch, (branch.shape[0], 1, 1, 1), rate=self.drop_path, generator=generator)
+
+
+class Merge(nn.Module):
+    """Squares of places become one: a convolution whose stride is its kernel, then a norm."""
+
+    def __init__(self, dim: int, out_dim: int, *, side: int, bias: bool) -> None:
+        super().__init__()
+        self.side = side
+        self.proj = Linear(side**2 * dim, out_dim, bias=bias)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row_out column_out out_dim"]:
+        for axis in (1, 2):
+            if missing := -x.shape[axis] % self.side:
+                last = x.narrow(axis, x.shape[axis] - 1, 1)
+                x = torch.cat([x, *[last] * missing], axis)
+        squares = x.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side)).transpose(2, 3)
+        return self.norm(self.proj(squares.flatten(3)))
+
+
+class Stage(nn.Module):
+    """One level of the pyramid: a merge, then blocks; every second one deforms or has its windows shifted."""
+
+    def __init__(self, config: DatarConfig, stage: int) -> None:
+        super().__init__()
+        dim, heads, size = config.dims[stage], config.num_heads[stage], config.map_size(stage)
+        self.merge = (
+            Merge(1, dim, side=PATCH, bias=True)
+            if stage == 0
+            else Merge(config.dims[stage - 1], dim, side=2, bias=False)
+        )
+        first, blocks = sum(config.depths[:stage]), max(1, sum(config.depths) - 1)
+
+        def attention(number: int) -> WindowAttention | DeformableAttention:
+            if number % 2 == 0 or not config.deform[stage]:
+                window = (min(config.window[0], size[0]), config.window[1])
+                return WindowAttention(dim, heads, window=window, shift=number % 2 == 1)
+            segment = None if config.segment is None else config.segment // (PATCH * 2**stage)
+            table = (size[0], size[1] if segment is None else min(segment, size[1]))
+            return DeformableAttention(
+                dim,
+                heads,
+                num_groups=config.num_groups[stage],
+                table=table if config.position_bias else None,
+                kernel=config.kernels[stage],
+                stride=config.key_strides[stage],
+                offset_range=config.offset_range,
+                offsets=config.offsets,
+                segment=segment,
+            )
+
+        self.blocks = nn.ModuleList(
+            PyramidBlock(dim, attention(number), drop_path=config.drop_path * (first + number) / blocks)
+            for number in range(config.depths[stage])
+        )
+        for block in self.deforming():
+            if config.adaptor == "feature":
+                block.adaptor = TrainableSignal(*size, dim, axis=2)
+            elif config.adaptor == "bottleneck":
+                block.adaptor = Bottleneck(dim)
+
+    def deforming(self) -> list[PyramidBlock]:
+        """The blocks with deformable attention."""
+        return [block for block in self.blocks if isinstance(block.attn, DeformableAttention)]
+
+
+class Datar(nn.Module):
+    """The network: log-mel in, one logit per label out."""
+
+    def __init__(self, config: DatarConfig, *, frontend: str = "kaldi_fbank") -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = frontend
+        dim = config.dims[-1]
+        self.spectrogram_adaptor: nn.Module = nn.Identity()
+        if config.adaptor == "spectrogram":
+            self.spectrogram_adaptor = TrainableSignal(config.mels, config.frames, axis=2)
+        self.position_table: nn.Module = nn.Identity()
+        if config.adaptor == "position_table":
+            self.position_table = TrainableSignal(*config.map_size(0), config.dims[0], axis=2)
+        self.stages = nn.ModuleList(Stage(config, stage) for stage in range(STAGES))
+        self.lateral = Linear(config.dims[-2], dim) if config.hop_features else None
+        self.norm = nn.LayerNorm(dim)
+        self.head = Linear(dim, config.num_classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new weights: truncated normal of deviation 0.02, zero biases; offset networks as torch makes them."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.up.weight)
+
+    @property
+    def max_frames(self) -> None:
+        """No input is too long for one pass."""
+        return None
+
+    @property
+    def min_frames(self) -> int:
+        """Shortest input: one place of the first map."""
+        return PATCH
+
+    def forward(
+        self,
+        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "clip label"]:
+        """Scores a batch of spectrograms of one length.
+
+        Args:
+            generator: on the CPU; needed in training with `drop_path`.
+        """
+        return self.forward_features(spec, generator=generator).logits
+
+    def forward_features(
+        self,
+        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
+        *,
+        generator: torch.Generator | None = None,
+        hidden_states: bool = False,
+        points: bool = False,
+    ) -> DatarOutput:
+        """As `forward`, with the features, and on request the hidden states and the sampling points."""
+        x = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1)
+        maps, states, sampled = [], [], []
+        for number, stage in enumerate(self.stages):
+            x = stage.merge(x)
+            if number == 0:
+                x = self.position_table(x)
+                states.append(x)
+            for block in stage.blocks:
+                if points and isinstance(block.attn, DeformableAttention):
+                    sampled.append(block.attn.points(block.attended(x)))
+                x = block(x, generator=generator)
+                if hidden_states:
+                    states.append(x)
+            maps.append(x)
+        hops = None
+        if self.lateral is None:
+            features = self.norm(x).mean((1, 2))
+        else:
+            hops = self.norm(self.hops(maps[-2], maps[-1]))
+            features = hops.mean(1)
+        return DatarOutput(
+            self.head(features),
+            features,
+            hops,
+            tuple(states) if hidden_states else None,
+            tuple(sampled) if points else None,
+        )
+
+    def hops(
+        self, fine: Float[Tensor, "clip _ hop _"], coarse: Float[Tensor, "clip _ _ dim"]
+    ) -> Float[Tensor, "clip hop dim"]:
+        """What the last two maps say about each column of the finer one."""
+        assert self.lateral is not None
+        line = coarse.mean(1).repeat_interleave(2, dim=1)[:, : fine.shape[2]]
+        return line + self.lateral(fine.mean(1))
+
+    def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
+        """The spectrogram without a channel axis, or a sentence about what does not fit."""
+        return check_spectrogram(spec, mels=self.config.mels, min_frames=self.min_frames)

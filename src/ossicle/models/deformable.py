@@ -1,0 +1,305 @@
+"""Deformable multi-head attention: few keys, at places that the data choose.
+
+A small network looks at the queries and moves a grid of reference points; keys and values are what the map holds there,
+read bilinearly. The points belong to a group of heads and not to the single query, so a layer costs queries times keys,
+and the stride says how few the keys are.
+
+Source: Xia et al., "Vision Transformer with Deformable Attention" (CVPR 2022), section 3.2, on maps of a spectrogram as
+in Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228).
+
+**Deviations** from the published code of the first:
+- Positions are pixels: a reference point is the centre of its cell, and what would leave the map is clamped to its
+  border. The published grid is shrunk by half a pixel at either end, which is a lot on maps of four rows; a layer
+  without offsets and with stride 1 is ordinary attention here.
+- Maps have any height and width, down to one row; beyond its table a position bias is that of the table's border.
+- The map can be cut in time: a query then meets the keys of its segment, whose points may lie across the border.
+- Positions are float32 under any autocast: in bfloat16, points on a map of 256 columns would be half a pixel apart.
+"""
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ossicle.models.kernels import Linear, attend, autocasts
+
+Offsets = Literal["both", "time", "none"]
+
+
+class OffsetNetwork(nn.Module):
+    """Moves of the reference points, in key cells and not yet bounded, from the queries of one group."""
+
+    def __init__(self, dim: int, *, kernel: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, kernel, stride, kernel // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.pointwise = nn.Linear(dim, 2, bias=False)
+
+    def forward(self, q: Float[Tensor, "map row column dim"]) -> Float[Tensor, "map key_row key_column 2"]:
+        h = self.depthwise(q.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.pointwise(F.gelu(self.norm(h)))
+
+
+class DeformableAttention(nn.Module):
+    """Attention of every place of a map to keys at moved points.
+
+    Args:
+        num_groups: of heads and channels that share their points.
+        table: rows and columns of the map that the position bias is made for; None does without a bias.
+        kernel: of the offset network, odd.
+        stride: places from key to key, along rows and columns.
+        offset_range: furthest move, in key cells; None is unbounded.
+        offsets: "time" moves along columns alone, "none" keeps the reference points.
+        segment: columns of a segment, a multiple of the stride; None makes one of the whole map.
+
+    Raises:
+        ValueError: numbers that do not divide, or an even kernel.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_groups: int,
+        table: tuple[int, int] | None,
+        kernel: int = 5,
+        stride: int | tuple[int, int] = 1,
+        offset_range: float | None = 1.0,
+        offsets: Offsets = "both",
+        segment: int | None = None,
+    ) -> None:
+        super().__init__()
+        stride = (stride, stride) if isinstance(stride, int) else stride
+        if dim % num_heads or num_heads % num_groups:
+            raise ValueError(f"dim {dim}, num_heads {num_heads} and num_groups {num_groups} do not divide")
+        if kernel % 2 == 0:
+            raise ValueError(f"the kernel of the offset network is {kernel}; it must be odd")
+        if segment is not None and segment % stride[1]:
+            raise ValueError(f"a segment of {segment} columns is no multiple of the stride {stride[1]}")
+        self.num_heads, self.num_groups = num_heads, num_groups
+        self.stride, self.offset_range, self.offsets, self.segment = stride, offset_range, offsets, segment
+        self.q_proj = Linear(dim, dim)
+        self.kv_proj = Linear(dim, 2 * dim)
+        self.out_proj = Linear(dim, dim)
+        self.offset = None if offsets == "none" else OffsetNetwork(dim // num_groups, kernel=kernel, stride=stride)
+        self.relative_position_bias_table: nn.Parameter | None = None
+        if table is not None:
+            rows, columns = table
+            values = torch.empty(num_heads, 2 * rows - 1, 2 * columns - 1)
+            self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(values, std=0.01))
+
+    def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
+        q = self.q_proj(x)
+        points = self.move(q)
+        k, v = self.kv_proj(sample(x, points)).chunk(2, dim=-1)
+        y = [self.within(run, q, k, v, points) for run in runs(q.shape[2], self.segment, self.stride[1])]
+        return self.out_proj(torch.cat(y, dim=2) if len(y) > 1 else y[0])
+
+    def points(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip key_row key_column group 2"]:
+        """Where the keys of each group are read: row and column, in pixels of the map."""
+        return self.move(self.q_proj(x))
+
+    def move(self, q: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip key_row key_column group 2"]:
+        """The points that the queries ask for."""
+        clips, rows, columns, _ = q.shape
+        centres, cells = reference(rows, columns, stride=self.stride, segment=self.segment, like=at_least_float32(q))
+        points = centres[None, :, :, None].expand(clips, -1, -1, self.num_groups, -1)
+        if self.offset is not None:
+            # Without autocast: bfloat16 is too coarse for positions.
+            with torch.autocast(q.device.type, enabled=False) if autocasts(q) else nullcontext():
+                grouped = at_least_float32(q).unflatten(3, (self.num_groups, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)
+                moves = self.offset(grouped).unflatten(0, (clips, -1)).movedim(1, 3)
+            if self.offset_range is not None:
+                moves = self.offset_range * moves.tanh()
+            if self.offsets == "time":
+                moves = moves * moves.new_tensor([0.0, 1.0])
+            points = points + moves * cells[:, :, None]
+        last = points.new_tensor([rows - 1, columns - 1])
+        return points.clamp(min=torch.zeros_like(last), max=last)
+
+    def within(
+        self,
+        run: "Run",
+        q: Float[Tensor, "clip row column dim"],
+        k: Float[Tensor, "clip key_row key_column dim"],
+        v: Float[Tensor, "clip key_row key_column dim"],
+        points: Float[Tensor, "clip key_row key_column group 2"],
+    ) -> Float[Tensor, "clip row run_column dim"]:
+        """Attention inside each of some segments of one width."""
+        clips, rows, _, dim = q.shape
+        groups = self.num_groups
+        q = split_run(q, run.start, count=run.count, width=run.width)
+        k, v, points = (
+            split_run(t, run.key_start, count=run.count, width=run.key_width) for t in (k, v, points.flatten(3))
+        )
+        # (clip * segment * group, head, place, dim)
+        q, k, v = (t.unflatten(2, (groups, self.num_heads // groups, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
+        q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+        table = self.relative_position_bias_table
+        if table is None:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            starts = run.start + run.width * torch.arange(run.count, device=q.device).repeat(clips)
+            inside = points.unflatten(2, (groups, 2)).transpose(1, 2)  # (clip * segment, group, key, 2)
+            inside = torch.stack([inside[..., 0], inside[..., 1] - starts[:, None, None]], -1)
+            bias = PositionBias(rows, run.width, margin=self.margin(table.shape[2] // 2), num_groups=groups)
+            y = attend(q, k, v, bias=bias, inputs=(inside.flatten(0, 1), table))
+        y = y.unflatten(0, (clips, run.count, groups)).unflatten(4, (rows, run.width))
+        # (clip, segment, group, head, row, column, dim)
+        return y.permute(0, 4, 1, 5, 2, 3, 6).reshape(clips, rows, run.count * run.width, dim)
+
+    def margin(self, reach: int) -> int:
+        """Columns beyond a segment where a point of it can lie, and its bias still differs: the table's `reach`."""
+        if self.segment is None:
+            return 0
+        return reach if self.offset_range is None else min(math.ceil(self.offset_range * self.stride[1]), reach)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Segments of one width, side by side: all of a map's, or the shorter one at its end."""
+
+    start: int  # first column
+    count: int  # segments
+    width: int  # columns of each
+    key_start: int
+    key_width: int  # columns of keys of each
+
+
+def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
+    """The segments of a map of so many columns, from left to right."""
+    full = 0 if segment is None else columns // segment
+    found = [Run(0, full, segment, 0, segment // stride)] if segment is not None and full else []
+    start = full * segment if segment is not None else 0
+    if start < columns:
+        found.append(Run(start, 1, columns - start, start // stride, -(-(columns - start) // stride)))
+    return found
+
+
+def split_run(
+    x: Float[Tensor, "clip row column dim"], start: int, *, count: int, width: int
+) -> Float[Tensor, "clip_segment place dim"]:
+    """The segments of a run as maps of their own, places row by row."""
+    segments = x[:, :, start : start + count * width].unflatten(2, (count, width))
+    return segments.transpose(1, 2).flatten(0, 1).flatten(1, 2)
+
+
+def reference(
+    rows: int, columns: int, *, stride: tuple[int, int], segment: int | None = None, like: Tensor
+) -> tuple[Float[Tensor, "key_row key_column 2"], Float[Tensor, "key_row key_column 2"]]:
+    """Centres of the key cells and their sizes, in pixels, of the type of `like`; a segment's cells cover it evenly."""
+
+    def line(found: list[Run]) -> tuple[Tensor, Tensor]:
+        centres, sizes = [], []
+        for run in found:
+            number = run.count * run.key_width
+            size = run.width / run.key_width
+            centres.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
+            sizes.append(like.new_full((number,), size))
+        return torch.cat(centres), torch.cat(sizes)
+
+    (y, height), (x, width) = line(runs(rows, None, stride[0])), line(runs(columns, segment, stride[1]))
+    return torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), torch.stack(
+        torch.meshgrid(height, width, indexing="ij"), -1
+    )
+
+
+def sample(
+    x: Float[Tensor, "clip row column dim"], points: Float[Tensor, "clip key_row key_column group 2"]
+) -> Float[Tensor, "clip key_row key_column dim"]:
+    """What the map holds at points in pixels, each group of channels at its own: bilinear between places."""
+    clips, rows, columns, _ = x.shape
+    groups = points.shape[3]
+    maps = at_least_float32(x).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+    last = points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])
+    grid = 2 * points.movedim(3, 1).flatten(0, 1).flip(-1) / last - 1
+    read = F.grid_sample(maps, grid, align_corners=True)  # (clip * group, dim / group, key_row, key_column)
+    return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """The bias of queries on all places of a map and keys at points in pixels: a table read at query minus key.
+
+    The query's places are whole numbers, so one key reads the table at the same fractions for all of them: its bias is
+    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, and a
+    weighted sum of four rows is what an embedding bag computes.
+    """
+
+    rows: int
+    columns: int
+    margin: int = 0  # columns beyond the map where keys may lie
+    num_groups: int = 1
+
+    def prepare(
+        self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
+    ) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
+        rows, columns, margin = self.rows, self.columns, self.margin
+        fitted = fit_table(table, rows, columns + margin).unflatten(0, (self.num_groups, -1))
+        strips = fitted.unfold(3, columns, 1).permute(0, 2, 3, 1, 4)  # (group, y, start, head, column)
+        groups, height, starts = strips.shape[:3]
+        (y, y1, fy), (x, x1, fx) = (
+            corners(points[..., 0], 0, rows - 1),
+            corners(points[..., 1], -margin, columns - 1 + margin),
+        )
+        group = torch.arange(groups, device=points.device).repeat(points.shape[0] // groups)[:, None, None]
+        lines = torch.arange(rows, device=points.device)
+        top, bottom = ((group * height + lines - t[..., None] + rows - 1) * starts for t in (y, y1))
+        left, right = ((columns + margin - 1 - t)[..., None] for t in (x, x1))
+        strip = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
+        weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
+        return strip, weight, strips.reshape(groups * height * starts, -1)
+
+    def tile(
+        self,
+        some: slice,
+        strip: Int[Tensor, "row key line 4"],
+        weight: Float[Tensor, "row key 4"],
+        strips: Float[Tensor, "strip width"],
+    ) -> Float[Tensor, "row head key query"]:
+        shape = strip[some].shape
+        weights = weight[some, :, None].expand(shape).reshape(-1, 4)
+        bags = F.embedding_bag(strip[some].reshape(-1, 4), strips, per_sample_weights=weights, mode="sum")
+        bias = bags.view(*shape[:3], -1, self.columns)  # (row, key, line, head, column)
+        return bias.permute(0, 3, 1, 2, 4).flatten(3)
+
+    def whole(
+        self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
+    ) -> Float[Tensor, "row head query key"]:
+        place = torch.cartesian_prod(
+            torch.arange(self.rows, device=points.device), torch.arange(self.columns, device=points.device)
+        ).view(1, -1, 1, 2)
+        apart = place - points[:, None]  # (row, query, key, 2)
+        reach = points.new_tensor([table.shape[2] // 2, table.shape[1] // 2])
+        grid = (apart.flip(-1) / reach.clamp(min=1)).unflatten(0, (-1, self.num_groups)).transpose(0, 1).flatten(1, 2)
+        maps = table.unflatten(0, (self.num_groups, -1))
+        read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)
+        return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def corners(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole numbers on either side of a position in the range, and how far it is from the first."""
+    position = position.clamp(low, high)
+    first = position.detach().floor().long()
+    return first, (first + 1).clamp(max=high), position - first
+
+
+def fit_table(
+    table: Float[Tensor, "num_heads y x"], rows: int, columns: int
+) -> Float[Tensor, "num_heads fitted_y fitted_x"]:
+    """A bias table cut, or continued by its border, to the displacements on a map of rows and columns."""
+
+    def line(length: int, size: int) -> Tensor:
+        return (torch.arange(1 - size, size, device=table.device) + length // 2).clamp(0, length - 1)
+
+    return table.index_select(1, line(table.shape[1], rows)).index_select(2, line(table.shape[2], columns))
