@@ -293,7 +293,7 @@ def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
 def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:
     # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
     for name, value in model["options"].items():
-        if isinstance(value, int) and value > numbers:
+        if any(isinstance(one, int) and one > numbers for one in (value if isinstance(value, list) else [value])):
             raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, and loading is no event for a run

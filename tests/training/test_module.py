@@ -103,7 +103,7 @@ def test_the_rate_rises_holds_and_falls_to_its_end() -> None:
 
 
 def test_decay_pulls_on_matrices_alone(trainee: Callable[..., Trainee]) -> None:
-    decayed = {name for name, p in trainee().model.named_parameters() if p.requires_grad and decays(p)}
+    decayed = {name for name, p in trainee().model.named_parameters() if p.requires_grad and decays(name, p)}
     assert "blocks.0.attn.qkv.weight" in decayed and "patch_embed.proj.weight" in decayed
     assert not any("bias" in name or "norm" in name or "token" in name or "pos_embed" in name for name in decayed)
 

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from ossicle.checkpoint.weights import load_weights
 from ossicle.errors import WeightsRefused
+from ossicle.models.datar import Datar, stretch
+from ossicle.models.deformable import fit_table
 from ossicle.models.passt import Passt, PasstConfig
 
 MAX_BYTES = 8 * 2**30  # unpacked
@@ -125,15 +127,18 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     )
 
 
-def adapt(tensors: Mapping[str, Tensor], model: Passt, *, source: str | Path) -> dict[str, Tensor]:
-    """What `load_into` needs to start `model` from a checkpoint of a PaSST or of DeiT.
+def adapt(tensors: Mapping[str, Tensor], model: Passt | Datar, *, source: str | Path) -> dict[str, Tensor]:
+    """What `load_into` needs to start `model` from a checkpoint: for a PaSST of a PaSST or of DeiT, else of its kind.
 
-    A colour kernel becomes a mono one, an image's positions become ours, and a head for other labels gives way to the
-    new one of `model`. Everything else passes as it is, and `load_into` refuses it if it does not fit.
+    A head for other labels gives way to the new one of `model`. For a PaSST a colour kernel becomes a mono one and an
+    image's positions become ours; for a DATAR, tables made for another length are cut or continued by their border, and
+    learned signals stretched. Everything else passes as it is, and `load_into` refuses it if it does not fit.
 
     Raises:
         WeightsRefused: an image position table that is no square.
     """
+    if isinstance(model, Datar):
+        return adapt_pyramid(tensors, model)
     adapted = dict(tensors)
     kernel = adapted.get("patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
@@ -147,6 +152,24 @@ def adapt(tensors: Mapping[str, Tensor], model: Passt, *, source: str | Path) ->
         new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
         adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
         adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}
+    return adapted
+
+
+def adapt_pyramid(tensors: Mapping[str, Tensor], model: Datar) -> dict[str, Tensor]:
+    """The tensors of a DATAR for one of another length or with other labels."""
+    adapted = dict(tensors)
+    for name, own in model.state_dict().items():
+        given = adapted.get(name)
+        if given is None or given.shape == own.shape or given.ndim != own.ndim:
+            continue
+        if name.startswith("head."):
+            adapted[name] = own.clone()
+        elif name.endswith("relative_position_bias_table") and given.shape[0] == own.shape[0]:
+            adapted[name] = fit_table(given, (own.shape[1] + 1) // 2, (own.shape[2] + 1) // 2)
+        elif name.endswith("theta"):
+            # A signal differs along time alone.
+            axis = next(axis for axis in range(own.ndim) if own.shape[axis] != given.shape[axis])
+            adapted[name] = stretch(given, own.shape[axis], axis=axis)
     return adapted
 
 

@@ -25,23 +25,13 @@ def list_(
         raise ModelUnknown(f"no model matches {pattern!r}; `ossicle models list` shows all")
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    for title in ("width", "depth", "stride", "seconds", "labels", "AudioSet mAP"):
+    for title in ("width", "depth", "stride", "labels", "AudioSet mAP"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("front end", no_wrap=True)
     for name in names:
         preset = find_preset(name)
         score = f"{preset.map:.4g}" if preset.map is not None and not preset.data else ""
-        seconds = preset.frames * preset.frame_seconds
-        table.add_row(
-            name,
-            str(preset.dim),
-            str(preset.depth),
-            str(preset.stride),
-            f"{seconds:.0f}",
-            str(preset.num_classes),
-            score,
-            preset.frontend,
-        )
+        table.add_row(name, preset.width, preset.depth, preset.stride, str(preset.num_classes), score, preset.frontend)
     console = Console()
     # What is piped away has no width to fit.
     (console if console.is_terminal else Console(width=120)).print(table)
@@ -49,19 +39,21 @@ def list_(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prints it.")]) -> None:
-    """Show what a network costs: parameters, and the work of a pass over 10 s, both counted."""
+    """Show what a network costs: parameters, and the work of a pass over about 10 s, both counted."""
     from ossicle.models import model_info
 
     info = model_info(name)
     preset = info.preset
+    counted = f"{preset.counted_frames * preset.frame_seconds:g} s"
     rows = {
         "parameters": f"{info.parameters:,}",
-        "MACs at 10 s": f"{info.macs / 1e9:.1f} G",
-        "tokens at 10 s": f"{info.tokens:,}",
-        "one pass sees": f"{info.seconds:.2f} s",
+        f"MACs at {counted}": f"{info.macs / 1e9:.3g} G",
+        f"tokens at {counted}": f"{info.tokens:,}",
+        "one pass sees": "any length" if info.seconds is None else f"{info.seconds:.2f} s",
         "front end": preset.frontend,
-        "width, depth": f"{preset.dim}, {preset.depth}",
-        "patch, stride": f"16, {preset.stride}",
+        "width": preset.width,
+        "depth": preset.depth,
+        "stride": preset.stride,
         "labels": str(preset.num_classes),
     }
     if preset.url is not None:
@@ -74,4 +66,4 @@ def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prin
         rows["note"] = preset.note
     print(preset.name)
     for key, value in rows.items():
-        print(f"  {key:14}  {value}")
+        print(f"  {key:16}  {value}")

@@ -1,11 +1,25 @@
 """`ossicle train`: from a folder of sounds to a run folder with a trained recogniser in it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ossicle.cli.outcome import SOME_FAILED
+
+
+class ManySettings(TyperCommand):
+    """A command that takes several KEY=VALUE after one `--set`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        settings = False
+        for arg in args:
+            another = settings and spread[-1] != "--set" and "=" in arg and not arg.startswith("-")
+            spread += ["--set", arg] if another else [arg]
+            settings = arg == "--set" or settings and "=" in arg and not arg.startswith("-")
+        return super().parse_args(ctx, spread)
 
 
 def train(
@@ -23,8 +37,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="KEY=VALUE",
-            help="One training setting, such as epochs=30; may be repeated. docs/training.md lists all.",
+            metavar="KEY=VALUE ...",
+            help="Training settings, such as epochs=30 lr=1e-4. docs/training.md lists all.",
         ),
     ] = None,
     config: Annotated[

@@ -14,8 +14,9 @@ of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Transformer" (arX
   untrained network's answers, and a learned position table as the control that the paper lacks.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ class DatarConfig:
     def __post_init__(self) -> None:
         for name in ("dims", "depths", "num_heads", "deform", "num_groups", "kernels", "key_strides"):
             values = getattr(self, name)
-            if len(values) != STAGES or min(values) < 0 or name != "deform" and min(values) < 1:
+            if not isinstance(values, tuple) or len(values) != STAGES or name != "deform" and min(values) < 1:
                 raise ValueError(f"{name} is {values}; one number of at least 1 for each of {STAGES} stages is needed")
         if min(self.num_classes, self.mels, self.frames, *self.window) < 1:
             raise ValueError("num_classes, mels, frames and window are at least 1")
@@ -93,12 +94,15 @@ class TrainableSignal(nn.Module):
         self.theta = nn.Parameter(torch.zeros(1, *shape))
 
     def forward(self, x: Float[Tensor, "clip *place"]) -> Float[Tensor, "clip *place"]:
-        theta = self.theta
-        if theta.shape[self.axis] != x.shape[self.axis]:
-            line = theta.movedim(self.axis, -1)
-            theta = F.interpolate(line.flatten(1, -2), x.shape[self.axis], mode="linear").view(*line.shape[:-1], -1)
-            theta = theta.movedim(-1, self.axis)
-        return x + theta
+        return x + stretch(self.theta, x.shape[self.axis], axis=self.axis)
+
+
+def stretch(theta: Float[Tensor, "1 *place"], length: int, *, axis: int) -> Float[Tensor, "1 *place"]:
+    """The tensor at another length along an axis, linear between its places."""
+    if theta.shape[axis] == length:
+        return theta
+    line = theta.movedim(axis, -1)
+    return F.interpolate(line.flatten(1, -2), length, mode="linear").view(*line.shape[:-1], -1).movedim(-1, axis)
 
 
 class Bottleneck(nn.Module):
@@ -131,7 +135,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
         clips, *size, _ = x.shape
-        window = [min(w, s) for w, s in zip(self.window, size, strict=True)]
+        window = (min(self.window[0], size[0]), min(self.window[1], size[1]))
         shift = [w // 2 if self.shift and s > w else 0 for w, s in zip(window, size, strict=True)]
         full = [-(-s // w) * w for w, s in zip(window, size, strict=True)]
         qkv = F.pad(self.qkv(x), (0, 0, 0, full[1] - size[1], 0, full[0] - size[0]))
@@ -149,14 +153,14 @@ class WindowAttention(nn.Module):
         return self.proj(y[:, : size[0], : size[1]])
 
 
-def to_windows(x: Float[Tensor, "clip row column dim"], window: list[int]) -> Float[Tensor, "window place dim"]:
+def to_windows(x: Float[Tensor, "clip row column dim"], window: tuple[int, int]) -> Float[Tensor, "window place dim"]:
     """Windows clip by clip, row by row."""
     parts = x.unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0]))
     return parts.transpose(2, 3).flatten(0, 2).flatten(1, 2)
 
 
 def from_windows(
-    x: Float[Tensor, "window place dim"], window: list[int], *, full: list[int]
+    x: Float[Tensor, "window place dim"], window: tuple[int, int], *, full: list[int]
 ) -> Float[Tensor, "clip row column dim"]:
     """The inverse of `to_windows` on a map of the size `full`."""
     grid = (-1, full[0] // window[0], full[1] // window[1])
@@ -165,7 +169,7 @@ def from_windows(
 
 
 def window_mask(
-    size: list[int], *, full: list[int], window: list[int], shift: list[int], device: torch.device
+    size: list[int], *, full: list[int], window: tuple[int, int], shift: list[int], device: torch.device
 ) -> Bool[Tensor, "window place place"]:
     """Which places of a window may meet: not those that the shift wrapped round, and not the filling."""
 
@@ -181,27 +185,29 @@ def window_mask(
 class WindowBias:
     """The bias of the places of a window, and the mask of each window of a clip."""
 
-    def __init__(self, window: list[int], *, mask: Bool[Tensor, "window place place"] | None, rows: int) -> None:
-        self.window, self.rows = window, rows
+    def __init__(self, size: tuple[int, int], *, mask: Bool[Tensor, "window place place"] | None, rows: int) -> None:
+        self.size, self.rows = size, rows
         self.mask = None if mask is None else torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
 
-    def prepare(self, table: Float[Tensor, "head y x"]) -> tuple[Float[Tensor, "head key query"]]:
+    def prepare(self, table: Float[Tensor, "head y x"]) -> tuple[Float[Tensor, "head key line place"]]:
         """The table read at every difference of two places."""
         row, column = (
             (torch.arange(w, device=table.device) - torch.arange(w, device=table.device)[:, None] + length // 2)
-            for w, length in zip(self.window, table.shape[1:], strict=True)
+            for w, length in zip(self.size, table.shape[1:], strict=True)
         )  # (key, query) along each axis
         read = table[:, row[:, None, :, None], column[None, :, None]]  # (head, row, column, row, column)
-        return (read.flatten(3).flatten(1, 2),)
+        return (read.flatten(1, 2),)
 
-    def tile(self, some: slice, bias: Float[Tensor, "head key query"]) -> Float[Tensor, "#row #head key query"]:
+    def tile(
+        self, rows: slice, lines: slice, bias: Float[Tensor, "head key line place"]
+    ) -> Float[Tensor, "#row head key line place"]:
         if self.mask is None:
-            return bias[None]
-        windows = torch.arange(*some.indices(self.rows), device=bias.device) % len(self.mask)
-        return bias + self.mask[windows, None]
+            return bias[None, :, :, lines]
+        windows = torch.arange(*rows.indices(self.rows), device=bias.device) % len(self.mask)
+        return (bias + self.mask[windows, None].unflatten(3, self.size))[:, :, :, lines]
 
-    def whole(self, table: Float[Tensor, "head y x"]) -> Float[Tensor, "#row #head query key"]:
-        return self.tile(slice(None), *self.prepare(table)).mT
+    def whole(self, table: Float[Tensor, "head y x"]) -> Float[Tensor, "#row head query key"]:
+        return self.tile(slice(None), slice(None), *self.prepare(table)).flatten(3).mT
 
 
 class PyramidBlock(nn.Module):
@@ -294,7 +300,8 @@ class Stage(nn.Module):
 
     def deforming(self) -> list[PyramidBlock]:
         """The blocks with deformable attention."""
-        return [block for block in self.blocks if isinstance(block.attn, DeformableAttention)]
+        blocks = cast("Iterable[PyramidBlock]", self.blocks)
+        return [block for block in blocks if isinstance(block.attn, DeformableAttention)]
 
 
 class Datar(nn.Module):
@@ -362,12 +369,12 @@ class Datar(nn.Module):
         """As `forward`, with the features, and on request the hidden states and the sampling points."""
         x = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1)
         maps, states, sampled = [], [], []
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(cast("Iterable[Stage]", self.stages)):
             x = stage.merge(x)
             if number == 0:
                 x = self.position_table(x)
                 states.append(x)
-            for block in stage.blocks:
+            for block in cast("Iterable[PyramidBlock]", stage.blocks):
                 if points and isinstance(block.attn, DeformableAttention):
                     sampled.append(block.attn.points(block.attended(x)))
                 x = block(x, generator=generator)

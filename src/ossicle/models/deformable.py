@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ossicle.models.kernels import Linear, attend, autocasts
 
 Offsets = Literal["both", "time", "none"]
+MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
 
 
 class OffsetNetwork(nn.Module):
@@ -113,8 +115,10 @@ class DeformableAttention(nn.Module):
         if self.offset is not None:
             # Without autocast: bfloat16 is too coarse for positions.
             with torch.autocast(q.device.type, enabled=False) if autocasts(q) else nullcontext():
+                # What lies between is cheap, and as large as q four times over.
                 grouped = at_least_float32(q).unflatten(3, (self.num_groups, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)
-                moves = self.offset(grouped).unflatten(0, (clips, -1)).movedim(1, 3)
+                moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
+                moves = moves.unflatten(0, (clips, -1)).movedim(1, 3)
             if self.offset_range is not None:
                 moves = self.offset_range * moves.tanh()
             if self.offsets == "time":
@@ -133,31 +137,40 @@ class DeformableAttention(nn.Module):
     ) -> Float[Tensor, "clip row run_column dim"]:
         """Attention inside each of some segments of one width."""
         clips, rows, _, dim = q.shape
-        groups = self.num_groups
-        q = split_run(q, run.start, count=run.count, width=run.width)
+        groups, heads = self.num_groups, self.num_heads // self.num_groups
+        q = split_run(q, run.start, count=run.count, width=run.width)  # (clip * segment, row, column, dim)
         k, v, points = (
-            split_run(t, run.key_start, count=run.count, width=run.key_width) for t in (k, v, points.flatten(3))
+            split_run(t, run.key_start, count=run.count, width=run.key_width).flatten(1, 2)
+            for t in (k, v, points.flatten(3))
         )
-        # (clip * segment * group, head, place, dim)
-        q, k, v = (t.unflatten(2, (groups, self.num_heads // groups, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
-        q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-        table = self.relative_position_bias_table
+        k, v = (t.unflatten(2, (groups, heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1) for t in (k, v))
+        starts = run.start + run.width * torch.arange(run.count, device=q.device).repeat(clips)
+        inside = points.unflatten(2, (groups, 2)).transpose(1, 2).flatten(0, 1)  # (clip * segment * group, key, 2)
+        inside = torch.stack([inside[..., 0], inside[..., 1] - starts.repeat_interleave(groups)[:, None]], -1)
+
+        # The bias is made in lines along one side of the map; along the long one they may be too many to keep at hand.
+        table: Tensor | None = self.relative_position_bias_table
+        size, margin = (rows, run.width), (0, self.margin())
+        swap = self.num_heads * (2 * rows - 1) * run.width**2 > MAX_STRIPS and rows < run.width
+        if swap:
+            q, inside, size, margin = q.transpose(1, 2), inside.flip(-1), size[::-1], margin[::-1]
+            table = None if table is None else table.mT
+        q = q.unflatten(3, (groups, heads, -1)).permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(0, 1)
         if table is None:
             y = F.scaled_dot_product_attention(q, k, v)
         else:
-            starts = run.start + run.width * torch.arange(run.count, device=q.device).repeat(clips)
-            inside = points.unflatten(2, (groups, 2)).transpose(1, 2)  # (clip * segment, group, key, 2)
-            inside = torch.stack([inside[..., 0], inside[..., 1] - starts[:, None, None]], -1)
-            bias = PositionBias(rows, run.width, margin=self.margin(table.shape[2] // 2), num_groups=groups)
-            y = attend(q, k, v, bias=bias, inputs=(inside.flatten(0, 1), table))
-        y = y.unflatten(0, (clips, run.count, groups)).unflatten(4, (rows, run.width))
-        # (clip, segment, group, head, row, column, dim)
-        return y.permute(0, 4, 1, 5, 2, 3, 6).reshape(clips, rows, run.count * run.width, dim)
+            y = attend(q, k, v, bias=PositionBias(size, margin=margin, num_groups=groups), inputs=(inside, table))
+        y = y.unflatten(0, (clips, run.count, groups)).unflatten(4, size)
+        # (clip, segment, group, head, line, place, dim)
+        y = y.permute(0, 5, 1, 4, 2, 3, 6) if swap else y.permute(0, 4, 1, 5, 2, 3, 6)
+        return y.reshape(clips, rows, run.count * run.width, dim)
 
-    def margin(self, reach: int) -> int:
-        """Columns beyond a segment where a point of it can lie, and its bias still differs: the table's `reach`."""
-        if self.segment is None:
+    def margin(self) -> int:
+        """Columns beyond a segment where a point of it can lie before its bias is that of the table's border."""
+        table = self.relative_position_bias_table
+        if self.segment is None or table is None:
             return 0
+        reach = table.shape[2] // 2
         return reach if self.offset_range is None else min(math.ceil(self.offset_range * self.stride[1]), reach)
 
 
@@ -184,10 +197,9 @@ def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
 
 def split_run(
     x: Float[Tensor, "clip row column dim"], start: int, *, count: int, width: int
-) -> Float[Tensor, "clip_segment place dim"]:
-    """The segments of a run as maps of their own, places row by row."""
-    segments = x[:, :, start : start + count * width].unflatten(2, (count, width))
-    return segments.transpose(1, 2).flatten(0, 1).flatten(1, 2)
+) -> Float[Tensor, "clip_segment row width dim"]:
+    """The segments of a run as maps of their own."""
+    return x[:, :, start : start + count * width].unflatten(2, (count, width)).transpose(1, 2).flatten(0, 1)
 
 
 def reference(
@@ -220,7 +232,7 @@ def sample(
     last = points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])
     grid = 2 * points.movedim(3, 1).flatten(0, 1).flip(-1) / last - 1
     read = F.grid_sample(maps, grid, align_corners=True)  # (clip * group, dim / group, key_row, key_column)
-    return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype)
+    return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype).contiguous()
 
 
 @dataclass(frozen=True)
@@ -232,49 +244,46 @@ class PositionBias:
     weighted sum of four rows is what an embedding bag computes.
     """
 
-    rows: int
-    columns: int
-    margin: int = 0  # columns beyond the map where keys may lie
+    size: tuple[int, int]  # lines, and places on each
+    margin: tuple[int, int] = (0, 0)  # lines and places beyond the map where keys may lie
     num_groups: int = 1
 
     def prepare(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
     ) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
-        rows, columns, margin = self.rows, self.columns, self.margin
-        fitted = fit_table(table, rows, columns + margin).unflatten(0, (self.num_groups, -1))
-        strips = fitted.unfold(3, columns, 1).permute(0, 2, 3, 1, 4)  # (group, y, start, head, column)
+        (lines, places), (above, beside) = self.size, self.margin
+        fitted = fit_table(table, lines + above, places + beside).unflatten(0, (self.num_groups, -1))
+        strips = fitted.unfold(3, places, 1).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
         groups, height, starts = strips.shape[:3]
-        (y, y1, fy), (x, x1, fx) = (
-            corners(points[..., 0], 0, rows - 1),
-            corners(points[..., 1], -margin, columns - 1 + margin),
-        )
+        y, y1, fy = corners(points[..., 0], -above, lines - 1 + above)
+        x, x1, fx = corners(points[..., 1], -beside, places - 1 + beside)
         group = torch.arange(groups, device=points.device).repeat(points.shape[0] // groups)[:, None, None]
-        lines = torch.arange(rows, device=points.device)
-        top, bottom = ((group * height + lines - t[..., None] + rows - 1) * starts for t in (y, y1))
-        left, right = ((columns + margin - 1 - t)[..., None] for t in (x, x1))
+        line = torch.arange(lines, device=points.device) + lines + above - 1
+        top, bottom = ((group * height + line - t[..., None]) * starts for t in (y, y1))
+        left, right = ((places + beside - 1 - t)[..., None] for t in (x, x1))
         strip = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
         weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
         return strip, weight, strips.reshape(groups * height * starts, -1)
 
     def tile(
         self,
-        some: slice,
+        rows: slice,
+        lines: slice,
         strip: Int[Tensor, "row key line 4"],
         weight: Float[Tensor, "row key 4"],
         strips: Float[Tensor, "strip width"],
-    ) -> Float[Tensor, "row head key query"]:
-        shape = strip[some].shape
-        weights = weight[some, :, None].expand(shape).reshape(-1, 4)
-        bags = F.embedding_bag(strip[some].reshape(-1, 4), strips, per_sample_weights=weights, mode="sum")
-        bias = bags.view(*shape[:3], -1, self.columns)  # (row, key, line, head, column)
-        return bias.permute(0, 3, 1, 2, 4).flatten(3)
+    ) -> Float[Tensor, "row head key line place"]:
+        strip = strip[rows, :, lines]
+        shape = strip.shape
+        weights = weight[rows, :, None].expand(shape).reshape(-1, 4)
+        bags = F.embedding_bag(strip.reshape(-1, 4), strips, per_sample_weights=weights, mode="sum")
+        return bags.view(*shape[:3], -1, self.size[1]).permute(0, 3, 1, 2, 4)
 
     def whole(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
     ) -> Float[Tensor, "row head query key"]:
-        place = torch.cartesian_prod(
-            torch.arange(self.rows, device=points.device), torch.arange(self.columns, device=points.device)
-        ).view(1, -1, 1, 2)
+        line, place = (torch.arange(length, device=points.device) for length in self.size)
+        place = torch.cartesian_prod(line, place).view(1, -1, 1, 2)
         apart = place - points[:, None]  # (row, query, key, 2)
         reach = points.new_tensor([table.shape[2] // 2, table.shape[1] // 2])
         grid = (apart.flip(-1) / reach.clamp(min=1)).unflatten(0, (-1, self.num_groups)).transpose(0, 1).flatten(1, 2)

@@ -16,6 +16,7 @@ and `torch.export`, which see the plain expression. The rates below are of two Z
   Neither keeps the attention matrix.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
+BIAS_TILE = 2**22  # the same of a bias: 16 MB in float32
+HEAD_TILE = 2**18  # the same of heads that share it
 
 
 class Linear(nn.Linear):
@@ -66,7 +69,7 @@ class LinearFunction(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         into_x, into_weight, into_bias, _ = ctx.needs_input_grad
         dx = dweight = None
-        dy = grads[0].flatten(0, -2)
+        dy = grads[0].flatten(0, -2).contiguous()
         if into_x:
             dx = product(dy, weight.T).view(*grads[0].shape[:-1], weight.shape[1])
             if ctx.gelu:
@@ -183,14 +186,21 @@ def unstack_heads(x: Float[Tensor, "part heads token dim"], num_heads: int) -> F
 class Bias(Protocol):
     """A position bias, made from tensors that may want gradients; a row is what `attend` calls one."""
 
-    def prepare(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What every tile needs, computed once."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """The queries are the places of a map: so many lines, and places on each."""
 
-    def tile(self, rows: slice, *prepared: Tensor) -> Float[Tensor, "#row #head key query"]:
-        """The bias of some rows."""
+    @property
+    def prepare(self) -> Callable[..., tuple[Tensor, ...]]:
+        """(*inputs): what every tile needs, computed once."""
 
-    def whole(self, *inputs: Tensor) -> Float[Tensor, "#row #head query key"]:
-        """The bias of all rows in operations that every device has."""
+    @property
+    def tile(self) -> Callable[..., Float[Tensor, "#row head key line place"]]:
+        """(slice of rows, slice of lines, *prepared): the bias of these."""
+
+    @property
+    def whole(self) -> Callable[..., Float[Tensor, "#row head query key"]]:
+        """(*inputs): the bias of all rows, in operations that every device has."""
 
 
 def attend(
@@ -203,7 +213,7 @@ def attend(
 ) -> Float[Tensor, "row head query dim"]:
     """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        return BiasedAttention.apply(bias, q, k, v, *inputs)
+        return BiasedAttention.apply(bias, q.contiguous(), k.contiguous(), v.contiguous(), *inputs)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.whole(*inputs).to(q.dtype))
 
 
@@ -215,48 +225,88 @@ class BiasedAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, *inputs)
         ctx.bias = bias
         prepared = bias.prepare(*inputs)
+        k = k * q.shape[-1] ** -0.5
         y = torch.empty_like(q)
-        for rows in row_tiles(q, k):
-            p = biased_matrix(q[rows], k[rows], bias.tile(rows, *prepared))
-            y[rows] = torch.matmul(p.mT, v[rows])
+        for rows, lines, queries, parts in tiles_of_map(q, k, bias.size):
+            b = bias.tile(rows, lines, *prepared)
+            for heads in parts:
+                p, total = exponentials(q[rows, heads, queries], k[rows, heads], b[:, heads])
+                y[rows, heads, queries] = products(v[rows, heads].mT, p.mT).mT / total.mT
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *inputs = ctx.saved_tensors
-        (dy,) = grads
         scale = q.shape[-1] ** -0.5
+        k = k * scale
         # The bias has a graph of its own: from the inputs to what is prepared, and from that to each tile.
         sources = [t.detach().requires_grad_(need) for t, need in zip(inputs, ctx.needs_input_grad[4:], strict=True)]
         with torch.enable_grad():
             prepared = ctx.bias.prepare(*sources)
         held = [t.detach().requires_grad_(t.requires_grad) for t in prepared]
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for rows in row_tiles(q, k):
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for rows, lines, queries, parts in tiles_of_map(q, k, ctx.bias.size):
             with torch.enable_grad():
-                b = ctx.bias.tile(rows, *held)
-            p = biased_matrix(q[rows], k[rows], b.detach())
-            dv[rows] = torch.matmul(p, dy[rows])
-            ds = torch.ops.aten._softmax_backward_data(torch.matmul(v[rows], dy[rows].mT), p, -2, p.dtype)
-            dq[rows] = torch.matmul(ds.mT, k[rows]) * scale
-            dk[rows] = torch.matmul(ds, q[rows]) * scale
+                b = ctx.bias.tile(rows, lines, *held)
+            # In the order in which the bias lies in memory.
+            db = torch.empty_like(b) if len(b) == len(q[rows]) else b.new_empty(len(q[rows]), *b.shape[1:])
+            for heads in parts:
+                of_keys, of_queries = (rows, heads), (rows, heads, queries)
+                p, total = exponentials(q[of_queries], k[of_keys], b.detach()[:, heads])
+                dy = (grads[0][of_queries] / total.mT).to(q.dtype)
+                dv[of_keys] += products(p, dy.mT)
+                ds = products(v[of_keys], dy).mul_(p)
+                ds.addcmul_(p, (ds.sum(-2, keepdim=True) / total).to(p.dtype), value=-1)
+                dq[of_queries] = products(k[of_keys].mT, ds.mT).mT
+                dk[of_keys] += products(ds, q[of_queries].mT)
+                db[:, heads] = ds.view(db[:, heads].shape)
             if b.requires_grad:
-                b.backward(ds.sum_to_size(b.shape).to(b.dtype))
-        learnt = [(t, h.grad) for t, h in zip(prepared, held, strict=True) if h.grad is not None]
-        if learnt:
-            torch.autograd.backward(*zip(*learnt, strict=True))
+                b.backward(db.sum_to_size(b.shape))
+        dk *= scale
+        for t, h in zip(prepared, held, strict=True):
+            if h.grad is not None:
+                t.backward(h.grad, retain_graph=True)
         return None, dq, dk, dv, *(source.grad for source in sources)
 
 
-def biased_matrix(
-    q: Float[Tensor, "row head query dim"], k: Float[Tensor, "row head key dim"], bias: Tensor
-) -> Float[Tensor, "row head key query"]:
-    logits = torch.matmul(k * q.shape[-1] ** -0.5, q.mT)
-    return torch.softmax(logits.add_(bias), -2)
+def exponentials(
+    q: Float[Tensor, "row head query dim"],
+    k: Float[Tensor, "row head key dim"],
+    bias: Float[Tensor, "#row head key line place"],
+) -> tuple[Float[Tensor, "row head key query"], Float[Tensor, "row head 1 query"]]:
+    """The softmax before its division, and what to divide by, in float32."""
+    logits = products(k, q)
+    logits.view(*logits.shape[:3], *bias.shape[3:]).add_(bias)
+    if logits.dtype == torch.float32:
+        # In place, the fewest passes; in bfloat16 the difference would lose digits that softmax keeps.
+        logits = logits.sub_(logits.amax(-2, keepdim=True)).exp_()
+        return logits, logits.sum(-2, keepdim=True)
+    p = torch.softmax(logits, -2)
+    return p, torch.ones(*p.shape[:2], 1, p.shape[3], dtype=torch.promote_types(p.dtype, torch.float32))
 
 
-def row_tiles(q: Float[Tensor, "row head query dim"], k: Float[Tensor, "row head key dim"]) -> list[slice]:
-    """Rows to work on together, so that their matrices stay in the cache."""
-    step = max(1, TILE // max(q.shape[1] * q.shape[2] * k.shape[2], 1))
-    return [slice(i, i + step) for i in range(0, q.shape[0], step)]
+def products(a: Float[Tensor, "row head m d"], b: Float[Tensor, "row head n d"]) -> Float[Tensor, "row head m n"]:
+    """a b^T, of a single head by the faster kernel."""
+    if a.shape[0] * a.shape[1] == 1:
+        return product(a[0, 0], b[0, 0])[None, None]
+    return torch.matmul(a, b.mT)
+
+
+def tiles_of_map(
+    q: Float[Tensor, "row head query dim"], k: Float[Tensor, "row head key dim"], size: tuple[int, int]
+) -> Iterator[tuple[slice, slice, slice, list[slice]]]:
+    """Rows, lines, the queries on these, and heads to take together, so that their matrices stay in the cache."""
+    (heads, keys), (lines, places) = (k.shape[1], k.shape[2]), size
+    rows = max(1, BIAS_TILE // max(heads * keys * lines * places, 1))
+    some = lines if rows > 1 else min(lines, max(1, BIAS_TILE // (heads * keys * places)))
+    together = heads if rows > 1 else min(heads, max(1, HEAD_TILE // (keys * some * places)))
+    parts = [slice(i, i + together) for i in range(0, heads, together)]
+    for row in range(0, len(q), rows):
+        for line in range(0, lines, some):
+            yield (
+                slice(row, row + rows),
+                slice(line, line + some),
+                slice(line * places, (line + some) * places),
+                parts,
+            )

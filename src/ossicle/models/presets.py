@@ -39,6 +39,25 @@ class Preset:
     """Of the weights."""
     note: str = ""
 
+    @property
+    def width(self) -> str:
+        """Channels of a token; of each stage in a pyramid."""
+        return _joined(self.options["dim"] if self.family == "passt" else self.options["dims"])
+
+    @property
+    def depth(self) -> str:
+        """Blocks; of each stage in a pyramid."""
+        return _joined(self.options["depth"] if self.family == "passt" else self.options["depths"])
+
+    @property
+    def stride(self) -> str:
+        """Frames and mel bins from token to token."""
+        return _joined(self.options["stride"] if self.family == "passt" else (4, 8, 16, 32))
+
+
+def _joined(value: int | tuple[int, ...]) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
 
 def _passt(
     name: str, *, dim: int = 768, num_heads: int = 12, depth: int = 12, stride: int = 10, frames: int = 998, **rest: Any
@@ -51,7 +70,8 @@ def _published(name: str, file: str, map: float, **changes: Any) -> Preset:
     return _passt(name, url=RELEASES + file, map=map, licence="Apache-2.0", **changes)
 
 
-def _datar(name: str, *, note: str = "", **options: Any) -> Preset:
+def _datar(name: str, *, note: str = "", **changes: Any) -> Preset:
+    options = {"dims": (96, 192, 384, 768), "depths": (2, 2, 6, 2)} | changes
     return Preset(name=name, family="datar", options=options, frontend="kaldi_fbank", counted_frames=1024, note=note)
 
 

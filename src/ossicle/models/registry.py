@@ -18,9 +18,6 @@ class ModelInfo:
     """What `ossicle models show` prints."""
 
     preset: Preset
-    width: str
-    depth: str
-    stride: str  # frames and mel bins from token to token
     parameters: int
     macs: int  # multiplications in a pass over the preset's `counted_frames` that computes every token
     tokens: int  # in that pass, at the first block
@@ -74,7 +71,9 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
         from ossicle.models.datar import Datar, DatarConfig
 
         # What comes from JSON or YAML has lists.
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+        }
         return Datar(DatarConfig(num_classes=num_classes, **values), frontend=preset.frontend)
     from ossicle.models.passt import Passt, PasstConfig
     from ossicle.models.tokens import Patchout
@@ -110,15 +109,10 @@ def model_info(name: str) -> ModelInfo:
         with FlopCounterMode(display=False) as counter:
             out = model.forward_features(spec, hidden_states=True)
     assert out.hidden_states is not None
-    first, options = out.hidden_states[0], preset.options
-    pyramid = preset.family == "datar"
     return ModelInfo(
         preset=preset,
-        width="-".join(map(str, model.config.dims)) if pyramid else str(options["dim"]),
-        depth="-".join(map(str, model.config.depths)) if pyramid else str(options["depth"]),
-        stride="4, 8, 16, 32" if pyramid else str(options["stride"]),
         parameters=sum(p.numel() for p in model.parameters()),
         macs=counter.get_total_flops() // 2,
-        tokens=first[0, ..., 0].numel(),
+        tokens=out.hidden_states[0][0, ..., 0].numel(),
         seconds=None if model.max_frames is None else model.max_frames * preset.frame_seconds,
     )

@@ -6,9 +6,9 @@ A field that is None is filled in from the data (`resolve`), and every value so 
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -25,7 +25,8 @@ class TrainConfig:
 
     model: str = "passt_tiny_s16"
     weights: str | None = None  # bundle, published checkpoint or safetensors to start from; None is random
-    depth: int | None = None  # blocks of the network; None is the model's own
+    depth: int | None = None  # blocks of a PaSST; None is the model's own
+    network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
     seed: int = 0
 
     # Data
@@ -122,12 +123,18 @@ _RANGES = {
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
     """Returns `config` with values replaced; text is read as YAML, so `--set lr=1e-4` and `--set window=null` work.
 
+    `network.NAME` sets one option of the network and keeps the others.
+
     Raises:
         SettingRefused: an unknown name (the nearest are shown), a value of the wrong type, or one out of range.
     """
     hints = get_type_hints(TrainConfig)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in settings.items():
+        if name.startswith("network."):
+            option = yaml.safe_load(value) if isinstance(value, str) else value
+            values["network"] = {**values.get("network", config.network), name.removeprefix("network."): option}
+            continue
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=3) or sorted(hints)
             raise SettingRefused(f"there is no setting {name!r}; did you mean {', '.join(near)}?")
@@ -158,6 +165,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     elif int in kinds:
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
             return int(value)
+    elif dict in (get_origin(kind) for kind in kinds):
+        if isinstance(value, dict):
+            return value
     elif str in kinds and value is not None:
         return str(value)
     wanted = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)

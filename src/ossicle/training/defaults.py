@@ -56,7 +56,8 @@ def resolve(
     )
     preset = find_preset(config.model)
     window = config.window if config.window is not None else float(str(chosen["window"]))
-    columns = 1 + (frontend.frames(round(window * frontend.rate)) - PATCH) // preset.stride
-    choose("patchout_t", 0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches")
-    choose("patchout_f", 0.3 if columns >= 4 else 0.0, "rows of patches")
+    if preset.family == "passt":
+        columns = 1 + (frontend.frames(round(window * frontend.rate)) - PATCH) // preset.options["stride"]
+        choose("patchout_t", 0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches")
+        choose("patchout_f", 0.3 if columns >= 4 else 0.0, "rows of patches")
     return dataclasses.replace(config, **chosen), said  # type: ignore[arg-type]

@@ -8,12 +8,15 @@ import torch
 from ossicle.bundle import WEIGHTS, find_bundle
 from ossicle.checkpoint.foreign import adapt, infer_config, read_checkpoint
 from ossicle.checkpoint.weights import load_into
-from ossicle.models import create_model
+from ossicle.errors import SettingRefused
+from ossicle.models import create_model, find_preset
+from ossicle.models.datar import Datar
 from ossicle.models.passt import Passt
+from ossicle.models.registry import PATCHOUT
 from ossicle.training.config import TrainConfig
 
 
-def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt:
+def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt | Datar:
     """Builds the network of a run.
 
     Random weights, also those of a new head on given ones, depend on `config.seed` alone and leave the global generator
@@ -24,17 +27,15 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt:
 
     Raises:
         BundleRefused: `config.weights` names no file, bundle or run.
+        SettingRefused: options that this network does not have, or values outside their range.
         WeightsRefused: tensors that do not fit the network.
     """
-    options: dict[str, Any] = {
-        "patchout_t": amount(config.patchout_t or 0),
-        "patchout_f": amount(config.patchout_f or 0),
-        "patchout_u": amount(config.patchout_u),
-        "drop_path": config.drop_path,
-        "frames": frames,
-    }
-    if config.depth is not None:
-        options["depth"] = config.depth
+    options: dict[str, Any] = {"drop_path": config.drop_path, "frames": frames}
+    own = {**{name: amount(getattr(config, name) or 0) for name in PATCHOUT}, "depth": config.depth}
+    if find_preset(config.model).family == "passt":
+        options |= {name: value for name, value in own.items() if value is not None}
+    elif given := [name for name, value in own.items() if value]:
+        raise SettingRefused(f"{', '.join(given)}: settings of a PaSST; {config.model} is none.")
     tensors = None
     if config.weights is not None:
         path = Path(config.weights).expanduser()
@@ -46,7 +47,10 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt:
             options |= {"frames": found.frames, "depth": config.depth or found.depth}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = create_model(config.model, num_classes=num_classes, **options)
+        try:
+            model = create_model(config.model, num_classes=num_classes, **{**options, **config.network})
+        except (TypeError, ValueError) as error:
+            raise SettingRefused(f"{config.model} cannot be built with these settings: {error}.") from error
     if tensors is not None:
         load_into(model, adapt(tensors, model, source=path), source=path)
     return model

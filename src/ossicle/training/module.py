@@ -129,10 +129,10 @@ class Trainee(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with decay on matrices only, and a rate that moves with every optimiser step."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if decays(p)], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in trained if not decays(p)], "weight_decay": 0.0},
+            {"params": [p for name, p in trained if decays(name, p)], "weight_decay": self.config.weight_decay},
+            {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
         epochs = self.config.epochs or 1
@@ -147,6 +147,8 @@ class Trainee(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def decays(parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to biases, norms, tokens and position tables."""
-    return sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices and kernels, not to biases and their tables, norms, tokens, positions
+    and learned signals."""
+    matrix = sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1
+    return matrix and "bias" not in name.rpartition(".")[2]
