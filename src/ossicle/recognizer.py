@@ -17,7 +17,7 @@ from typing import Literal, overload
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import nn
+from torch import Tensor, nn
 
 from ossicle.audio import as_clip, read_blocks, read_clip
 from ossicle.bundle import MAX_WINDOW_SECONDS, Bundle, find_bundle, load_bundle
@@ -206,10 +206,15 @@ class Recognizer:
         return probabilities(logits, task=self.task, temperature=self.bundle.temperature)
 
     @torch.inference_mode()
-    def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def spectrogram(self, windows: Float32[np.ndarray, "window time"]) -> Float32[Tensor, "window mel frame"]:
+        """Gives what the network sees of windows of one length at `rate`."""
         waves = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
         frames = self.frontend.frames(self.window_samples()[0]) if self.bundle.pad else None
-        spec = spectrograms(self.frontend, list(waves), frames=frames)
+        return spectrograms(self.frontend, list(waves), frames=frames)
+
+    @torch.inference_mode()
+    def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        spec = self.spectrogram(windows)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             out = self.model.forward_features(spec)  # type: ignore[operator]
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()

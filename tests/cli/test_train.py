@@ -28,7 +28,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> None:
     result = run(
         *("train", "data", "--model", "passt_tiny_s16", "--recipe", "scratch", "-o", "run"),
-        *("--set", "epochs=3", "--set", "lr = 1e-4", "--set", "weights=a=b", "--config", "c.yaml"),
+        *("--set", "epochs=3", "lr = 1e-4", "--config", "c.yaml", "--set", "weights=a=b"),
         *("--label", "L", "--group", "G", "--fold", "F", "--folds", "all", "--resume", "--skip-bad", "--init", "w"),
     )
     assert result.exit_code == 0
@@ -59,6 +59,12 @@ def test_nothing_but_the_data_is_needed(run: Run, handed: dict[str, Any]) -> Non
 def test_files_left_out_end_with_3(run: Run, handed: dict[str, Any]) -> None:
     handed["failed"] = 2
     assert run("train", "data", "--skip-bad").exit_code == 3
+
+
+def test_settings_may_stand_before_the_data(run: Run, handed: dict[str, Any]) -> None:
+    assert run("train", "--set", "epochs=3", "network.adaptor=none", "data").exit_code == 0
+    assert handed["settings"] == {"epochs": "3", "network.adaptor": "none"}
+    assert handed["data"] == Path("data")
 
 
 @pytest.mark.parametrize("setting", ["epochs", "=3", ""])

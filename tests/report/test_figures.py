@@ -14,6 +14,7 @@ from ossicle.report import (
     per_class_figure,
     png_bytes,
     reliability_figure,
+    sampling_figure,
     save_figure,
     timeline_figure,
 )
@@ -156,3 +157,18 @@ def test_drawing_touches_neither_pyplot_nor_torch():
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 20])
+def test_sampling_points_are_drawn_for_each_group_and_the_lines_lead_to_them(groups):
+    centres = np.array([[4.0, 10.0], [12.0, 30.0]])
+    before = np.repeat(centres[None], groups, 0)
+    after = before + np.array([3.0, 4.0])
+    figure = sampling_figure(np.random.rand(16, 40), {"before": before, "after": after}, centres=centres, seconds=0.4)
+    drawn = min(groups, 8)
+    assert len(figure.axes) == 2 * drawn
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["moved by 0.0 on average"], ["moved by 5.0 on average"]] * drawn
+    start, end = figure.axes[1].collections[0].get_segments()[0]
+    np.testing.assert_allclose((start, end), ((0.1, 4.0), (0.14, 7.0)))
+    assert size_of(png_bytes(figure))[1] > 100

@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ossicle.checkpoint.weights import load_weights
+from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.errors import RunRefused, SettingRefused, WeightsRefused
 from ossicle.frontend import frontend_config
 from ossicle.models import create_model
@@ -24,6 +25,50 @@ def test_text_becomes_a_value_of_the_settings_own_kind() -> None:
     )
     assert (config.lr, config.epochs, config.window, config.jitter) == (1e-4, 7, None, False)
     assert with_settings(config, {"patchout_t": "10"}).patchout_t == 10
+
+
+def test_options_of_the_network_are_set_one_by_one(tmp_path: Path) -> None:
+    config = with_settings(TrainConfig(), {"network.adaptor": "feature", "network.key_strides": "[8, 4, 2, 1]"})
+    config = with_settings(config, {"network.offset_range": "null", "network.adaptor": "none"})
+    assert config.network == {"adaptor": "none", "key_strides": [8, 4, 2, 1], "offset_range": None}
+    write_config(tmp_path / "config.yaml", config, data={})
+    assert read_config(tmp_path / "config.yaml")[0] == config
+    with pytest.raises(SettingRefused, match="network=3 is no mapping"):
+        with_settings(TrainConfig(), {"network": "3"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"network": {"adaptr": "feature"}}, "no option adaptr"),
+        ({"network": {"adaptor": "feature", "segment": 7}}, "segment is 7 frames"),
+        ({"patchout_t": 3}, "patchout_t: settings of a PaSST; datar_nano is none"),
+        ({"depth": 3}, "depth: settings of a PaSST"),
+    ],
+)
+def test_options_that_the_network_does_not_have_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingRefused, match=said):
+        start_from(TrainConfig(model="datar_nano", **settings), num_classes=2, frames=96)
+
+
+def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) -> None:
+    config = TrainConfig(model="datar_nano", network={"adaptor": "spectrogram"})
+    given = start_from(config, num_classes=3, frames=96)
+    given.spectrogram_adaptor.theta.data.normal_()
+    save_weights(tmp_path / "given.safetensors", given.state_dict())
+    started = start_from(
+        dataclasses.replace(config, weights=str(tmp_path / "given.safetensors"), seed=1), num_classes=5, frames=200
+    )
+    old, new = given.state_dict(), started.state_dict()
+    changed = {name for name in new if old[name].shape != new[name].shape}
+    tables = {name for name in changed if name.endswith("relative_position_bias_table")}
+    assert changed - tables == {"head.weight", "head.bias", "spectrogram_adaptor.theta"}
+    assert len(tables) == 3
+    assert all(torch.equal(old[name], new[name]) for name in new if name not in changed)
+    for name in tables:  # what was learnt of near places stands
+        y, x = (length // 2 for length in old[name].shape[1:])
+        far_y, far_x = (length // 2 for length in new[name].shape[1:])
+        assert torch.equal(new[name][:, far_y - y : far_y + y + 1, far_x - x : far_x + x + 1], old[name])
 
 
 @pytest.mark.parametrize(

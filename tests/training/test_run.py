@@ -54,6 +54,25 @@ def test_a_run_leaves_all_that_its_docstring_lists_and_the_bundle_predicts(run: 
     assert json.loads((result.folder / "metrics.json").read_text())["clips"] == len(result.folds[0].tested)
 
 
+def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, sounds: Path) -> None:
+    result = run(
+        model="datar_nano", depth=None, report=True, network={"adaptor": "spectrogram", "depths": [1, 1, 2, 2]}
+    )
+    assert (result.folder / "figures" / "sampling_points.png").exists()
+    assert "Sampling points" in (result.folder / "report.html").read_text()
+    bundle = load_bundle(result.folder / "model")
+    assert bundle.model.config.adaptor == "spectrogram" and bundle.model.config.depths == (1, 1, 2, 2)
+    assert bundle.frontend.config.mean != -4.2677  # measured on the training part
+    recognizer = ossicle.load(result.folder)
+    assert float(recognizer.predict(sounds / "0.wav").scores.sum()) == pytest.approx(1.0)
+    assert recognizer.embed(sounds / "0.wav").shape == (192,)
+
+
+def test_a_pyramid_that_deforms_nowhere_has_no_points_to_show(run: Run) -> None:
+    result = run(model="datar_nano", depth=None, epochs=1, report=True, network={"deform": [False] * 4})
+    assert not (result.folder / "figures" / "sampling_points.png").exists()
+
+
 def test_tones_are_told_from_noise(run: Run) -> None:
     result = run(epochs=12, lr=2e-3)
     assert result.evaluation.accuracy.value is not None and result.evaluation.accuracy.value > 0.9
@@ -177,6 +196,7 @@ SWITCHES: dict[str, Any] = {
     "seed": 3,
     "precision": "bf16",
     "model": "passt_tiny_s10",
+    "network": {"dropout": 0.5},
 }
 
 

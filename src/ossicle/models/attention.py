@@ -52,7 +52,7 @@ class Mlp(nn.Module):
         self.fc1 = Linear(dim, hidden_dim)
         self.fc2 = Linear(hidden_dim, dim)
 
-    def forward(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip token dim"]:
+    def forward(self, x: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token dim"]:
         return gelu_linear(self.fc1(x), self.fc2)
 
 

@@ -97,7 +97,7 @@ class TrainableSignal(nn.Module):
         return x + stretch(self.theta, x.shape[self.axis], axis=self.axis)
 
 
-def stretch(theta: Float[Tensor, "1 *place"], length: int, *, axis: int) -> Float[Tensor, "1 *place"]:
+def stretch(theta: Float[Tensor, "1 *place"], length: int, *, axis: int) -> Float[Tensor, "1 *other"]:
     """The tensor at another length along an axis, linear between its places."""
     if theta.shape[axis] == length:
         return theta
@@ -200,7 +200,7 @@ class WindowBias:
 
     def tile(
         self, rows: slice, lines: slice, bias: Float[Tensor, "head key line place"]
-    ) -> Float[Tensor, "#row head key line place"]:
+    ) -> Float[Tensor, "tile_row head key tile_line place"]:
         if self.mask is None:
             return bias[None, :, :, lines]
         windows = torch.arange(*rows.indices(self.rows), device=bias.device) % len(self.mask)
@@ -402,6 +402,15 @@ class Datar(nn.Module):
         assert self.lateral is not None
         line = coarse.mean(1).repeat_interleave(2, dim=1)[:, : fine.shape[2]]
         return line + self.lateral(fine.mean(1))
+
+    def deforming(self) -> list[tuple[int, DeformableAttention]]:
+        """The deformable layers in the order of `DatarOutput.points`, each with the mel bins and frames to a pixel."""
+        stages = enumerate(cast("Iterable[Stage]", self.stages))
+        return [
+            (PATCH * 2**number, cast("DeformableAttention", block.attn))
+            for number, stage in stages
+            for block in stage.deforming()
+        ]
 
     def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
         """The spectrogram without a channel axis, or a sentence about what does not fit."""

@@ -116,9 +116,14 @@ class DeformableAttention(nn.Module):
             # Without autocast: bfloat16 is too coarse for positions.
             with torch.autocast(q.device.type, enabled=False) if autocasts(q) else nullcontext():
                 # What lies between is cheap, and as large as q four times over.
-                grouped = at_least_float32(q).unflatten(3, (self.num_groups, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)
+                grouped = (
+                    q.to(self.offset.pointwise.weight.dtype)
+                    .unflatten(3, (self.num_groups, -1))
+                    .permute(0, 3, 1, 2, 4)
+                    .flatten(0, 1)
+                )
                 moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
-                moves = moves.unflatten(0, (clips, -1)).movedim(1, 3)
+                moves = at_least_float32(moves).unflatten(0, (clips, -1)).movedim(1, 3)
             if self.offset_range is not None:
                 moves = self.offset_range * moves.tanh()
             if self.offsets == "time":
@@ -272,7 +277,7 @@ class PositionBias:
         strip: Int[Tensor, "row key line 4"],
         weight: Float[Tensor, "row key 4"],
         strips: Float[Tensor, "strip width"],
-    ) -> Float[Tensor, "row head key line place"]:
+    ) -> Float[Tensor, "tile_row head key tile_line place"]:
         strip = strip[rows, :, lines]
         shape = strip.shape
         weights = weight[rows, :, None].expand(shape).reshape(-1, 4)

@@ -17,7 +17,7 @@ and `torch.export`, which see the plain expression. The rates below are of two Z
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -183,6 +183,7 @@ def unstack_heads(x: Float[Tensor, "part heads token dim"], num_heads: int) -> F
     return apart.reshape(heads // num_heads, tokens, -1)
 
 
+@runtime_checkable
 class Bias(Protocol):
     """A position bias, made from tensors that may want gradients; a row is what `attend` calls one."""
 

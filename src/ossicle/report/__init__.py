@@ -11,7 +11,8 @@ from ossicle.report.figures import (
     reliability_figure,
 )
 from ossicle.report.page import Chart, Section, Table, write_report
-from ossicle.report.sections import evaluation_sections, fold_section, training_section
+from ossicle.report.sampling import sampling_figure
+from ossicle.report.sections import evaluation_sections, fold_section, sampling_section, training_section
 from ossicle.report.style import png_bytes, save_figure
 from ossicle.report.text import evaluation_lines, fold_lines
 from ossicle.report.timeline import timeline_figure
@@ -29,6 +30,8 @@ __all__ = [
     "per_class_figure",
     "png_bytes",
     "reliability_figure",
+    "sampling_figure",
+    "sampling_section",
     "save_figure",
     "timeline_figure",
     "training_section",

@@ -6,6 +6,7 @@ from typing import Any
 from ossicle.metrics import Estimate, Evaluation, mean_over_folds
 from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
 from ossicle.report.page import Chart, Section, Share, Table
+from ossicle.report.style import Figure
 from ossicle.report.text import (
     TITLES,
     baseline_sentence,
@@ -77,6 +78,17 @@ def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "de
         caption="The development part is cut from the training part; the test part plays no role here.",
     )
     return Section(title="Training", blocks=[chart])
+
+
+def sampling_section(figure: Figure, *, clip: str) -> Section:
+    """Where a deformable layer looked in one clip, before and after the training."""
+    chart = Chart(
+        figure=figure,
+        alt="Sampling points of each group of heads over the log-mel, before and after training",
+        caption=f"The keys of the last deformable layer on the finest map that has one, in {clip}. A line leads from "
+        "the centre of a key's cell to where the key is read; its mean length is in mel bands and frames.",
+    )
+    return Section(title="Sampling points", blocks=[chart])
 
 
 def _result(evaluation: Evaluation) -> list[str | Table | Chart]:

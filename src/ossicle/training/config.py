@@ -145,6 +145,10 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
 def _typed(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str):
         value = yaml.safe_load(value) if value else ""
+    if get_origin(hint) is dict:
+        if isinstance(value, dict):
+            return value
+        raise SettingRefused(f"{name}={value!r} is no mapping of names to values.")
     kinds = get_args(hint) or (hint,)
     choices = [c for kind in kinds for c in (get_args(kind) or ([kind] if isinstance(kind, str) else []))]
     if choices:
@@ -165,9 +169,6 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     elif int in kinds:
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
             return int(value)
-    elif dict in (get_origin(kind) for kind in kinds):
-        if isinstance(value, dict):
-            return value
     elif str in kinds and value is not None:
         return str(value)
     wanted = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -31,10 +31,11 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from ossicle import __version__
 from ossicle.allocator import keep_freed_memory
+from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights, save_weights
-from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Item, Split, read_dataset, split_dataset, split_folds
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import choose_device, choose_dtype
 from ossicle.errors import DataRefused, RunRefused
@@ -49,9 +50,19 @@ from ossicle.evaluation import (
 from ossicle.files import write_json
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
+from ossicle.models.datar import Datar
+from ossicle.models.deformable import reference
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer, load
-from ossicle.report import evaluation_lines, fold_lines, fold_section, training_section
+from ossicle.report import (
+    Section,
+    evaluation_lines,
+    fold_lines,
+    fold_section,
+    sampling_figure,
+    sampling_section,
+    training_section,
+)
 from ossicle.training.callbacks import Averaging, Line, Recorder, StateKeeper
 from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
@@ -423,10 +434,41 @@ def finish(
         scores=scores,
         thresholds=thresholds,
         title=f"{config.model} on {dataset.root.name}",
-        more_sections=[training_section(recorder.rows, score_name=f"development {score_name(dataset.task)}")],
+        more_sections=[
+            training_section(recorder.rows, score_name=f"development {score_name(dataset.task)}"),
+            *sampling_sections(recognizer, config, item=dataset.items[split.train[0]]),
+        ],
     )
     save(**fitted, metrics=sentences(evaluation.headline))
     return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
+
+
+def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
+    """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
+    model = recognizer.model
+    if not isinstance(model, Datar) or not model.deforming():
+        return []
+    window, _ = recognizer.window_samples()
+    clip = read_clip(item.file, recognizer.rate, start=item.start, end=item.end).samples[:window]
+    spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
+    untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
+    scale, attn = [pair for pair in model.deforming() if pair[0] == model.deforming()[0][0]][-1]
+    rows, columns = (-(-length // scale) for length in spec.shape[1:])
+    centres, _ = reference(rows, columns, stride=attn.stride, segment=attn.segment, like=spec)
+    number = sum(other == scale for other, _ in model.deforming()) - 1  # the last of this map
+    found = {}
+    for title, network in (("before training", untrained.to(recognizer.device).eval()), ("after training", model)):
+        with torch.inference_mode():
+            points = network.forward_features(spec, points=True).points
+        assert points is not None
+        found[title] = points[number][0].flatten(0, 1).transpose(0, 1)  # (group, key, 2)
+    figure = sampling_figure(
+        spec[0].cpu().numpy(),
+        {title: ((points + 0.5) * scale - 0.5).cpu().numpy() for title, points in found.items()},
+        centres=((centres.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
+        seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
+    )
+    return [sampling_section(figure, clip=item.file.name)]
 
 
 def scores_of(
