@@ -5,7 +5,8 @@
 The plain layer is written as the published one is, in a few lines of torch: maps with channels first, 1 x 1
 convolutions, `grid_sample` for keys and for the position bias of every query and key, `einsum` and `softmax` for the
 attention. It has the same geometry and shares its weights with ours. Both take turns at every setting; medians over all
-passes. Memory is what autograd keeps for the backward pass, parameters left out, distinct storages.
+passes. Memory is what autograd keeps for the backward pass, parameters left out, distinct storages. The goals are for
+one thread.
 """
 
 import argparse
@@ -150,32 +151,43 @@ def main() -> None:
     """Measures every size and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    sizes = {name: measure(name, repeats=arguments.repeats) for name in SIZES}
+    lines, found = [], {}
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        found[f"{threads} threads"] = sizes = {name: measure(name, repeats=arguments.repeats) for name in SIZES}
+        lines += [*(["", ""] if lines else []), f"{threads} thread{'s' * (threads > 1)}:", "", *table(sizes)]
+    worst = max(
+        one[key]
+        for sizes in found.values()
+        for one in sizes.values()
+        for key in ("largest_difference", "largest_difference_of_gradient")
+    )
+    lines += ["", "Times and bytes are per clip, float32."]
+    lines += [f"Largest relative difference of an output or gradient: {worst:.1e}."]
+    write_result(
+        "deformable", {**about_this_run(), "sizes": found}, lines, title="Deformable attention beside a plain one"
+    )
+
+
+def table(sizes: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each layer and quantity."""
     lines = ["| layer | what | plain | ours | plain / ours | wanted | met |", "|---|---|---|---|---|---|---|"]
-    for name, found in sizes.items():
-        for what, sides in found["seconds"].items():
+    for name, one in sizes.items():
+        for what, sides in one["seconds"].items():
             ratio, wanted = sides["plain"] / sides["ours"], WANTED.get((name, what))
             verdict = ("", "") if wanted is None else (f"at least {wanted}", "yes" if ratio >= wanted else "**no**")
             times = " | ".join(f"{1e3 * sides[side]:.1f} ms" for side in ("plain", "ours"))
             lines.append(f"| {name} | {what} | {times} | {ratio:.2f} | {verdict[0]} | {verdict[1]} |")
-        plain, ours = (found["kept_bytes"][side] / 1e6 for side in ("plain", "ours"))
+        plain, ours = (one["kept_bytes"][side] / 1e6 for side in ("plain", "ours"))
         met = "yes" if ours / plain <= WANTED_BYTES else "**no**"
         lines.append(
             f"| {name} | kept for the backward pass | {plain:.1f} MB | {ours:.1f} MB "
             f"| ours / plain {ours / plain:.2f} | at most {WANTED_BYTES} | {met} |"
         )
-    worst = max(max(f["largest_difference"], f["largest_difference_of_gradient"]) for f in sizes.values())
-    lines += [
-        "",
-        f"Times and bytes are per clip, float32. Largest relative difference of an output or gradient: {worst:.1e}.",
-    ]
-    write_result(
-        "deformable", {**about_this_run(), "sizes": sizes}, lines, title="Deformable attention beside a plain one"
-    )
+    return lines
 
 
 if __name__ == "__main__":

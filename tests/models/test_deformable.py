@@ -83,8 +83,8 @@ def test_both_ways_give_the_same_outputs_and_gradients(
     leaves = [x, *net.parameters()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deformable, "MAX_STRIPS", max_strips)
-        patch.setattr(kernels, "BIAS_TILE", tile)
-        patch.setattr(kernels, "HEAD_TILE", tile)
+        for name in ("BIAS_TILE", "PART_TILE"):
+            patch.setattr(kernels, name, tile)
         ours = net(x)
         of_ours = torch.autograd.grad(ours, leaves, dy, allow_unused=True)
     with pytest.MonkeyPatch.context() as patch:

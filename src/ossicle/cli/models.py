@@ -47,7 +47,7 @@ def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prin
     counted = f"{preset.counted_frames * preset.frame_seconds:g} s"
     rows = {
         "parameters": f"{info.parameters:,}",
-        f"MACs at {counted}": f"{info.macs / 1e9:.3g} G",
+        f"MACs at {counted}": f"{info.macs / 1e9:.4g} G",
         f"tokens at {counted}": f"{info.tokens:,}",
         "one pass sees": "any length" if info.seconds is None else f"{info.seconds:.2f} s",
         "front end": preset.frontend,

@@ -202,7 +202,7 @@ class WindowBias:
         self, rows: slice, lines: slice, bias: Float[Tensor, "head key line place"]
     ) -> Float[Tensor, "tile_row head key tile_line place"]:
         if self.mask is None:
-            return bias[None, :, :, lines]
+            return bias[None, :, :, lines].clone()
         windows = torch.arange(*rows.indices(self.rows), device=bias.device) % len(self.mask)
         return (bias + self.mask[windows, None].unflatten(3, self.size))[:, :, :, lines]
 

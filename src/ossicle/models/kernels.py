@@ -17,6 +17,7 @@ and `torch.export`, which see the plain expression. The rates below are of two Z
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
-BIAS_TILE = 2**22  # the same of a bias: 16 MB in float32
-HEAD_TILE = 2**18  # the same of heads that share it
+# The same where there is a bias, in float32: of lines whose bias is made together (16 MB), and of what is attended to
+# together (1 MB).
+BIAS_TILE, PART_TILE = 2**22, 2**18
 
 
 class Linear(nn.Linear):
@@ -75,7 +77,10 @@ class LinearFunction(torch.autograd.Function):
             if ctx.gelu:
                 dx = torch.ops.aten.gelu_backward(dx, x)
         if into_weight:
-            dweight = product(dy.T, (F.gelu(x) if ctx.gelu else x).flatten(0, -2).T)
+            x = (F.gelu(x) if ctx.gelu else x).flatten(0, -2)
+            # oneDNN copies both to turn them round, which a narrow layer does not earn back.
+            narrow = min(dy.shape[1], x.shape[1]) < 128
+            dweight = dy.T @ x if narrow else product(dy.T, x.T)
         return dx, dweight, dy.sum(0) if into_bias else None, None
 
 
@@ -197,7 +202,7 @@ class Bias(Protocol):
 
     @property
     def tile(self) -> Callable[..., Float[Tensor, "#row head key line place"]]:
-        """(slice of rows, slice of lines, *prepared): the bias of these."""
+        """(slice of rows, slice of lines, *prepared): the bias of these, in memory of its own: it is written over."""
 
     @property
     def whole(self) -> Callable[..., Float[Tensor, "#row head query key"]]:
@@ -228,11 +233,11 @@ class BiasedAttention(torch.autograd.Function):
         prepared = bias.prepare(*inputs)
         k = k * q.shape[-1] ** -0.5
         y = torch.empty_like(q)
-        for rows, lines, queries, parts in tiles_of_map(q, k, bias.size):
-            b = bias.tile(rows, lines, *prepared)
-            for heads in parts:
-                p, total = exponentials(q[rows, heads, queries], k[rows, heads], b[:, heads])
-                y[rows, heads, queries] = products(v[rows, heads].mT, p.mT).mT / total.mT
+        for tile in tiles_of_map(q, k, bias.size):
+            b = bias.tile(tile.rows, tile.lines, *prepared).expand(tile.number, -1, -1, -1, -1)
+            for part, of_keys, of_queries in tile.parts():
+                p, total = exponentials(q[of_queries], k[of_keys], b[part])
+                y[of_queries] = products(v[of_keys].mT, p.mT).mT / total.mT
         return y
 
     @staticmethod
@@ -247,23 +252,23 @@ class BiasedAttention(torch.autograd.Function):
             prepared = ctx.bias.prepare(*sources)
         held = [t.detach().requires_grad_(t.requires_grad) for t in prepared]
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for rows, lines, queries, parts in tiles_of_map(q, k, ctx.bias.size):
+        for tile in tiles_of_map(q, k, ctx.bias.size):
             with torch.enable_grad():
-                b = ctx.bias.tile(rows, lines, *held)
-            # In the order in which the bias lies in memory.
-            db = torch.empty_like(b) if len(b) == len(q[rows]) else b.new_empty(len(q[rows]), *b.shape[1:])
-            for heads in parts:
-                of_keys, of_queries = (rows, heads), (rows, heads, queries)
-                p, total = exponentials(q[of_queries], k[of_keys], b.detach()[:, heads])
+                own = ctx.bias.tile(tile.rows, tile.lines, *held)
+            b = own.detach().expand(tile.number, -1, -1, -1, -1)
+            # The gradient takes the place of the bias, which is read once.
+            db = b if len(own) == tile.number else torch.empty_like(b, memory_format=torch.contiguous_format)
+            for part, of_keys, of_queries in tile.parts():
+                p, total = exponentials(q[of_queries], k[of_keys], b[part])
                 dy = (grads[0][of_queries] / total.mT).to(q.dtype)
                 dv[of_keys] += products(p, dy.mT)
                 ds = products(v[of_keys], dy).mul_(p)
                 ds.addcmul_(p, (ds.sum(-2, keepdim=True) / total).to(p.dtype), value=-1)
                 dq[of_queries] = products(k[of_keys].mT, ds.mT).mT
                 dk[of_keys] += products(ds, q[of_queries].mT)
-                db[:, heads] = ds.view(db[:, heads].shape)
-            if b.requires_grad:
-                b.backward(db.sum_to_size(b.shape))
+                db[part] = ds.view(db[part].shape)
+            if own.requires_grad:
+                own.backward(db.sum_to_size(own.shape))
         dk *= scale
         for t, h in zip(prepared, held, strict=True):
             if h.grad is not None:
@@ -294,20 +299,39 @@ def products(a: Float[Tensor, "row head m d"], b: Float[Tensor, "row head n d"])
     return torch.matmul(a, b.mT)
 
 
+@dataclass(frozen=True)
+class MapTile:
+    """Rows and lines whose bias is made together, and the parts of it that are attended to together."""
+
+    rows: slice
+    lines: slice
+    queries: slice  # the places of these lines
+    number: int  # of rows
+    heads: int
+    step: tuple[int, int]  # rows and heads of a part
+
+    def parts(self) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice, slice]]]:
+        """Where a part lies in the bias, in the keys and in the queries."""
+        for row in range(0, self.number, self.step[0]):
+            inside = slice(row, min(row + self.step[0], self.number))
+            rows = slice(self.rows.start + inside.start, self.rows.start + inside.stop)
+            for head in range(0, self.heads, self.step[1]):
+                heads = slice(head, head + self.step[1])
+                yield (inside, heads), (rows, heads), (rows, heads, self.queries)
+
+
 def tiles_of_map(
     q: Float[Tensor, "row head query dim"], k: Float[Tensor, "row head key dim"], size: tuple[int, int]
-) -> Iterator[tuple[slice, slice, slice, list[slice]]]:
-    """Rows, lines, the queries on these, and heads to take together, so that their matrices stay in the cache."""
+) -> Iterator[MapTile]:
+    """Divides the work so that what is in hand stays small: in the cache, if it can."""
     (heads, keys), (lines, places) = (k.shape[1], k.shape[2]), size
-    rows = max(1, BIAS_TILE // max(heads * keys * lines * places, 1))
-    some = lines if rows > 1 else min(lines, max(1, BIAS_TILE // (heads * keys * places)))
-    together = heads if rows > 1 else min(heads, max(1, HEAD_TILE // (keys * some * places)))
-    parts = [slice(i, i + together) for i in range(0, heads, together)]
+    row_size, line_size = max(heads * keys * lines * places, 1), heads * keys * places
+    rows = max(1, BIAS_TILE // row_size)
+    some = min(lines, max(1, BIAS_TILE // line_size))
+    part = keys * some * places
+    step = max(1, PART_TILE // (heads * part)), min(heads, max(1, PART_TILE // part))
     for row in range(0, len(q), rows):
+        number = min(rows, len(q) - row)
         for line in range(0, lines, some):
-            yield (
-                slice(row, row + rows),
-                slice(line, line + some),
-                slice(line * places, (line + some) * places),
-                parts,
-            )
+            queries = slice(line * places, (line + some) * places)
+            yield MapTile(slice(row, row + number), slice(line, line + some), queries, number, heads, step)
