@@ -5,9 +5,8 @@
 PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm and torchaudio, and the same torch.
 Without it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md.
 
-Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Two workers, one in each
-environment, run the same measuring code below and take turns at every setting, so that a busy machine hurts both;
-medians over the rounds.
+Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Both environments run the same
+measuring code below and take turns at every setting, so that a busy machine hurts both; medians over the rounds.
 
 What each side is: the published network as its package runs it, with `torch.optim.AdamW` as it comes; ours as
 `ossicle train` runs it, with the fused AdamW and `keep_freed_memory`. The optimiser's share is listed.
@@ -283,12 +282,18 @@ class Worker:
         self.process.wait()
 
 
-def take_turns(workers, task, setting, bf16, *, rounds, repeats):
-    """Median seconds of each side over rounds in which they take turns, and the rounds themselves."""
-    rows = {name: [] for name in workers}
+def take_turns(pythons, task, setting, bf16, *, rounds, repeats):
+    """Median seconds of each side over rounds in which they take turns, and the rounds themselves.
+
+    Each turn is a process of its own, as a training is: what an earlier setting left in the memory of a process, or the
+    system took back from it while it waited, is no part of a step.
+    """
+    rows = {name: [] for name in pythons}
     for _ in range(rounds):
-        for name, worker in workers.items():
+        for name, python in pythons.items():
+            worker = Worker(python, name)
             rows[name].append(worker.ask(task, *setting, bf16, repeats))
+            worker.close()
     out = {}
     for name, answers in rows.items():
         out[name] = {key: statistics.median(value for answer in answers for value in answer[key]) for key in answers[0]}
@@ -307,8 +312,9 @@ def measure(args):
     from common import about_this_run
 
     torch.set_num_threads(THREADS)
-    ours = Worker(sys.executable, "ours")
-    workers = {"peer": Worker(args.peer, "peer"), "ours": ours} if args.peer else {"ours": ours}
+    pythons = {"peer": args.peer, "ours": sys.executable} if args.peer else {"ours": sys.executable}
+    workers = {name: Worker(python, name) for name, python in pythons.items()}
+    ours = workers["ours"]
     pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
     result = about_this_run() | {"times": {}, "kept_bytes": {}}
 
@@ -325,7 +331,7 @@ def measure(args):
     result |= ours.ask("operations")
     for bf16 in (False, True):
         precision = "bf16" if bf16 else "float32"
-        row = take_turns(workers, "inference_seconds", SETTINGS[0], bf16, **pace)
+        row = take_turns(pythons, "inference_seconds", SETTINGS[0], bf16, **pace)
         result["times"][f"inference, {precision}"] = row
         say(f"inference, {precision}: {row}")
     result["matrix_rate"].append(ours.ask("matrix_rate", 3))
@@ -338,7 +344,7 @@ def measure(args):
         for setting in SETTINGS:
             if args.quick and not bf16 and setting != SETTINGS[1]:
                 continue
-            row = take_turns(workers, "step_seconds", setting, bf16, **pace)
+            row = take_turns(pythons, "step_seconds", setting, bf16, **pace)
             result["times"][f"step, {name_of(setting)}, {precision}"] = row
             say(f"step, {name_of(setting)}, {precision}: {row}")
     for worker in workers.values():

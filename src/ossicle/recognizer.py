@@ -9,6 +9,7 @@ Every path goes through the one windowing engine of `ossicle.predict`, one recor
 scores are the same alone and among others.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from ossicle.bundle import MAX_WINDOW_SECONDS, Bundle, find_bundle, load_bundle
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
+from ossicle.models.datar import HOP_FRAMES
 from ossicle.predict import Row, WindowScores, rows_from_windows, score_blocks, select_labels, summarise
 from ossicle.predict.rows import Task
 
@@ -134,13 +136,13 @@ class Recognizer:
         if isinstance(source, list):
             return [self.predict(one, window=window, hop=hop, top_k=top_k, min_score=min_score) for one in source]
         file = "" if isinstance(source, tuple) else str(source)
-        windows = self.score_windows(source, window=window, hop=hop)
+        windows, parts = self.score_parts(source, window=window, hop=hop)
         scores = self.activate(summarise(windows.scores, task=self.task))
         rows = rows_from_windows(
             file,
-            starts=windows.starts,
-            ends=windows.ends,
-            scores=self.activate(windows.scores),
+            starts=parts.starts,
+            ends=parts.ends,
+            scores=self.activate(parts.scores),
             labels=self.labels,
             task=self.task,
             thresholds=self.thresholds,
@@ -168,6 +170,46 @@ class Recognizer:
     def score_windows(self, source: Source, *, window: float | None = None, hop: float | None = None) -> WindowScores:
         """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
         return self._run(source, self.scores, window=window, hop=hop)
+
+    def score_parts(
+        self, source: Source, *, window: float | None = None, hop: float | None = None
+    ) -> tuple[WindowScores, WindowScores]:
+        """Gives the logits of every window, and those of the finest stretches of time that the network tells apart.
+
+        These are the windows themselves, but for a network with `hop_features`: then each of its hops, and where
+        windows overlap, those of the earlier one.
+        """
+        step = self.hop_feature_seconds
+        if step is None:
+            windows = self.score_windows(source, window=window, hop=hop)
+            return windows, windows
+        hops = self._run(source, self._hop_scores, window=window, hop=hop)
+        scores = hops.scores.reshape(len(hops.scores), -1, len(self.labels))
+        starts = hops.starts[:, None] + step * np.arange(scores.shape[1])
+        earlier = np.concatenate([[0.0], hops.ends[:-1]])
+        kept = (starts < hops.ends[:, None] - 1e-9) & (starts >= earlier[:, None] - step / 2)
+        parts = WindowScores(
+            starts=starts[kept],
+            ends=np.minimum(starts + step, hops.ends[:, None])[kept],
+            scores=scores[kept],
+            padded_samples=hops.padded_samples,
+        )
+        return dataclasses.replace(hops, scores=scores.mean(1)), parts
+
+    @property
+    def hop_feature_seconds(self) -> float | None:
+        """Time resolution of a network with `hop_features`; None for others."""
+        if not getattr(self.model.config, "hop_features", False):
+            return None
+        return HOP_FRAMES * self.frontend.config.hop_samples / self.rate
+
+    @torch.inference_mode()
+    def _hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop_label"]:
+        spec = self.spectrogram(windows)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            hops = self.model.forward_features(spec).hop_features  # type: ignore[operator]
+            logits = self.model.head(hops)  # type: ignore[operator]
+        return logits.float().flatten(1).cpu().numpy()
 
     @torch.inference_mode()
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:

@@ -68,6 +68,19 @@ def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, s
     assert recognizer.embed(sounds / "0.wav").shape == (192,)
 
 
+def test_a_pyramid_with_hops_tells_them_apart_in_time(run: Run, sounds: Path) -> None:
+    recognizer = ossicle.load(run(model="datar_nano_hop", depth=None, epochs=1).folder)
+    samples = np.random.default_rng(0).normal(scale=0.1, size=16_000).astype(np.float32)  # 1 s, in windows of 0.4 s
+    prediction = recognizer.predict((samples, 16_000), top_k=1)
+    starts, ends = ([getattr(row, side) for row in prediction.rows] for side in ("start", "end"))
+    assert recognizer.hop_feature_seconds == pytest.approx(0.16)
+    assert starts[0] == 0.0 and ends[-1] == pytest.approx(1.0)
+    assert starts == sorted(starts) and all(end - start <= 0.16 + 1e-9 for start, end in zip(starts, ends, strict=True))
+    windows, parts = recognizer.score_parts((samples, 16_000))
+    np.testing.assert_allclose(windows.scores, recognizer.score_windows((samples, 16_000)).scores, rtol=1e-4, atol=1e-5)
+    assert len(parts.starts) > len(windows.starts)
+
+
 def test_a_pyramid_that_deforms_nowhere_has_no_points_to_show(run: Run) -> None:
     result = run(model="datar_nano", depth=None, epochs=1, report=True, network={"deform": [False] * 4})
     assert not (result.folder / "figures" / "sampling_points.png").exists()

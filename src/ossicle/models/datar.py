@@ -29,6 +29,7 @@ from ossicle.models.kernels import Linear, attend
 
 PATCH = 4  # frames and mel bins to a place of the first map
 STAGES = 4
+HOP_FRAMES = PATCH * 2 ** (STAGES - 2)  # of a hop of `hop_features`: a place of the third map
 Adaptor = Literal["none", "spectrogram", "feature", "bottleneck", "position_table"]
 
 

@@ -115,14 +115,17 @@ class DeformableAttention(nn.Module):
         if self.offset is not None:
             # Without autocast: bfloat16 is too coarse for positions.
             with torch.autocast(q.device.type, enabled=False) if autocasts(q) else nullcontext():
-                # What lies between is cheap, and as large as q four times over.
                 grouped = (
                     q.to(self.offset.pointwise.weight.dtype)
                     .unflatten(3, (self.num_groups, -1))
                     .permute(0, 3, 1, 2, 4)
                     .flatten(0, 1)
                 )
-                moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
+                if self.stride == (1, 1):
+                    # With a key at every place, what lies between is cheap, and as large as q four times over.
+                    moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    moves = self.offset(grouped)
                 moves = at_least_float32(moves).unflatten(0, (clips, -1)).movedim(1, 3)
             if self.offset_range is not None:
                 moves = self.offset_range * moves.tanh()

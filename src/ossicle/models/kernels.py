@@ -4,10 +4,9 @@ Each gives the numbers of the plain expression that it replaces, to rounding, an
 and `torch.export`, which see the plain expression. The rates below are of two Zen 5 cores with torch 2.13.
 
 - `linear`: float32 on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that are not
-  Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s), forward and backward. Under autocast
-  the weight's gradient comes out in the weight's own layout; torch's comes out transposed, and turning it round costs
-  as much as a third of the product. With `gelu` the input is kept before the GELU, which the backward pass computes
-  again: a quarter less kept, for one elementwise pass.
+  Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s), forward and backward. With
+  `gelu` the input is kept before the GELU, which the backward pass computes again: a quarter less kept, for one
+  elementwise pass.
 - `attend`: a position bias that trains, on a CPU. torch keeps the whole attention matrix there as soon as the bias
   wants a gradient; ours keeps queries, keys, values and what the bias is made of, and computes the matrix again, a few
   heads at a time.
