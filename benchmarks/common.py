@@ -45,6 +45,11 @@ def read_result(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def stored_runs(name: str) -> dict[str, Any]:
+    """What is known of a study whose finished runs accumulate in `results/NAME.json`."""
+    return read_result(name) or {"runs": []}
+
+
 def write_result(
     name: str, result: dict[str, Any], lines: list[str], *, title: str, figure: Figure | None = None
 ) -> None:

@@ -29,14 +29,15 @@ import csv
 import dataclasses
 import math
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from common import about_this_run, read_result, write_result
+from common import about_this_run, stored_runs, write_result
+from esc50 import BASE as ESC50
+from esc50 import train_once
 
 from ossicle import create_model
 from ossicle.allocator import keep_freed_memory
@@ -44,25 +45,17 @@ from ossicle.data import Dataset, read_dataset
 from ossicle.frontend import frontend_config
 from ossicle.metrics import Estimate, mean_interval, t_quantile
 from ossicle.models import find_preset
-from ossicle.training import TrainConfig, train
+from ossicle.training import TrainConfig
 
-BASE = TrainConfig(
+BASE = dataclasses.replace(
+    ESC50,
     model="datar_nano",
-    window=5.0,
+    epochs=None,
     development=0.0,
-    batch_size=16,
-    balance="none",
     lr=5e-4,
-    warmup=2.0,
     patchout_t=0.0,
     patchout_f=0.0,
-    drop_path=0.0,
-    mixup=0.3,
-    roll=2.5,
-    freq_mask=0,
-    time_mask=0.0,
     jitter=False,
-    label_smoothing=0.0,
     precision="bf16",
 )
 REFERENCE = "deformable"
@@ -113,19 +106,14 @@ def main() -> None:
             for fold in folds:
                 key = {"variant": variant, "epochs": epochs, "seed": seed, "fold": fold}
                 # Finished runs live in the result file, which is committed: a run folder may be gone.
-                if any(key.items() <= run.items() for run in stored(name)["runs"]):
+                if any(key.items() <= run.items() for run in stored_runs(name)["runs"]):
                     continue
                 plain = re.sub("[^a-z0-9]+", "_", variant.lower())
                 folder = arguments.runs / f"{arguments.study}_{plain}_{epochs}_{seed}_{fold}"
-                run = {**key, **about_this_run(), **train_once(dataset, config, fold=fold, folder=folder)}
-                result = stored(name)  # read again: another process may have finished a run of this study
+                run = {**key, **about_this_run(), **tested(dataset, config, fold=fold, folder=folder)}
+                result = stored_runs(name)  # read again: another process may have finished a run of this study
                 result["runs"].append(run)
                 report(arguments.study, {**result, **about_this_run()}, dataset=dataset, folds=folds, epochs=epochs)
-
-
-def stored(name: str) -> dict[str, Any]:
-    """What is known so far."""
-    return read_result(name) or {"runs": []}
 
 
 def esc10(dataset: Dataset, root: Path) -> Dataset:
@@ -139,20 +127,14 @@ def esc10(dataset: Dataset, root: Path) -> Dataset:
     return dataclasses.replace(dataset, items=items, labels=labels, layout=layout)
 
 
-def train_once(dataset: Dataset, config: TrainConfig, *, fold: str, folder: Path) -> Run:
-    """Trains on the other folds and tests on this one, or continues where a call before was interrupted."""
-    resume = (folder / "config.yaml").exists()
-    started = time.process_time()
-    trained = train(dataset, config, output=folder, folds=fold, resume=resume)
-    processor_minutes = None if resume else round((time.process_time() - started) / 60, 1)
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+def tested(dataset: Dataset, config: TrainConfig, *, fold: str, folder: Path) -> Run:
+    """One training, and what the study keeps of it."""
+    trained, curve, minutes = train_once(dataset, config, fold=fold, folder=folder)
     return {
         "score": trained.evaluation.accuracy.value,
         "clips": len(trained.folds[0].tested),
-        "minutes": float(rows[-1]["seconds"]) / 60,
-        "processor_minutes": processor_minutes,
-        "curve": [round(float(row["train_loss"]), 4) for row in rows],
+        **minutes,
+        "curve": [round(loss, 4) for loss in curve["train_loss"]],
         **size(config, num_classes=len(dataset.labels)),
     }
 

@@ -13,12 +13,12 @@ import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from common import about_this_run, write_result
+from kept import kept_bytes
 from torch import Tensor, nn
 
 from ossicle.allocator import keep_freed_memory
@@ -86,22 +86,6 @@ class Plain(nn.Module):
         return self.out(torch.einsum("bmn,bcn->bcm", attention, v).reshape(b, c, h, w))
 
 
-def kept_bytes(run: Callable[[], Tensor], parameters: set[int]) -> int:
-    """Bytes of the distinct storages that autograd saves in a pass."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = run()
-    del y
-    return sum(kept.values())
-
-
 def measure(name: str, *, repeats: int) -> dict[str, Any]:
     """Times both layers in turns, after their outputs and gradients have been compared."""
     dim, heads, groups, rows, columns, stride, kernel = SIZES[name]
@@ -120,7 +104,7 @@ def measure(name: str, *, repeats: int) -> dict[str, Any]:
         (found[side],) = torch.autograd.grad(out[side], x, gradients[side])
     difference = (out["ours"].permute(0, 3, 1, 2) - out["plain"]).abs().max() / out["plain"].abs().max()
     of_gradient = (found["ours"].permute(0, 3, 1, 2) - found["plain"]).abs().max() / found["plain"].abs().max()
-    parameters = {p.untyped_storage().data_ptr() for layer in layers.values() for p in layer.parameters()}
+    parameters = [*ours.parameters(), *plain.parameters()]
     kept = {side: kept_bytes(lambda s=side: layers[s](inputs[s]), parameters) / BATCH for side in layers}
     times: dict[str, dict[str, list[float]]] = {
         what: {side: [] for side in layers} for what in ("forward", "forward and backward")

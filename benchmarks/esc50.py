@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_this_run, read_result, write_result
+from common import about_this_run, stored_runs, write_result
 from matplotlib.figure import Figure
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.data import Dataset, read_dataset, split_dataset
 from ossicle.data.cache import open_store
 from ossicle.frontend import create_frontend
-from ossicle.training import TrainConfig, train
+from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.run import pad_to
 
 BASE = TrainConfig(
@@ -86,19 +86,15 @@ def main() -> None:
     for seed in arguments.seeds:
         for variant, changes in variants.items():
             key = {"variant": variant, "epochs": epochs, "seed": seed}
-            known = stored(name)["runs"]
+            known = stored_runs(name)["runs"]
             if (arguments.only and variant not in arguments.only) or any(key.items() <= r.items() for r in known):
                 continue
             config = dataclasses.replace(
                 BASE, seed=seed, epochs=epochs, development=0.0 if main_study else 0.15, **changes
             )
             folder = arguments.runs / f"{arguments.study}_{variant.replace(' ', '_').replace('/', '-')}_{epochs}_{seed}"
-            resume = (folder / "config.yaml").exists()
-            started = time.process_time()
-            trained = train(dataset, config, output=folder, folds="1", resume=resume)
-            processor_minutes = None if resume else round((time.process_time() - started) / 60, 1)
-            curve = read_curve(folder / "metrics.csv")
-            result = stored(name)  # read again: another process may have finished a run of this study
+            trained, curve, minutes = train_once(dataset, config, fold="1", folder=folder)
+            result = stored_runs(name)  # read again: another process may have finished a run of this study
             accuracy = trained.evaluation.accuracy.value
             result["runs"].append(
                 {
@@ -106,8 +102,7 @@ def main() -> None:
                     **about_this_run(),
                     # The recipe study does not look at fold 1, also not here.
                     "score": accuracy if main_study else max(curve["dev_score"]),
-                    "minutes": curve["seconds"][-1] / 60,
-                    "processor_minutes": processor_minutes,
+                    **minutes,
                     "curve": [round(v, 4) for v in curve["train_loss" if main_study else "dev_score"]],
                 }
             )
@@ -116,9 +111,19 @@ def main() -> None:
             report(arguments.study, {**result, **about_this_run()}, epochs=epochs, variants=variants)
 
 
-def stored(name: str) -> dict[str, Any]:
-    """What is known so far."""
-    return read_result(name) or {"runs": []}
+def train_once(
+    dataset: Dataset, config: TrainConfig, *, fold: str, folder: Path
+) -> tuple[TrainResult, dict[str, list[float]], dict[str, float | None]]:
+    """Trains on the other folds and tests on this one, or continues where a call before was interrupted.
+
+    Gives the result, the columns of metrics.csv, and the minutes: of training, and of processor time if it ran through.
+    """
+    resume = (folder / "config.yaml").exists()
+    started = time.process_time()
+    trained = train(dataset, config, output=folder, folds=fold, resume=resume)
+    processor_minutes = None if resume else round((time.process_time() - started) / 60, 1)
+    curve = read_curve(folder / "metrics.csv")
+    return trained, curve, {"minutes": curve["seconds"][-1] / 60, "processor_minutes": processor_minutes}
 
 
 def report(study: str, result: dict[str, Any], *, epochs: int, variants: dict[str, Any]) -> None:

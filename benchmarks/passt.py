@@ -134,23 +134,16 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
 def kept_bytes(side, stride, patchout_t, patchout_f, bf16, repeats):
     """Bytes a clip of the distinct storages that autograd saves, parameters left out."""
     import torch
+    from kept import kept_bytes as saved_bytes
 
     net = side.network(stride, patchout_t, patchout_f).train()
-    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     spec = torch.randn(BATCH, 1, 128, FRAMES)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+
+    def run():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = side.logits(net, spec)
-    del logits
-    return {"bytes": sum(kept.values()) / BATCH}
+            return side.logits(net, spec)
+
+    return {"bytes": saved_bytes(run, net.parameters()) / BATCH}
 
 
 def save_logits(side, folder, seconds):

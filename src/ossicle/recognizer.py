@@ -206,7 +206,7 @@ class Recognizer:
     @torch.inference_mode()
     def _hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop_label"]:
         spec = self.spectrogram(windows)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             hops = self.model.forward_features(spec).hop_features  # type: ignore[operator]
             logits = self.model.head(hops)  # type: ignore[operator]
         return logits.float().flatten(1).cpu().numpy()
@@ -257,9 +257,12 @@ class Recognizer:
     @torch.inference_mode()
     def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spec = self.spectrogram(windows)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             out = self.model.forward_features(spec)  # type: ignore[operator]
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def window_samples(self, *, window: float | None = None, hop: float | None = None) -> tuple[int, int]:
         """Gives window and hop in samples, from seconds or from the bundle.

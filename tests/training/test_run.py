@@ -20,7 +20,7 @@ from ossicle.bundle import load_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, load_state
 from ossicle.checkpoint.weights import load_weights
 from ossicle.data import Dataset, Item
-from ossicle.errors import DataRefused, RunRefused
+from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.training import TrainConfig, TrainResult
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
@@ -66,6 +66,14 @@ def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, s
     recognizer = ossicle.load(result.folder)
     assert float(recognizer.predict(sounds / "0.wav").scores.sum()) == pytest.approx(1.0)
     assert recognizer.embed(sounds / "0.wav").shape == (192,)
+
+
+def test_settings_that_make_no_network_leave_no_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="settings of a PaSST"):
+        run(model="datar_nano", patchout_t=3)
+    with pytest.raises(SettingRefused, match="no option adaptr"):
+        run(model="datar_nano", depth=None, network={"adaptr": "none"})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_pyramid_with_hops_tells_them_apart_in_time(run: Run, sounds: Path) -> None:

@@ -86,8 +86,13 @@ class Block(nn.Module):
         if self.dropout:
             branch = branch * keep_mask(branch, branch.shape, rate=self.dropout, generator=generator)
         if self.drop_path:
-            branch = branch * keep_mask(branch, (branch.shape[0], 1, 1), rate=self.drop_path, generator=generator)
+            branch = drop_path(branch, rate=self.drop_path, generator=generator)
         return branch
+
+
+def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None) -> Tensor:
+    """Stochastic depth: drops the branch of whole clips, the first axis; the mean is kept."""
+    return branch * keep_mask(branch, (branch.shape[0], *[1] * (branch.ndim - 1)), rate=rate, generator=generator)
 
 
 def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: torch.Generator | None) -> Tensor:
@@ -95,26 +100,3 @@ def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: t
     if generator is None:
         raise ValueError("dropout and drop_path in training need a `generator`")
     return (torch.rand(shape, generator=generator) >= rate).to(like) / (1 - rate)
-
-
-def check_spectrogram(spec: Tensor, *, mels: int, min_frames: int) -> Float[Tensor, "clip mel frame"]:
-    """The input of a network without a channel axis.
-
-    Raises:
-        ValueError: what does not fit, with what would.
-    """
-    if spec.ndim == 4 and spec.shape[1] == 1:
-        spec = spec.squeeze(1)
-    if spec.ndim != 3:
-        raise ValueError(
-            f"the spectrogram has shape {tuple(spec.shape)}; (clip, mel, frame) or (clip, 1, mel, frame) is allowed"
-        )
-    _, bins, frames = spec.shape
-    if bins != mels:
-        raise ValueError(f"the spectrogram has {bins} mel bins; this network takes {mels}")
-    if frames < min_frames:
-        raise ValueError(
-            f"the spectrogram has {frames} frames, less than one patch of {min_frames}; "
-            f"pad the sound by {min_frames - frames} frames"
-        )
-    return spec

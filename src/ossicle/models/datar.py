@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ossicle.models.attention import Mlp, check_spectrogram, keep_mask
+from ossicle.models.attention import Mlp, drop_path
 from ossicle.models.deformable import DeformableAttention, Offsets
 from ossicle.models.kernels import Linear, attend
+from ossicle.models.network import Network
 
 PATCH = 4  # frames and mel bins to a place of the first map
 STAGES = 4
@@ -237,7 +238,7 @@ class PyramidBlock(nn.Module):
         """Drops whole branches (stochastic depth, by clip) while training; the mean is kept."""
         if not (self.training and self.drop_path):
             return branch
-        return branch * keep_mask(branch, (branch.shape[0], 1, 1, 1), rate=self.drop_path, generator=generator)
+        return drop_path(branch, rate=self.drop_path, generator=generator)
 
 
 class Merge(nn.Module):
@@ -305,7 +306,7 @@ class Stage(nn.Module):
         return [block for block in blocks if isinstance(block.attn, DeformableAttention)]
 
 
-class Datar(nn.Module):
+class Datar(Network):
     """The network: log-mel in, one logit per label out."""
 
     def __init__(self, config: DatarConfig, *, frontend: str = "kaldi_fbank") -> None:
@@ -345,19 +346,6 @@ class Datar(nn.Module):
     def min_frames(self) -> int:
         """Shortest input: one place of the first map."""
         return PATCH
-
-    def forward(
-        self,
-        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "clip label"]:
-        """Scores a batch of spectrograms of one length.
-
-        Args:
-            generator: on the CPU; needed in training with `drop_path`.
-        """
-        return self.forward_features(spec, generator=generator).logits
 
     def forward_features(
         self,
@@ -412,7 +400,3 @@ class Datar(nn.Module):
             for number, stage in stages
             for block in stage.deforming()
         ]
-
-    def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
-        """The spectrogram without a channel axis, or a sentence about what does not fit."""
-        return check_spectrogram(spec, mels=self.config.mels, min_frames=self.min_frames)

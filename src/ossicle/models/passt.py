@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ossicle.models.attention import Block, check_spectrogram
+from ossicle.models.attention import Block
 from ossicle.models.kernels import Linear
+from ossicle.models.network import Network
 from ossicle.models.tokens import Patchout, select_patches
 
 PATCH = 16  # mel bins and frames on a side of a patch
@@ -112,7 +113,7 @@ class PatchEmbed(nn.Module):
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class Passt(nn.Module):
+class Passt(Network):
     """The network: log-mel in, one logit per label out."""
 
     def __init__(self, config: PasstConfig, *, frontend: str = "passt") -> None:
@@ -174,20 +175,6 @@ class Passt(nn.Module):
         """Shortest input: one patch."""
         return PATCH
 
-    def forward(
-        self,
-        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "clip label"]:
-        """Scores a batch of spectrograms.
-
-        Args:
-            generator: on the CPU; needed in training when something is drawn: patchout, dropout, the offset of a short
-                clip's positions.
-        """
-        return self.forward_features(spec, generator=generator).logits
-
     def forward_features(
         self,
         spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
@@ -216,10 +203,6 @@ class Passt(nn.Module):
         return PasstOutput(
             logits, features, tuple(states) if hidden_states else None, tuple(maps) if attention else None
         )
-
-    def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
-        """The spectrogram without a channel axis, or a sentence about what does not fit."""
-        return check_spectrogram(spec, mels=self.config.mels, min_frames=self.min_frames)
 
     def split(self, spec: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "window mel frames"]:
         """Windows that fit the time positions, clip after clip, evenly spaced from the first frame to the last."""

@@ -61,10 +61,9 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
         ValueError: an option that no such network has, or a value outside its range.
     """
     preset = find_preset(name)
-    if unknown := sorted(options.keys() - allowed_options(name)):
-        raise ValueError(
-            f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(allowed_options(name)))}"
-        )
+    allowed = allowed_options(name)
+    if unknown := sorted(options.keys() - allowed):
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(allowed))}")
     options = {**preset.options, **options}
     num_classes = preset.num_classes if num_classes is None else num_classes
     if preset.family == "datar":

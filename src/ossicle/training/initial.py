@@ -30,30 +30,42 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt |
         SettingRefused: options that this network does not have, or values outside their range.
         WeightsRefused: tensors that do not fit the network.
     """
-    options: dict[str, Any] = {"drop_path": config.drop_path, "frames": frames}
-    own = {**{name: amount(getattr(config, name) or 0) for name in PATCHOUT}, "depth": config.depth}
-    if find_preset(config.model).family == "passt":
-        options |= {name: value for name, value in own.items() if value is not None}
-    elif given := [name for name, value in own.items() if value]:
-        raise SettingRefused(f"{', '.join(given)}: settings of a PaSST; {config.model} is none.")
-    tensors = None
+    tensors, found = None, {}
     if config.weights is not None:
         path = Path(config.weights).expanduser()
         if not path.is_file():
             path = find_bundle(config.weights) / WEIGHTS
         tensors = read_checkpoint(path)
         if "time_new_pos_embed" in tensors:
-            found = infer_config(tensors)
-            options |= {"frames": found.frames, "depth": config.depth or found.depth}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        try:
-            model = create_model(config.model, num_classes=num_classes, **{**options, **config.network})
-        except (TypeError, ValueError) as error:
-            raise SettingRefused(f"{config.model} cannot be built with these settings: {error}.") from error
+            theirs = infer_config(tensors)
+            found = {"frames": theirs.frames, "depth": config.depth or theirs.depth}
+    model = build(config, num_classes=num_classes, **{"frames": frames, **found})
     if tensors is not None:
         load_into(model, adapt(tensors, model, source=path), source=path)
     return model
+
+
+def build(config: TrainConfig, *, num_classes: int, **found: int) -> Passt | Datar:
+    """The network that the settings ask for, with random weights.
+
+    Args:
+        found: options that the data or given weights decide.
+
+    Raises:
+        SettingRefused: options that this network does not have, or values outside their range.
+    """
+    options: dict[str, Any] = {"drop_path": config.drop_path}
+    own = {**{name: amount(getattr(config, name) or 0) for name in PATCHOUT}, "depth": config.depth}
+    if find_preset(config.model).family == "passt":
+        options |= {name: value for name, value in own.items() if value is not None}
+    elif given := [name for name, value in own.items() if value]:
+        raise SettingRefused(f"{', '.join(given)}: settings of a PaSST; {config.model} is none.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            return create_model(config.model, num_classes=num_classes, **{**options, **found, **config.network})
+        except (TypeError, ValueError) as error:
+            raise SettingRefused(f"{config.model} cannot be built with these settings: {error}.") from error
 
 
 def amount(value: float | int) -> int | float:

@@ -66,7 +66,7 @@ from ossicle.report import (
 from ossicle.training.callbacks import Averaging, Line, Recorder, StateKeeper
 from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
-from ossicle.training.initial import start_from
+from ossicle.training.initial import build, start_from
 from ossicle.training.loader import Batches, Windows, label_weights
 from ossicle.training.module import Trainee
 from ossicle.training.recipes import recipe as named_recipe
@@ -166,11 +166,14 @@ def train(
     Raises:
         DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
         RunRefused: `output` holds a run already, or there is none to continue.
+        SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
     if (output / "config.yaml").exists() and not resume:
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
     frontend = frontend_config(find_preset(config.model).frontend)
+    with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
+        build(config, num_classes=len(dataset.labels))
     store = open_store(
         dataset.items,
         frontend.rate,
@@ -446,22 +449,24 @@ def finish(
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
     """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
     model = recognizer.model
-    if not isinstance(model, Datar) or not model.deforming():
+    layers = model.deforming() if isinstance(model, Datar) else []
+    if not layers:
         return []
+    assert isinstance(model, Datar)
+    scale = layers[0][0]
+    attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
     window, _ = recognizer.window_samples()
     clip = read_clip(item.file, recognizer.rate, start=item.start, end=item.end).samples[:window]
     spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
     untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
-    scale, attn = [pair for pair in model.deforming() if pair[0] == model.deforming()[0][0]][-1]
     rows, columns = (-(-length // scale) for length in spec.shape[1:])
-    centres, _ = reference(rows, columns, stride=attn.stride, segment=attn.segment, like=spec)
-    number = sum(other == scale for other, _ in model.deforming()) - 1  # the last of this map
+    centres, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
     found = {}
     for title, network in (("before training", untrained.to(recognizer.device).eval()), ("after training", model)):
         with torch.inference_mode():
             points = network.forward_features(spec, points=True).points
         assert points is not None
-        found[title] = points[number][0].flatten(0, 1).transpose(0, 1)  # (group, key, 2)
+        found[title] = points[len(attn) - 1][0].flatten(0, 1).transpose(0, 1)  # (group, key, 2)
     figure = sampling_figure(
         spec[0].cpu().numpy(),
         {title: ((points + 0.5) * scale - 0.5).cpu().numpy() for title, points in found.items()},
