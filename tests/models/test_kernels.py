@@ -18,9 +18,13 @@ def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
 
 
 @pytest.mark.parametrize("tile", [1, 100, 2**20])
+@pytest.mark.parametrize("kept", [0, 512])
 @pytest.mark.parametrize("clips, tokens, num_heads, dim", [(1, 1, 1, 4), (2, 7, 3, 12), (3, 5, 2, 10)])
-def test_attention_in_tiles_is_attention(monkeypatch, tile: int, clips: int, tokens: int, num_heads: int, dim: int):
+def test_attention_in_tiles_is_attention(
+    monkeypatch, tile: int, kept: int, clips: int, tokens: int, num_heads: int, dim: int
+):
     monkeypatch.setattr(kernels, "TILE", tile)
+    monkeypatch.setattr(kernels, "KEPT_TOKENS", kept)
     qkv = torch.randn(clips, tokens, 3 * dim, dtype=torch.float64, requires_grad=True)
     dy = torch.randn(clips, tokens, dim, dtype=torch.float64)
     ours, theirs = tiled_attention(qkv, num_heads=num_heads), plain_attention(qkv, num_heads)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ossicle.models.kernels import Linear, attend, autocasts
+from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts
 
 Offsets = Literal["both", "time", "none"]
 MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
@@ -298,10 +298,6 @@ class PositionBias:
         maps = table.unflatten(0, (self.num_groups, -1))
         read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)
         return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def corners(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:

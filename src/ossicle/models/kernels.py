@@ -12,7 +12,7 @@ and `torch.export`, which see the plain expression. The rates below are of two Z
   heads at a time.
 - `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750
   Gflop/s), its backward pass no faster; matrix products over a few heads, small enough for the cache, reach 400.
-  Neither keeps the attention matrix.
+  A small attention matrix is kept for the backward pass, a large one is computed again.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
+# Up to so many tokens the matrix is smaller than what else the block keeps, and is kept too: 4 % of a training step.
+KEPT_TOKENS = 512
 # The same where there is a bias, in float32: of lines whose bias is made together (16 MB), and of what is attended to
 # together (1 MB).
 BIAS_TILE, PART_TILE = 2**22, 2**18
@@ -121,27 +123,31 @@ ONEDNN = (
 class TiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, num_heads: int) -> Tensor:
-        ctx.save_for_backward(qkv)
         ctx.num_heads = num_heads
         q, k, v = stack_heads(qkv, 3, num_heads)
         q = q * q.shape[-1] ** -0.5
         y = torch.empty_like(q)
+        kept, matrices = ctx.needs_input_grad[0] and q.shape[1] <= KEPT_TOKENS, []
         for tile in tiles(q):
-            torch.bmm(attention_matrix(q[tile], k[tile]), v[tile], out=y[tile])
+            p = attention_matrix(q[tile], k[tile])
+            torch.bmm(p, v[tile], out=y[tile])
+            if kept:
+                matrices.append(p)
+        ctx.save_for_backward(qkv, *matrices)
         return unstack_heads(y[None], num_heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (qkv,) = ctx.saved_tensors
+        qkv, *matrices = ctx.saved_tensors
         q, k, v = stack_heads(qkv, 3, ctx.num_heads)
         scale = q.shape[-1] ** -0.5
         q = q * scale
         (dy,) = stack_heads(grads[0], 1, ctx.num_heads)
         dqkv = q.new_empty(3, *q.shape)
         dq, dk, dv = dqkv
-        for tile in tiles(q):
-            p = attention_matrix(q[tile], k[tile])
+        for number, tile in enumerate(tiles(q)):
+            p = matrices[number] if matrices else attention_matrix(q[tile], k[tile])
             torch.bmm(p.mT, dy[tile], out=dv[tile])
             dp = torch.bmm(dy[tile], v[tile].mT)
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
@@ -289,6 +295,10 @@ def exponentials(
         return logits, logits.sum(-2, keepdim=True)
     p = torch.softmax(logits, -2)
     return p, torch.ones(*p.shape[:2], 1, p.shape[3], dtype=torch.promote_types(p.dtype, torch.float32))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def products(a: Float[Tensor, "row head m d"], b: Float[Tensor, "row head n d"]) -> Float[Tensor, "row head m n"]:
