@@ -15,8 +15,10 @@ settings.register_profile("facts", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("facts")
 
 
-def save_tiny_bundle(folder: Path, *, labels: tuple[str, ...] = ("bell", "drum", "voice"), **changes: Any) -> Path:
-    """Saves a network of one block with random weights, large enough that its scores differ from sound to sound."""
+def save_tiny_bundle(
+    folder: Path, *, labels: tuple[str, ...] = ("bell", "drum", "voice"), depth: int = 1, **changes: Any
+) -> Path:
+    """Saves a network of few blocks with random weights, large enough that its scores differ from sound to sound."""
     import torch
 
     from ossicle.bundle import save_bundle
@@ -24,7 +26,7 @@ def save_tiny_bundle(folder: Path, *, labels: tuple[str, ...] = ("bell", "drum",
     from ossicle.models import create_model
 
     torch.manual_seed(0)
-    model = create_model("passt_tiny_s16", num_classes=len(labels), depth=1, frames=100)
+    model = create_model("passt_tiny_s16", num_classes=len(labels), depth=depth, frames=100)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)

@@ -113,46 +113,58 @@ def test_pictures_are_small_enough_for_a_repository() -> None:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def settings_table() -> dict[str, list[str]]:
-    """The rows of the table of settings: name, then default, range, meaning."""
-    section = (ROOT / "docs" / "training.md").read_text().split("## Settings")[1]
+PAGES = ("training", "tuning")
+
+
+def settings_table(page: str) -> dict[str, list[str]]:
+    """The rows of a page's table of settings: name, then default, range, meaning."""
+    section = (ROOT / "docs" / f"{page}.md").read_text().split("## Settings")[1]
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.M)
-    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+    return {name: [cell.strip().strip("`") for cell in rest.split("|")] for name, rest in rows}
 
 
-def test_the_table_of_settings_names_every_setting_and_no_other() -> None:
-    from ossicle.training.config import TrainConfig
+def settings_of(page: str) -> Any:
+    from ossicle.training import TrainConfig, TuneConfig
 
-    assert list(settings_table()) == [field.name for field in dataclasses.fields(TrainConfig)]
+    return {"training": TrainConfig, "tuning": TuneConfig}[page]
 
 
-def test_the_table_of_settings_gives_the_defaults() -> None:
-    from ossicle.training.config import TrainConfig, with_settings
+@pytest.mark.parametrize("page", PAGES)
+def test_the_table_of_settings_names_every_setting_and_no_other(page: str) -> None:
+    assert list(settings_table(page)) == [field.name for field in dataclasses.fields(settings_of(page))]
 
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_table_of_settings_gives_the_defaults(page: str) -> None:
+    from ossicle.training.config import with_settings
+
+    kind = settings_of(page)
     other = {"seed": 7, "model": "passt_base_s10"}
-    for name, (default, *_) in settings_table().items():
+    for name, (default, *_) in settings_table(page).items():
         if default == "data":
-            assert getattr(TrainConfig(), name) is None, name
+            assert getattr(kind(), name) is None, name
         else:
-            read = with_settings(TrainConfig(**({name: other[name]} if name in other else {})), {name: default})
-            assert getattr(read, name) == getattr(TrainConfig(), name), name
+            read = with_settings(kind(**({name: other[name]} if name in other else {})), {name: default})
+            assert getattr(read, name) == getattr(kind(), name), name
 
 
-def test_the_table_of_settings_gives_the_ranges() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_table_of_settings_gives_the_ranges(page: str) -> None:
     from ossicle.errors import SettingRefused
-    from ossicle.training.config import TrainConfig, with_settings
+    from ossicle.training.config import with_settings
 
-    for name, (_, allowed, _) in settings_table().items():
+    kind = settings_of(page)
+    for name, (_, allowed, *_) in settings_table(page).items():
         ends = re.fullmatch(r"([\d.]+) (?:to ([\d.]+)|or more)", allowed)
         if ends is None:
             continue
         inside = [float(end) for end in ends.groups() if end is not None]
         beyond = [inside[0] - 1, *(end + 1 for end in inside[1:])]
         for value in inside:
-            with_settings(TrainConfig(), {name: f"{value:g}"})
+            with_settings(kind(), {name: f"{value:g}"})
         for value in beyond:
             with pytest.raises(SettingRefused, match="outside its range"):
-                with_settings(TrainConfig(), {name: f"{value:g}"})
+                with_settings(kind(), {name: f"{value:g}"})
 
 
 def test_the_recipes_are_those_that_exist() -> None:
@@ -167,7 +179,8 @@ def test_the_bundle_keys_are_those_of_the_schema() -> None:
     from ossicle import bundle
 
     table = (ROOT / "docs" / "prediction.md").read_text().split("| key | value |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(bundle._KEYS)
+    named = {name for cell in re.findall(r"^\| ([^|]*) \|", table, re.M) for name in re.findall(r"`(\w+)`", cell)}
+    assert named == {*bundle._KEYS, *bundle._TRAINED, *bundle._TUNED}
 
 
 def test_the_layouts_document_names_every_column_and_split_that_is_recognised() -> None:

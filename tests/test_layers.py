@@ -13,7 +13,7 @@ import ossicle
 SOURCE = Path(ossicle.__file__).parent
 
 # Above the line no torch; a room imports from its own level and from those above it.
-ROOMS_WITHOUT_TORCH = ["errors", "files", "allocator", "audio", "predict", "metrics", "data"]
+ROOMS_WITHOUT_TORCH = ["errors", "settings", "files", "allocator", "audio", "predict", "metrics", "data"]
 ROOMS_WITH_TORCH = [
     "devices",
     "frontend",
@@ -21,6 +21,9 @@ ROOMS_WITH_TORCH = [
     "checkpoint",
     "bundle",
     "recognizer",
+    "encoders",
+    "tuning",
+    "loading",
     "report",
     "evaluation",
     "training",

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import ossicle
 from ossicle.devices import choose_dtype
 from ossicle.errors import AudioUnreadable, SettingRefused
+from ossicle.loading import load
 from ossicle.predict import window_starts
-from ossicle.recognizer import Recognizer, load, probabilities
+from ossicle.recognizer import Recognizer, probabilities
 
 Record = Callable[..., Path]
 Make = Callable[..., Path]

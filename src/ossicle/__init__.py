@@ -10,8 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ossicle.errors import OssicleError
+    from ossicle.loading import load
     from ossicle.models import create_model, list_models
-    from ossicle.recognizer import Prediction, Recognizer, load
+    from ossicle.recognizer import Prediction, Recognizer
 
 # name -> the module that holds it.
 _LAZY = {
@@ -20,7 +21,7 @@ _LAZY = {
     "Recognizer": "ossicle.recognizer",
     "create_model": "ossicle.models",
     "list_models": "ossicle.models",
-    "load": "ossicle.recognizer",
+    "load": "ossicle.loading",
 }
 
 __all__ = ["OssicleError", "Prediction", "Recognizer", "__version__", "create_model", "list_models", "load"]

@@ -10,6 +10,10 @@
     library_version  the ossicle that wrote it
     model            {name, options}: what `create_model` is called with
     frontend         every field of `FrontendConfig`
+      or, of a head on a frozen encoder (`ossicle tune`), whose weights alone are in the bundle:
+    encoder          {name, crop, modality, fingerprint}: what `load_encoder` is called with, and what it must find
+    head, tuner      {name, options}: of `create_head` and `create_tuner`; a tuner of no name is none
+    features         {pool, layers, dim}: over time; numbers of the encoder's layers, from 1; the encoder's width
     task             "single-label" (softmax) or "multi-label" (sigmoid)
     labels           in the order of the network's outputs
     thresholds       a score per label from which on it counts as heard, or null
@@ -70,12 +74,10 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
+class Answers:
+    """What every kind of bundle has: how logits become answers, and over what time."""
 
-    model: nn.Module
     model_name: str
-    frontend: LogMel
     task: Task
     labels: tuple[str, ...]
     thresholds: Float[np.ndarray, " label"] | None
@@ -86,6 +88,14 @@ class Bundle:
     weights_licence: str | None
     library_version: str
     version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Answers):
+    """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
+
+    model: nn.Module
+    frontend: LogMel
 
 
 def save_bundle(
@@ -118,11 +128,38 @@ def save_bundle(
         ValueError: values that `load_bundle` would refuse
     """
     folder = Path(folder)
-    config = {
+    config = answers_config(
+        task=task,
+        labels=labels,
+        window_seconds=window_seconds,
+        hop_seconds=hop_seconds,
+        pad=pad,
+        thresholds=thresholds,
+        temperature=temperature,
+        weights_licence=weights_licence,
+        model={"name": model_name, "options": _options(model, labels)},
+        frontend=frontend.to_dict(),
+    )
+    write_bundle(folder, config, model.state_dict(), card=card)
+
+
+def answers_config(
+    *,
+    task: Task,
+    labels: Sequence[str],
+    window_seconds: float,
+    hop_seconds: float | None = None,
+    pad: bool = False,
+    thresholds: Float[np.ndarray, " label"] | Sequence[float] | None = None,
+    temperature: float = 1.0,
+    weights_licence: str | None = None,
+    **parts: Any,
+) -> dict[str, Any]:
+    """The configuration of a bundle: what every kind has, behind the parts of its own kind."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "library_version": __version__,
-        "model": {"name": model_name, "options": _options(model, labels)},
-        "frontend": frontend.to_dict(),
+        **parts,
         "task": task,
         "labels": list(labels),
         "thresholds": None if thresholds is None else [float(value) for value in thresholds],
@@ -134,18 +171,28 @@ def save_bundle(
         },
         "weights_licence": weights_licence,
     }
+
+
+def write_bundle(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | None = None
+) -> None:
+    """Writes the three files of a bundle, the folder as a whole.
+
+    Raises:
+        RunRefused: `folder` exists and is no bundle
+        ValueError: a configuration that would not be read again
+    """
     try:
         _check_config(config, folder / CONFIG)
     except BundleRefused as error:
         raise ValueError(f"this cannot be saved as a bundle: {error}") from error
     if folder.exists() and not _may_be_replaced(folder):
         raise RunRefused(f"{folder}: this folder is not empty and holds no bundle; nothing is overwritten.")
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         write_json(beside / CONFIG, config)
-        save_weights(beside / WEIGHTS, model.state_dict())
+        save_weights(beside / WEIGHTS, tensors)
         write_atomically(beside / CARD, _card_text(config, card or Card()))
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
@@ -164,42 +211,48 @@ def load_bundle(folder: str | Path) -> Bundle:
         BundleRefused: the configuration is missing, damaged, of another schema, or describes no network of ours
         WeightsRefused: the weights are missing or damaged, a tensor does not fit, or holds NaN or infinity
     """
-    folder = Path(folder)
-    path = folder / CONFIG
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleRefused(f"{folder}: this is no bundle: there is no {CONFIG} in it.") from None
-    config = _read_config(text, path)
-    tensors = load_weights(folder / WEIGHTS)
-
-    labels = tuple(config["labels"])
+    config, tensors, answers = open_bundle(folder)
+    path = Path(folder) / CONFIG
+    if "model" not in config:
+        raise BundleRefused(
+            f"{path}: a head on a frozen encoder, and no network of its own; `ossicle.load` reads both."
+        )
     try:
         frontend = _build_frontend(config["frontend"])
-        model = _build(config["model"], labels=labels, numbers=sum(tensor.numel() for tensor in tensors.values()))
+        numbers = sum(tensor.numel() for tensor in tensors.values())
+        model = _build(config["model"], labels=answers["labels"], numbers=numbers)
     except (ValueError, TypeError, OssicleError) as error:
         raise BundleRefused(f"{path}: {error}") from error
-    load_into(model, tensors, source=folder / WEIGHTS)
+    load_into(model, tensors, source=path.with_name(WEIGHTS))
+    return Bundle(model=model.eval(), frontend=frontend.eval(), model_name=config["model"]["name"], **answers)
+
+
+def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """The configuration of a bundle of any kind, its tensors, and the fields of `Answers` but for the model's name.
+
+    Raises: as `load_bundle`, for what all kinds have.
+    """
+    folder = Path(folder)
+    config = read_bundle_config(folder)
+    tensors = load_weights(folder / WEIGHTS)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} holds NaN or infinity.")
-
-    digest = hashlib.sha256(text + sha256(folder / WEIGHTS).encode())
-    return Bundle(
-        model=model.eval(),
-        model_name=config["model"]["name"],
-        frontend=frontend.eval(),
-        task=config["task"],
-        labels=labels,
-        thresholds=None if config["thresholds"] is None else np.asarray(config["thresholds"], dtype=np.float64),
-        temperature=float(config["temperature"]),
-        window_seconds=float(config["window"]["seconds"]),
-        hop_seconds=float(config["window"]["hop_seconds"]),
-        pad=config["window"]["pad"],
-        weights_licence=config["weights_licence"],
-        library_version=config["library_version"],
-        version=digest.hexdigest()[:12],
-    )
+    digest = hashlib.sha256((folder / CONFIG).read_bytes() + sha256(folder / WEIGHTS).encode())
+    thresholds = config["thresholds"]
+    answers = {
+        "task": config["task"],
+        "labels": tuple(config["labels"]),
+        "thresholds": None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
+        "temperature": float(config["temperature"]),
+        "window_seconds": float(config["window"]["seconds"]),
+        "hop_seconds": float(config["window"]["hop_seconds"]),
+        "pad": config["window"]["pad"],
+        "weights_licence": config["weights_licence"],
+        "library_version": config["library_version"],
+        "version": digest.hexdigest()[:12],
+    }
+    return config, tensors, answers
 
 
 def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
@@ -309,12 +362,20 @@ def _may_be_replaced(folder: Path) -> bool:
 # --- the configuration ---------------------------------------------------------------------------------------------
 
 
-def _read_config(text: bytes, path: Path) -> dict[str, Any]:
+def read_bundle_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a bundle of any kind; a head on a frozen encoder has a key `encoder`.
+
+    Raises: BundleRefused for one that is missing, damaged or of another schema.
+    """
+
     def refuse(constant: str) -> float:
         raise ValueError(f"{constant} is no number")
 
+    path = folder / CONFIG
     try:
-        config = json.loads(text, parse_constant=refuse)
+        config = json.loads(path.read_bytes(), parse_constant=refuse)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleRefused(f"{folder}: this is no bundle: there is no {CONFIG} in it.") from None
     except (ValueError, RecursionError) as error:  # includes what is no UTF-8
         raise BundleRefused(f"{path}: not valid JSON ({error}).") from error
     _check_config(config, path)
@@ -336,13 +397,15 @@ def _check_config(config: Any, path: Path) -> None:
                 value = value[part]
             raise BundleRefused(f"{path}: {key} is {_shortened(value)}; it must be {allowed}.")
 
-    _check_keys(config, _KEYS, path=path, where="")
+    parts = _TUNED if "encoder" in config else _TRAINED
+    _check_keys(config, (*_KEYS[:2], *parts, *_KEYS[2:]), path=path, where="")
     wants("library_version", isinstance(config["library_version"], str), "text")
-    wants("model", isinstance(config["model"], dict), "an object")
-    _check_keys(config["model"], ("name", "options"), path=path, where="model.")
-    wants("model.name", isinstance(config["model"]["name"], str), "text")
-    wants("model.options", isinstance(config["model"]["options"], dict), "an object")
-    wants("frontend", isinstance(config["frontend"], dict), "an object")
+    for part, keys in parts.items():
+        wants(part, isinstance(config[part], dict), "an object")
+        if keys:
+            _check_keys(config[part], tuple(keys), path=path, where=f"{part}.")
+        for key in keys:
+            wants(f"{part}.{key}", isinstance(config[part][key], keys[key]), _ALLOWED[keys[key]])
     wants("task", config["task"] in TASKS, " or ".join(TASKS))
     labels = config["labels"]
     wants(
@@ -378,11 +441,18 @@ def _check_config(config: Any, path: Path) -> None:
     wants("weights_licence", isinstance(config["weights_licence"], str | None), "text or null")
 
 
+# The parts of each kind of bundle, and the type of each of their keys; those of a front end are checked by itself.
+_TRAINED: dict[str, dict[str, type]] = {"model": {"name": str, "options": dict}, "frontend": {}}
+_TUNED: dict[str, dict[str, type]] = {
+    "encoder": {"name": str, "crop": bool, "modality": str, "fingerprint": str},
+    "head": {"name": str, "options": dict},
+    "tuner": {"name": str, "options": dict},
+    "features": {"pool": str, "layers": list, "dim": int},
+}
+_ALLOWED = {str: "text", dict: "an object", list: "a list", bool: "true or false", int: "a whole number"}
 _KEYS = (
     "schema_version",
     "library_version",
-    "model",
-    "frontend",
     "task",
     "labels",
     "thresholds",
@@ -413,19 +483,27 @@ def _shortened(value: Any) -> str:
 
 def _card_text(config: Mapping[str, Any], card: Card) -> str:
     licence = config["weights_licence"]
+    if "model" in config:
+        name, modality = config["model"]["name"], "sound"
+        what = f"a `{name}` at {config['frontend']['rate']} Hz"
+    else:
+        name, modality = config["head"]["name"], config["encoder"]["modality"]
+        what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not in here"
+    task = {"sound": "audio-classification", "text": "text-classification", "image": "image-classification"}[modality]
     header = {
         "license": licence.lower() if licence else "other",
         "library_name": "ossicle",
-        "pipeline_tag": "audio-classification",
-        "tags": ["audio", "audio-classification", config["model"]["name"]],
+        "pipeline_tag": task,
+        "tags": ["audio", task, name] if modality == "sound" else [task, name],
     }
     labels = config["labels"]
     count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
-    window, rate = config["window"], config["frontend"]["rate"]
+    if modality == "sound":
+        count += f" in windows of {config['window']['seconds']:g} s"
     parts = [
-        f"# {card.title or config['model']['name']}",
-        f"Hears {count} in windows of {window['seconds']:g} s (a `{config['model']['name']}` at {rate} Hz, "
-        f"written by ossicle {config['library_version']}).",
+        f"# {card.title or name}",
+        f"{'Hears' if modality == 'sound' else 'Gives'} {count} ({what}, written by ossicle "
+        f"{config['library_version']}).",
         '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
         'prediction = recognizer.predict("recording.wav")\nprint(prediction.top, prediction.rows)\n```\n\n'
         "```\nossicle predict THIS_FOLDER recording.wav\n```",

@@ -7,6 +7,7 @@ the machine is one of
     ├── AudioError
     │   ├── AudioUnreadable     no decoder makes samples of these bytes, or the file is missing
     │   └── AudioRefused        readable, but outside the limits (too long, NaN, too many channels, ...)
+    ├── ImageRefused            an image that does not decode, or lies outside the limits
     ├── DataRefused             a folder, table or split that cannot be learnt from
     ├── ModelUnknown            a model, recipe or front end that no registry has
     ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
@@ -34,6 +35,10 @@ class AudioUnreadable(AudioError):
 
 class AudioRefused(AudioError):
     """The recording decodes, but lies outside the stated limits."""
+
+
+class ImageRefused(OssicleError):
+    """An image that is missing, does not decode, or lies outside the stated limits."""
 
 
 class DataRefused(OssicleError):

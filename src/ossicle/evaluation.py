@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int64
 
 from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Item, Split, read_dataset
-from ossicle.errors import AudioError, AudioUnreadable, DataRefused, RunRefused
+from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.errors import AudioUnreadable, DataRefused, RunRefused
 from ossicle.files import write_atomically, write_json
+from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
-from ossicle.recognizer import Recognizer, load
+from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
 Part = Literal["auto", "test", "development", "train", "all"]
@@ -45,9 +47,9 @@ def score_items(
     logits, used, failures = [], [], []
     for position, item in enumerate(items):
         try:
-            logits.append(recognizer.clip_logits(item.file, start=item.start, end=item.end))
+            logits.append(recognizer.item_logits(item))
             used.append(position)
-        except AudioError as error:
+        except INPUT_ERRORS as error:
             failures.append(str(error))
         progress(position + 1)
     return ItemScores(
@@ -67,6 +69,7 @@ def evaluate_model(
     fold_column: str | None = None,
     part: Part = "auto",
     device: str = "auto",
+    encoder: str | None = None,
     say: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
@@ -78,8 +81,10 @@ def evaluate_model(
         AudioUnreadable: not one of the clips could be used
     """
     folder = find_bundle(model)
-    recognizer = load(folder, device=device)
-    dataset = read_dataset(data, label=label, group=group, fold=fold_column, labels=recognizer.labels)
+    recognizer = load(folder, device=device, encoder=encoder)
+    dataset = read_dataset(
+        data, label=label, group=group, fold=fold_column, labels=recognizer.labels, modality=recognizer.modality
+    )
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)

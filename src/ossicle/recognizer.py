@@ -21,7 +21,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.audio import as_clip, read_blocks, read_clip
-from ossicle.bundle import MAX_WINDOW_SECONDS, Bundle, find_bundle, load_bundle
+from ossicle.bundle import MAX_WINDOW_SECONDS, Answers, Bundle
+from ossicle.data import Item, Modality
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
@@ -56,7 +57,10 @@ class Prediction:
 
 
 class Recognizer:
-    """A network with its front end, labels and thresholds, ready to listen. Made by `load`."""
+    """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
+
+    bundle: Answers
+    modality: Modality = "sound"
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", precision: Precision = "float32") -> None:
         self.bundle = bundle
@@ -79,6 +83,11 @@ class Recognizer:
     def rate(self) -> int:
         """Samples per second that the network hears; other recordings are resampled."""
         return self.frontend.rate
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest recording that the network takes; a shorter one is followed by silence."""
+        return self.frontend.min_samples
 
     @property
     def thresholds(self) -> Float[np.ndarray, " label"] | None:
@@ -160,11 +169,9 @@ class Recognizer:
             padded_seconds=windows.padded_samples / self.rate,
         )
 
-    def clip_logits(
-        self, file: str | Path, *, start: float = 0.0, end: float | None = None
-    ) -> Float[np.ndarray, " label"]:
-        """Gives the logits of one stretch of a file, in seconds, before temperature and softmax or sigmoid."""
-        clip = read_clip(Path(file), self.rate, start=start, end=end)
+    def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
+        """Gives the logits of one item of a data set, before temperature and softmax or sigmoid."""
+        clip = read_clip(item.file, self.rate, start=item.start, end=item.end)
         return summarise(self.score_windows((clip.samples, self.rate)).scores, task=self.task)
 
     def score_windows(self, source: Source, *, window: float | None = None, hop: float | None = None) -> WindowScores:
@@ -271,7 +278,7 @@ class Recognizer:
         """
         if hop is None:
             hop = self.bundle.hop_seconds if window is None else window
-        least = self.frontend.min_samples
+        least = self.min_samples
         if window is None:
             window = max(self.bundle.window_seconds, least / self.rate)
         if not least / self.rate <= window + 0.5 / self.rate <= MAX_WINDOW_SECONDS + 1 / self.rate:
@@ -304,7 +311,7 @@ class Recognizer:
             rate=self.rate,
             window=window_samples,
             hop=hop_samples,
-            min_samples=self.frontend.min_samples,
+            min_samples=self.min_samples,
         )
 
 
@@ -317,26 +324,3 @@ def probabilities(
         return 0.5 * (1.0 + np.tanh(0.5 * scaled))  # the sigmoid, without an overflow at either end
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def load(
-    model: str | Path,
-    *,
-    device: str = "auto",
-    precision: Precision = "float32",
-    local_files_only: bool = False,
-) -> Recognizer:
-    """Loads a trained recogniser: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
-
-    Args:
-        device: auto, cpu, cuda, mps, ...
-        precision: float32 gives the same numbers everywhere; bfloat16 is faster where the machine has it; auto measures
-        local_files_only: never ask the network for a Hub id
-
-    Raises:
-        BundleRefused: nothing of that name, or a damaged configuration
-        WeightsRefused: damaged weights, or the bare name of an architecture, whose scores would be random
-    """
-    return Recognizer(
-        load_bundle(find_bundle(model, local_files_only=local_files_only)), device=device, precision=precision
-    )

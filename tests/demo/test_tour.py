@@ -9,7 +9,7 @@ import pytest
 
 from ossicle.demo import drums_folder, run_demo
 from ossicle.demo.tour import CONFIG, LOOP
-from ossicle.recognizer import load
+from ossicle.loading import load
 
 SMALL = dataclasses.replace(CONFIG, depth=1, epochs=2, window=0.5, patchout_t=1.0, patchout_f=2.0, device="cpu")
 KITS = {"BJA_Pacific": "1", "menegass": "2"}

@@ -51,9 +51,7 @@ def test_the_gate_is_the_authors(name: str) -> None:
 @pytest.mark.parametrize("name", ["layer_axis", "time_axis", "remainder"])
 def test_the_product_is_the_packages(name: str) -> None:
     tensors, config = golden(f"product_{name}")
-    layer = DensityProduct(
-        num_heads=config["num_heads"], num_gaussians=config["num_gaussians"], axis=config["axis"]
-    )
+    layer = DensityProduct(num_heads=config["num_heads"], num_gaussians=config["num_gaussians"], axis=config["axis"])
     layer.load_state_dict({"offset": tensors["offsets"], "log_scale": tensors["scales"].abs().log()})
     torch.testing.assert_close(layer.weights(tensors["x"]), tensors["weights"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(layer(tensors["x"]), tensors["y"], rtol=1e-4, atol=1e-5)

@@ -76,7 +76,7 @@ def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
         folds = changes.pop("folds", None)
         with pytest.MonkeyPatch.context() as patch:
             if not report:
-                patch.setattr("ossicle.training.run.write_evaluation", write_no_pages)
+                patch.setattr("ossicle.training.folds.write_evaluation", write_no_pages)
             return train(
                 data,
                 tiny_config(**changes),

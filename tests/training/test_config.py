@@ -32,7 +32,7 @@ def test_options_of_the_network_are_set_one_by_one(tmp_path: Path) -> None:
     config = with_settings(config, {"network.offset_range": "null", "network.adaptor": "none"})
     assert config.network == {"adaptor": "none", "key_strides": [8, 4, 2, 1], "offset_range": None}
     write_config(tmp_path / "config.yaml", config, data={})
-    assert read_config(tmp_path / "config.yaml")[0] == config
+    assert read_config(tmp_path / "config.yaml", TrainConfig)[0] == config
     with pytest.raises(SettingRefused, match="network=3 is no mapping"):
         with_settings(TrainConfig(), {"network": "3"})
 
@@ -93,15 +93,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for name in RECIPES:
         config = recipe(name)
         write_config(tmp_path / "config.yaml", config, data={"path": "sounds", "label": None})
-        assert read_config(tmp_path / "config.yaml") == (config, {"path": "sounds", "label": None})
+        assert read_config(tmp_path / "config.yaml", TrainConfig) == (config, {"path": "sounds", "label": None})
 
 
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("- a list\n")
     with pytest.raises(SettingRefused, match=r"not a run's config\.yaml"):
-        read_config(tmp_path / "config.yaml")
+        read_config(tmp_path / "config.yaml", TrainConfig)
     with pytest.raises(SettingRefused, match="no such configuration"):
-        read_config(tmp_path / "nowhere.yaml")
+        read_config(tmp_path / "nowhere.yaml", TrainConfig)
     with pytest.raises(SettingRefused, match="no recipe 'scrach'; did you mean scratch"):
         recipe("scrach")
     with pytest.raises(RunRefused, match="no run to continue"):

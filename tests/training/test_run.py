@@ -151,7 +151,7 @@ def test_without_room_in_the_cache_the_run_decodes_as_it_goes_and_is_the_same(
     cached = run("cached")
     bare = run_module.train(
         dataset,
-        dataclasses.replace(run_module.read_config(cached.folder / "config.yaml")[0], cache_gigabytes=0.0),
+        dataclasses.replace(run_module.read_config(cached.folder / "config.yaml", TrainConfig)[0], cache_gigabytes=0.0),
         output=tmp_path / "bare",
         cache=tmp_path / "no room",
         say=lambda _: None,
@@ -305,7 +305,7 @@ def test_broken_recordings_are_counted_and_named_or_left_out(
     broken.write_bytes(b"RIFF no sound")
     items = (*dataset.items, Item(file=broken, labels=("tone",), group="speaker0"))
     data = dataclasses.replace(dataset, items=items)
-    with pytest.raises(DataRefused, match=r"1 of 25 recordings cannot be decoded; --skip-bad .*broken\.wav"):
+    with pytest.raises(DataRefused, match=r"1 of 25 clips cannot be used; --skip-bad .*broken\.wav"):
         run_module.train(data, tiny(), output=tmp_path / "a", cache=tmp_path / "cache", say=lambda _: None)
     result = run_module.train(
         data, tiny(epochs=1), output=tmp_path / "b", cache=tmp_path / "cache", skip_bad=True, say=lambda _: None

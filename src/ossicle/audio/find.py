@@ -1,6 +1,7 @@
-"""The recordings below a folder."""
+"""The recordings, or other files of some kind, below a folder."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from ossicle.errors import DataRefused
@@ -13,7 +14,12 @@ AUDIO_SUFFIXES = frozenset(
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
-    """Lists the files below `folder` whose suffix, in any case, is one of `AUDIO_SUFFIXES`, sorted by relative path.
+    """Lists the files below `folder` whose suffix, in any case, is one of `AUDIO_SUFFIXES`; see `find_files`."""
+    return find_files(folder, AUDIO_SUFFIXES)
+
+
+def find_files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
+    """Lists the files below `folder` whose suffix, in lower case, is one of `suffixes`, sorted by relative path.
 
     Hidden files and folders (a leading dot: copies in progress, resource forks) are left out.
     Links to folders are followed, each folder once.
@@ -42,6 +48,6 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
         found += [
             Path(parent, name)
             for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
         ]
     return sorted(found, key=lambda path: path.relative_to(root).parts)

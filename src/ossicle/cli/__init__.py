@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
-from ossicle.cli import data, demo, doctor, evaluate, models, predict, train
+from ossicle.cli import data, demo, doctor, evaluate, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train", cls=train.ManySettings)(train.train)
+app.command("tune", cls=train.ManySettings)(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,8 @@ def check(
         str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
     ] = None,
     fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    modality: Annotated[Literal["sound", "text", "image"], typer.Option(help="What the items are.")] = "sound",
+    text: Annotated[str | None, typer.Option(help="Column with the text, for --modality text.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Decode every clip and print what was detected: counts, lengths, rates, problems and the split for training."""
@@ -36,7 +38,9 @@ def check(
 
     from ossicle.data import check_dataset, read_dataset
 
-    dataset = read_dataset(data, label=label, group=group, fold=fold)
+    if text is not None and modality != "text":
+        raise typer.BadParameter("a column of texts goes with --modality text", param_hint="--text")
+    dataset = read_dataset(data, label=label, group=group, fold=fold, modality=modality, text=text)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Listening", total=len(dataset))

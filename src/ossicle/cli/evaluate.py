@@ -26,6 +26,9 @@ def evaluate(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
+    ] = None,
 ) -> None:
     """Measure a recogniser on labelled sounds: every figure with its 95 % interval, and each class."""
     from ossicle.evaluation import evaluate_model
@@ -40,6 +43,7 @@ def evaluate(
             fold_column=fold,
             part=part,
             device=device,
+            encoder=encoder,
             say=print,
             progress=progress,
         )

@@ -34,14 +34,17 @@ def predict(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Report at most this many labels for each window.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
+    ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
     from ossicle.errors import AudioError
+    from ossicle.loading import load
     from ossicle.predict import audacity_text, csv_text, table_lines, write_predictions
-    from ossicle.recognizer import load
 
     wanted = _read_formats(formats, to_folder=output is not None)
-    recognizer = load(model, device=device)
+    recognizer = load(model, device=device, encoder=encoder)
     try:
         recognizer.window_samples(window=window, hop=hop)
     except ValueError as error:

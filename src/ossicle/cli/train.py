@@ -65,7 +65,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a recogniser on your own sounds."""
-    chosen = dict(_key_and_value(setting) for setting in settings or [])
+    chosen = dict(key_and_value(setting) for setting in settings or [])
 
     from ossicle.training import run_training
 
@@ -88,7 +88,7 @@ def train(
         raise typer.Exit(SOME_FAILED)
 
 
-def _key_and_value(setting: str) -> tuple[str, str]:
+def key_and_value(setting: str) -> tuple[str, str]:
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         raise typer.BadParameter(f"{setting!r} is not KEY=VALUE, such as epochs=30.", param_hint="--set")

@@ -1,7 +1,8 @@
-"""From a folder or a table of recordings to items, labels, groups and honest parts. No torch."""
+"""From a folder or a table of recordings, texts or images to items, labels, groups and honest parts. No torch."""
 
 from ossicle.data.check import DataReport, Problem, check_dataset
-from ossicle.data.items import Dataset, Item, Task
+from ossicle.data.inputs import read_input
+from ossicle.data.items import Dataset, Item, Modality, Task
 from ossicle.data.layouts import read_dataset
 from ossicle.data.splits import Split, group_ids, split_dataset, split_folds
 
@@ -9,12 +10,14 @@ __all__ = [
     "DataReport",
     "Dataset",
     "Item",
+    "Modality",
     "Problem",
     "Split",
     "Task",
     "check_dataset",
     "group_ids",
     "read_dataset",
+    "read_input",
     "split_dataset",
     "split_folds",
 ]

@@ -136,13 +136,23 @@ def _decode_all(
 
 
 def _key(items: Sequence[Item], rate: int) -> str:
-    """A hash of all that the samples depend on; a missing file has no size, so that it is looked for again."""
+    """A hash of all that the samples depend on."""
     digest = hashlib.sha256(f"1 {rate}".encode())
     for item in items:
-        try:
-            status = item.file.stat()
-            identity = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            identity = "missing"
-        digest.update(f"\n{item.file}\t{identity}\t{item.start}\t{item.end}".encode())
+        digest.update(b"\n" + identity(item))
     return digest.hexdigest()[:32]
+
+
+def identity(item: Item) -> bytes:
+    """All that an item's content depends on: a text itself, or a file's path, size and time, and the segment.
+
+    A missing file has no size, so that it is looked for again.
+    """
+    if item.text is not None:
+        return b"text\t" + item.text.encode(errors="surrogatepass")
+    try:
+        status = item.file.stat()
+        state = f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        state = "missing"
+    return f"{item.file}\t{state}\t{item.start}\t{item.end}".encode(errors="surrogatepass")

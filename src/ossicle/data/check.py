@@ -1,4 +1,8 @@
-"""What a data set really holds: every clip is decoded once, and whatever would spoil training or the score is named."""
+"""What a data set really holds: every clip is decoded once, and whatever would spoil training or the score is named.
+
+Texts and images are looked at for what they share with sound: files that cannot be used, and content that is there
+twice.
+"""
 
 import hashlib
 import os
@@ -12,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ossicle.audio import read_clip
-from ossicle.data.items import Dataset, Item
+from ossicle.data.inputs import read_input
+from ossicle.data.items import NOUNS, Dataset, Item, Modality
 from ossicle.data.splits import group_ids, split_dataset
-from ossicle.errors import AudioError, DataRefused
+from ossicle.errors import AudioError, DataRefused, ImageRefused
 
 SILENCE = 1e-5  # peak below this: -100 dB of full scale
 FULL_SCALE = 0.999
@@ -31,9 +36,9 @@ MEANING: Mapping[Kind, str] = {
     "silent": "no sound at all",
     "clipped": "many samples at full scale",
     "cut short": "the segment ends after the recording",
-    "contradiction": "the same sound with other labels",
-    "leak": "the same sound in another group, fold or split: a test would flatter",
-    "repeated": "the same sound twice",
+    "contradiction": "the same {modality} with other labels",
+    "leak": "the same {modality} in another group, fold or split: a test would flatter",
+    "repeated": "the same {modality} twice",
 }
 FAILURES = frozenset({"missing", "broken"})
 
@@ -66,6 +71,7 @@ class DataReport:
     rates: Mapping[int, int]
     channels: Mapping[int, int]
     problems: tuple[Problem, ...]
+    modality: Modality = "sound"
 
     @property
     def failed(self) -> tuple[Problem, ...]:
@@ -74,10 +80,11 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """The report as lines of text for a terminal."""
-        lines = [self.layout, f"split     {self.protocol}", f"labels    {_spread(self.labels)}"]
+        noun = NOUNS[self.modality]
+        lines = [self.layout, f"split     {self.protocol}", f"labels    {_spread(self.labels, noun)}"]
         for title, counts in (("groups", self.groups), ("folds", self.folds), ("splits", self.splits)):
             if counts:
-                lines.append(f"{title:<9} {_spread(counts)}")
+                lines.append(f"{title:<9} {_spread(counts, noun)}")
         if self.seconds:
             low, middle, high = np.quantile(self.seconds, [0, 0.5, 1])
             lines.append(
@@ -90,7 +97,8 @@ class DataReport:
         for kind, meaning in MEANING.items():
             these = [problem for problem in self.problems if problem.kind == kind]
             if these:
-                lines.append(f"{kind}: {len(these)} of {self.clips} clips ({meaning})")
+                meant = meaning.format(modality=self.modality)
+                lines.append(f"{kind}: {len(these)} of {self.clips} {noun}s ({meant})")
                 lines += [f"    {problem.file}: {problem.detail}" for problem in these[:SHOWN]]
                 lines += [f"    and {len(these) - SHOWN} more"] if len(these) > SHOWN else []
         return lines
@@ -120,14 +128,18 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         progress: called with the number of clips done and the number of all.
     """
     heard: list[_Heard] = []
-    rate = _listen(dataset.items[0], FIRST_RATE).rate or FIRST_RATE  # most sets have one rate
+    if dataset.modality == "sound":
+        rate = _listen(dataset.items[0], FIRST_RATE).rate or FIRST_RATE  # most sets have one rate
+        examine: Callable[[Item], _Heard] = partial(_listen, rate=rate)
+    else:
+        examine = partial(_look, modality=dataset.modality)
     # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for facts in pool.map(partial(_listen, rate=rate), dataset.items):
+        for facts in pool.map(examine, dataset.items):
             heard.append(facts)
             if progress is not None:
                 progress(len(heard), len(dataset.items))
-    good = [facts for facts in heard if facts.content]
+    good = [facts for facts in heard if facts.content and dataset.modality == "sound"]
     problems = [
         Problem(kind=kind, file=_name(dataset, item), detail=detail)
         for item, facts in zip(dataset.items, heard, strict=True)
@@ -146,6 +158,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         rates=dict(sorted(Counter(facts.rate for facts in good).items())),
         channels=dict(sorted(Counter(facts.channels for facts in good).items())),
         problems=tuple(sorted(problems, key=lambda problem: list(MEANING).index(problem.kind))),
+        modality=dataset.modality,
     )
 
 
@@ -190,8 +203,20 @@ def _listen(item: Item, rate: int) -> _Heard:
     )
 
 
+def _look(item: Item, modality: Modality) -> _Heard:
+    """The content of a text or an image, which has neither length nor rate."""
+    if not os.path.isfile(item.file):
+        return _Heard(problems=(("missing", "no such file"),))
+    try:
+        content = read_input(item, modality=modality)
+    except ImageRefused as error:
+        return _Heard(problems=(("broken", str(error)),))
+    size, data = ("", content.encode()) if isinstance(content, str) else (str(content.shape), content.tobytes())
+    return _Heard(content=size + hashlib.blake2b(data, digest_size=16).hexdigest())
+
+
 def _duplicates(dataset: Dataset, heard: Sequence[_Heard]) -> list[Problem]:
-    """Clips that sound the same as an earlier one; silence is no sound."""
+    """Clips that are the same as an earlier one; silence is no sound."""
     groups = group_ids(dataset)
     same: dict[tuple[int, str], list[int]] = defaultdict(list)
     for row, facts in enumerate(heard):
@@ -204,7 +229,7 @@ def _duplicates(dataset: Dataset, heard: Sequence[_Heard]) -> list[Problem]:
             other = dataset.items[row]
             where = _difference(one, other) or ("group" if groups[first] != groups[row] else "")
             kind: Kind = "contradiction" if set(one.labels) != set(other.labels) else "leak" if where else "repeated"
-            detail = f"the same sound as {_name(dataset, one)}"
+            detail = f"the same {dataset.modality} as {_name(dataset, one)}"
             if kind == "contradiction":
                 detail += f", with the labels {_listed(other)} here and {_listed(one)} there"
             elif where:
@@ -242,10 +267,10 @@ def _count(values: Sequence[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(value for value in values if value is not None).items()))
 
 
-def _spread(counts: Mapping[str, int]) -> str:
+def _spread(counts: Mapping[str, int], noun: str) -> str:
     """Names with their counts while they fit a few lines, else their number and extremes."""
     if len(set(counts.values())) == 1:
-        each = f"{next(iter(counts.values()))} clips each"
+        each = f"{next(iter(counts.values()))} {noun}s each"
         return f"{len(counts)}: {', '.join(counts)}, {each}" if len(counts) <= 12 else f"{len(counts)}, {each}"
     if len(counts) <= 12:
         return f"{len(counts)}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -253,7 +278,7 @@ def _spread(counts: Mapping[str, int]) -> str:
     fewest, most = ranked[:3], ranked[:-4:-1]
     middle = float(np.median(list(counts.values())))
     return (
-        f"{len(counts)}, median {middle:g} clips; fewest: {', '.join(f'{name} {counts[name]}' for name in fewest)}; "
+        f"{len(counts)}, median {middle:g} {noun}s; fewest: {', '.join(f'{name} {counts[name]}' for name in fewest)}; "
         f"most: {', '.join(f'{name} {counts[name]}' for name in most)}"
     )
 

@@ -1,9 +1,9 @@
-"""What a data set is: clips with labels, and what ties them together."""
+"""What a data set is: clips, texts or images with labels, and what ties them together."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,17 @@ import numpy as np
 from jaxtyping import Bool
 
 Task = Literal["single-label", "multi-label"]
+Modality = Literal["sound", "text", "image"]
+NOUNS: Mapping[Modality, str] = {"sound": "clip", "text": "text", "image": "image"}  # what one item is called
+PLURALS: Mapping[Modality, str] = {"sound": "recordings", "text": "text", "image": "images"}  # what a folder holds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One labelled clip: a recording, or a segment of one.
+    """One labelled clip: a recording, or a segment of one; or an image; or a row of a table of text.
 
     `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "development" or "test".
+    Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
     """
 
     file: Path
@@ -28,6 +32,13 @@ class Item:
     split: str | None = None
     fold: str | None = None
     group: str | None = None
+    text: str | None = None
+    row: int | None = None
+
+    @property
+    def place(self) -> str:
+        """What to call the item in a message: its file, with the line where it is a row of a table."""
+        return str(self.file) if self.row is None else f"{self.file}:{self.row}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +56,15 @@ class Dataset:
     layout: str
     group_name: str | None = None
     fold_name: str | None = None
+    modality: Modality = "sound"
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def noun(self) -> str:
+        """What one item is called: a clip, a text or an image."""
+        return NOUNS[self.modality]
 
     @property
     def folds(self) -> tuple[str, ...]:
@@ -64,18 +81,22 @@ class Dataset:
         return table
 
     def relative(self, item: Item) -> str:
-        """An item's file as seen from the root, with forward slashes: the same name on every machine."""
+        """An item's file as seen from the root, with forward slashes: the same name on every machine.
+
+        A row of a table is its table and its line: `test.csv:12`.
+        """
         try:
-            return Path(os.path.relpath(item.file, self.root)).as_posix()
+            name = Path(os.path.relpath(item.file, self.root)).as_posix()
         except ValueError:  # Windows: another drive has no relative path.
-            return item.file.as_posix()
+            name = item.file.as_posix()
+        return name if item.row is None else f"{name}:{item.row}"
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, labels, segments, splits, groups and file sizes; the sound itself is not read."""
+        """SHA-256 over names, labels, segments, splits, groups and file sizes, or texts; no recording is read."""
         digest = hashlib.sha256(json.dumps([self.task, self.labels]).encode())
         for item in self.items:
             facts = [self.relative(item), item.labels, item.start, item.end, item.split, item.fold, item.group]
-            digest.update(json.dumps([*facts, _size(item.file)]).encode())
+            digest.update(json.dumps([*facts, _size(item.file) if item.text is None else item.text]).encode())
         return digest.hexdigest()
 
 

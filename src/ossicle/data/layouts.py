@@ -5,6 +5,11 @@
     ESC-50                  meta/esc50.csv and audio/, as published (Piczak 2015)
     a table                 CSV, TSV or JSONL: file,label[s][,start,end,split,fold,group]
 
+Images lie in the same layouts, in images/ where sound lies in audio/. Text is the rows of a table:
+
+    a table                 text,label[s][,split,fold,group]; also as meta.csv in a folder, or in train/ val/ test/
+    AG News and its kin     train.csv and test.csv without column names, and classes.txt (Zhang et al. 2015)
+
 What was detected is said in `Dataset.layout`; nothing is guessed silently and nothing is dropped silently.
 """
 
@@ -15,12 +20,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ossicle.audio import find_audio
-from ossicle.data.items import Dataset, Item, Task
-from ossicle.data.tables import TABLE_SUFFIXES, Columns, Table, read_table, split_of
+from ossicle.audio.find import find_files
+from ossicle.data.items import NOUNS, PLURALS, Dataset, Item, Modality, Task
+from ossicle.data.tables import (
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    Columns,
+    Table,
+    Wanted,
+    first_record,
+    read_names,
+    read_numbered,
+    read_table,
+    split_of,
+)
 from ossicle.errors import DataRefused
 
 MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
+NUMBERED_NAMES, NUMBERED_CLASSES = ("train.csv", "test.csv"), "classes.txt"
 TABLE_NAMES = tuple(stem + suffix for stem in ("meta", "metadata") for suffix in TABLE_SUFFIXES)
 
 
@@ -41,25 +58,33 @@ def read_dataset(
     group: str | None = None,
     fold: str | None = None,
     labels: Sequence[str] | None = None,
+    modality: Modality = "sound",
+    text: str | None = None,
 ) -> Dataset:
-    """Reads the labelled clips of a folder or table; the recordings themselves are not opened.
+    """Reads the labelled clips, texts or images of a folder or table; recordings and images are not opened.
 
     Clips whose file is missing stay in: training and `check_dataset` name and count them.
 
     Args:
         label, group, fold: columns of the table to use instead of the usual ones.
+        modality: what the items are: "sound", "text" or "image".
+        text: column of the texts to use instead of the usual ones; for modality "text".
         labels: the only labels allowed, in this order (those of a model to evaluate); a class may then be small
             or absent.
 
     Raises:
         DataRefused: there is nothing here to learn from, in one sentence that says why.
     """
+    if modality not in PLURALS:
+        raise ValueError(f"modality must be one of {', '.join(PLURALS)}, not {modality!r}")
+    if text is not None and modality != "text":
+        raise ValueError(f"text names a column of texts: it goes with modality='text', not {modality!r}")
     root = Path(os.path.abspath(path))
-    found = _detect(root, label=label, group=group, fold=fold)
+    found = _detect(root, Wanted(modality=modality, text=text, label=label, group=group, fold=fold))
     counts = Counter(name for item in found.items for name in item.labels)
     task: Task = "single-label" if all(len(item.labels) == 1 for item in found.items) else "multi-label"
     if labels is None:
-        _refuse_too_little(root, counts, task)
+        _refuse_too_little(root, counts, task, NOUNS[modality])
         names = tuple(sorted(counts))
     else:
         names = tuple(labels)
@@ -71,44 +96,60 @@ def read_dataset(
         items=found.items,
         labels=names,
         task=task,
-        layout=_sentence(found, counts, task),
+        layout=_sentence(found, counts, task, modality),
         group_name=found.columns.group if found.columns else None,
         fold_name=found.columns.fold if found.columns else None,
+        modality=modality,
     )
 
 
 # ---------------------------------------------------------------- detection
 
 
-def _detect(root: Path, *, label: str | None, group: str | None, fold: str | None) -> _Found:
+def _detect(root: Path, wanted: Wanted) -> _Found:
+    what = PLURALS[wanted.modality]
     if root.is_file():
         if root.suffix.lower() not in TABLE_SUFFIXES:
             raise DataRefused(f"{root} is neither a folder nor a table: tables end in {', '.join(TABLE_SUFFIXES)}.")
-        return _from_table(read_table(root, label=label, group=group, fold=fold))
+        if _is_numbered(root):
+            return _from_numbered([root], wanted)
+        return _from_table(read_table(root, wanted), wanted.modality)
     if not root.is_dir():
-        raise DataRefused(f"{root} does not exist: expected a folder of recordings, or a table of them.")
+        raise DataRefused(f"{root} does not exist: expected a folder of {what}, or a table of them.")
     esc50 = root / "meta" / "esc50.csv"
-    if esc50.is_file():
-        table = read_table(esc50, label=label, group=group, fold=fold, folders=[root / "audio"])
-        what = f"ESC-50 as published (meta/esc50.csv and audio/, labels from `{table.columns.label}`)"
-        return replace(_from_table(table), what=what)
+    if wanted.modality == "sound" and esc50.is_file():
+        table = read_table(esc50, wanted, folders=[root / "audio"])
+        esc50_as = f"ESC-50 as published (meta/esc50.csv and audio/, labels from `{table.columns.label}`)"
+        return replace(_from_table(table, wanted.modality), what=esc50_as)
     table_path = _table_in(root)
     if table_path is not None:
-        return _from_table(read_table(table_path, label=label, group=group, fold=fold))
-    splits = _split_folders(root)
+        return _from_table(read_table(table_path, wanted), wanted.modality)
+    splits = _split_folders(root, wanted.modality)
     if splits and all(_table_in(folder) for folder in splits):
-        return _from_split_tables(splits, label=label, group=group, fold=fold)
-    for option, name in (("--label", label), ("--group", group), ("--fold", fold)):
-        if name is not None:
-            raise DataRefused(
-                f"{option} {name} names a column, but {root} holds none of the tables {', '.join(TABLE_NAMES)}."
-            )
-    return _from_class_folders(root, splits)
+        return _from_split_tables(splits, wanted)
+    if wanted.modality == "text" and (numbered := _numbered_tables(root)):
+        return _from_numbered(numbered, wanted)
+    for option, name in wanted.named.items():
+        raise DataRefused(
+            f"{option} {name} names a column, but {root} holds none of the tables {', '.join(TABLE_NAMES)}."
+        )
+    return _from_class_folders(root, splits, wanted.modality)
 
 
 def _table_in(folder: Path) -> Path | None:
     present = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
     return next((present[name] for name in TABLE_NAMES if name in present), None)
+
+
+def _numbered_tables(folder: Path) -> list[Path]:
+    return [folder / name for name in NUMBERED_NAMES if (folder / name).is_file() and _is_numbered(folder / name)]
+
+
+def _is_numbered(table: Path) -> bool:
+    """Whether a table is published like AG News: names of classes beside it, and a number where columns have names."""
+    if table.name not in NUMBERED_NAMES or not (table.parent / NUMBERED_CLASSES).is_file():
+        return False
+    return "".join(first_record(table)[:1]).strip().isdecimal()
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -119,45 +160,67 @@ def _folders_in(folder: Path) -> list[Path]:
     )
 
 
-def _split_folders(root: Path) -> list[Path]:
+def _split_folders(root: Path, modality: Modality) -> list[Path]:
     """The folders train/, val/, test/ under `root`; none if other folders hold recordings too: then all are classes."""
     folders = _folders_in(root)
     splits = [folder for folder in folders if split_of(folder.name) is not None]
     if not any(split_of(folder.name) == "train" for folder in splits):
         return []
-    return [] if any(find_audio(folder) for folder in folders if folder not in splits) else splits
+    return [] if any(_files(folder, modality) for folder in folders if folder not in splits) else splits
+
+
+def _files(folder: Path, modality: Modality) -> list[Path]:
+    return find_files(folder, SUFFIXES[modality])
 
 
 # ---------------------------------------------------------------- the layouts
 
 
-def _from_table(table: Table) -> _Found:
+def _from_table(table: Table, modality: Modality) -> _Found:
     if len({item.fold for item in table.items}) == 1 and table.columns.fold is not None:
         raise DataRefused(
             f"the column {table.columns.fold!r} of {table.path} holds one fold only ({table.items[0].fold}): at least "
             "two are needed."
         )
-    where = "" if table.audio_folder == table.path.parent else f" in {table.audio_folder.name}/"
+    where = "" if table.folder == table.path.parent else f" in {table.folder.name}/"
+    source = f"{'texts' if modality == 'text' else 'files'} from `{table.columns.source}`{where}"
     return _Found(
         items=table.items,
-        what=f"table {table.path.name} (files from `{table.columns.file}`{where}, labels from `{table.columns.label}`)",
+        what=f"table {table.path.name} ({source}, labels from `{table.columns.label}`)",
         columns=table.columns,
-        remarks=_missing_files([table]),
+        remarks=_missing_files([table], modality),
     )
 
 
-def _missing_files(tables: Sequence[Table]) -> tuple[str, ...]:
+def _missing_files(tables: Sequence[Table], modality: Modality) -> tuple[str, ...]:
     missing = sum(table.missing for table in tables)
-    return (f"{missing} of {sum(len(table.items) for table in tables)} clips have no file",) if missing else ()
+    clips = f"{sum(len(table.items) for table in tables)} {NOUNS[modality]}s"
+    return (f"{missing} of {clips} have no file",) if missing else ()
 
 
-def _from_split_tables(folders: Sequence[Path], *, label: str | None, group: str | None, fold: str | None) -> _Found:
+def _from_numbered(tables: Sequence[Path], wanted: Wanted) -> _Found:
+    if wanted.modality != "text":
+        raise DataRefused(
+            f"{tables[0]} holds a table of text, not of {PLURALS[wanted.modality]}: modality 'text' reads it."
+        )
+    for option, name in wanted.named.items():
+        raise DataRefused(f"{option} {name} names a column, but {tables[0]} has no line of column names.")
+    classes = read_names(tables[0].parent / NUMBERED_CLASSES)
+    items: list[Item] = []
+    for table in tables:
+        # One table alone is no split: there is nothing on the other side.
+        items += read_numbered(table, classes, split=split_of(table.stem) if len(tables) > 1 else None)
+    names = " and ".join(table.name for table in tables)
+    return _Found(items=tuple(items), what=f"the layout of AG News ({names} without column names, {NUMBERED_CLASSES})")
+
+
+def _from_split_tables(folders: Sequence[Path], wanted: Wanted) -> _Found:
     items: list[Item] = []
     parts = []
     for folder in folders:
         path = _table_in(folder)
         assert path is not None
-        table = read_table(path, label=label, group=group, fold=fold)
+        table = read_table(path, wanted)
         # The folder is the split, whatever the table says.
         items += [replace(item, split=split_of(folder.name)) for item in table.items]
         parts.append((folder.name, table))
@@ -169,27 +232,29 @@ def _from_split_tables(folders: Sequence[Path], *, label: str | None, group: str
         items=tuple(items),
         what=f"tables {names} (labels from `{columns.label}`)",
         columns=columns,
-        remarks=_missing_files([table for _, table in parts]),
+        remarks=_missing_files([table for _, table in parts], wanted.modality),
     )
 
 
-def _from_class_folders(root: Path, splits: Sequence[Path]) -> _Found:
+def _from_class_folders(root: Path, splits: Sequence[Path], modality: Modality) -> _Found:
     items: list[Item] = []
     remarks: list[str] = []
     for folder in splits or [root]:
-        _read_class_folders(folder, split_of(folder.name) if splits else None, items, remarks)
+        _read_class_folders(folder, split_of(folder.name) if splits else None, items, remarks, modality)
     if not items:
-        raise DataRefused(_why_nothing(root))
+        raise DataRefused(_why_nothing(root, modality))
     if splits:
-        _remark_loose(root, sum(file.parent == root for file in find_audio(root)), remarks)
+        _remark_loose(root, sum(file.parent == root for file in _files(root, modality)), remarks, modality)
     above = f" under {', '.join(f'{folder.name}/' for folder in splits)}" if splits else ""
     return _Found(items=tuple(items), what=f"folder per class{above}", remarks=tuple(remarks))
 
 
-def _read_class_folders(folder: Path, split: str | None, items: list[Item], remarks: list[str]) -> None:
+def _read_class_folders(
+    folder: Path, split: str | None, items: list[Item], remarks: list[str], modality: Modality
+) -> None:
     loose = 0
     empty = {entry.name for entry in _folders_in(folder)}
-    for file in find_audio(folder):
+    for file in _files(folder, modality):
         parts = file.relative_to(folder).parts
         if parts[0] == MACOS_REMAINS:
             continue
@@ -198,35 +263,46 @@ def _read_class_folders(folder: Path, split: str | None, items: list[Item], rema
             continue
         empty.discard(parts[0])
         items.append(Item(file=Path(os.path.abspath(file)), labels=(parts[0],), split=split))
-    _remark_loose(folder, loose, remarks)
+    _remark_loose(folder, loose, remarks, modality)
     if empty and items:
-        remarks.append(f"folders without recordings in {folder.name}/ are left out: {', '.join(sorted(empty))}")
+        what = PLURALS[modality]
+        remarks.append(f"folders without {what} in {folder.name}/ are left out: {', '.join(sorted(empty))}")
 
 
-def _remark_loose(folder: Path, count: int, remarks: list[str]) -> None:
+def _remark_loose(folder: Path, count: int, remarks: list[str], modality: Modality) -> None:
     if count:
-        remarks.append(f"recordings directly in {folder.name}/ lie in no class folder and are left out ({count})")
+        what = PLURALS[modality]
+        remarks.append(f"{what} directly in {folder.name}/ lie in no class folder and are left out ({count})")
 
 
-def _why_nothing(root: Path) -> str:
+def _why_nothing(root: Path, modality: Modality) -> str:
+    what = PLURALS[modality]
+    expected = f"expected {'' if modality == 'text' else 'a folder per class, or '}one of the tables "
+    expected += ", ".join(TABLE_NAMES)
+    if _numbered_tables(root):
+        return f"{root} holds tables of text, not of {what}: modality 'text' reads them."
     tables = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in TABLE_SUFFIXES]
     if tables:
-        return f"{root} holds no class folders with recordings; to read its table, give the path {root / tables[0]}."
-    loose = len(find_audio(root))
-    if loose:
-        return (
-            f"{root} holds {loose} recordings but no labels: expected a folder per class, or one of the tables "
-            f"{', '.join(TABLE_NAMES)}."
+        lacking = (
+            f"none of the tables {', '.join(TABLE_NAMES)}" if modality == "text" else f"no class folders with {what}"
         )
-    return f"{root} holds no recordings: expected a folder per class, or one of the tables {', '.join(TABLE_NAMES)}."
+        return f"{root} holds {lacking}; to read its table, give the path {root / tables[0]}."
+    loose = len(_files(root, modality))
+    if loose:
+        return f"{root} holds {loose} {what} but no labels: {expected}."
+    for other in SUFFIXES:
+        count = len(_files(root, other))
+        if count:
+            return f"{root} holds no {what} but {PLURALS[other]} ({count}): modality {other!r} reads them."
+    return f"{root} holds no {what}: {expected}."
 
 
 # ---------------------------------------------------------------- what cannot be learnt from
 
 
-def _refuse_too_little(root: Path, counts: Counter[str], task: Task) -> None:
+def _refuse_too_little(root: Path, counts: Counter[str], task: Task, noun: str) -> None:
     if not counts:
-        raise DataRefused(f"no clip of {root} has a label: at least two classes with two clips each are needed.")
+        raise DataRefused(f"no {noun} of {root} has a label: at least two classes with two {noun}s each are needed.")
     # One label that some clips have and others lack is a question with two answers.
     if len(counts) == 1 and task == "single-label":
         (name,) = counts
@@ -237,7 +313,7 @@ def _refuse_too_little(root: Path, counts: Counter[str], task: Task) -> None:
     if lonely:
         more = f" (and {len(lonely) - 1} more such classes)" if len(lonely) > 1 else ""
         raise DataRefused(
-            f"the class {lonely[0]!r} of {root} has one clip{more}: at least two are needed, one to learn from and "
+            f"the class {lonely[0]!r} of {root} has one {noun}{more}: at least two are needed, one to learn from and "
             "one to test."
         )
 
@@ -256,10 +332,12 @@ def _refuse_unknown(root: Path, counts: Counter[str], labels: Sequence[str]) -> 
 # ---------------------------------------------------------------- the sentence
 
 
-def _sentence(found: _Found, counts: Counter[str], task: Task) -> str:
+def _sentence(found: _Found, counts: Counter[str], task: Task, modality: Modality) -> str:
     files = len({item.file for item in found.items})
-    clips = f"{len(found.items)} clips" + (f" of {files} files" if files != len(found.items) else "")
-    facts = [f"{found.what}: {clips}, {len(counts)} classes, {task}", _kept_together(found)]
+    clips = f"{len(found.items)} {NOUNS[modality]}s"
+    if modality == "sound" and files != len(found.items):
+        clips += f" of {files} files"
+    facts = [f"{found.what}: {clips}, {len(counts)} classes, {task}", _kept_together(found, modality)]
     if found.columns is not None and found.columns.fold is not None:
         facts.append(f"{len({item.fold for item in found.items})} folds from `{found.columns.fold}`")
     splits = Counter(item.split for item in found.items if item.split is not None)
@@ -268,8 +346,8 @@ def _sentence(found: _Found, counts: Counter[str], task: Task) -> str:
     return "; ".join([*facts, *found.remarks]) + "."
 
 
-def _kept_together(found: _Found) -> str:
+def _kept_together(found: _Found, modality: Modality) -> str:
     groups = {item.group for item in found.items if item.group is not None}
     if found.columns is None or found.columns.group is None or not groups:
-        return "every file is its own group"
+        return f"every {'row' if modality == 'text' else 'file'} is its own group"
     return f"{len(groups)} groups from `{found.columns.group}`"

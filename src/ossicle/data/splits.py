@@ -1,9 +1,9 @@
 """Which clips train, which choose, which test: official parts untouched, all others cut by group.
 
 Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides
-of a cut makes the test flatter the model. Clips of one file always are one group. The test part is fixed first; the
-development part is cut from what is left, so that nothing about the test part reaches training, early stopping or
-thresholds.
+of a cut makes the test flatter the model. Clips of one file always are one group, but the rows of a table of text are
+not: each is its own. The test part is fixed first; the development part is cut from what is left, so that nothing
+about the test part reaches training, early stopping or thresholds.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ossicle.data.items import Dataset, Item
+from ossicle.data.items import PLURALS, Dataset, Item
 from ossicle.errors import DataRefused
 
 TEST_FRACTION = 0.20
@@ -88,7 +88,7 @@ def split_dataset(
             dataset, groups, ~in_test, seed=seed, fraction=development
         )
     in_train = ~in_test & ~in_development
-    sizes = f"{in_train.sum()} clips train, {in_development.sum()} develop, {in_test.sum()} test"
+    sizes = f"{in_train.sum()} {dataset.noun}s train, {in_development.sum()} develop, {in_test.sum()} test"
     return Split(
         train=np.flatnonzero(in_train),
         development=np.flatnonzero(in_development),
@@ -102,12 +102,15 @@ def split_dataset(
 
 
 def group_ids(dataset: Dataset) -> Int[np.ndarray, "item"]:
-    """A number for each item, equal for items that must stay together: those of one group, and those of one file."""
+    """A number for each item, equal for items that must stay together: those of one group, and those of one file.
+
+    Rows of a table of text stay together by their group alone.
+    """
     return _joined([_ties(item) for item in dataset.items])
 
 
 def _ties(item: Item) -> list[tuple[str, str]]:
-    return [("file", str(item.file)), *([("group", item.group)] if item.group is not None else [])]
+    return [("file", item.place), *([("group", item.group)] if item.group is not None else [])]
 
 
 def _joined(ties: Sequence[Sequence[tuple[str, str]]]) -> Int[np.ndarray, "item"]:
@@ -131,7 +134,12 @@ def _grouped_by(dataset: Dataset) -> str:
     """The word for what stays together: the column of the groups, or the file."""
     if any(item.group is not None for item in dataset.items):
         return f"`{dataset.group_name or 'group'}`"
-    return "file"
+    return _alone(dataset)
+
+
+def _alone(dataset: Dataset) -> str:
+    """The word for what stays together where there are no groups."""
+    return "row" if dataset.modality == "text" else "file"
 
 
 # ---------------------------------------------------------------- the test part
@@ -167,7 +175,7 @@ def _drawn_test(
     in_test = _draw(dataset, np.arange(len(dataset)), groups, fraction=TEST_FRACTION, every_class=True, rng=rng)
     if not in_test.any():
         raise DataRefused(_why_no_test(dataset))
-    share = f"{in_test.mean():.0%} of the clips"
+    share = f"{in_test.mean():.0%} of the {dataset.noun}s"
     return (
         in_test,
         f"{share}, drawn by {_grouped_by(dataset)} and stratified by label from seed {seed}, are the test part",
@@ -190,13 +198,15 @@ def _refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence
     lost = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[kept].any(axis=0))]
     if lost:
         more = f" (and {len(lost) - 1} more such classes)" if len(lost) > 1 else ""
-        raise DataRefused(f"the class {lost[0]!r} of {dataset.root} has no clip to train on{more} when {sentence}.")
+        raise DataRefused(
+            f"the class {lost[0]!r} of {dataset.root} has no {dataset.noun} to train on{more} when {sentence}."
+        )
 
 
 def _why_no_test(dataset: Dataset) -> str:
     return (
-        f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all clips of some "
-        "class: add recordings, or name another column with --group."
+        f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all "
+        f"{dataset.noun}s of some class: add {PLURALS[dataset.modality]}, or name another column with --group."
     )
 
 
@@ -210,7 +220,8 @@ def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.n
     absent = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[in_test].any(axis=0))]
     if absent:
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        notes.append(f"note: classes without a clip in the test part: {', '.join(absent[:5])}{more}")
+        article = "an" if dataset.modality == "image" else "a"
+        notes.append(f"note: classes without {article} {dataset.noun} in the test part: {', '.join(absent[:5])}{more}")
     return notes
 
 
@@ -224,19 +235,20 @@ def _drawn_development(
         return np.zeros(len(dataset), dtype=bool), "no development part, as none was asked for"
     rows = np.flatnonzero(rest)
     files = _joined([_ties(dataset.items[row])[:1] for row in rows])
-    for ids, by in ((groups[rows], _grouped_by(dataset)), (files, "file")):
+    for ids, by in ((groups[rows], _grouped_by(dataset)), (files, _alone(dataset))):
         rng = np.random.default_rng([seed, 1])
         chosen = np.zeros(len(dataset), dtype=bool)
         chosen[rows] = _draw(dataset, rows, ids, fraction=fraction, every_class=False, rng=rng)
         share = chosen.sum() / len(rows)
-        if 0 < share <= LARGEST_DEVELOPMENT_FRACTION or (by == "file" and chosen.any()):
+        if 0 < share <= LARGEST_DEVELOPMENT_FRACTION or (by == _alone(dataset) and chosen.any()):
             why = (
                 ""
                 if by == _grouped_by(dataset)
                 else f", as too few groups of {_grouped_by(dataset)} are left to spare one"
             )
             return chosen, f"development part: {share:.0%} of the rest by {by}{why}"
-    return np.zeros(len(dataset), dtype=bool), "no development part, as every class needs all its clips for training"
+    sentence = f"no development part, as every class needs all its {dataset.noun}s for training"
+    return np.zeros(len(dataset), dtype=bool), sentence
 
 
 # ---------------------------------------------------------------- drawing and dealing groups

@@ -1,27 +1,47 @@
 """CSV, TSV and JSONL tables of clips: `file,label[s][,start,end,split,fold,group]`, and the columns' other names.
 
+A table of images has the same columns but for the times; one of text says `text,label[s][,split,fold,group]`.
 Reading is strict, as a wrong label costs more than a stopped program: every refusal names the file, the line and what
 is allowed.
 """
 
 import csv
+import io
 import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ossicle.data.items import Item
+from ossicle.audio import AUDIO_SUFFIXES
+from ossicle.data.images import IMAGE_SUFFIXES
+from ossicle.data.items import PLURALS, Item, Modality
 from ossicle.errors import DataRefused
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "audio")
+TEXT_COLUMNS = ("text", "sentence", "content")
+SOURCE_COLUMNS: Mapping[Modality, tuple[str, ...]] = {
+    "sound": FILE_COLUMNS,
+    "text": TEXT_COLUMNS,
+    "image": (*FILE_COLUMNS[:-1], "image"),
+}
 LABEL_COLUMNS = ("label", "labels", "category", "class")
 GROUP_COLUMNS = ("group", "speaker", "actor", "src_file")
+
+# The folder beside a table where its files may lie, and what they are called there.
+FOLDERS: Mapping[Modality, str] = {"sound": "audio", "image": "images"}
+SUFFIXES: Mapping[Modality, frozenset[str]] = {
+    "sound": AUDIO_SUFFIXES,
+    "text": frozenset(),
+    "image": IMAGE_SUFFIXES,
+}
+
+LONGEST_TEXT = 131_072  # characters; also the most that Python's CSV reader takes in one cell
 
 # What other people call the three parts; the keys are ours.
 SPLIT_NAMES = {
@@ -38,10 +58,28 @@ def split_of(name: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a table is read as, and the columns that the caller names instead of the usual ones."""
+
+    modality: Modality = "sound"
+    text: str | None = None
+    label: str | None = None
+    group: str | None = None
+    fold: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The options that name a column, with the column."""
+        options = {"--text": self.text, "--label": self.label, "--group": self.group, "--fold": self.fold}
+        return {option: name for option, name in options.items() if name is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """Which column of a table holds what; None for what the table does not tell."""
 
-    file: str
+    source: str
+    """Of file names, or of texts."""
     label: str
     group: str | None
     fold: str | None
@@ -52,40 +90,34 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The clips of one table, with the columns they were read from and the folder that the sound lies in."""
+    """The items of one table, with the columns they were read from and the folder that their files lie in."""
 
     path: Path
     items: tuple[Item, ...]
     columns: Columns
-    audio_folder: Path
+    folder: Path
     missing: int  # rows whose file does not exist
 
 
-def read_table(
-    path: Path,
-    *,
-    label: str | None = None,
-    group: str | None = None,
-    fold: str | None = None,
-    folders: Sequence[Path] | None = None,
-) -> Table:
-    """Reads the clips of a CSV, TSV or JSONL file.
+def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = None) -> Table:
+    """Reads the items of a CSV, TSV or JSONL file.
 
     Args:
-        label, group, fold: names of the columns to use instead of the usual ones.
-        folders: where the files may lie, best first; else beside the table and in its `audio/` subfolder.
+        folders: where the files may lie, best first; else beside the table and in its subfolder `audio/` or `images/`.
 
     Raises:
         DataRefused: the table is empty, damaged, lacks a column or contradicts itself.
     """
     header, rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
-    columns = _choose_columns(path, header, label=label, group=group, fold=fold)
+    columns = _choose_columns(path, header, wanted)
     if not rows:
         raise DataRefused(f"{path} holds no rows: expected one row per clip below the line of column names.")
+    if wanted.modality == "text":
+        return _texts(path, rows, columns)
     items = []
     seen: dict[tuple[str, float, float | None], int] = {}
     for line, row in rows:
-        item = _read_row(f"line {line} of {path}", row, columns)
+        item = _read_file(f"line {line} of {path}", row, columns)
         key = (str(item.file), item.start, item.end)
         if key in seen:
             raise DataRefused(
@@ -95,15 +127,69 @@ def read_table(
         seen[key] = line
         items.append((line, item))
     _refuse_missing_labels(path, items, columns)
-    folders = (path.parent, path.parent / "audio") if folders is None else folders
-    found, folder, missing = _find_files(path, [str(item.file) for _, item in items], folders)
+    names = [str(item.file) for _, item in items]
+    _refuse_other_files(path, names, wanted.modality)
+    folders = (path.parent, path.parent / FOLDERS[wanted.modality]) if folders is None else folders
+    found, folder, missing = _find_files(path, names, folders)
     return Table(
         path=path,
         items=tuple(replace(item, file=file) for (_, item), file in zip(items, found, strict=True)),
         columns=columns,
-        audio_folder=folder,
+        folder=folder,
         missing=missing,
     )
+
+
+def _texts(path: Path, rows: "Rows", columns: Columns) -> Table:
+    items = [(line, _read_text_row(path, line, row, columns)) for line, row in rows]
+    _refuse_missing_labels(path, items, columns)
+    return Table(path=path, items=tuple(item for _, item in items), columns=columns, folder=path.parent, missing=0)
+
+
+def read_numbered(path: Path, classes: Sequence[str], *, split: str | None) -> list[Item]:
+    """Reads a CSV without column names: the number of a class, from 1, and the parts of a text, joined by spaces.
+
+    Raises:
+        DataRefused: the table is empty or damaged, or a row has no such number or no text.
+
+    Source: Zhang, Zhao, LeCun 2015, https://arxiv.org/abs/1509.01626, whose eight sets (AG News, DBpedia, ...) are so.
+    """
+    label_of = {str(number): label for number, label in enumerate(classes, start=1)}
+    items = []
+    for line, (number, *parts) in _records(path):
+        where = f"line {line} of {path}"
+        label = label_of.get(number.strip())
+        if label is None:
+            raise DataRefused(
+                f"{where} begins with {number[:40]!r}: expected the number of a class, 1 to {len(classes)} "
+                "(those of classes.txt)."
+            )
+        text = " ".join(part.strip() for part in parts if part.strip())
+        if not text:
+            raise DataRefused(f"{where} holds no text behind the number of its class.")
+        items.append(Item(file=path, labels=(label,), split=split, text=text, row=line))
+    if not items:
+        raise DataRefused(f"{path} is empty: expected one row per text.")
+    return items
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Reads names, one to a line.
+
+    Raises:
+        DataRefused: there is none, or one of them twice.
+    """
+    names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or not names:
+        found = f"the name {twice[0]!r} twice" if twice else "no name"
+        raise DataRefused(f"{path} holds {found}: expected one name to a line, each its own.")
+    return tuple(names)
+
+
+def first_record(path: Path) -> list[str]:
+    """The cells of a CSV file's first line that is not blank; none where there is no such line."""
+    return next((cells for _, cells in _records(path)), [])
 
 
 # ---------------------------------------------------------------- bytes to rows
@@ -125,29 +211,36 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _read_csv(path: Path) -> tuple[list[str], Rows]:
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file that are not blank, each with the line that it begins on."""
     text = _read_text(path)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text), strict=True)
-    rows: Rows = []
-    header: list[str] = []
+    # Not splitlines(): a text may hold the other characters that Unicode counts as line ends.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    line = 1
     try:
         for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = [cell.strip() for cell in cells]
-                twice = [name for name, count in Counter(header).items() if count > 1]
-                if twice:
-                    raise DataRefused(f"{path} has the column {twice[0]!r} twice: each column needs its own name.")
-                continue
-            if len(cells) != len(header):
-                raise DataRefused(
-                    f"line {reader.line_num} of {path} has {len(cells)} cells where the line of column names "
-                    f"has {len(header)}."
-                )
-            rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
+            if any(cell.strip() for cell in cells):
+                yield line, cells
+            line = reader.line_num + 1
     except csv.Error as error:
         raise DataRefused(f"line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+
+
+def _read_csv(path: Path) -> tuple[list[str], Rows]:
+    rows: Rows = []
+    header: list[str] = []
+    for line, cells in _records(path):
+        if not header:
+            header = [cell.strip() for cell in cells]
+            twice = [name for name, count in Counter(header).items() if count > 1]
+            if twice:
+                raise DataRefused(f"{path} has the column {twice[0]!r} twice: each column needs its own name.")
+            continue
+        if len(cells) != len(header):
+            raise DataRefused(
+                f"line {line} of {path} has {len(cells)} cells where the line of column names has {len(header)}."
+            )
+        rows.append((line, dict(zip(header, cells, strict=True))))
     if not header:
         raise DataRefused(f"{path} is empty: expected a line of column names and one row per clip.")
     return header, rows
@@ -184,25 +277,21 @@ def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
 # ---------------------------------------------------------------- columns
 
 
-def _choose_columns(
-    path: Path, header: Sequence[str], *, label: str | None, group: str | None, fold: str | None
-) -> Columns:
+def _choose_columns(path: Path, header: Sequence[str], wanted: Wanted) -> Columns:
     known = {name.lower(): name for name in reversed(header)}
 
     def usual(names: Sequence[str]) -> str | None:
         return next((known[name] for name in names if name in known), None)
 
-    def named(name: str, option: str) -> str:
+    for option, name in wanted.named.items():
         if name not in header:
             raise DataRefused(f"{path} has no column {name!r} for {option}: its columns are {_listed(header)}.")
-        return name
 
-    file_column = usual(FILE_COLUMNS)
-    if file_column is None:
-        raise DataRefused(
-            f"{path} has no column of file names: allowed are {_listed(FILE_COLUMNS)}, found are {_listed(header)}."
-        )
-    label_column = named(label, "--label") if label is not None else usual(LABEL_COLUMNS)
+    source = wanted.text or usual(SOURCE_COLUMNS[wanted.modality])
+    if source is None:
+        readable = {other: usual(names) for other, names in SOURCE_COLUMNS.items() if usual(names)}
+        raise DataRefused(_why_no_source(path, header, wanted.modality, readable))
+    label_column = wanted.label or usual(LABEL_COLUMNS)
     if label_column is None:
         raise DataRefused(
             f"{path} has no column of labels: allowed are {_listed(LABEL_COLUMNS)}, or name one of its columns "
@@ -210,18 +299,33 @@ def _choose_columns(
         )
     # A column that is the label cannot also be what keeps clips together: every class would be one group.
     candidates = [name for name in GROUP_COLUMNS if known.get(name) != label_column]
-    fold_column = named(fold, "--fold") if fold is not None else usual(["fold"])
+    fold_column = wanted.fold or usual(["fold"])
     split_column = usual(["split"])
+    timed = wanted.modality == "sound"
     return Columns(
-        file=file_column,
+        source=source,
         label=label_column,
-        group=named(group, "--group") if group is not None else usual(candidates),
+        group=wanted.group or usual(candidates),
         fold=fold_column if fold_column != label_column else None,
         # Folds that the user names are the protocol the user wants.
-        split=split_column if fold is None and split_column != label_column else None,
-        start=usual(["start"]),
-        end=usual(["end"]),
+        split=split_column if wanted.fold is None and split_column != label_column else None,
+        start=usual(["start"]) if timed else None,
+        end=usual(["end"]) if timed else None,
     )
+
+
+def _why_no_source(path: Path, header: Sequence[str], modality: Modality, readable: Mapping[Modality, Any]) -> str:
+    """Says what else the table is, or what was looked for; `readable` are the modalities that have a column here."""
+    what = PLURALS[modality]
+    if readable:
+        others = " or ".join(PLURALS[other] for other in readable)
+        column = next(iter(readable.values()))
+        modalities = " or ".join(repr(other) for other in readable)
+        return f"{path} holds a table of {others} (column {column!r}), not of {what}: modality {modalities} reads it."
+    kind = "texts" if modality == "text" else "file names"
+    allowed = _listed(SOURCE_COLUMNS[modality])
+    more = ", or name one of its columns with --text" if modality == "text" else ""
+    return f"{path} has no column of {kind}: allowed are {allowed}{more}, found are {_listed(header)}."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -231,28 +335,44 @@ def _listed(names: Sequence[str]) -> str:
 # ---------------------------------------------------------------- rows to items
 
 
-def _read_row(where: str, row: Mapping[str, Any], columns: Columns) -> Item:
-    file = _text(where, row, columns.file)
+def _read_text_row(path: Path, line: int, row: Mapping[str, Any], columns: Columns) -> Item:
+    where = f"line {line} of {path}"
+    text = _text(where, row, columns.source)
+    if text is None:
+        raise DataRefused(f"{where} holds no text in the column {columns.source!r}.")
+    if len(text) > LONGEST_TEXT:
+        raise DataRefused(f"{where} holds a text of {len(text):,} characters: allowed are {LONGEST_TEXT:,}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell what UTF-8 cannot
+        raise DataRefused(f"{where} holds half of a surrogate pair, which is no valid Unicode.") from error
+    return Item(file=path, text=text, row=line, **_common(where, row, columns))
+
+
+def _read_file(where: str, row: Mapping[str, Any], columns: Columns) -> Item:
+    file = _text(where, row, columns.source)
     if file is None:
-        raise DataRefused(f"{where} names no file in the column {columns.file!r}.")
+        raise DataRefused(f"{where} names no file in the column {columns.source!r}.")
     start = _seconds(where, row, columns.start)
     end = _seconds(where, row, columns.end)
     if end is not None and end <= (start or 0.0):
         raise DataRefused(
             f"{where} starts at {start or 0.0:g} s and ends at {end:g} s: the end must come after the start."
         )
+    return Item(file=Path(file), start=start or 0.0, end=end, **_common(where, row, columns))
+
+
+def _common(where: str, row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """What rows of every kind tell."""
     fold = _text(where, row, columns.fold)
     if columns.fold is not None and fold is None:
         raise DataRefused(f"{where} names no fold in the column {columns.fold!r}: every row needs one.")
-    return Item(
-        file=Path(file),
-        labels=_labels(where, row, columns.label),
-        start=start or 0.0,
-        end=end,
-        split=_split(where, row, columns.split),
-        fold=fold,
-        group=_text(where, row, columns.group),
-    )
+    return {
+        "labels": _labels(where, row, columns.label),
+        "split": _split(where, row, columns.split),
+        "fold": fold,
+        "group": _text(where, row, columns.group),
+    }
 
 
 def _text(where: str, row: Mapping[str, Any], column: str | None) -> str | None:
@@ -310,6 +430,17 @@ def _refuse_missing_labels(path: Path, items: Sequence[tuple[int, Item]], column
 
 
 # ---------------------------------------------------------------- names to files
+
+
+def _refuse_other_files(table: Path, names: Sequence[str], modality: Modality) -> None:
+    """A table of file names does not say what the files are; their suffixes do where all of them agree."""
+    suffixes = {os.path.splitext(name)[1].lower() for name in names}
+    for other, known in SUFFIXES.items():
+        if other != modality and suffixes <= known:
+            raise DataRefused(
+                f"{table} holds a table of {PLURALS[other]} ({names[0]}), not of {PLURALS[modality]}: "
+                f"modality {other!r} reads it."
+            )
 
 
 def _find_files(table: Path, names: Sequence[str], folders: Sequence[Path]) -> tuple[list[Path], Path, int]:

@@ -26,15 +26,16 @@ from ossicle.data import Dataset, read_dataset, split_folds
 from ossicle.demo.recordings import drums_folder
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.files import write_atomically
+from ossicle.loading import load
 from ossicle.metrics import Evaluation
 from ossicle.metrics.onsets import OnsetFigures, onset_f1
 from ossicle.predict import Row, write_predictions
 from ossicle.predict.onsets import label_onsets
-from ossicle.recognizer import Recognizer, load
+from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, timeline_figure, write_report
 from ossicle.report.style import Figure
 from ossicle.training import FoldResult, TrainConfig, train
-from ossicle.training.run import free_folder, pooled
+from ossicle.training.folds import free_folder, pooled
 
 LOOP = "mika55-loop_mika.flac"
 HITS = 32  # in the sequence

@@ -10,6 +10,7 @@ from ossicle.report.figures import (
     per_class_figure,
     reliability_figure,
 )
+from ossicle.report.importance import importance_section
 from ossicle.report.page import Chart, Section, Table, write_report
 from ossicle.report.sampling import sampling_figure
 from ossicle.report.sections import evaluation_sections, fold_section, sampling_section, training_section
@@ -26,6 +27,7 @@ __all__ = [
     "evaluation_sections",
     "fold_lines",
     "fold_section",
+    "importance_section",
     "learning_curve_figure",
     "per_class_figure",
     "png_bytes",

@@ -1,6 +1,8 @@
 """From labelled sounds to a trained recogniser, on Lightning."""
 
-from ossicle.training.config import TrainConfig
-from ossicle.training.run import FoldResult, TrainResult, run_training, train
+from ossicle.training.config import TrainConfig, TuneConfig
+from ossicle.training.folds import FoldResult, TrainResult
+from ossicle.training.run import run_training, train
+from ossicle.training.tuning import run_tuning, tune
 
-__all__ = ["FoldResult", "TrainConfig", "TrainResult", "run_training", "train"]
+__all__ = ["FoldResult", "TrainConfig", "TrainResult", "TuneConfig", "run_training", "run_tuning", "train", "tune"]

@@ -1,4 +1,5 @@
-"""What happens around the steps: averaging, the record of every epoch, checkpoints, and the line the user watches."""
+"""What happens around the steps: the gradient guard, averaging, the record of every epoch, checkpoints, and the line
+the user watches."""
 
 import csv
 import io
@@ -26,6 +27,24 @@ from ossicle.predict.rows import Task
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import TrainConfig
 from ossicle.training.module import Trainee, loss_of
+from ossicle.tuning.guard import GradientGuard
+
+
+class Guard(Callback):
+    """Stops a run in which a parameter silently does not train, or a frozen one does; a resumed run is watched anew."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Notes which parameters are to train."""
+        assert isinstance(module, Trainee)
+        self.guard = GradientGuard(module.model.named_parameters())
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Looks at the gradients of a step, all that it accumulates."""
+        self.guard.check()
+
+    def on_train_end(self, *_: Any) -> None:
+        """Judges what was seen."""
+        self.guard.finish()
 
 
 class Averaging(Callback):

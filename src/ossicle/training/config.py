@@ -1,6 +1,7 @@
-"""What a training run is made of: one frozen value that is stored whole in the run folder.
+"""What a run is made of: one frozen value that is stored whole in the run folder.
 
-A field that is None is filled in from the data (`resolve`), and every value so chosen is printed.
+`TrainConfig` is that of `ossicle train`, `TuneConfig` that of `ossicle tune`. A field that is None is filled in from
+the data, and every value so chosen is printed.
 """
 
 import dataclasses
@@ -8,12 +9,13 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import yaml
 
 from ossicle.errors import SettingRefused
 from ossicle.files import write_atomically
+from ossicle.settings import typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +80,57 @@ class TrainConfig:
     cache_gigabytes: float = 16.0  # decoded samples kept on disk
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise SettingRefused(f"{name}={value} lies outside its range, {low:g} to {high:g}.")
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """Every setting of a tuning: a head, and perhaps a tuner, on a frozen encoder."""
+
+    encoder: str = ""
+    crop: bool = False  # of Whisper: hear the clip alone, not 30 s
+    head: str = "density"
+    options: dict[str, Any] = field(default_factory=dict)  # of the head, by name
+    tuner: str | None = None  # few parameters inside the encoder: lora, ia3, density, ...
+    tuner_options: dict[str, Any] = field(default_factory=dict)
+    keep_layers: str | None = (
+        None  # best:K by single-layer probes, IF:K by the Importance Factor, or numbers; None is all
+    )
+    pool: Literal["mean", "statistics"] = "mean"  # over time, for heads that take no time: mean, or mean and deviation
+    standardise: bool = True  # features by mean and deviation of the training part, for every layer and feature
+    seed: int = 0
+    development: float = 0.15  # share of the training part that chooses the epoch, thresholds and temperature
+    balance: Literal["none", "class"] = "class"  # class: rare labels are drawn more often
+
+    epochs: int = 35
+    batch_size: int = 32
+    lr: float = 1e-3  # peak learning rate of AdamW
+    weight_decay: float = 0.01
+    warmup: float = 2.0  # epochs
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    hold: float = 0.0
+    final_lr: float = 0.01
+    clip_gradient: float = 1.0
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = 2.5  # of the focal loss: how much less a clip counts that is answered well
+    label_smoothing: float = 0.0
+
+    device: str = "auto"
+    cache_gigabytes: float = 16.0  # decoded samples kept on disk, for a tuner
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+Config = TypeVar("Config", TrainConfig, TuneConfig)
+
+
+def check_ranges(config: TrainConfig | TuneConfig) -> None:
+    """Refuses a number outside its range."""
+    for name, (low, high) in _RANGES.items():
+        value = getattr(config, name, None)
+        if value is not None and not low <= value <= high:
+            raise SettingRefused(f"{name}={value} lies outside its range, {low:g} to {high:g}.")
 
 
 _RANGES = {
@@ -99,6 +148,7 @@ _RANGES = {
     "hold": (0.0, 1.0),
     "final_lr": (0.0, 1.0),
     "clip_gradient": (0.0, 1e9),
+    "focal_gamma": (0.0, 100.0),
     "label_smoothing": (0.0, 0.9),
     "ema_decay": (0.0, 0.999999),
     "swa_start": (0.0, 1.0),
@@ -120,84 +170,47 @@ _RANGES = {
 }
 
 
-def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     """Returns `config` with values replaced; text is read as YAML, so `--set lr=1e-4` and `--set window=null` work.
 
-    `network.NAME` sets one option of the network and keeps the others.
+    `network.NAME` sets one option of the network and keeps the others; so do `options.NAME` and `tuner_options.NAME`.
 
     Raises:
         SettingRefused: an unknown name (the nearest are shown), a value of the wrong type, or one out of range.
     """
-    hints = get_type_hints(TrainConfig)
+    hints = get_type_hints(type(config))
     values: dict[str, Any] = {}
     for name, value in settings.items():
-        if name.startswith("network."):
-            option = yaml.safe_load(value) if isinstance(value, str) else value
-            values["network"] = {**values.get("network", config.network), name.removeprefix("network."): option}
+        part, dot, option = name.partition(".")
+        if dot and get_origin(hints.get(part)) is dict:
+            one = yaml.safe_load(value) if isinstance(value, str) else value
+            values[part] = {**values.get(part, getattr(config, part)), option: one}
             continue
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=3) or sorted(hints)
             raise SettingRefused(f"there is no setting {name!r}; did you mean {', '.join(near)}?")
-        values[name] = _typed(name, value, hints[name])
+        values[name] = typed(name, value, hints[name])
     return dataclasses.replace(config, **values)
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    if isinstance(value, str):
-        value = yaml.safe_load(value) if value else ""
-    if get_origin(hint) is dict:
-        if isinstance(value, dict):
-            return value
-        raise SettingRefused(f"{name}={value!r} is no mapping of names to values.")
-    kinds = get_args(hint) or (hint,)
-    choices = [c for kind in kinds for c in (get_args(kind) or ([kind] if isinstance(kind, str) else []))]
-    if choices:
-        if value in choices or (value is None and type(None) in kinds):
-            return value
-        raise SettingRefused(f"{name}={value!r} is not one of {', '.join(map(str, choices))}.")
-    if value is None and type(None) in kinds:
-        return None
-    if bool in kinds:
-        if isinstance(value, bool):
-            return value
-    elif isinstance(value, bool):
-        pass
-    elif float in kinds:
-        with_number = _number(value)
-        if with_number is not None:
-            return with_number
-    elif int in kinds:
-        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-            return int(value)
-    elif str in kinds and value is not None:
-        return str(value)
-    wanted = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)
-    raise SettingRefused(f"{name}={value!r} is not {wanted}.")
-
-
-def _number(value: Any) -> float | None:
-    """A float of a YAML scalar; YAML 1.1 takes `1e-4` for text."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def write_config(path: Path, config: TrainConfig, *, data: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: TrainConfig | TuneConfig, *, data: Mapping[str, Any]) -> None:
     """Writes the resolved settings, with what is needed to find the data again, as YAML."""
-    content = {"data": dict(data), "training": dataclasses.asdict(config)}
+    content = {"data": dict(data), _KEYS[type(config)]: dataclasses.asdict(config)}
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def read_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]:
     """Reads what `write_config` wrote: the settings, and the data's location and columns."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        training, data = content["training"], content.get("data", {})
+        settings, data = content[_KEYS[kind]], content.get("data", {})
     except FileNotFoundError:
         raise SettingRefused(f"{path}: there is no such configuration file.") from None
     except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise SettingRefused(
-            f"{path}: not a run's config.yaml, which has the keys data and training ({error})."
+            f"{path}: not a run's config.yaml, which has the keys data and {_KEYS[kind]} ({error})."
         ) from None
-    return with_settings(TrainConfig(), training), data
+    return with_settings(kind(), settings), data
+
+
+_KEYS = {TrainConfig: "training", TuneConfig: "tuning"}

@@ -12,20 +12,37 @@ from torch.nn import functional as F
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
-from ossicle.training.config import TrainConfig
+from ossicle.training.config import TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
 
 
 def loss_of(
-    logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"], *, task: str, smoothing: float = 0.0
+    logits: Float[Tensor, "clip label"],
+    targets: Float[Tensor, "clip label"],
+    *,
+    task: str,
+    smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy over labels that exclude each other, binary cross-entropy averaged over labels that do not."""
+    """Cross-entropy over labels that exclude each other, binary cross-entropy averaged over labels that do not.
+
+    Args:
+        focal_gamma: above zero the focal loss (Lin et al., arXiv 1708.02002): what is answered well, with probability
+            p, counts (1 - p)^gamma of itself.
+    """
+    logits = logits.float()
     if task == "single-label":
-        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-    return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        right = (logits.softmax(-1) * targets).sum(-1)
+    else:
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        right = torch.where(targets > 0.5, logits, -logits).sigmoid()
+    if focal_gamma:
+        loss = loss * (1 - right).clamp(min=1e-6) ** focal_gamma
+    return loss.mean()
 
 
-def learning_rate(progress: float, config: TrainConfig, *, warmup: float) -> float:
+def learning_rate(progress: float, config: TrainConfig | TuneConfig, *, warmup: float) -> float:
     """The learning rate as a share of its peak.
 
     Args:

@@ -13,13 +13,9 @@ The test part takes no part in any choice: epoch, thresholds and temperature com
 """
 
 import dataclasses
-import functools
-import itertools
 import logging
-import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,72 +25,45 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle import __version__
 from ossicle.allocator import keep_freed_memory
 from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
-from ossicle.checkpoint.weights import load_into, load_weights, save_weights
+from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset, split_dataset, split_folds
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import choose_device, choose_dtype
-from ossicle.errors import DataRefused, RunRefused
-from ossicle.evaluation import (
-    SPLIT,
-    bootstrap_groups,
-    read_split,
-    score_items,
-    write_evaluation,
-    write_split,
-)
+from ossicle.errors import RunRefused
+from ossicle.evaluation import SPLIT, score_items, write_split
 from ossicle.files import write_json
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
-from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
+from ossicle.loading import load
 from ossicle.models.datar import Datar
 from ossicle.models.deformable import reference
 from ossicle.models.registry import find_preset
-from ossicle.recognizer import Recognizer, load
-from ossicle.report import (
-    Section,
-    evaluation_lines,
-    fold_lines,
-    fold_section,
-    sampling_figure,
-    sampling_section,
-    training_section,
-)
-from ossicle.training.callbacks import Averaging, Line, Recorder, StateKeeper
+from ossicle.recognizer import Recognizer
+from ossicle.report import Section, sampling_figure, sampling_section, training_section
+from ossicle.training.callbacks import Averaging, Guard, Line, Recorder, StateKeeper
 from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
+from ossicle.training.folds import (
+    FoldResult,
+    Say,
+    TrainResult,
+    conclude,
+    environment,
+    free_folder,
+    load_finished,
+    pooled,
+    refuse_or_name,
+    score_name,
+    tell,
+    usable_part,
+)
 from ossicle.training.initial import build, start_from
 from ossicle.training.loader import Batches, Windows, label_weights
 from ossicle.training.module import Trainee
 from ossicle.training.recipes import recipe as named_recipe
-
-Say = Callable[[str], None]
-tell: Say = functools.partial(print, flush=True)
-TEST_SCORES = "test_scores.safetensors"  # in a run folder
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoldResult:
-    """One trained model and its scores on the test part, which were read once."""
-
-    folder: Path
-    split: Split
-    tested: np.ndarray  # positions in the data set of the test clips that could be used
-    scores: np.ndarray  # (test clip, label)
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainResult:
-    """What a training leaves: the run folder, a result per fold, and the figures of all test clips together."""
-
-    folder: Path
-    folds: tuple[FoldResult, ...]
-    evaluation: Evaluation
-    failures: tuple[str, ...]  # one sentence for each recording that was left out
 
 
 def run_training(
@@ -124,14 +93,14 @@ def run_training(
     if recipe is not None:
         chosen = named_recipe(recipe)
     if config is not None:
-        chosen, stored = read_config(config)
+        chosen, stored = read_config(config, TrainConfig)
         source = {name: value or stored.get(name) for name, value in source.items()}
         folds = folds or stored.get("folds")
     chosen = with_settings(
         chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
     )
     assert data is not None
-    dataset = read_dataset(data, **source)
+    dataset = read_dataset(data, label=source["label"], group=source["group"], fold=source["fold"])
     say(dataset.layout)
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.model}")
@@ -202,32 +171,6 @@ def train(
     return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
 
 
-def refuse_or_name(store: SampleStore, dataset: Dataset, *, skip_bad: bool, say: Say) -> tuple[str, ...]:
-    """Names every recording that cannot be decoded, or refuses to start on them."""
-    failures = tuple(store.failures[index] for index in sorted(store.failures))
-    if not failures:
-        return ()
-    if len(failures) == len(dataset):
-        raise DataRefused(f"{dataset.root}: none of the {len(dataset)} recordings can be decoded; first: {failures[0]}")
-    if not skip_bad:
-        raise DataRefused(
-            f"{dataset.root}: {len(failures)} of {len(dataset)} recordings cannot be decoded; --skip-bad leaves them "
-            f"out; first: {failures[0]}"
-        )
-    for failure in failures:
-        say(f"left out: {failure}")
-    return failures
-
-
-def usable_part(split: Split, store: SampleStore) -> Split:
-    """The split without the recordings that cannot be decoded."""
-    parts = {name: np.intersect1d(getattr(split, name), store.usable) for name in ("train", "development", "test")}
-    for name in ("train", "test"):
-        if not len(parts[name]):
-            raise DataRefused(f"the {name} part holds no recording that can be decoded.")
-    return dataclasses.replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
-
-
 def train_fold(
     dataset: Dataset,
     store: SampleStore,
@@ -246,7 +189,7 @@ def train_fold(
         say(f"{folder}: this fold is finished.")
         return done
     if resume and (folder / "config.yaml").exists():
-        config = read_config(folder / "config.yaml")[0]  # what the data decided then
+        config = read_config(folder / "config.yaml", TrainConfig)[0]  # what the data decided then
     device = choose_device(config.device)
     if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
         bf16 = choose_dtype("auto", device) == torch.bfloat16
@@ -326,6 +269,7 @@ def fit(
     module = Trainee(model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches)
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
     callbacks = [
+        Guard(),
         recorder,
         *([Averaging(module)] if config.average != "none" else []),
         Line(recorder, say=say, epochs=config.epochs, score_name=score_name(dataset.task)),
@@ -389,12 +333,11 @@ def finish(
     folder: Path,
     say: Say,
 ) -> FoldResult:
-    """Fits temperature and thresholds on the development part, saves the bundle, and reads the test part, once."""
+    """Saves the bundle, and scores the test part with it, once."""
     window = config.window
     assert window is not None
-    targets = dataset.targets()
 
-    def save(**fitted: Any) -> None:
+    def save(*, metrics: Sequence[str] = (), **fitted: Any) -> None:
         save_bundle(
             folder / "model",
             model=module.model,
@@ -409,41 +352,26 @@ def finish(
                 data=f"{dataset.layout} {len(split.train)} clips trained it.",
                 fingerprint=dataset.fingerprint(),
                 protocol=split.protocol,
-                **({"metrics": fitted.pop("metrics")} if "metrics" in fitted else {}),
+                metrics=metrics,
             ),
             **fitted,
         )
 
     save()
-    fitted: dict[str, Any] = {}
     recognizer = load(folder / "model", device=config.device)
-    if len(split.development):
-        scored, used = scores_of(recognizer, dataset, split.development)
-        fitted["temperature"] = fit_temperature(scored, targets[used], task=dataset.task)
-        recognizer.bundle = dataclasses.replace(recognizer.bundle, temperature=fitted["temperature"])
-        fitted["thresholds"] = fit_thresholds(recognizer.activate(scored), targets[used])
-    scored, used = scores_of(recognizer, dataset, split.test)
-    save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(scored)})
-    scores = recognizer.activate(scored)
-    thresholds = fitted.get("thresholds")
-    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
-    for line in evaluation_lines(evaluation):
-        say(line)
-    write_evaluation(
-        folder,
-        evaluation,
-        dataset=dataset,
-        items=[dataset.items[index] for index in used],
-        scores=scores,
-        thresholds=thresholds,
+    return conclude(
+        dataset,
+        split,
+        folder=folder,
+        logits_of=lambda part: scores_of(recognizer, dataset, part),
+        save=save,
         title=f"{config.model} on {dataset.root.name}",
-        more_sections=[
+        sections=lambda: [
             training_section(recorder.rows, score_name=f"development {score_name(dataset.task)}"),
             *sampling_sections(recognizer, config, item=dataset.items[split.train[0]]),
         ],
+        say=say,
     )
-    save(**fitted, metrics=sentences(evaluation.headline))
-    return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
 
 
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
@@ -482,108 +410,6 @@ def scores_of(
     """Logits of a part's clips as `ossicle predict` would compute them, and the clips' positions in the data set."""
     scored = score_items(recognizer, [dataset.items[index] for index in part])
     return scored.logits, part[scored.used]
-
-
-def evaluated(
-    dataset: Dataset,
-    clips: Int64[np.ndarray, "clip"],
-    scores: Float[np.ndarray, "clip label"],
-    *,
-    thresholds: Float[np.ndarray, "label"] | None,
-    protocol: str,
-) -> Evaluation:
-    """The figures of these clips' scores."""
-    targets = dataset.targets()
-    return evaluate(
-        scores,
-        targets[clips],
-        labels=dataset.labels,
-        task=dataset.task,
-        thresholds=thresholds,
-        groups=bootstrap_groups([dataset.items[index] for index in clips]),
-        protocol=protocol,
-    )
-
-
-def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
-    """The result of a fold that was tested already, or None."""
-    split = read_split(folder / SPLIT, dataset)
-    if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
-        return None
-    stored = load_weights(folder / TEST_SCORES)
-    recognizer = load(folder / "model", device="cpu")
-    clips, scores = stored["clips"].numpy(), recognizer.activate(stored["logits"].numpy())
-    evaluation = evaluated(dataset, clips, scores, thresholds=recognizer.thresholds, protocol=split.protocol)
-    return FoldResult(folder=folder, split=split, tested=clips, scores=scores, evaluation=evaluation)
-
-
-def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say: Say) -> Evaluation:
-    """The figures of all folds' test clips together, and the mean over folds; each clip was scored by the model that
-    had not heard it."""
-    clips = np.concatenate([result.tested for result in results])
-    scores = np.concatenate([result.scores for result in results])
-    protocol = f"{len(results)} folds, each tested on the model that trained without it"
-    evaluation = evaluated(dataset, clips, scores, thresholds=None, protocol=protocol)
-    write_evaluation(
-        folder,
-        evaluation,
-        dataset=dataset,
-        items=[dataset.items[index] for index in clips],
-        scores=scores,
-        thresholds=None,
-        title=f"{dataset.root.name}, all folds",
-        more_sections=[fold_section({result.folder.name: result.evaluation for result in results})],
-    )
-    means = mean_over_folds([result.evaluation for result in results])
-    write_json(
-        folder / "folds.json",
-        {
-            "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},
-            "folds": {result.folder.name: result.evaluation.to_json()["headline"] for result in results},
-        },
-    )
-    say(f"All {len(results)} folds together:")
-    for line in evaluation_lines(evaluation):
-        say(line)
-    for line in fold_lines(means, folds=len(results)):
-        say(line)
-    return evaluation
-
-
-def score_name(task: str) -> str:
-    """What the development part is scored by."""
-    return "balanced accuracy" if task == "single-label" else "mAP"
-
-
-def sentences(figures: Mapping[str, Estimate]) -> list[str]:
-    """Each figure with its interval, for people."""
-    return [
-        f"{name.replace('_', ' ')} {estimate.value:.4f}"
-        + ("" if estimate.low is None else f" ({estimate.low:.4f} to {estimate.high:.4f})")
-        for name, estimate in figures.items()
-        if estimate.value is not None
-    ]
-
-
-def environment(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """What else decides a run's numbers: versions, machine, threads, seed, data."""
-    return {
-        "ossicle": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "numpy": np.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "seed": config.seed,
-        "data_fingerprint": dataset.fingerprint(),
-    }
-
-
-def free_folder(folder: Path) -> Path:
-    """`folder`, or with the first number behind it that is not taken."""
-    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
-    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def quiet_lightning() -> None:

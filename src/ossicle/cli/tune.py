@@ -1,0 +1,90 @@
+"""`ossicle tune`: few trainable parameters on a frozen encoder of sound, text or images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ossicle.cli.outcome import SOME_FAILED
+from ossicle.cli.train import key_and_value
+
+
+def tune(
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle or run of ours; a transformers folder or Hub id (wav2vec2, HuBERT, WavLM, Whisper, BERT, "
+            "Llama, ViT, BEiT, DINOv2 and their kin); or package:NAME."
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Sound as `ossicle train` reads it; a table with text,label; a folder of images per class."
+        ),
+    ],
+    head: Annotated[
+        str | None,
+        typer.Option(help="density (the default), gq_density, layers, mha, weighted_sum, attentive_stats or mean."),
+    ] = None,
+    tuner: Annotated[
+        str | None, typer.Option(help="Also train a few parameters inside the encoder: lora, ia3, density, ...")
+    ] = None,
+    keep_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="best:K|IF:K|1,3,5",
+            help="Use these layers alone: the best K by single-layer probes, by the Importance Factor, or by number.",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE ...",
+            help="Settings, such as epochs=30 lr=1e-3 options.form=product. docs/tuning.md lists all.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="Column that holds each item's fold.")] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave the finished folds of the output folder.")] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
+    ] = False,
+) -> None:
+    """Tune a head on a frozen encoder: minutes on a laptop, thousands of parameters."""
+    chosen = dict(key_and_value(setting) for setting in settings or [])
+
+    from ossicle.training import run_tuning
+
+    failed = run_tuning(
+        encoder=encoder,
+        data=data,
+        head=head,
+        tuner=tuner,
+        keep_layers=keep_layers,
+        output=output,
+        settings=chosen,
+        config=config,
+        label=label,
+        text=text,
+        group=group,
+        fold_column=fold,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+    )
+    if failed:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,329 @@
+"""Hidden states of a frozen encoder, computed once for each item and kept.
+
+    <cache>/features/<encoder, layers and pooling>/<items>.safetensors
+
+Each file is a shard: a few whole batches, written when they reach `shard_bytes` and never changed, so that memory stays
+bounded and a run that is killed continues behind the last shard. It holds
+
+    features    (time, layer, dim), the items' frames one after another; where they are pooled one frame for each, the
+                mean and behind it the standard deviation, of which "mean" reads the first half
+    lengths     (item,), how many frames each has
+
+and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool), the items'
+keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and tensors. Items are found by key, so
+data sets that share items share features, and of an edited data set only what is new runs. A shard whose hash or
+description differs is passed over, and its items run again.
+
+Pooled features are float32: they are small, and their digits are those of the encoder. Frames (`pool="time"`) are
+float16, since they fill disks: its rounding, 0.05 % of each value, is small beside what sets a frame apart from the
+next. A shard with a value beyond float16's range stays float32.
+
+Every clip is prepared alone, and only clips whose prepared inputs have one shape share a batch: so no clip is padded,
+and its features do not depend on its neighbours.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ossicle.checkpoint.weights import save_weights
+from ossicle.data import Item, read_input
+from ossicle.data.cache import cache_folder, identity
+from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.encoders.hidden import Encoder, Hidden
+
+Pool = Literal["mean", "statistics", "time"]
+VERSION = 1
+METADATA = "ossicle.features"
+READERS = 4  # threads that read ahead
+# Clips of one shape meet in a batch if they lie in the same stretch of so many items; those whose input is larger than
+# so many bytes (half a minute of sound) run alone, so that waiting for company costs little memory.
+STRETCH = 512
+COMPANY_BYTES = 2 << 20
+
+Inputs = dict[str, Tensor]
+Frames = Float[Tensor, "time layer dim"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureStore:
+    """Features of items, by their position among those asked for.
+
+    `failures` maps the position of an item without features to the reason, a sentence that names it; `lengths` has the
+    number of frames of each item, 0 where there are none.
+    """
+
+    pool: Pool
+    num_layers: int
+    dim: int
+    """Of the features: twice the encoder's for "statistics"."""
+    shards: tuple[Path, ...]
+    places: Int64[np.ndarray, "item 2"]  # shard and first frame
+    lengths: Int64[np.ndarray, "item"]
+    failures: dict[int, str]
+    opened: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def usable(self) -> Int64[np.ndarray, "usable"]:
+        """Positions of the items that have features."""
+        return np.flatnonzero(self.lengths)
+
+    def read(self, indices: Iterable[int]) -> Hidden:
+        """Gives the features of items in float32, as long as the longest of them; zero where the mask is false.
+
+        Pooled features have one frame: "mean" the mean over time, "statistics" the mean and, behind it along `dim`, the
+        standard deviation.
+
+        Raises: ValueError for no item at all, and for one without features.
+        """
+        clips = [self._frames(int(index)) for index in indices]
+        if not clips:
+            raise ValueError("no items to read: give the position of one at least")
+        features = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[..., : self.dim]  # (clip, time, layer, dim)
+        lengths = torch.tensor([len(clip) for clip in clips])
+        mask = torch.arange(features.shape[1]) < lengths[:, None]
+        return Hidden(features=features.transpose(1, 2), mask=mask)
+
+    def _frames(self, index: int) -> Frames:
+        length = int(self.lengths[index])
+        if not length:
+            raise ValueError(f"item {index} has no features: {self.failures[index]}")
+        number, first = self.places[index].tolist()
+        if number not in self.opened:
+            self.opened[number] = safe_open(self.shards[number], framework="pt")
+        return self.opened[number].get_slice("features")[first : first + length].float()
+
+
+def open_features(
+    encoder: Encoder,
+    items: Sequence[Item],
+    *,
+    pool: Pool,
+    folder: Path | None = None,
+    batch_size: int = 16,
+    layers: int | None = None,
+    shard_bytes: int = 64 << 20,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureStore:
+    """Runs the encoder over every item that it has not seen before, and finds the features of all others.
+
+    An item that cannot be read, or whose features are not finite, is named in `failures`; the rest is done.
+
+    Args:
+        items: of a data set of the encoder's modality.
+        pool: "mean" over time, "statistics" (mean and standard deviation), or "time" for every frame.
+        folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
+        layers: stop after the first so many blocks; by default all run.
+        shard_bytes: features held in memory before they are written.
+        progress: called with (items done, items in all).
+
+    Raises: ValueError for an encoder that a tuner has changed: its features would be others after the next step.
+    """
+    if encoder.adapted:
+        raise ValueError(f"{encoder.name} is adapted by a tuner: only the features of a frozen encoder are kept")
+    layers = encoder.num_layers if layers is None else layers
+    stored: Pool = "time" if pool == "time" else "statistics"
+    about = _about(encoder, pool=stored, layers=layers)
+    folder = (folder or cache_folder()) / "features" / _digest(json.dumps(about, sort_keys=True).encode())
+    keys = [_digest(identity(item)) for item in items]
+    found = _find(folder, about, set(keys))
+    missing = {key: position for position, key in reversed([*enumerate(keys)]) if key not in found}
+    reasons: dict[str, str] = {}
+    shard = _Shard(folder, {"encoder": encoder.name, **about})
+    todo = sorted(missing.values())
+    done = len(items) - len(todo)
+    for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
+        if isinstance(inputs, str):
+            reasons[keys[batch[0]]] = inputs
+        else:
+            for position, frames in zip(batch, _pooled(encoder, inputs, pool=stored, layers=layers), strict=True):
+                if len(frames) and frames.isfinite().all():
+                    shard.add(keys[position], frames)
+                else:
+                    reasons[keys[position]] = f"{items[position].place}: {encoder.name} gives no finite features"
+        if shard.size >= shard_bytes:
+            found |= shard.write()
+        done += len(batch)
+        progress(done, len(items))
+    found |= shard.write()
+
+    shards = {path: number for number, path in enumerate(dict.fromkeys(path for path, _, _ in found.values()))}
+    rows = [found.get(key) for key in keys]
+    return FeatureStore(
+        pool=pool,
+        num_layers=layers,
+        dim=encoder.dim * (2 if pool == "statistics" else 1),
+        shards=tuple(shards),
+        places=np.array([(shards[row[0]], row[1]) if row else (-1, 0) for row in rows], np.int64).reshape(-1, 2),
+        lengths=np.array([row[2] if row else 0 for row in rows], np.int64),
+        failures={position: reasons[key] for position, key in enumerate(keys) if key in reasons},
+    )
+
+
+# ---------------------------------------------------------------- items to batches
+
+
+def _batches(
+    encoder: Encoder, items: Sequence[Item], todo: Sequence[int], *, batch_size: int
+) -> Iterator[tuple[list[int], Inputs | str]]:
+    """Positions with their prepared inputs, of one shape; or one position with the reason why it cannot be read.
+
+    Which clips share a batch depends on their shapes and positions alone, so that a run that was killed goes on with
+    the very batches that it would have had.
+    """
+    contents = _read_ahead(encoder, items, todo)
+    for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
+        waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
+        for position, content in stretch:
+            try:
+                if isinstance(content, INPUT_ERRORS):
+                    raise content
+                inputs = encoder.prepare([content])
+            except INPUT_ERRORS as error:
+                yield [position], str(error)
+                continue
+            shapes = tuple((name, *tensor.shape) for name, tensor in sorted(inputs.items()))
+            group = waiting.setdefault(shapes, [])
+            group.append((position, inputs))
+            small = sum(tensor.nbytes for tensor in inputs.values()) <= COMPANY_BYTES
+            if len(group) == (batch_size if small else 1):
+                yield _joined(waiting.pop(shapes))
+        for group in waiting.values():
+            yield _joined(group)
+
+
+def _joined(group: Sequence[tuple[int, Inputs]]) -> tuple[list[int], Inputs]:
+    names = group[0][1]
+    return [position for position, _ in group], {name: torch.cat([one[name] for _, one in group]) for name in names}
+
+
+def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """Each position with its item's content, or with the error of an item that cannot be read, in order."""
+
+    def attempt(position: int) -> Any:
+        try:
+            return read_input(items[position], modality=encoder.modality, rate=encoder.rate)
+        except INPUT_ERRORS as error:
+            return error
+
+    pending: deque[tuple[int, Future[Any]]] = deque()
+    with ThreadPoolExecutor(READERS) as pool:
+        for position in todo:
+            pending.append((position, pool.submit(attempt, position)))
+            if len(pending) > 2 * READERS:
+                first, content = pending.popleft()
+                yield first, content.result()
+        for last, content in pending:
+            yield last, content.result()
+
+
+# ---------------------------------------------------------------- batches to features
+
+
+@torch.inference_mode()
+def _pooled(encoder: Encoder, inputs: Inputs, *, pool: Pool, layers: int) -> list[Frames]:
+    """The features of each clip of a batch, of its real frames alone."""
+    hidden = encoder.encode(inputs, layers=layers)
+    clips = []
+    for features, mask in zip(hidden.features.float(), hidden.mask, strict=True):
+        frames = features[:, mask].transpose(0, 1)  # (time, layer, dim)
+        if pool != "time" and len(frames):
+            frames = torch.cat([frames.mean(0), frames.std(0, correction=0)], dim=-1)[None]
+        clips.append(frames.cpu())
+    return clips
+
+
+# ---------------------------------------------------------------- features to disk
+
+Place = tuple[Path, int, int]  # shard, first frame, frames
+
+
+class _Shard:
+    """Features on their way to a file."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder, self.about = folder, about
+        self.frames: dict[str, Frames] = {}
+        self.size = 0  # bytes
+
+    def add(self, key: str, frames: Frames) -> None:
+        self.frames[key] = frames
+        self.size += frames.nbytes
+
+    def write(self) -> dict[str, Place]:
+        """Writes what was added, if anything, and is empty again; gives where each item now lies."""
+        if not self.frames:
+            return {}
+        keys = list(self.frames)
+        features = torch.cat(list(self.frames.values()))
+        if self.about["pool"] == "time" and features.abs().max() <= torch.finfo(torch.float16).max:
+            features = features.half()
+        lengths = torch.tensor([len(frames) for frames in self.frames.values()])
+        self.frames, self.size = {}, 0
+        # Made of the items alone: a damaged shard is replaced by the one that is made again.
+        path = self.folder / f"{_digest(*(key.encode() for key in sorted(keys)))}.safetensors"
+        told = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
+        tensors = {"features": features, "lengths": lengths}
+        save_weights(path, tensors, metadata={METADATA: json.dumps(told)})
+        return _places(path, keys, lengths)
+
+
+def _find(folder: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
+    """Where the features of items lie, of those that are there and undamaged."""
+    found: dict[str, Place] = {}
+    for path in sorted(folder.glob("[!.]*.safetensors")):  # hidden ones are being written
+        try:
+            with safe_open(path, framework="pt") as shard:
+                told = json.loads(shard.metadata()[METADATA])
+                keys = told["keys"]
+                if any(told[name] != value for name, value in about.items()) or wanted.isdisjoint(keys):
+                    continue
+                features, lengths = shard.get_tensor("features"), shard.get_tensor("lengths")
+            if told["sha256"] == _checksum(keys, features, lengths):
+                found |= _places(path, keys, lengths)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            continue  # no shard of ours, or not any more
+    return found
+
+
+def _places(path: Path, keys: Sequence[str], lengths: Int64[Tensor, "item"]) -> dict[str, Place]:
+    firsts = (lengths.cumsum(0) - lengths).tolist()
+    return {key: (path, first, frames) for key, first, frames in zip(keys, firsts, lengths.tolist(), strict=True)}
+
+
+def _about(encoder: Encoder, *, pool: Pool, layers: int) -> dict[str, Any]:
+    """All that features depend on beside the item, as JSON gives it back."""
+    facts = {
+        "version": VERSION,
+        "fingerprint": encoder.fingerprint,
+        "settings": encoder.settings,
+        "pool": pool,
+        "layers": layers,
+    }
+    return json.loads(json.dumps(facts))
+
+
+def _checksum(keys: Sequence[str], features: Tensor, lengths: Tensor) -> str:
+    digest = hashlib.sha256(json.dumps([keys, str(features.dtype), features.shape]).encode())
+    for tensor in (features, lengths):
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()[:32]

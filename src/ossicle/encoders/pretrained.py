@@ -1,0 +1,194 @@
+"""Networks of Hugging Face's `transformers`: loaded strictly, run to any block.
+
+`from_pretrained` gives every tensor that a file lacks, or names otherwise, random values and goes on. Here a tensor of
+the encoder that is missing, misshapen or left over is refused by name; only heads, poolers and decoders, which no
+hidden state passes through, may be absent or present. Weights are safetensors alone, and no code of a repository runs.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ossicle.checkpoint.weights import told
+from ossicle.encoders.hidden import bare
+from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
+
+PREPROCESSOR = "preprocessor_config.json"
+# Where a network keeps its blocks, in the order of search.
+STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")
+# What only pre-training puts in place of masked input: part of the network, never of a hidden state here.
+UNUSED = ("masked_spec_embed", "mask_token")
+# Regularisers that draw from the global stream or skip blocks; they would act on an adapted network in training.
+STEADY = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
+
+
+def import_transformers() -> Any:
+    """The library, or the sentence that says how to get it."""
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ExtraMissing(
+            f"this encoder needs transformers, which cannot be imported here ({error}); pip install 'ossicle[hf]'"
+        ) from error
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of a folder, as `transformers` reads it.
+
+    Raises: BundleRefused for values that its checks do not let pass.
+    """
+    try:
+        config = import_transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
+    except ExtraMissing:
+        raise
+    except Exception as error:  # the checks of a configuration have no common root
+        raise BundleRefused(f"{folder / 'config.json'}: {reason(error)}") from error
+    for key, value in STEADY.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    return config
+
+
+def read_preprocessor(kind: Any, folder: Path, **default: Any) -> Any:
+    """The front end of a folder, or where the folder has none, one with the settings of `default`.
+
+    Args:
+        kind: the class whose `from_pretrained` is called
+
+    Raises: BundleRefused for settings that the class does not take.
+    """
+    try:
+        if (folder / PREPROCESSOR).is_file():
+            return kind.from_pretrained(folder, local_files_only=True)
+        return kind(**default)
+    except Exception as error:  # the checks of a configuration have no common root
+        raise BundleRefused(f"{folder / PREPROCESSOR}: {reason(error)}") from error
+
+
+def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any:
+    """Builds a network and fills it from the folder's safetensors files, in float32 and evaluation mode.
+
+    Args:
+        kind: the class whose `from_pretrained` is called, with `options`
+
+    Raises: WeightsRefused, naming the encoder's tensors that are missing, unexpected, misshapen or not finite.
+    """
+    count = sum(len(names(file)) for file in folder.glob("*.safetensors"))
+    if not count:
+        raise WeightsRefused(f"{folder}: there is no .safetensors file; weights in other formats are not opened")
+    # A configuration is a claim by a stranger: this one keeps a made-up depth from filling the memory.
+    if config.num_hidden_layers > count:
+        raise WeightsRefused(f"{folder}: {config.num_hidden_layers} blocks are claimed of {count} tensors in all")
+    try:
+        with (
+            silent(),
+            torch.random.fork_rng(devices=[]),
+        ):  # random weights are refused below, and are no event for a run
+            network, found = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # told below, by name
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # of building and of loading: no common root
+        raise WeightsRefused(f"{folder}: {reason(error)}") from error
+    check(network, found, folder=folder)
+    return network.eval()
+
+
+def check(network: Any, found: dict[str, Any], *, folder: Path) -> None:
+    """Refuses a network that did not get each of its tensors from the file, or left one of its own there."""
+    parts = {name.split(".")[0] for name in network.state_dict()}
+    prefix = f"{network.base_model_prefix}."
+    unused = {name for name in found["missing_keys"] if name.endswith(UNUSED)}
+    left_over = (name for name in found["unexpected_keys"] if name.removeprefix(prefix).split(".")[0] in parts)
+    misshapen = (f"{name} {tuple(a)}, wanted {tuple(b)}" for name, a, b in found["mismatched_keys"])
+    problems = [
+        *told("missing", sorted(found["missing_keys"] - unused)),
+        *told("unexpected", sorted(left_over)),
+        *told("misshapen", sorted(misshapen)),
+    ]
+    if not problems:
+        for name in unused:
+            nn.init.zeros_(network.get_parameter(name))
+        finite = ((name, torch.isfinite(tensor).all()) for name, tensor in network.state_dict().items())
+        problems = told("with NaN or infinity", [name for name, whole in finite if not whole])
+    if problems:
+        raise WeightsRefused(
+            f"{folder}: the weights do not fit this {network.config.model_type} encoder: {'; '.join(problems)}"
+        )
+
+
+def names(file: Path) -> list[str]:
+    """The tensors of a safetensors file."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsRefused(f"{file}: no whole safetensors file ({error})") from error
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keeps `transformers` from reporting what is checked here anyway, and from drawing bars."""
+    logging = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def stack_of(network: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds a network's list of blocks, and the list's name in it."""
+    modules = dict(bare(network).named_modules())
+    path = next(path for path in STACKS if isinstance(modules.get(path), nn.ModuleList))
+    holder, _, name = path.rpartition(".")
+    return modules[holder], name
+
+
+def count_blocks(network: nn.Module) -> int:
+    """How many blocks a network has."""
+    holder, name = stack_of(network)
+    return len(getattr(holder, name))
+
+
+@contextlib.contextmanager
+def recorded(network: nn.Module, layers: int) -> Iterator[list[Tensor]]:
+    """Ends the network after so many blocks for a while, and yields the list that what leaves each is put into.
+
+    The library's own `hidden_states` end before or after the final norm as the family and the version have it, and
+    record only the blocks that the first pass saw; this does neither.
+    """
+    holder, name = stack_of(network)
+    blocks = getattr(holder, name)
+    states: list[Tensor] = []
+
+    def keep(block: nn.Module, inputs: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    with contextlib.ExitStack() as undo:
+        for block in blocks[:layers]:
+            undo.callback(block.register_forward_hook(keep).remove)
+        undo.callback(setattr, holder, name, blocks)
+        setattr(holder, name, blocks[:layers])
+        yield states
+
+
+def reason(error: Exception) -> str:
+    """An error's first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

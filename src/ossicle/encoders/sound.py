@@ -1,0 +1,94 @@
+"""What all encoders of sound share: the cutting of long clips, and passes over equal lengths alone.
+
+A network that pads a short clip to the length of a long one hears the padding: in its group norms, its convolutions,
+its attention. So every pass sees rows of one length, no attention mask is needed, and a clip's features are the same
+alone and in any batch.
+"""
+
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ossicle.encoders.hidden import Encoder, Hidden
+
+# Attention costs the square of the length; networks of speech learnt on half of this.
+MAX_SECONDS = 30
+
+
+class SoundEncoder(Encoder):
+    """Encodes sound: a front end on the CPU, then passes of the network over rows of one length.
+
+    A clip of more than `max_samples` is heard in equal pieces one after another, joined in time. (Their lengths are
+    equal to the sample: where they do not divide the clip, the last begins a few samples before the one ahead ends.)
+    """
+
+    modality = "sound"
+    rate: int
+
+    def __init__(
+        self, network: nn.Module, *, rate: int, max_samples: int, settings: dict[str, Any], **about: Any
+    ) -> None:
+        super().__init__(network, settings={**settings, "rate": rate, "max_samples": max_samples}, **about)
+        self.rate = rate
+        self.max_samples = max_samples
+
+    def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "*channel frame"]:
+        """What the network is given of one piece."""
+        raise NotImplementedError
+
+    def places(self, samples: int) -> int:
+        """How many of a piece's times hold its sound; at least 1."""
+        raise NotImplementedError
+
+    def states(self, rows: Float[Tensor, "row *channel frame"], layers: int) -> Float[Tensor, "row layer time dim"]:
+        """One pass over pieces of one length."""
+        raise NotImplementedError
+
+    def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
+        clips = [cut(checked(wave), max_samples=self.max_samples) for wave in inputs]
+        if not clips:
+            raise ValueError("there is no clip to prepare; one or more are needed")
+        rows = [self.front(piece).movedim(-1, 0) for piece in chain(*clips)]  # (frame, *channel)
+        return {
+            "rows": pad_sequence(rows, batch_first=True).movedim(1, -1),  # (row, *channel, frame)
+            "frames": torch.tensor([len(row) for row in rows]),
+            "places": torch.tensor([self.places(len(piece)) for piece in chain(*clips)]),
+            "pieces": torch.tensor([len(pieces) for pieces in clips]),
+        }
+
+    def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+        frames, places = batch["frames"].tolist(), batch["places"].tolist()
+        states: dict[int, Float[Tensor, "time layer dim"]] = {}
+        for length in sorted(set(frames)):
+            chosen = [row for row, count in enumerate(frames) if count == length]
+            for row, state in zip(chosen, self.states(batch["rows"][chosen, ..., :length], layers), strict=True):
+                states[row] = state[:, : places[row]].movedim(1, 0)
+        rows = iter(range(len(frames)))
+        clips = [torch.cat([states[row] for row in islice(rows, count)]) for count in batch["pieces"].tolist()]
+        times = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
+        return Hidden(
+            features=pad_sequence(clips, batch_first=True).movedim(1, 2),
+            mask=torch.arange(int(times.max()), device=times.device) < times[:, None],
+        )
+
+
+def checked(wave: Any) -> Float32[np.ndarray, "time"]:
+    """The clip, if it is one."""
+    if not (isinstance(wave, np.ndarray) and wave.dtype == np.float32 and wave.ndim == 1 and wave.size):
+        found = f"{wave.dtype} of shape {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
+        raise ValueError(f"a clip is a float32 array (time,) with one sample or more, not {found}")
+    return wave
+
+
+def cut(wave: Float32[np.ndarray, "time"], *, max_samples: int) -> list[Float32[np.ndarray, "_"]]:
+    """Pieces of one length, as few as possible, that cover the clip in order."""
+    count = -(-len(wave) // max_samples)
+    length = -(-len(wave) // count)
+    starts = [min(number * length, len(wave) - length) for number in range(count)]
+    return [wave[start : start + length] for start in starts]

@@ -1,0 +1,88 @@
+"""The encoder of Whisper, with its own front end.
+
+Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356), section 2.2.
+
+Whisper hears 30 s at a time, a shorter clip with silence behind it, and its attention spreads over the silence too. A
+time is one of its 1500 positions, 20 ms each; those that hold the clip are kept and the mask is theirs. With `crop` the
+network sees these positions alone: a short clip costs a fraction, and its features are other ones.
+
+**Deviation**: a clip of more than 30 s is cut into equal pieces; Whisper cuts 30 s pieces and fills up the last.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from ossicle.encoders.hidden import bare
+from ossicle.encoders.pretrained import count_blocks, import_transformers, load_network, read_preprocessor, recorded
+from ossicle.encoders.sound import SoundEncoder
+
+FRAMES = 2  # of the spectrogram to a position
+
+
+class WhisperEncoder(SoundEncoder):
+    """Whisper's encoder, from a whole checkpoint or from one of the encoder alone."""
+
+    def __init__(self, folder: Path, *, config: Any, crop: bool, **about: Any) -> None:
+        library = import_transformers()
+        front = read_preprocessor(library.WhisperFeatureExtractor, folder, feature_size=config.num_mel_bins)
+        front.dither = 0.0  # noise that it can be told to add
+        network = load_network(
+            library.models.whisper.modeling_whisper.WhisperEncoder,
+            folder,
+            config=config,
+            key_mapping={r"^(model\.)?encoder\.": ""},
+        )
+        about["settings"] |= {
+            "mels": front.feature_size,
+            "hop_samples": front.hop_length,
+            "fft_samples": front.n_fft,
+            "crop": crop,
+            "states": "the positions that hold sound",
+        }
+        super().__init__(
+            network,
+            rate=front.sampling_rate,
+            max_samples=config.max_source_positions * FRAMES * front.hop_length,
+            num_layers=count_blocks(network),
+            dim=config.d_model,
+            **about,
+        )
+        self.extractor = front
+        self.crop = crop
+
+    def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
+        samples, frames = self.max_samples, self.max_samples // self.extractor.hop_length
+        if self.crop:
+            # With a whole transform of silence behind the clip, its frames are those of the clip in 30 s of silence.
+            samples = min(samples, len(wave) + self.extractor.n_fft)
+            frames = FRAMES * self.places(len(wave))
+        spec = self.extractor(wave, sampling_rate=self.rate, max_length=samples, return_tensors="pt").input_features[0]
+        return spec[:, :frames]
+
+    def places(self, samples: int) -> int:
+        return -(-samples // (FRAMES * self.extractor.hop_length))
+
+    def states(self, rows: Float[Tensor, "row mel frame"], layers: int) -> Float[Tensor, "row layer time dim"]:
+        with first_positions(self.network, rows.shape[-1] // FRAMES), recorded(self.network, layers) as states:
+            self.network(rows)
+        return torch.stack(states, dim=1)
+
+
+@contextlib.contextmanager
+def first_positions(network: nn.Module, count: int) -> Iterator[None]:
+    """Makes the network take an input of the first so many positions for a while; it refuses others by itself."""
+    base = bare(network)
+    table, config = base.embed_positions, base.config
+    base.embed_positions = nn.Embedding.from_pretrained(table.weight[:count])
+    config.max_source_positions = count
+    try:
+        yield
+    finally:
+        base.embed_positions, config.max_source_positions = table, table.num_embeddings

@@ -1,0 +1,37 @@
+"""What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
+
+from pathlib import Path
+
+from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
+from ossicle.devices import Precision
+from ossicle.recognizer import Recognizer
+from ossicle.tuning.tuned import TunedRecognizer, load_tuned
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    precision: Precision = "float32",
+    local_files_only: bool = False,
+    encoder: str | Path | None = None,
+) -> Recognizer:
+    """Loads a trained recogniser: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
+
+    Args:
+        device: auto, cpu, cuda, mps, ...
+        precision: float32 gives the same numbers everywhere; bfloat16 is faster where the machine has it; auto measures
+        local_files_only: never ask the network for a Hub id
+        encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
+
+    Raises:
+        BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on
+        WeightsRefused: damaged weights, or the bare name of an architecture, whose scores would be random
+    """
+    folder = find_bundle(model, local_files_only=local_files_only)
+    if "encoder" in read_bundle_config(folder):
+        tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)
+        return TunedRecognizer(tuned, device=device, precision=precision)
+    if encoder is not None:
+        raise ValueError(f"{model} is a network of its own, which takes no encoder")
+    return Recognizer(load_bundle(folder), device=device, precision=precision)

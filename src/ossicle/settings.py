@@ -1,0 +1,74 @@
+"""Settings as people write them, of the types that the code wants; and one sentence for what does not fit."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from ossicle.errors import SettingRefused
+
+
+def checked_options(
+    maker: Callable[..., Any], options: Mapping[str, Any], *, what: str, fixed: Collection[str]
+) -> dict[str, Any]:
+    """Options by name for a function that takes them as keywords, each of the type of its annotation.
+
+    Args:
+        what: what has the options, for the sentence.
+        fixed: the function's other arguments, which are no options.
+
+    Raises: SettingRefused for a name that it does not take, and a value of the wrong type.
+    """
+    allowed = {name: hint for name, hint in get_type_hints(maker).items() if name not in {*fixed, "return"}}
+    if unknown := sorted(options.keys() - allowed.keys()):
+        has = f"it has {', '.join(allowed)}" if allowed else "it has none"
+        raise SettingRefused(f"{what} has no option {unknown[0]!r}; {has}.")
+    return {name: typed(name, value, allowed[name]) for name, value in options.items()}
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """The value as the hint wants it; text is read as YAML, so `1e-4`, `null` and `[a, b]` work.
+
+    Raises: SettingRefused for another type, or a word that is none of a Literal's.
+    """
+    if isinstance(value, str):
+        value = yaml.safe_load(value) if value else ""
+    if get_origin(hint) is dict:
+        if isinstance(value, dict):
+            return value
+        raise SettingRefused(f"{name}={value!r} is no mapping of names to values.")
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else (hint,)
+    if isinstance(value, list | tuple) and any(get_origin(kind) is Sequence for kind in kinds):
+        return [str(one) for one in value]
+    choices = [c for kind in kinds for c in (get_args(kind) or ([kind] if isinstance(kind, str) else []))]
+    if choices:
+        if value in choices or (value is None and type(None) in kinds):
+            return value
+        raise SettingRefused(f"{name}={value!r} is not one of {', '.join(map(str, choices))}.")
+    if value is None and type(None) in kinds:
+        return None
+    if bool in kinds:
+        if isinstance(value, bool):
+            return value
+    elif isinstance(value, bool):
+        pass
+    elif float in kinds:
+        with_number = _number(value)
+        if with_number is not None:
+            return with_number
+    elif int in kinds:
+        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+            return int(value)
+    elif str in kinds and value is not None:
+        return str(value)
+    wanted = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise SettingRefused(f"{name}={value!r} is not {wanted}.")
+
+
+def _number(value: Any) -> float | None:
+    """A float of a YAML scalar; YAML 1.1 takes `1e-4` for text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,248 @@
+"""What every run does around its optimiser: parts and folds, the one reading of the test part, the figures of all."""
+
+import functools
+import itertools
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+
+from ossicle import __version__
+from ossicle.bundle import CONFIG
+from ossicle.checkpoint.weights import load_weights, save_weights
+from ossicle.data import Dataset, Split
+from ossicle.errors import DataRefused
+from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation
+from ossicle.files import write_json
+from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
+from ossicle.recognizer import probabilities
+from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
+from ossicle.training.config import TrainConfig, TuneConfig
+
+Say = Callable[[str], None]
+tell: Say = functools.partial(print, flush=True)
+TEST_SCORES = "test_scores.safetensors"  # in a run folder
+Part = Int64[np.ndarray, "_"]  # positions in the data set
+
+
+@runtime_checkable
+class Store(Protocol):
+    """What holds the items' samples or features."""
+
+    @property
+    def failures(self) -> dict[int, str]: ...
+
+    @property
+    def usable(self) -> Part: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldResult:
+    """One trained model and its scores on the test part, which were read once."""
+
+    folder: Path
+    split: Split
+    tested: np.ndarray  # positions in the data set of the test clips that could be used
+    scores: np.ndarray  # (test clip, label)
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainResult:
+    """What a training leaves: the run folder, a result per fold, and the figures of all test clips together."""
+
+    folder: Path
+    folds: tuple[FoldResult, ...]
+    evaluation: Evaluation
+    failures: tuple[str, ...]  # one sentence for each recording that was left out
+
+
+def refuse_or_name(store: Store, dataset: Dataset, *, skip_bad: bool, say: Say) -> tuple[str, ...]:
+    """Names every item that cannot be used, or refuses to start on them."""
+    failures = tuple(store.failures[index] for index in sorted(store.failures))
+    if not failures:
+        return ()
+    if len(failures) == len(dataset):
+        raise DataRefused(
+            f"{dataset.root}: none of the {len(dataset)} {dataset.noun}s can be used; first: {failures[0]}"
+        )
+    if not skip_bad:
+        raise DataRefused(
+            f"{dataset.root}: {len(failures)} of {len(dataset)} {dataset.noun}s cannot be used; --skip-bad leaves them "
+            f"out; first: {failures[0]}"
+        )
+    for failure in failures:
+        say(f"left out: {failure}")
+    return failures
+
+
+def usable_part(split: Split, store: Store) -> Split:
+    """The split without the items that cannot be used."""
+    parts = {name: np.intersect1d(getattr(split, name), store.usable) for name in ("train", "development", "test")}
+    for name in ("train", "test"):
+        if not len(parts[name]):
+            raise DataRefused(f"the {name} part holds nothing that can be used.")
+    return replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
+
+
+def evaluated(
+    dataset: Dataset,
+    clips: Int64[np.ndarray, "clip"],
+    scores: Float[np.ndarray, "clip label"],
+    *,
+    thresholds: Float[np.ndarray, "label"] | None,
+    protocol: str,
+) -> Evaluation:
+    """The figures of these clips' scores."""
+    targets = dataset.targets()
+    return evaluate(
+        scores,
+        targets[clips],
+        labels=dataset.labels,
+        task=dataset.task,
+        thresholds=thresholds,
+        groups=bootstrap_groups([dataset.items[index] for index in clips]),
+        protocol=protocol,
+    )
+
+
+def conclude(
+    dataset: Dataset,
+    split: Split,
+    *,
+    folder: Path,
+    logits_of: Callable[[Part], tuple[Float[np.ndarray, "clip label"], Part]],
+    save: Callable[..., None],
+    title: str,
+    sections: Callable[[], Sequence[Section]],
+    say: Say,
+) -> FoldResult:
+    """Fits temperature and thresholds on the development part, reads the test part, once, and writes its figures.
+
+    Args:
+        logits_of: of a part, and the positions of the clips that could be used.
+        save: writes the bundle, given what was fitted and the figures as sentences.
+        sections: of the report, after those of the evaluation.
+    """
+    targets = dataset.targets()
+    fitted: dict[str, Any] = {}
+    if len(split.development):
+        logits, used = logits_of(split.development)
+        fitted["temperature"] = fit_temperature(logits, targets[used], task=dataset.task)
+        scores = probabilities(logits, task=dataset.task, temperature=fitted["temperature"])
+        fitted["thresholds"] = fit_thresholds(scores, targets[used])
+    logits, used = logits_of(split.test)
+    save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(logits)})
+    scores = probabilities(logits, task=dataset.task, temperature=fitted.get("temperature", 1.0))
+    thresholds = fitted.get("thresholds")
+    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
+    for line in evaluation_lines(evaluation):
+        say(line)
+    write_evaluation(
+        folder,
+        evaluation,
+        dataset=dataset,
+        items=[dataset.items[index] for index in used],
+        scores=scores,
+        thresholds=thresholds,
+        title=title,
+        more_sections=sections(),
+    )
+    save(**fitted, metrics=sentences(evaluation.headline))
+    return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
+
+
+def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
+    """The result of a fold that was tested already, or None."""
+    split = read_split(folder / SPLIT, dataset)
+    if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
+        return None
+    stored = load_weights(folder / TEST_SCORES)
+    decisions = json.loads((folder / "model" / CONFIG).read_text(encoding="utf-8"))
+    thresholds = decisions["thresholds"]
+    clips = stored["clips"].numpy()
+    scores = probabilities(stored["logits"].numpy(), task=dataset.task, temperature=decisions["temperature"])
+    evaluation = evaluated(
+        dataset,
+        clips,
+        scores,
+        thresholds=None if thresholds is None else np.asarray(thresholds),
+        protocol=split.protocol,
+    )
+    return FoldResult(folder=folder, split=split, tested=clips, scores=scores, evaluation=evaluation)
+
+
+def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say: Say) -> Evaluation:
+    """The figures of all folds' test clips together, and the mean over folds; each clip was scored by the model that
+    had not heard it."""
+    clips = np.concatenate([result.tested for result in results])
+    scores = np.concatenate([result.scores for result in results])
+    protocol = f"{len(results)} folds, each tested on the model that trained without it"
+    evaluation = evaluated(dataset, clips, scores, thresholds=None, protocol=protocol)
+    write_evaluation(
+        folder,
+        evaluation,
+        dataset=dataset,
+        items=[dataset.items[index] for index in clips],
+        scores=scores,
+        thresholds=None,
+        title=f"{dataset.root.name}, all folds",
+        more_sections=[fold_section({result.folder.name: result.evaluation for result in results})],
+    )
+    means = mean_over_folds([result.evaluation for result in results])
+    write_json(
+        folder / "folds.json",
+        {
+            "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},
+            "folds": {result.folder.name: result.evaluation.to_json()["headline"] for result in results},
+        },
+    )
+    say(f"All {len(results)} folds together:")
+    for line in evaluation_lines(evaluation):
+        say(line)
+    for line in fold_lines(means, folds=len(results)):
+        say(line)
+    return evaluation
+
+
+def score_name(task: str) -> str:
+    """What the development part is scored by."""
+    return "balanced accuracy" if task == "single-label" else "mAP"
+
+
+def sentences(figures: Mapping[str, Estimate]) -> list[str]:
+    """Each figure with its interval, for people."""
+    return [
+        f"{name.replace('_', ' ')} {estimate.value:.4f}"
+        + ("" if estimate.low is None else f" ({estimate.low:.4f} to {estimate.high:.4f})")
+        for name, estimate in figures.items()
+        if estimate.value is not None
+    ]
+
+
+def environment(dataset: Dataset, config: TrainConfig | TuneConfig) -> dict[str, Any]:
+    """What else decides a run's numbers: versions, machine, threads, seed, data."""
+    return {
+        "ossicle": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "data_fingerprint": dataset.fingerprint(),
+    }
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or with the first number behind it that is not taken."""
+    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -1,0 +1,170 @@
+"""The optimiser's loop of `ossicle tune`: hidden states of a frozen encoder in, the weights of a head out."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ossicle.data import Task
+from ossicle.encoders import Encoder, Hidden
+from ossicle.errors import RunRefused
+from ossicle.training.callbacks import development_score
+from ossicle.training.config import TuneConfig
+from ossicle.training.folds import Part
+from ossicle.training.loader import label_weights
+from ossicle.training.module import decays, learning_rate, loss_of
+from ossicle.tuning.guard import GradientGuard
+from ossicle.tuning.tuned import TunedHead
+from ossicle.tuning.tuners import Tuner
+
+# What a head is given for some items: its layers, pooled over time as it takes them.
+Source = Callable[[Part], Hidden]
+SCORED = 128  # items of a pass without gradients
+
+
+@dataclass(eq=False)
+class Fitted:
+    """What a fit leaves beside the weights in the model: a row per epoch, and the epoch that was kept, from 0."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+
+
+def fit_head(
+    model: TunedHead,
+    source: Source,
+    config: TuneConfig,
+    *,
+    targets: Bool[np.ndarray, "item label"],
+    train: Part,
+    development: Part,
+    task: Task,
+    tuner: Tuner | None = None,
+    encoder: Encoder | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Fitted:
+    """Trains a head, and the tuner if there is one; they end with the weights of the best development score.
+
+    Without a development part the last epoch's weights stay.
+
+    Args:
+        source: gives hidden states, with a graph where there is a tuner.
+        encoder: that of the tuner, which trains and evaluates as the head does.
+        on_epoch: told the row of each epoch.
+
+    Raises:
+        RunRefused: a loss that is not finite, or a parameter that the guard names.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    if config.standardise:
+        standardise(model, source, train)
+    parts: dict[str, TunedHead | Tuner] = {"head": model, **({"tuner": tuner} if tuner is not None else {})}
+    named = [(f"{part}.{name}", p) for part, owner in parts.items() for name, p in owner.named_parameters()]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
+            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+    )
+    guard = GradientGuard([*named, *(encoder.named_parameters(prefix="encoder") if encoder is not None else [])])
+    weights = label_weights(targets[train]) if config.balance == "class" else None
+    steps = math.ceil(len(train) / config.batch_size) * config.epochs
+    warmup = min(config.warmup / config.epochs, 0.5)
+    fitted, best, kept = Fitted(), (-1.0, -math.inf), None
+    started, step = time.monotonic(), 0
+    for epoch in range(config.epochs):
+        set_training(model, encoder, True)
+        losses = []
+        for batch in batches(train, size=config.batch_size, weights=weights, generator=generator):
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * learning_rate((step + 0.5) / steps, config, warmup=warmup)
+            step += 1
+            wanted = torch.from_numpy(targets[batch]).float()
+            gamma = config.focal_gamma if config.loss == "focal" else 0.0
+            logits = model.score(source(batch)).cpu()
+            loss = loss_of(logits, wanted, task=task, smoothing=config.label_smoothing, focal_gamma=gamma)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise RunRefused(
+                    f"the loss became {losses[-1]} in epoch {epoch + 1}; a lower rate than lr={config.lr:g} may help."
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            guard.check()
+            if config.clip_gradient:
+                torch.nn.utils.clip_grad_norm_([p for _, p in named], config.clip_gradient)
+            optimiser.step()
+        row = {"epoch": epoch + 1, "step": step, "seconds": round(time.monotonic() - started, 2)}
+        row |= {"lr": optimiser.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
+        if len(development):
+            set_training(model, encoder, False)
+            logits = score_part(model, source, development)
+            row["dev_loss"] = float(loss_of(logits, torch.from_numpy(targets[development]).float(), task=task))
+            row["dev_score"] = development_score(logits, targets[development], task=task)
+            if (row["dev_score"], -row["dev_loss"]) > best:
+                best, fitted.best_epoch = (row["dev_score"], -row["dev_loss"]), epoch
+                kept = {part: copy.deepcopy(owner.state_dict()) for part, owner in parts.items()}
+        fitted.rows.append(row)
+        on_epoch(row)
+    guard.finish()
+    for part, owner in parts.items():
+        if kept is not None:
+            owner.load_state_dict(kept[part])
+    set_training(model, encoder, False)
+    return fitted
+
+
+def set_training(model: TunedHead, encoder: Encoder | None, mode: bool) -> None:
+    """Tells both whether they train."""
+    model.train(mode)
+    if encoder is not None:
+        encoder.train(mode)
+
+
+@torch.no_grad()
+def standardise(model: TunedHead, source: Source, train: Part) -> None:
+    """Sets the mean and deviation of every layer and feature over the clips of the training part."""
+    number, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for part in pieces(train):
+        hidden = source(part)
+        x = hidden.features.double()
+        share = hidden.mask[:, None, :, None] / hidden.mask.sum(1)[:, None, None, None]  # each clip counts once
+        total, squares = total + (x * share).sum((0, 2)), squares + (x.square() * share).sum((0, 2))
+        number += len(part)
+    mean = total / number
+    variance = (squares / number - mean.square()).clamp(min=0)
+    # What is the same in all clips tells nothing, and stays as it is.
+    deviation = torch.where(variance > 1e-10 * mean.square().clamp(min=1e-6), variance.sqrt(), 1.0)
+    model.mean.copy_(mean)
+    model.deviation.copy_(deviation)
+
+
+@torch.no_grad()
+def score_part(model: TunedHead, source: Source, part: Part) -> Float[Tensor, "clip label"]:
+    """The logits of some items."""
+    return torch.cat([model.score(source(piece)).float().cpu() for piece in pieces(part)])
+
+
+def pieces(part: Part) -> Iterator[Part]:
+    for start in range(0, len(part), SCORED):
+        yield part[start : start + SCORED]
+
+
+def batches(
+    train: Part, *, size: int, weights: np.ndarray | None, generator: torch.Generator
+) -> Iterator[Int64[np.ndarray, "batch"]]:
+    """One epoch: each clip once in random order, or as many draws by weight."""
+    if weights is None:
+        order = torch.randperm(len(train), generator=generator)
+    else:
+        order = torch.multinomial(torch.from_numpy(weights), len(train), replacement=True, generator=generator)
+    for chosen in order.split(size):
+        yield train[chosen.numpy()]

@@ -1,0 +1,453 @@
+"""A whole tuning: a frozen encoder and labelled data in, run folder out.
+
+    RUN/
+        config.yaml       every setting, resolved, and where the data are
+        split.json        which items trained, chose and tested
+        metrics.csv       a row per epoch
+        environment.json  versions, machine, seed, fingerprint of the data and of the encoder
+        importance.json   of a density head: which layers and features weighed, trained and at the start
+        model/            the bundle: the head alone, and what it must find of the encoder
+        metrics.json, predictions.csv, figures/, report.html    the test part, read once, at the end
+
+The encoder runs once over every item; its features are kept (see `encoders.cache`), so a second head costs seconds.
+With a tuner, which changes the encoder, it runs in every step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ossicle.allocator import keep_freed_memory
+from ossicle.bundle import Card
+from ossicle.data import Dataset, Split, read_dataset, read_input, split_dataset, split_folds
+from ossicle.data.cache import SampleStore, decode, open_store
+from ossicle.devices import choose_device
+from ossicle.encoders import Encoder, Hidden, load_encoder
+from ossicle.encoders.cache import FeatureStore, open_features
+from ossicle.errors import RunRefused, SettingRefused
+from ossicle.evaluation import SPLIT, write_split
+from ossicle.files import write_atomically, write_json
+from ossicle.models.density import Density
+from ossicle.report import Section, importance_section, training_section
+from ossicle.training.callbacks import csv_text
+from ossicle.training.config import TuneConfig, read_config, with_settings, write_config
+from ossicle.training.folds import (
+    FoldResult,
+    Part,
+    Say,
+    TrainResult,
+    conclude,
+    environment,
+    free_folder,
+    load_finished,
+    pooled,
+    refuse_or_name,
+    score_name,
+    tell,
+    usable_part,
+)
+from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
+from ossicle.tuning.importance import Importance, choose_layers, measure_importance, probe_layers
+from ossicle.tuning.tuned import TunedHead, pool_time, save_tuned
+from ossicle.tuning.tuners import Tuner, create_tuner
+
+LONGEST_WINDOW = 30.0  # seconds
+LENGTH_RATE = 16_000  # hertz; any would do to measure a length
+
+
+def run_tuning(
+    *,
+    encoder: str | None,
+    data: Path | None,
+    head: str | None = None,
+    tuner: str | None = None,
+    keep_layers: str | None = None,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    fold_column: str | None = None,
+    text: str | None = None,
+    folds: str | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+    say: Say = tell,
+) -> tuple[str, ...]:
+    """Does what `ossicle tune` promises and returns a sentence for each item that was left out."""
+    keep_freed_memory()
+    columns = {"label": label, "group": group, "fold": fold_column, "text": text}
+    chosen = TuneConfig()
+    if resume:
+        if output is None or not (output / "config.yaml").exists():
+            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
+        config = config or output / "config.yaml"
+    if config is not None:
+        chosen, stored = read_config(config, TuneConfig)
+        columns = {name: value or stored.get(name) for name, value in columns.items()}
+        folds = folds or stored.get("folds")
+    named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
+    chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
+    assert data is not None
+    network = load_encoder(chosen.encoder, crop=chosen.crop, device=str(choose_device(chosen.device)))
+    dataset = read_dataset(data, modality=network.modality, **columns)
+    say(dataset.layout)
+    if output is None:
+        output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.head}")
+    result = tune(
+        dataset,
+        chosen,
+        encoder=network,
+        output=output,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+        columns=columns,
+        say=say,
+    )
+    say(f"Run folder: {result.folder}")
+    return result.failures
+
+
+def tune(
+    dataset: Dataset,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    output: Path,
+    folds: str | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+    columns: Mapping[str, str | None] | None = None,
+    cache: Path | None = None,
+    say: Say = tell,
+) -> TrainResult:
+    """Tunes a head on a data set and tests each fold's once on its test part.
+
+    Args:
+        encoder: that of `config.encoder`, loaded.
+        folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
+        resume: leave finished folds of the run in `output` as they are.
+        skip_bad: leave out items that cannot be read; without it they stop the run before it starts.
+        columns: the columns that the data set was read with, kept in config.yaml.
+        cache: where features are kept (see `open_features`).
+
+    Raises:
+        DataRefused: items that cannot be read, or a class that they leave without any.
+        RunRefused: `output` holds a run already, or a parameter that should train does not.
+        SettingRefused: options that the head or the tuner does not have.
+    """
+    if (output / "config.yaml").exists() and not resume:
+        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    with torch.device("meta"):  # what cannot be built is refused before the encoder runs
+        takes_time = create_model(config, encoder, labels=dataset.labels).head.takes_time
+    store: FeatureStore | SampleStore | None
+    if config.tuner is None:
+        done_before = [-1]
+
+        def progress(done: int, total: int) -> None:
+            if done == total or done - done_before[0] >= max(1, total // 10):
+                done_before[0] = done
+                say(f"encoded {done} of {total} {dataset.noun}s")
+
+        store = open_features(
+            encoder, dataset.items, pool="time" if takes_time else config.pool, folder=cache, progress=progress
+        )
+    elif dataset.modality == "sound":
+        assert encoder.rate is not None
+        budget = int(config.cache_gigabytes * 2**30)
+        store = open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
+    else:
+        store = None
+    failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
+    results = []
+    for name in split_folds(dataset) if folds == "all" else (folds,):
+        split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)
+        split = split if store is None else usable_part(split, store)
+        folder = output / f"fold_{name}" if folds == "all" else output
+        say(f"Protocol: {split.protocol}")
+        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
+        if folds == "all":
+            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
+        done = load_finished(folder, dataset) if resume else None
+        if done is not None:
+            say(f"{folder}: this fold is finished.")
+        else:
+            done = tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
+        results.append(done)
+    evaluation = results[0].evaluation
+    if folds == "all":
+        evaluation = pooled(dataset, results, folder=output, say=say)
+    return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+
+def create_model(
+    config: TuneConfig, encoder: Encoder, *, labels: Sequence[str], layers: Sequence[int] | None = None
+) -> TunedHead:
+    """The head that the settings ask for, with random weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = TunedHead(
+            config.head,
+            layers=layers or range(1, encoder.num_layers + 1),
+            dim=encoder.dim,
+            pool=config.pool,
+            num_classes=len(labels),
+            options=config.options,
+        )
+    if model.head.takes_time:
+        model.pool = "time"
+    return model
+
+
+def tune_fold(
+    dataset: Dataset,
+    store: FeatureStore | SampleStore | None,
+    split: Split,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    folder: Path,
+    data: Mapping[str, Any],
+    say: Say,
+) -> FoldResult:
+    """Tunes one head and tests it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / "config.yaml", config, data=data)
+    write_split(folder / SPLIT, dataset, split)
+    about = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
+    write_json(folder / "environment.json", environment(dataset, config) | about)
+    layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
+    model = create_model(config, encoder, labels=dataset.labels, layers=layers)
+    tuner = create_tuner(config.tuner, encoder, **config.tuner_options) if config.tuner is not None else None
+    try:
+        source = source_of(dataset, store, encoder, model, pooled_already=tuner is None)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        inside = f", {sum(p.numel() for p in tuner.parameters()):,} inside the encoder" if tuner is not None else ""
+        say(f"{config.head} on {Path(encoder.name).name}: {trained:,} parameters{inside}; the encoder is frozen")
+        fitted = fit_head(
+            model,
+            source,
+            config,
+            targets=dataset.targets(),
+            train=split.train,
+            development=split.development,
+            task=dataset.task,
+            tuner=tuner,
+            encoder=encoder if tuner is not None else None,
+            on_epoch=functools.partial(say_epoch, config=config, say=say, score=score_name(dataset.task)),
+        )
+        write_atomically(folder / "metrics.csv", csv_text(fitted.rows))
+        if len(split.development):
+            say(f"Best epoch on the development part: {fitted.best_epoch + 1} of {len(fitted.rows)}.")
+        return finish(
+            dataset,
+            split,
+            config,
+            encoder=encoder,
+            model=model,
+            tuner=tuner,
+            source=source,
+            fitted=fitted,
+            folder=folder,
+            say=say,
+        )
+    finally:
+        if tuner is not None:
+            tuner.remove()
+
+
+def kept_layers(
+    dataset: Dataset,
+    store: FeatureStore | SampleStore | None,
+    split: Split,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    say: Say,
+) -> tuple[int, ...]:
+    """Numbers of the layers that `keep_layers` asks for, chosen without the test part."""
+    every = tuple(range(1, encoder.num_layers + 1))
+    if config.keep_layers is None:
+        return every
+    figures: dict[str, Any] = {}
+    if config.keep_layers.startswith(("best", "IF")):
+        if not isinstance(store, FeatureStore) or not len(split.development):
+            raise SettingRefused(
+                f"keep_layers={config.keep_layers} goes by a frozen encoder's features on a development part; with a "
+                "tuner, or without that part, give the layers by number."
+            )
+        whole = create_model(dataclasses.replace(config, head="density", options={}), encoder, labels=dataset.labels)
+        source = source_of(dataset, store, encoder, whole, pooled_already=True)
+        if config.keep_layers.startswith("best"):
+            figures["probes"] = probes_of(dataset, split, source)
+        else:
+            fit_head(
+                whole,
+                source,
+                config,
+                targets=dataset.targets(),
+                train=split.train,
+                development=split.development,
+                task=dataset.task,
+            )
+            figures["share"] = importance_of(dataset, split, model=whole, source=source).trained.share
+    kept = choose_layers(config.keep_layers, layers=len(every), **figures)
+    say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, kept))} of {len(every)}")
+    return kept
+
+
+def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
+    """What each layer alone is worth on the development part."""
+    targets = dataset.targets()
+    features = {
+        part: torch.cat([pool_time(source(piece), "mean").features[:, :, 0] for piece in pieces(getattr(split, part))])
+        for part in ("train", "development")
+    }
+    return probe_layers(
+        features["train"],
+        targets[split.train],
+        dev_features=features["development"],
+        dev_targets=targets[split.development],
+        task=dataset.task,
+    )
+
+
+def importance_of(dataset: Dataset, split: Split, *, model: TunedHead, source: Source) -> Importance:
+    """What a density head looks at, on the development part if there is one, trained and at its start."""
+    trained, initial = model.head.density, model.anew().density
+    assert isinstance(trained, Density) and isinstance(initial, Density)
+    part = split.development if len(split.development) else split.train
+    return measure_importance(
+        (model.standardised(source(piece))[:, :, 0] for piece in pieces(part)),
+        trained=trained,
+        initial=initial,
+        layers=model.layers,
+        probes=probes_of(dataset, split, source) if len(split.development) else None,
+    )
+
+
+def source_of(
+    dataset: Dataset,
+    store: FeatureStore | SampleStore | None,
+    encoder: Encoder,
+    model: TunedHead,
+    *,
+    pooled_already: bool,
+) -> Source:
+    """What gives hidden states of items: the kept features, or the encoder itself."""
+    if pooled_already:
+        assert isinstance(store, FeatureStore)
+        index = [number - 1 for number in model.layers]
+
+        def kept(items: Part) -> Hidden:
+            hidden = store.read(items.tolist())
+            return Hidden(features=hidden.features[:, index], mask=hidden.mask)
+
+        return kept
+
+    def encoded(items: Part) -> Hidden:
+        if isinstance(store, SampleStore):
+            inputs: list[Any] = [np.array(store.read(item)) for item in items.tolist()]
+        else:
+            inputs = [read_input(dataset.items[item], modality=dataset.modality) for item in items.tolist()]
+        return model.pooled(encoder.encode(encoder.prepare(inputs), layers=max(model.layers)))
+
+    return encoded
+
+
+def typical_seconds(dataset: Dataset, train: Part) -> float:
+    """What prediction hears at once: 90 % of the training clips, by a sample of them, are no longer."""
+    if dataset.modality != "sound":
+        return LONGEST_WINDOW
+    some = train[:: max(1, len(train) // 100)].tolist()
+    lengths = [len(decode(dataset.items[index], LENGTH_RATE)) / LENGTH_RATE for index in some]
+    return round(min(max(float(np.quantile(lengths, 0.9)), 0.1), LONGEST_WINDOW), 2)
+
+
+def say_epoch(row: Mapping[str, Any], *, config: TuneConfig, say: Say, score: str) -> None:
+    """A line for every tenth of the run."""
+    if row["epoch"] % max(1, config.epochs // 10) and row["epoch"] != config.epochs:
+        return
+    dev = f"  development {score} {row['dev_score']:.3f}" if "dev_score" in row else ""
+    say(f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.3f}{dev}  {row['seconds']:.0f} s")
+
+
+def finish(
+    dataset: Dataset,
+    split: Split,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    model: TunedHead,
+    tuner: Tuner | None,
+    source: Source,
+    fitted: Fitted,
+    folder: Path,
+    say: Say,
+) -> FoldResult:
+    """Saves the bundle, and scores the test part, once."""
+    window = typical_seconds(dataset, split.train)
+
+    def save(*, metrics: Sequence[str] = (), **answers: Any) -> None:
+        save_tuned(
+            folder / "model",
+            encoder=encoder,
+            model=model,
+            head=config.head,
+            options=config.options,
+            tuner=tuner,
+            tuner_name=config.tuner,
+            tuner_options=config.tuner_options,
+            task=dataset.task,
+            labels=dataset.labels,
+            window_seconds=window,
+            card=Card(
+                title=f"{config.head} for {dataset.root.name}",
+                data=f"{dataset.layout} {len(split.train)} {dataset.noun}s trained it.",
+                fingerprint=dataset.fingerprint(),
+                protocol=split.protocol,
+                metrics=metrics,
+            ),
+            **answers,
+        )
+
+    def logits_of(part: Part) -> tuple[np.ndarray, Part]:
+        return score_part(model, source, part).numpy(), part
+
+    def sections() -> list[Section]:
+        found = [training_section(fitted.rows, score_name=f"development {score_name(dataset.task)}")]
+        if model.head.density is None or tuner is not None:
+            return found
+        importance = importance_of(dataset, split, model=model, source=source)
+        write_json(folder / "importance.json", importance.to_json())
+        return [
+            *found,
+            importance_section(
+                importance.trained.factor,
+                share=importance.trained.share,
+                initial=importance.initial.share,
+                against_initial=importance.against_initial,
+                layers=importance.layers,
+                clips=importance.clips,
+                probes=importance.probes,
+                against_probes=importance.against_probes,
+                probe_name=score_name(dataset.task),
+            ),
+        ]
+
+    return conclude(
+        dataset,
+        split,
+        folder=folder,
+        logits_of=logits_of,
+        save=save,
+        title=f"{config.head} on {Path(encoder.name).name}: {dataset.root.name}",
+        sections=sections,
+        say=say,
+    )

@@ -1,0 +1,1 @@
+"""Few trainable parameters on a frozen encoder: heads, tuners, the guard, and what mattered."""

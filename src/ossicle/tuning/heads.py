@@ -1,0 +1,327 @@
+"""Heads: what is trained on the layers of a frozen encoder. (clip, layer, dim) in, one logit per label out.
+
+Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.4 of version 4: the hidden states of
+every layer, averaged over time, are weighted by an attention module, laid out as images with a channel per layer, and
+classified by two convolutions and a linear map. Beside it the heads that the field compares with: SUPERB's weighted sum
+(arXiv 2105.01051, section 3), attentive statistics pooling (Okabe et al., arXiv 1803.10963), attention over layers.
+
+**Deviations** from the authors' code:
+- attention over layers attends over layers. Theirs hands (clip, layer, dim) to a module that takes the first axis for
+  the sequence, so clips attend to the other clips of their batch;
+- a group of queries (GQ-DAAM) keeps a softmax of its own for every query, and the group's results are averaged; theirs
+  adds the logits of a group before the softmax, which is one query under four names. The parameters are the same;
+- a density head with fewer than three layers a head is refused: among two values z^2 is one for both, whatever they
+  are, and the gate is a constant.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ossicle.errors import SettingRefused
+from ossicle.models.attention import Attention
+from ossicle.models.density import Density, DensityGate, DensityMixture, DensityProduct
+from ossicle.models.kernels import Linear
+from ossicle.settings import checked_options
+
+LEAST_LAYERS = 3  # of a head of a density
+
+Form = Literal["gate", "product", "mixture"]
+Decoder = Literal["conv", "linear"]
+Pool = Literal["mean", "statistics", "time"]
+
+
+class Head(nn.Module):
+    """The common face.
+
+    Class attribute `takes_time`: whether it wants (clip, layer, time, dim) and the mask of real time, and not the mean.
+    """
+
+    takes_time = False
+
+    @property
+    def density(self) -> Density | None:
+        """The density over the layers that it is given, if it has one."""
+        return None
+
+    def forward(
+        self,
+        x: Float[Tensor, "clip layer dim"] | Float[Tensor, "clip layer time dim"],
+        mask: Bool[Tensor, "clip time"] | None = None,
+    ) -> Float[Tensor, "clip label"]:
+        raise NotImplementedError
+
+
+class MeanHead(Head):
+    """A linear map of the last layer's mean over time."""
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int) -> None:
+        super().__init__()
+        self.fc = Linear(dim, num_classes)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fc(x[:, -1])
+
+
+class WeightedSum(nn.Module):
+    """The layers' average by softmax weights, one a layer, equal at first."""
+
+    def __init__(self, layers: int, *, normalise: bool = False) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(layers))
+        self.normalise = normalise
+
+    def forward(self, x: Float[Tensor, "clip layer *time dim"]) -> Float[Tensor, "clip *time dim"]:
+        if self.normalise:
+            x = F.layer_norm(x, x.shape[-1:])
+        return torch.einsum("l,bl...->b...", self.logit.softmax(0), x)
+
+
+class WeightedSumHead(Head):
+    """SUPERB's: the weighted sum of layers, a projection, a linear map. The mean over time commutes with all of it.
+
+    Args:
+        normalise: normalise every layer's vector first, as S3PRL does on request.
+        hidden: width of the projection.
+    """
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, normalise: bool = False, hidden: int = 256) -> None:
+        super().__init__()
+        self.sum = WeightedSum(layers, normalise=normalise)
+        self.projector = Linear(dim, hidden)
+        self.fc = Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fc(self.projector(self.sum(x)))
+
+
+class AttentiveStatisticsHead(Head):
+    """The weighted sum of layers; mean and deviation over time, weighted by a learned attention; a linear map."""
+
+    takes_time = True
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.sum = WeightedSum(layers)
+        self.score = nn.Sequential(Linear(dim, hidden), nn.Tanh(), Linear(hidden, 1))
+        self.fc = Linear(2 * dim, num_classes)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        h = self.sum(x)  # (clip, time, dim)
+        score = self.score(h)
+        if mask is not None:
+            score = score.masked_fill(~mask[..., None], -torch.inf)
+            h = torch.where(mask[..., None], h, 0)
+        share = score.softmax(1)
+        mean = (share * h).sum(1)
+        deviation = (share * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
+        return self.fc(torch.cat([mean, deviation], -1))
+
+
+class LayersHead(Head):
+    """Something done to the layers, `weigh`, and a decoder of all of them. By itself it weighs nothing.
+
+    Args:
+        decoder: conv is the paper's; linear maps all layers' values at once.
+        hidden: channels between the two convolutions.
+    """
+
+    def __init__(
+        self, layers: int, dim: int, *, num_classes: int, decoder: Decoder = "conv", hidden: int = 512
+    ) -> None:
+        super().__init__()
+        self.weigh: nn.Module = nn.Identity()
+        self.decode = self.decoder(layers, dim, num_classes=num_classes, kind=decoder, hidden=hidden)
+
+    @staticmethod
+    def decoder(layers: int, dim: int, *, num_classes: int, kind: Decoder, hidden: int) -> nn.Module:
+        if kind == "conv":
+            return ConvDecoder(layers, dim, num_classes=num_classes, hidden=hidden)
+        return nn.Sequential(nn.Flatten(), Linear(layers * dim, num_classes))
+
+    @property
+    def density(self) -> Density | None:
+        first = self.weigh[0] if isinstance(self.weigh, nn.Sequential) else self.weigh
+        return first if isinstance(first, Density) else None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.decode(self.weigh(x))
+
+
+class DensityHead(LayersHead):
+    """DAT: a density over the layers, then the decoder.
+
+    Args:
+        form: gate is the paper's DAAM; product its "mixture", with x added; mixture a true one.
+        num_heads: stretches of layers; by default as many as leave three layers each.
+        num_gaussians: of product and mixture.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        *,
+        num_classes: int,
+        form: Form = "gate",
+        num_heads: int | None = None,
+        num_gaussians: int = 4,
+        decoder: Decoder = "conv",
+        hidden: int = 512,
+    ) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        self.weigh = create_density(layers, dim, form=form, num_heads=num_heads, num_gaussians=num_gaussians)
+
+
+class GroupQueryHead(LayersHead):
+    """GQ-DAAM: the density gate, then grouped-query attention over the layers at a width of its own."""
+
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        *,
+        num_classes: int,
+        num_heads: int | None = None,
+        decoder: Decoder = "conv",
+        width: int = 512,
+        hidden: int = 512,
+    ) -> None:
+        super().__init__(layers, width, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        gate = create_density(layers, dim, form="gate", num_heads=num_heads)
+        self.weigh = nn.Sequential(gate, Linear(dim, width), GroupQueryAttention(width))
+
+
+class AttentionHead(LayersHead):
+    """x + attention(norm(x)) over the layers of one clip, then the decoder."""
+
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        *,
+        num_classes: int,
+        num_heads: int = 8,
+        decoder: Decoder = "conv",
+        hidden: int = 512,
+    ) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        if dim % num_heads:
+            raise SettingRefused(f"num_heads={num_heads} does not divide the encoder's width of {dim}.")
+        self.weigh = LayerAttention(dim, num_heads)
+
+
+class LayerAttention(nn.Module):
+    """x + attention(norm(x)), the layers as tokens."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.attn = Attention(dim, num_heads)
+
+    def forward(self, x: Float[Tensor, "clip layer dim"]) -> Float[Tensor, "clip layer dim"]:
+        return x + self.attn(self.norm(x))
+
+
+class GroupQueryAttention(nn.Module):
+    """Attention whose query heads share the keys and values of their group; a group's results are averaged.
+
+    Source: Ainslie et al., "GQA" (arXiv 2305.13245); sizes as in the paper's GQ-DAAM: 8 query heads in 2 groups.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int = 8, num_groups: int = 2) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise SettingRefused(f"a width of {dim} cannot be divided among {num_heads} query heads.")
+        self.num_heads, self.num_groups = num_heads, num_groups
+        shared = dim // num_heads * num_groups
+        self.q, self.k, self.v = Linear(dim, dim), Linear(dim, shared), Linear(dim, shared)
+        self.norm = nn.LayerNorm(shared)
+        self.proj = Linear(shared, dim)
+
+    def forward(self, x: Float[Tensor, "clip layer dim"]) -> Float[Tensor, "clip layer dim"]:
+        groups = self.num_groups
+        q = self.q(x).unflatten(-1, (groups, self.num_heads // groups, -1)).permute(0, 2, 3, 1, 4)
+        k, v = (t.unflatten(-1, (groups, 1, -1)).permute(0, 2, 3, 1, 4) for t in (self.k(x), self.v(x)))
+        y = F.scaled_dot_product_attention(q, k.expand_as(q), v.expand_as(q)).mean(2)  # (clip, group, layer, d)
+        return self.proj(self.norm(y.transpose(1, 2).flatten(2)))
+
+
+class ConvDecoder(nn.Module):
+    """The layers' vectors as images, a channel a layer; two convolutions; a linear map."""
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.grid = grid_of(dim)
+        self.conv1 = nn.Conv2d(layers, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, layers, 3, padding=1)
+        self.fc = Linear(layers * dim, num_classes)
+        for module in (self.conv1, self.conv2, self.fc):
+            nn.init.xavier_uniform_(module.weight)
+
+    def forward(self, x: Float[Tensor, "clip layer dim"]) -> Float[Tensor, "clip label"]:
+        image = x.unflatten(2, self.grid)
+        return self.fc(F.relu(self.conv2(F.relu(self.conv1(image)))).flatten(1))
+
+
+def grid_of(dim: int) -> tuple[int, int]:
+    """Rows and columns of a vector laid out as an image, as near to a square as its divisors allow."""
+    rows = max(n for n in range(1, math.isqrt(dim) + 1) if dim % n == 0)
+    return rows, dim // rows
+
+
+def create_density(
+    layers: int, dim: int, *, form: Form = "gate", num_heads: int | None = None, num_gaussians: int = 4
+) -> Density:
+    """A density over the layer axis of (clip, layer, dim).
+
+    Raises:
+        SettingRefused: fewer than three layers a head, or more Gaussians than there may be.
+    """
+    heads = max(1, layers // LEAST_LAYERS) if num_heads is None else num_heads
+    if heads < 1 or layers // heads < LEAST_LAYERS:
+        raise SettingRefused(
+            f"num_heads={heads} over {layers} layers leaves a head fewer than {LEAST_LAYERS}: among two values the "
+            f"density is the same for both, whatever they are; at most {layers // LEAST_LAYERS} heads are possible."
+        )
+    if not 1 <= num_gaussians <= 64:
+        raise SettingRefused(f"num_gaussians={num_gaussians} lies outside its range, 1 to 64.")
+    if form == "gate":
+        return DensityGate(dim, num_heads=heads)
+    if form == "product":
+        return DensityProduct(num_heads=heads, num_gaussians=num_gaussians, residual=True)
+    return DensityMixture(num_heads=heads, num_gaussians=num_gaussians)
+
+
+HEADS: Mapping[str, type[Head]] = {
+    "density": DensityHead,
+    "gq_density": GroupQueryHead,
+    "layers": LayersHead,
+    "mha": AttentionHead,
+    "weighted_sum": WeightedSumHead,
+    "attentive_stats": AttentiveStatisticsHead,
+    "mean": MeanHead,
+}
+
+
+def create_head(name: str, *, layers: int, dim: int, num_classes: int, **options: Any) -> Head:
+    """Builds a head with random weights.
+
+    Raises:
+        SettingRefused: no such head, or an option or value that it does not have.
+    """
+    if name not in HEADS:
+        raise SettingRefused(f"there is no head {name!r}; there are {', '.join(HEADS)}.")
+    kind = HEADS[name]
+    fixed = ("layers", "dim", "num_classes")
+    return kind(
+        layers,
+        dim,
+        num_classes=num_classes,
+        **checked_options(kind.__init__, options, what=f"the head {name}", fixed=fixed),
+    )

@@ -1,0 +1,337 @@
+"""Which layers of a frozen encoder a head of a density looks at, and what that says.
+
+Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.5 of version 4: the Importance Factor
+is the mean of the density's weights over the clips of the validation set, for each layer and feature, stretched to
+0 to 1; a layer's share is its part of the sum of all means.
+
+A gate weighs a value by how near it lies to the mean of the layers, and does so before any label was seen. So a map of
+the trained head says little alone. Here it comes with the map of the same head at its start, with the accuracy of a
+probe on each single layer, and with the rank correlations of the layers' shares with both. Their p-values are those of
+a permutation test, which takes layers for exchangeable; neighbouring layers are alike, so they are rather too small.
+
+**Deviations** from the authors' code:
+- the mean is over the clips of one pass. Theirs averages batch means, of all epochs together;
+- padding leaves the mean.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from ossicle.errors import SettingRefused
+from ossicle.metrics import balanced_accuracy, mean_average_precision
+from ossicle.metrics.arrays import check_scores, ratio
+from ossicle.metrics.decisions import Task
+from ossicle.models.density import Density
+
+EXACT = 7  # layers whose permutations are all tried
+DRAWS = 10_000
+
+# ---------------------------------------------------------------- the Importance Factor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DensityMap:
+    """The mean weight that each layer and feature is given."""
+
+    mean: Float[np.ndarray, "layer dim"]
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 2 or not np.isfinite(self.mean).all() or self.mean.min() < 0 or not self.mean.any():
+            raise ValueError("a map of densities is (layer, dim), finite, nowhere negative and somewhere positive")
+
+    @property
+    def factor(self) -> Float[np.ndarray, "layer dim"]:
+        """The Importance Factor, 0 to 1 over the whole map; 0 everywhere where nothing differs."""
+        low, high = self.mean.min(), self.mean.max()
+        return (self.mean - low) / (high - low) if high > low else np.zeros_like(self.mean)
+
+    @property
+    def share(self) -> Float[np.ndarray, " layer"]:
+        """Each layer's part of all weights, in percent."""
+        return 100 * self.mean.sum(1) / self.mean.sum()
+
+    @property
+    def by_feature(self) -> Float[np.ndarray, " dim"]:
+        """The mean weight of each feature over the layers."""
+        return self.mean.mean(0)
+
+
+class DensityMean:
+    """Gathers the mean of a density's weights, batch by batch; how clips are divided into batches changes nothing."""
+
+    def __init__(self, density: Density) -> None:
+        self.density = density
+        self.total: Float[np.ndarray, "layer dim"] | float = 0.0
+        self.count: Int[np.ndarray, "layer dim"] | int = 0
+        self.clips = 0
+
+    @torch.no_grad()
+    def add(self, x: Float[Tensor, "clip layer *time dim"], mask: Bool[Tensor, "..."] | None = None) -> None:
+        """Adds a batch, as the head is given it.
+
+        Args:
+            mask: true where an entry is real; of a shape that broadcasts to x. The others count for nothing.
+        """
+        real = torch.ones((), dtype=torch.bool, device=x.device) if mask is None else mask
+        others = [axis for axis in range(x.ndim) if axis not in (1, x.ndim - 1)]
+        self.total += self.density.weights(x, mask).double().sum(others).cpu().numpy()  # what is not real weighs 0
+        self.count += real.expand(x.shape).sum(others).cpu().numpy()
+        self.clips += len(x)
+
+    def result(self) -> DensityMap:
+        """Raises: ValueError where a layer or feature had no real entry."""
+        return DensityMap(mean=np.atleast_2d(ratio(self.total, self.count)))
+
+
+class Correlation(NamedTuple):
+    """Spearman's rank correlation; None where all values of one side are equal."""
+
+    value: float | None
+    layers: int
+    p: float | None  # two-sided, by permutation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Importance:
+    """The densities of a trained head and of the same head at its start, over the same clips."""
+
+    trained: DensityMap
+    initial: DensityMap
+    layers: tuple[int, ...]
+    """The encoder's hidden layers that the maps describe, ascending, counted from 1."""
+    clips: int
+    probes: Float[np.ndarray, " layer"] | None = None
+    """A figure of merit of each layer alone, as from `probe_layers`."""
+
+    def __post_init__(self) -> None:
+        count = len(self.layers)
+        if list(self.layers) != sorted(set(self.layers)) or not count or self.layers[0] < 1:
+            raise ValueError(f"layers are {self.layers}; they ascend, from 1")
+        if self.trained.mean.shape != self.initial.mean.shape or len(self.trained.mean) != count:
+            shapes = f"{self.trained.mean.shape} and {self.initial.mean.shape}"
+            raise ValueError(f"the maps are {shapes}; both are (layer, dim), of {count} layers")
+        if self.probes is not None and (self.probes.shape != (count,) or not np.isfinite(self.probes).all()):
+            raise ValueError(f"probes are {self.probes}; one finite number for each of {count} layers")
+
+    @property
+    def against_initial(self) -> Correlation:
+        """The layers' shares against those of the head that has seen no label."""
+        return rank_correlation(self.trained.share, self.initial.share)
+
+    @property
+    def against_probes(self) -> Correlation | None:
+        """The layers' shares against the probes, where there are any."""
+        return None if self.probes is None else rank_correlation(self.trained.share, self.probes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of numbers, never NaN; shares and correlations are there for the reader."""
+        return {
+            "layers": list(self.layers),
+            "clips": self.clips,
+            **{
+                name: {"density": one.mean.tolist(), "share": one.share.tolist()}
+                for name, one in (("trained", self.trained), ("initial", self.initial))
+            },
+            "probes": None if self.probes is None else self.probes.tolist(),
+            "against_initial": self.against_initial._asdict(),
+            "against_probes": None if self.against_probes is None else self.against_probes._asdict(),
+        }
+
+    @classmethod
+    def from_json(cls, told: Any) -> "Importance":
+        """What `to_json` gave, bit for bit.
+
+        Raises: ValueError for anything else.
+        """
+        try:
+            trained, initial = (
+                DensityMap(mean=np.array(told[name]["density"], np.float64)) for name in ("trained", "initial")
+            )
+            return cls(
+                trained=trained,
+                initial=initial,
+                layers=tuple(told["layers"]),
+                clips=told["clips"],
+                probes=None if told["probes"] is None else np.array(told["probes"], np.float64),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no Importance Factor as ossicle writes it: {error}") from error
+
+
+def measure_importance(
+    batches: Iterable[Float[Tensor, "_ layer dim"]],
+    *,
+    trained: Density,
+    initial: Density,
+    layers: Sequence[int] | None = None,
+    probes: Float[np.ndarray, " layer"] | None = None,
+) -> Importance:
+    """The mean densities over batches that are given as the head is given them.
+
+    Args:
+        initial: of a head built anew.
+        layers: numbers from 1 of the encoder's layers that the batches hold; by default 1, 2, 3, ...
+    """
+    means = DensityMean(trained), DensityMean(initial)
+    for x in batches:
+        for mean in means:
+            mean.add(x)
+    maps = [mean.result() for mean in means]
+    return Importance(
+        trained=maps[0],
+        initial=maps[1],
+        layers=tuple(range(1, len(maps[0].mean) + 1) if layers is None else layers),
+        clips=means[0].clips,
+        probes=probes,
+    )
+
+
+def rank_correlation(a: Shaped[np.ndarray, " layer"], b: Shaped[np.ndarray, " layer"], *, seed: int = 0) -> Correlation:
+    """Spearman's correlation, ties at their mean rank, with the p-value of a permutation test.
+
+    Up to 7 layers all permutations are tried; else 10000 are drawn, and what was found counts as one of them.
+    """
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"{a} and {b} cannot be correlated: both are finite, a number for each layer")
+    # Twice the rank less its mean: whole numbers, so that permutations that tie do so exactly.
+    a, b = (np.sign(v[:, None] - v).sum(1).astype(np.int64) for v in (a, b))
+    found, most = int(a @ b), math.sqrt(int(a @ a) * int(b @ b))
+    if not most:
+        return Correlation(None, len(a), None)
+    if len(a) <= EXACT:
+        extreme = np.abs(np.array(list(permutations(b))) @ a) >= abs(found)
+        return Correlation(found / most, len(a), float(extreme.mean()))
+    drawn = np.random.default_rng(seed).permuted(np.tile(b, (DRAWS, 1)), axis=1)
+    extreme = np.abs(drawn @ a) >= abs(found)
+    return Correlation(found / most, len(a), float((1 + extreme.sum()) / (1 + DRAWS)))
+
+
+def choose_layers(
+    choice: str,
+    *,
+    layers: int,
+    probes: Sequence[float] | Float[np.ndarray, " layer"] | None = None,
+    share: Sequence[float] | Float[np.ndarray, " layer"] | None = None,
+) -> tuple[int, ...]:
+    """Numbers of layers to keep, ascending and from 1.
+
+    Args:
+        choice: "best:K" by the probes, "IF:K" by the share, of equals the earlier; or numbers, as "1,3,5".
+        layers: how many there are.
+
+    Raises:
+        SettingRefused: a choice that is none of these, or of layers that there are not.
+        ValueError: the numbers that the choice goes by were not given.
+    """
+    told = f"keep_layers={choice!r}"
+    if ranked := re.fullmatch(r"(best|IF):([0-9]{1,9})", choice):
+        number = int(ranked[2])
+        if not 1 <= number <= layers:
+            raise SettingRefused(f"{told} asks for {number} of {layers} layers; 1 to {layers} can be kept.")
+        values = probes if ranked[1] == "best" else share
+        if values is None or len(values) != layers:
+            raise ValueError(f"{told} goes by {'probes' if ranked[1] == 'best' else 'share'}: one number a layer")
+        return tuple(sorted((np.argsort(-np.asarray(values), kind="stable")[:number] + 1).tolist()))
+    if not re.fullmatch(r" *[0-9]{1,9} *(, *[0-9]{1,9} *)*", choice):
+        raise SettingRefused(f"{told} is neither best:K nor IF:K, with K a number, nor numbers such as 1,3,5.")
+    kept = sorted(int(part) for part in choice.split(","))
+    if wrong := [number for number in kept if not 1 <= number <= layers]:
+        raise SettingRefused(f"{told} names layer {wrong[0]}; there are 1 to {layers}.")
+    if len(set(kept)) < len(kept):
+        raise SettingRefused(f"{told} names a layer twice.")
+    return tuple(kept)
+
+
+# ---------------------------------------------------------------- probes
+
+
+def probe_layers(
+    features: Float[Tensor, "clip layer dim"] | Float[np.ndarray, "clip layer dim"],
+    targets: Bool[np.ndarray, "clip label"],
+    *,
+    dev_features: Float[Tensor, "dev_clip layer dim"] | Float[np.ndarray, "dev_clip layer dim"],
+    dev_targets: Bool[np.ndarray, "dev_clip label"],
+    task: Task,
+    l2: float = 1.0,
+) -> Float[np.ndarray, " layer"]:
+    """How well a logistic regression on each layer alone does on the development part.
+
+    Balanced accuracy in a single-label task, mAP in a multi-label one. Every feature is standardised by the training
+    part. Nothing is drawn, and the layers do not depend on each other.
+
+    Args:
+        l2: see `fit_logistic`.
+
+    Raises:
+        ValueError: features and targets that do not fit, or a development part without any label.
+    """
+    x, dev_x = torch.as_tensor(features), torch.as_tensor(dev_features)
+    for clips, truth in ((x, targets), (dev_x, dev_targets)):
+        check_scores(np.zeros((len(clips), truth.shape[1])), truth, task)
+    if not dev_targets.any():
+        raise ValueError("no clip of the development part has a label: the probes have nothing to be measured on")
+    figures = []
+    for layer in range(x.shape[1]):
+        own, dev = x[:, layer].double(), dev_x[:, layer].double()
+        mean, deviation = own.mean(0), own.std(0, correction=0)
+        deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1)  # constant, to rounding: it tells nothing
+        weight, bias = fit_logistic((own - mean) / deviation, torch.from_numpy(targets), task=task, l2=l2)
+        scores = ((dev - mean) / deviation @ weight + bias).numpy()
+        single = task == "single-label"
+        figures.append(
+            balanced_accuracy(scores, dev_targets) if single else mean_average_precision(scores, dev_targets)[0]
+        )
+    return np.array(figures)
+
+
+# About p (1 - p) of clips that are answered well. It scales the steps of the descent and leaves their end where it is.
+CURVATURE = 0.003
+
+
+def fit_logistic(
+    x: Float[Tensor, "clip dim"], targets: Bool[Tensor, "clip label"], *, task: Task, l2: float = 1.0
+) -> tuple[Float[Tensor, "dim label"], Float[Tensor, " label"]]:
+    """Weight and bias of the softmax regression, or of one logistic regression a label, by full-batch L-BFGS.
+
+    They minimise the cross-entropy, summed over the clips, plus l2 / 2 |weight|^2: scikit-learn's with C = 1 / l2, but
+    for two labels of a single-label task, where it has one vector of weights and this has two.
+    """
+    # In the axes of x^T x, and each at its own scale, the loss is nearly round, and a tenth of the steps suffices.
+    values, axes = torch.linalg.eigh(x.T @ x)
+    scale = (CURVATURE * values.clamp(min=0) + l2).rsqrt()
+    rotated = x @ (axes * scale)
+    truth = targets.to(x.dtype)
+    v = x.new_zeros(x.shape[1], targets.shape[1], requires_grad=True)
+    bias = x.new_zeros(targets.shape[1], requires_grad=True)
+    descent = torch.optim.LBFGS(
+        [v, bias],
+        max_iter=1000,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-12,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        descent.zero_grad()
+        logits = rotated @ v + bias
+        if task == "single-label":
+            entropy = F.cross_entropy(logits, truth, reduction="sum")
+        else:
+            entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+        mean = (entropy + l2 / 2 * (scale[:, None] * v).square().sum()) / len(x)
+        mean.backward()
+        return mean
+
+    descent.step(loss)
+    return (axes * scale) @ v.detach(), bias.detach()

@@ -1,0 +1,287 @@
+"""A head on a frozen encoder, as it is saved and loaded, and as it answers.
+
+The bundle holds the head and, if there is one, the tuner inside the encoder; of the encoder it holds the name, the
+settings and a fingerprint, so it is small, and no other encoder passes for the one that the head was tuned on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from ossicle.bundle import CONFIG, WEIGHTS, Answers, Card, answers_config, open_bundle, write_bundle
+from ossicle.checkpoint.weights import load_into
+from ossicle.data import Item, Modality
+from ossicle.data.inputs import read_input
+from ossicle.devices import Precision, choose_device, choose_dtype
+from ossicle.encoders import Encoder, Hidden, load_encoder
+from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
+from ossicle.predict import Row, select_labels
+from ossicle.recognizer import Prediction, Recognizer
+from ossicle.tuning.heads import Head, create_head
+from ossicle.tuning.tuners import Tuner, create_tuner
+
+
+class TunedHead(nn.Module):
+    """Hidden states to logits: pooling over time, standardisation, the head.
+
+    Args:
+        pool: mean over time; statistics: the mean and behind it the deviation; time: none, for a head that takes time.
+        layers: numbers of the encoder's layers that it sees, from 1, ascending.
+        dim: of the encoder.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, name: str, *, layers: Sequence[int], dim: int, pool: str, num_classes: int, options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.layers, self.pool, self.encoder_dim = tuple(layers), pool, dim
+        width = 2 * dim if pool == "statistics" else dim
+        self._made = {"layers": len(self.layers), "dim": width, "num_classes": num_classes, **options}
+        self.name = name
+        self.head: Head = self.anew()
+        self.register_buffer("mean", torch.zeros(len(self.layers), width))
+        self.register_buffer("deviation", torch.ones(len(self.layers), width))
+
+    def anew(self) -> Head:
+        """Another head of the same kind, with random weights; what a density starts from is not random."""
+        return create_head(self.name, **self._made)
+
+    def forward(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
+        """Logits of all hidden states of an encoder, from its first layer on."""
+        return self.score(self.pooled(hidden))
+
+    def pooled(self, hidden: Hidden) -> Hidden:
+        """The layers that the head sees, as it takes them in time."""
+        index = [number - 1 for number in self.layers]
+        return pool_time(Hidden(features=hidden.features[:, index], mask=hidden.mask), self.pool)
+
+    def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
+        """Logits of what `pooled` gives."""
+        x = self.standardised(hidden)
+        return self.head(x, hidden.mask) if self.head.takes_time else self.head(x[:, :, 0])
+
+    def standardised(self, hidden: Hidden) -> Float[Tensor, "clip layer time dim"]:
+        """The features as the head is given them."""
+        return (hidden.features - self.mean[:, None]) / self.deviation[:, None]
+
+
+def pool_time(hidden: Hidden, pool: str) -> Hidden:
+    """One frame of the mean over real time, or of mean and deviation; or all frames, for "time"."""
+    if pool == "time":
+        return hidden
+    mask = hidden.mask[:, None, :, None]
+    features = torch.where(mask, hidden.features, 0)
+    number = mask.sum(2)
+    mean = features.sum(2) / number
+    parts = [mean]
+    if pool == "statistics":
+        apart = torch.where(mask, features - mean[:, :, None], 0)
+        # The root has no slope at zero, where one frame leaves it.
+        parts.append((apart.square().sum(2) / number + 1e-12).sqrt())
+    return Hidden(features=torch.cat(parts, -1)[:, :, None], mask=hidden.mask.any(1, keepdim=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Answers):
+    """A loaded head with its encoder, in evaluation mode; the tuner, if there is one, is in its place."""
+
+    encoder: Encoder
+    model: TunedHead
+    tuner: Tuner | None
+
+
+def save_tuned(
+    folder: Path,
+    *,
+    encoder: Encoder,
+    model: TunedHead,
+    head: str,
+    options: Mapping[str, Any],
+    tuner: Tuner | None,
+    tuner_options: Mapping[str, Any],
+    tuner_name: str | None,
+    card: Card | None = None,
+    **answers: Any,
+) -> None:
+    """Writes the bundle of a head; see `answers_config` for `answers`."""
+    name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
+    config = answers_config(
+        **answers,
+        encoder={
+            "name": name,
+            "crop": bool(encoder.settings.get("crop", False)),
+            "modality": encoder.modality,
+            "fingerprint": encoder.fingerprint,
+        },
+        head={"name": head, "options": dict(options)},
+        tuner={"name": tuner_name or "", "options": dict(tuner_options)},
+        features={"pool": model.pool, "layers": list(model.layers), "dim": model.encoder_dim},
+    )
+    tensors = {f"head.{key}": tensor for key, tensor in model.state_dict().items()}
+    if tuner is not None:
+        tensors |= {f"tuner.{key}": tensor for key, tensor in tuner.state_dict().items()}
+    write_bundle(folder, config, tensors, card=card)
+
+
+def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_only: bool = False) -> Tuned:
+    """Reads the bundle of a head, and the encoder that it was tuned on.
+
+    Args:
+        encoder: where the encoder is now, if not where it was.
+
+    Raises:
+        BundleRefused: a damaged configuration, no encoder where it should be, or another one
+        WeightsRefused: tensors that do not fit
+    """
+    config, tensors, answers = open_bundle(folder)
+    path, wanted = folder / CONFIG, config["encoder"]
+    try:
+        found = load_encoder(encoder or wanted["name"], crop=wanted["crop"], local_files_only=local_files_only)
+    except BundleRefused as error:
+        raise BundleRefused(
+            f"{path}: the encoder of this head is not there; --encoder says where it is: {error}"
+        ) from error
+    except ValueError as error:
+        raise BundleRefused(f"{path}: {error}") from error
+    if found.fingerprint != wanted["fingerprint"]:
+        raise BundleRefused(
+            f"{path}: the head was tuned on an encoder with the fingerprint {wanted['fingerprint']}; "
+            f"{found.name} has {found.fingerprint}, so its weights or settings are others."
+        )
+    layers = config["features"]["layers"]
+    if not (layers and all(isinstance(n, int) and 1 <= n <= found.num_layers for n in layers)):
+        raise BundleRefused(f"{path}: features.layers is {layers}; the encoder has layers 1 to {found.num_layers}.")
+    try:
+        with torch.random.fork_rng(devices=[]):  # the random weights are overwritten
+            model = TunedHead(
+                config["head"]["name"],
+                layers=layers,
+                dim=found.dim,
+                pool=config["features"]["pool"],
+                num_classes=len(answers["labels"]),
+                options=config["head"]["options"],
+            )
+        name = config["tuner"]["name"]
+        tuner = create_tuner(name, found, **config["tuner"]["options"]) if name else None
+    except (SettingRefused, ValueError, TypeError) as error:
+        raise BundleRefused(f"{path}: {error}") from error
+    parts: dict[str, dict[str, Tensor]] = {"head": {}, "tuner": {}}
+    for key, tensor in tensors.items():
+        part, _, rest = key.partition(".")
+        if part not in parts:
+            raise WeightsRefused(f"{folder / WEIGHTS}: unexpected: {key}; tensors of `head.` and `tuner.` are allowed.")
+        parts[part][rest] = tensor
+    load_into(model, parts["head"], source=folder / WEIGHTS)
+    if tuner is not None:
+        tuner.load_state_dict(parts["tuner"])
+    elif parts["tuner"]:
+        raise WeightsRefused(f"{folder / WEIGHTS}: holds tensors of a tuner, and {path} names none.")
+    model_name = f"{config['head']['name']} on {Path(found.name).name}"
+    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **answers)
+
+
+class TunedRecognizer(Recognizer):
+    """A head on a frozen encoder, ready to hear, read or see. Made by `ossicle.load`.
+
+    Sound is answered as by every recogniser, window by window. A text (str) or an image (a path, or uint8 (row, column,
+    3)) is answered whole, in one row without times.
+    """
+
+    bundle: Tuned
+
+    def __init__(self, tuned: Tuned, *, device: str = "auto", precision: Precision = "float32") -> None:
+        self.bundle = tuned
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.encoder = tuned.encoder.to(self.device)
+        tuned.model.to(self.device)
+
+    @property
+    def modality(self) -> Modality:  # type: ignore[override]
+        """What it answers to: sound, text or images."""
+        return self.encoder.modality
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the encoder hears."""
+        if self.encoder.rate is None:
+            raise ValueError(f"{self.encoder.name} is an encoder of {self.modality}s, which have no rate")
+        return self.encoder.rate
+
+    @property
+    def min_samples(self) -> int:
+        """One: the encoder itself puts silence behind what is too short for it."""
+        return 1
+
+    @property
+    def hop_feature_seconds(self) -> float | None:
+        """None: a head answers once for each window."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"TunedRecognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.device})"
+
+    def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
+        """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
+        return self.answer([read_input(item, modality=self.modality, rate=self.encoder.rate)])[0][0]
+
+    def predict(self, source: Any, **options: Any) -> Any:
+        if self.modality == "sound":
+            return super().predict(source, **options)
+        if isinstance(source, list):
+            return [self.predict(one, **options) for one in source]
+        return self.predict_whole(source, **{k: v for k, v in options.items() if k in ("top_k", "min_score", "file")})
+
+    def predict_whole(
+        self,
+        source: str | Path | np.ndarray,
+        *,
+        file: str | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
+    ) -> Prediction:
+        """Answers one text or image.
+
+        Args:
+            file: what to call it; by default the path of an image, and nothing for a text.
+        """
+        content = source
+        if self.modality == "image" and not isinstance(source, np.ndarray):
+            content = read_input(Item(file=Path(source), labels=()), modality="image")
+            file = file if file is not None else str(source)
+        scores = self.activate(self.answer([content])[0][0])
+        chosen = select_labels(scores, task=self.task, thresholds=self.thresholds, top_k=top_k, min_score=min_score)
+        rows = (Row(file=file or "", start=0.0, end=0.0, label=self.labels[i], score=float(scores[i])) for i in chosen)
+        return Prediction(
+            file=file or "",
+            labels=self.labels,
+            scores=scores,
+            rows=tuple(rows),
+            chosen=tuple(self.labels[index] for index in chosen),
+            seconds=0.0,
+            padded_seconds=0.0,
+        )
+
+    @torch.inference_mode()
+    def answer(
+        self, inputs: Sequence[Any]
+    ) -> tuple[Float32[np.ndarray, "clip label"], Float32[np.ndarray, "clip dim"]]:
+        """Logits of inputs as `Encoder.prepare` takes them, and the mean of the layers that the head sees."""
+        model = self.bundle.model
+        with self._precision():
+            batch = self.encoder.prepare(inputs)
+            hidden = model.pooled(self.encoder.encode(batch, layers=max(model.layers)))
+            logits = model.score(hidden)
+        return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
+
+    def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.answer(list(np.ascontiguousarray(windows)))

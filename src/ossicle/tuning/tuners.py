@@ -1,0 +1,302 @@
+"""Tuners: a few parameters that train inside a frozen encoder.
+
+From `peft`, around linear layers: LoRA (Hu et al., arXiv 2106.09685; with `dora` also Liu et al., arXiv 2402.09353),
+IA3 (Liu et al., arXiv 2205.05638), VeRA (Kopiczko et al., arXiv 2310.11454).
+
+Ours: the density gate of "Density Adaptive Attention is All You Need" (arXiv 2401.11143, Algorithm 1) behind every
+block. What leaves a block, y, becomes y + strength (gate(y) - y), one strength a block, zero at first. **Deviation**:
+the paper puts its gate on the hidden states of an encoder that has ended. Inside, gate(y) would start by weighing every
+value down by its distance from the mean, and the next block again, and y + gate(y) by blowing it up; what was trained
+would be lost in either. So the start is the identity to the bit, as that of LoRA, and a strength of 1 the paper's gate.
+
+Every tuner starts as the identity, adapts only blocks that run, and keeps its tensors in the encoder's network, beside
+the encoder's own, which stay as they are.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ossicle.checkpoint.weights import told
+from ossicle.encoders.hidden import Encoder
+from ossicle.encoders.ours import DatarEncoder, PasstEncoder
+from ossicle.encoders.pretrained import stack_of
+from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
+from ossicle.models.datar import Datar, PyramidBlock
+from ossicle.models.density import DensityGate
+
+Blocks = Mapping[str, nn.Module]
+Undo = Callable[[], Any]
+
+# The linear layers of a block, whole names or their last parts, by what they make. A block has some of each.
+QUERIES = ("q_proj", "query", "q", "q_lin", "qkv")
+KEYS = ("k_proj", "key", "k", "k_lin", "qkv")
+VALUES = ("v_proj", "value", "v", "v_lin", "qkv", "kv_proj")
+FALL = ("feed_forward.output_dense", "output.dense", "fc2", "lin2", "down_proj")  # the end of the feed-forward part
+# Families whose attention reads the weights of its linear layers and never calls them: nothing around these is heard.
+DEAF = ("wavlm",)
+FEED_FORWARD = ("intermediate_dense", "output_dense")  # theirs
+
+
+class Tuner:
+    """The parameters that train inside an encoder. Made by `create_tuner`; their names are those in its network."""
+
+    def __init__(self, encoder: Encoder, *, name: str, undo: Undo) -> None:
+        self.encoder, self.name = encoder, name
+        self._undo = undo
+        self._own = {key: p for key, p in encoder.network.named_parameters() if p.requires_grad}
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those that train, and no other."""
+        yield from self._own.items()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those that train, and no other."""
+        yield from self._own.values()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is needed beside the name and the options to have the tuner again."""
+        return {name: parameter.detach() for name, parameter in self._own.items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies tensors in; on a refusal nothing has changed.
+
+        Raises:
+            WeightsRefused: names what is missing, unexpected or misshapen.
+        """
+        shapes = {key: (tuple(tensors[key].shape), tuple(p.shape)) for key, p in self._own.items() if key in tensors}
+        problems = [
+            *told("missing", sorted(self._own.keys() - tensors.keys())),
+            *told("unexpected", sorted(tensors.keys() - self._own.keys())),
+            *told("misshapen", [f"{key} {a}, wanted {b}" for key, (a, b) in shapes.items() if a != b]),
+        ]
+        if problems:
+            raise WeightsRefused(f"the weights do not fit {self.name} in {self.encoder.name}: {'; '.join(problems)}")
+        with torch.no_grad():
+            for key, parameter in self._own.items():
+                parameter.copy_(tensors[key])
+
+    def remove(self) -> None:
+        """Leaves the encoder as it was before."""
+        self._undo()
+        self.encoder.adapted = False
+        self.encoder.train(self.encoder.training)
+
+
+def create_tuner(name: str, encoder: Encoder, *, layers: int | None = None, seed: int = 0, **options: Any) -> Tuner:
+    """Puts a tuner into an encoder. Its random weights depend on `seed` alone.
+
+    Args:
+        layers: adapt the first so many of the encoder's blocks; by default all. What a head does not hear cannot learn.
+        options: see `TUNERS`.
+
+    Raises:
+        SettingRefused: no such tuner, or an option or value that it does not have.
+        ExtraMissing: the tuner needs `peft`.
+        ValueError: the encoder has a tuner already, or not so many layers.
+    """
+    if name not in TUNERS:
+        raise SettingRefused(f"there is no tuner {name!r}; there are {', '.join(TUNERS)}.")
+    if encoder.adapted:
+        raise ValueError(f"{encoder.name} has a tuner already; remove() it first")
+    if layers is not None and not 1 <= layers <= encoder.num_layers:
+        raise ValueError(f"layers is {layers}; {encoder.name} has 1 to {encoder.num_layers}")
+    tune = TUNERS[name]
+    allowed = [key for key in tune.__annotations__ if key not in ("encoder", "blocks", "return")]
+    if unknown := sorted(options.keys() - set(allowed)):
+        has = f"it has {', '.join(allowed)}" if allowed else "it has none"
+        raise SettingRefused(f"the tuner {name} has no option {unknown[0]!r}; {has}.")
+    blocks = blocks_that_run(encoder, layers or encoder.num_layers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            undo = tune(encoder, blocks, **options)
+        except (TypeError, ValueError) as error:
+            raise SettingRefused(f"the tuner {name} cannot be built with these options: {error}") from error
+    convolutions: Any = getattr(encoder.network, "feature_extractor", None)
+    if hasattr(convolutions, "_freeze_parameters"):
+        convolutions._freeze_parameters()  # or the library asks for the gradient of the samples too
+    encoder.adapted = True
+    encoder.network.train(encoder.network.training)  # what is new evaluates or trains as the rest
+    return Tuner(encoder, name=name, undo=undo)
+
+
+def blocks_that_run(encoder: Encoder, layers: int) -> dict[str, nn.Module]:
+    """The blocks that the encoder's first so many layers pass through, by their names in its network."""
+    if isinstance(encoder, DatarEncoder):
+        model = cast(Datar, encoder.network)
+        stacks = [cast(nn.ModuleList, stage.blocks) for stage in model.stages[: encoder.stage + 1]]
+        stacks[-1] = stacks[-1][:layers]
+    elif isinstance(encoder, PasstEncoder):
+        stacks = [cast(nn.ModuleList, encoder.network.blocks)[:layers]]
+    else:
+        holder, name = stack_of(encoder.network)
+        stacks = [getattr(holder, name)[:layers]]
+    chosen = {id(block) for stack in stacks for block in stack}
+    return {name: module for name, module in encoder.network.named_modules() if id(module) in chosen}
+
+
+# ---------------------------------------------------------------- from peft
+
+
+def lora(
+    encoder: Encoder,
+    blocks: Blocks,
+    *,
+    targets: Sequence[str] | None = None,
+    rank: int = 8,
+    alpha: float = 8.0,
+    dropout: float = 0.0,
+    dora: bool = False,
+) -> Undo:
+    """W + alpha / rank B A, by default around queries and values; B is zero at first.
+
+    Args:
+        targets: names of linear layers in a block, whole or their last part.
+        dropout: of what the adapter is given, in training.
+        dora: the length of each column of the sum trains too.
+    """
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": dora}
+    return wrap(encoder, chosen(encoder, blocks, targets), kind="Lora", **settings)
+
+
+def ia3(encoder: Encoder, blocks: Blocks, *, targets: Sequence[str] | None = None) -> Undo:
+    """A factor for every feature of what a layer gives, one at first; by default of keys and values.
+
+    The layer that ends a feed-forward part, which the default has too, has it on what it is given.
+    """
+    layers = chosen(encoder, blocks, targets, default=(*KEYS, *VALUES, *FALL))
+    ends = set(named(blocks, FALL)).intersection(layers)
+    return wrap(encoder, layers, kind="IA3", feedforward_modules=ends)
+
+
+def vera(
+    encoder: Encoder,
+    blocks: Blocks,
+    *,
+    targets: Sequence[str] | None = None,
+    rank: int = 256,
+    dropout: float = 0.0,
+) -> Undo:
+    """LoRA with matrices that are random, fixed and the same in all layers; a factor for each of their rows trains."""
+    return wrap(encoder, chosen(encoder, blocks, targets), kind="Vera", r=rank, vera_dropout=dropout)
+
+
+def chosen(
+    encoder: Encoder,
+    blocks: Blocks,
+    targets: Sequence[str] | None,
+    *,
+    default: Sequence[str] = (*QUERIES, *VALUES),
+) -> list[str]:
+    """The linear layers to adapt, by their names in the network.
+
+    Raises:
+        SettingRefused: a target that no block has; those that there are, are named.
+    """
+    if targets is None:
+        return named(blocks, FEED_FORWARD if encoder.settings["family"] in DEAF else default)
+    targets = [targets] if isinstance(targets, str) else list(targets)
+    missing = [target for target in targets if not named(blocks, [target])]
+    if missing or not targets:
+        there = sorted({key for block in blocks.values() for key in linear_layers(block)})
+        found = f"no block has a linear layer {missing[0]!r}" if missing else "targets are empty"
+        raise SettingRefused(f"{found}; in {encoder.name} there are {', '.join(there)}.")
+    return named(blocks, targets)
+
+
+def named(blocks: Blocks, targets: Sequence[str]) -> list[str]:
+    """The blocks' linear layers that are called so, by their names in the network."""
+    return [
+        f"{place}.{key}"
+        for place, block in blocks.items()
+        for key in linear_layers(block)
+        if key in targets or key.rpartition(".")[2] in targets
+    ]
+
+
+def linear_layers(block: nn.Module) -> list[str]:
+    return [key for key, module in block.named_modules() if isinstance(module, nn.Linear)]
+
+
+def wrap(encoder: Encoder, layers: Sequence[str], *, kind: str, **settings: Any) -> Undo:
+    """Puts adapters of `peft` around linear layers of the network, in place."""
+    try:
+        peft = importlib.import_module("peft")
+    except ImportError as error:
+        raise ExtraMissing(
+            f"this tuner needs peft, which cannot be imported here ({error}); pip install 'ossicle[peft]'"
+        ) from error
+    network = encoder.network
+    bare = {key: network.get_submodule(key) for key in layers}
+
+    def undo() -> None:
+        for key, layer in bare.items():
+            network.set_submodule(key, layer)
+        vars(network).pop("peft_config", None)
+
+    try:
+        config = getattr(peft, f"{kind}Config")(target_modules=list(layers), **settings)
+        getattr(peft, f"{kind}Model")(network, config, "default")
+    except Exception:
+        undo()
+        raise
+    return undo
+
+
+# ---------------------------------------------------------------- ours
+
+
+class Gate(nn.Module):
+    """y + strength (gate(y) - y); by feature, its statistics over the time of a clip, or the places of its map."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gate = DensityGate(dim)
+        self.strength = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, y: Float[Tensor, "clip *place dim"], mask: Bool[Tensor, "clip time"] | None = None
+    ) -> Float[Tensor, "clip *place dim"]:
+        line = y.flatten(1, -2)
+        gated = self.gate(line, None if mask is None else mask[..., None])
+        return torch.lerp(line, gated, self.strength.to(line.dtype)).view_as(y)
+
+
+def density(encoder: Encoder, blocks: Blocks) -> Undo:
+    """A density gate behind every block.
+
+    What an encoder pads a batch with (text) is masked. The silence that a network itself is given behind a short clip
+    (Whisper, bundles trained with it) is part of its input, and of the statistics.
+    """
+    mask: list[Tensor | None] = [None]  # of the pass under way
+
+    def heed(network: nn.Module, inputs: Any, options: dict[str, Any]) -> None:
+        given = options.get("attention_mask")
+        mask[0] = None if given is None else given.bool()
+
+    def regulate(block: nn.Module, inputs: Any, output: Any) -> Any:
+        y, *rest = output if isinstance(output, tuple) else (output,)
+        y = block.get_submodule("density")(y, mask[0])
+        return (y, *rest) if isinstance(output, tuple) else y
+
+    hooks = [encoder.network.register_forward_pre_hook(heed, with_kwargs=True)]
+    for block in blocks.values():
+        dim = block.norm1.normalized_shape[0] if isinstance(block, PyramidBlock) else encoder.dim
+        block.add_module("density", Gate(dim).to(next(block.parameters()).device))
+        hooks.append(block.register_forward_hook(regulate))
+
+    def undo() -> None:
+        for hook in hooks:
+            hook.remove()
+        for block in blocks.values():
+            del block.density
+
+    return undo
+
+
+TUNERS: Mapping[str, Callable[..., Undo]] = {"lora": lora, "ia3": ia3, "vera": vera, "density": density}

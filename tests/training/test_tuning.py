@@ -1,0 +1,234 @@
+"""`ossicle tune`: a head on a frozen encoder, from a folder of sounds to an answer, and nothing else has changed."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import ossicle
+from ossicle.bundle import CONFIG, WEIGHTS
+from ossicle.checkpoint.weights import load_weights, save_weights
+from ossicle.cli import app
+from ossicle.data import Dataset, read_dataset
+from ossicle.encoders import Encoder, load_encoder
+from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
+from ossicle.training import TrainResult, TuneConfig, tune
+from ossicle.tuning.importance import Importance
+
+Tune = Callable[..., TrainResult]
+
+
+@pytest.fixture(scope="session")
+def bundle(make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small PaSST with random weights, of six blocks."""
+    return make_bundle(tmp_path_factory.mktemp("encoder") / "passt", depth=6)
+
+
+@pytest.fixture
+def encoder(bundle: Path) -> Encoder:
+    return load_encoder(bundle)
+
+
+@pytest.fixture
+def run(dataset: Dataset, encoder: Encoder, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Tune:
+    """Tunes in a folder of its own; features are shared."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+
+    def go(name: str = "run", *, folds: str | None = None, resume: bool = False, **changes: Any) -> TrainResult:
+        settled = {"epochs": 3, "batch_size": 8, "options": {"hidden": 4}, "device": "cpu", "warmup": 0.0}
+        config = TuneConfig(**{**settled, "encoder": encoder.name, **changes})
+        return tune(
+            dataset,
+            config,
+            encoder=encoder,
+            output=tmp_path / name,
+            folds=folds,
+            resume=resume,
+            cache=cache,
+            say=lambda _: None,
+        )
+
+    return go
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_weights(folder / "model" / WEIGHTS)
+
+
+def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
+    before = {name: tensor.clone() for name, tensor in encoder.network.state_dict().items()}
+    result = run()
+    names = {path.name for path in result.folder.iterdir()}
+    assert {"config.yaml", "split.json", "metrics.csv", "environment.json", "importance.json", "model"} <= names
+    assert {"metrics.json", "predictions.csv", "figures", "report.html"} <= names
+    importance = Importance.from_json(json.loads((result.folder / "importance.json").read_text()))
+    assert importance.layers == (1, 2, 3, 4, 5, 6) and importance.probes is not None
+    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.network.state_dict().items())
+    assert not any(name.startswith("encoder") for name in tensors_of(result.folder))
+
+
+def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> None:
+    fold = run().folds[0]
+    recognizer = ossicle.load(fold.folder)
+    for item, scores in zip((dataset.items[i] for i in fold.tested), fold.scores, strict=True):
+        np.testing.assert_allclose(recognizer.activate(recognizer.item_logits(item)), scores, atol=1e-4)
+        prediction = recognizer.predict(item.file)
+        np.testing.assert_allclose(prediction.scores, scores, atol=1e-4)
+        assert prediction.rows[0].label == prediction.top[0]
+
+
+@pytest.mark.parametrize("head", ["gq_density", "layers", "mha", "weighted_sum", "attentive_stats", "mean"])
+def test_every_head_goes_the_whole_way(run: Tune, head: str) -> None:
+    options = {"gq_density": {"width": 16, "hidden": 4}, "mha": {"num_heads": 3, "hidden": 4}, "layers": {"hidden": 4}}
+    fold = run(head=head, options=options.get(head, {}), epochs=1).folds[0]
+    recognizer = ossicle.load(fold.folder)
+    assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
+
+
+def test_the_same_seed_gives_the_same_head_and_another_another(run: Tune) -> None:
+    first, again, other = run("a"), run("b"), run("c", seed=1)
+    assert all(torch.equal(t, tensors_of(again.folder)[n]) for n, t in tensors_of(first.folder).items())
+    assert any(not torch.equal(t, tensors_of(other.folder)[n]) for n, t in tensors_of(first.folder).items())
+
+
+def test_the_labels_of_the_test_part_change_no_weight(run: Tune, dataset: Dataset, encoder: Encoder, tmp_path: Path):
+    first = run("a")
+    tested = set(first.folds[0].split.test.tolist())
+    other = {"noise": "tone", "tone": "noise"}
+    items = [
+        dataclasses.replace(item, labels=(other[item.labels[0]],)) if index in tested else item
+        for index, item in enumerate(dataset.items)
+    ]
+    turned = dataclasses.replace(dataset, items=tuple(items))
+    config = TuneConfig(epochs=3, batch_size=8, options={"hidden": 4}, encoder=encoder.name, warmup=0.0)
+    # The folds are cut with the true labels, so that the parts are the same.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ossicle.training.tuning.split_dataset", lambda *_, **__: first.folds[0].split)
+        second = tune(turned, config, encoder=encoder, output=tmp_path / "b", say=lambda _: None)
+    ours = tensors_of(second.folder)
+    assert all(torch.equal(t, ours[n]) for n, t in tensors_of(first.folder).items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 1e-2},
+        {"weight_decay": 5.0, "epochs": 8},
+        {"warmup": 2.0},
+        {"schedule": "constant"},
+        {"hold": 0.9},
+        {"final_lr": 1.0},
+        {"clip_gradient": 1e-3},
+        {"loss": "focal"},
+        {"loss": "focal", "focal_gamma": 1.0},
+        {"label_smoothing": 0.3},
+        {"standardise": False},
+        {"pool": "statistics"},
+        {"balance": "none"},
+        {"batch_size": 4},
+        {"epochs": 5},
+        {"options": {"hidden": 4, "form": "product"}},
+        {"options": {"hidden": 4, "form": "mixture"}},
+        {"options": {"hidden": 4, "num_heads": 1}},
+        {"options": {"decoder": "linear"}},
+        {"keep_layers": "1,2,4"},
+    ],
+    ids=str,
+)
+def test_every_setting_reaches_the_weights(run: Tune, changes: dict[str, Any]) -> None:
+    base = {"development": 0.0}
+    first, second = (
+        tensors_of(run(name, **{**base, **settings}).folder) for name, settings in (("a", {}), ("b", changes))
+    )
+    assert first.keys() != second.keys() or any(
+        first[n].shape != t.shape or not torch.equal(first[n], t) for n, t in second.items()
+    )
+
+
+def test_layers_are_chosen_without_the_test_part_and_no_later_block_runs(run: Tune, encoder: Encoder) -> None:
+    for choice in ("best:3", "IF:3"):
+        fold = run(choice.replace(":", ""), keep_layers=choice).folds[0]
+        config = json.loads((fold.folder / "model" / CONFIG).read_text())
+        assert len(config["features"]["layers"]) == 3
+    fold = run("first", keep_layers="1,2,3").folds[0]
+    recognizer: Any = ossicle.load(fold.folder)
+    calls: list[int] = []
+    for number, block in enumerate(recognizer.encoder.network.blocks):
+        block.register_forward_hook(lambda *_, n=number: calls.append(n))
+    recognizer.predict((np.zeros(16_000, np.float32), recognizer.rate))
+    assert calls == [0, 1, 2]
+
+
+def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: Dataset) -> None:
+    result = run(folds="all", epochs=1)
+    assert sorted(np.concatenate([fold.tested for fold in result.folds]).tolist()) == list(range(len(dataset)))
+    again = run(folds="all", epochs=1, resume=True)
+    assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
+    with pytest.raises(RunRefused, match="holds a run already"):
+        run(folds="all")
+
+
+def test_another_encoder_is_refused_and_a_moved_one_is_found(run: Tune, bundle: Path, tmp_path: Path) -> None:
+    folder = run().folder
+    moved = tmp_path / "moved"
+    shutil.copytree(bundle, moved)
+    assert ossicle.load(folder, encoder=moved).labels == ("noise", "tone")
+    tensors = load_weights(moved / WEIGHTS)
+    tensors["blocks.0.norm1.weight"] += 1
+    save_weights(moved / WEIGHTS, tensors)
+    with pytest.raises(BundleRefused, match="tuned on an encoder with the fingerprint .* its weights or settings are"):
+        ossicle.load(folder, encoder=moved)
+    with pytest.raises(BundleRefused, match="--encoder says where it is"):
+        ossicle.load(folder, encoder=tmp_path / "nowhere")
+
+
+def test_a_bundle_with_a_missing_or_foreign_tensor_is_refused(run: Tune) -> None:
+    path = run().folder / "model" / WEIGHTS
+    tensors = load_weights(path)
+    save_weights(path, {n: t for n, t in tensors.items() if n != "head.head.weigh.offset"})
+    with pytest.raises(WeightsRefused, match=r"1 missing \(head\.weigh\.offset"):
+        ossicle.load(path.parent)
+    save_weights(path, {**tensors, "tuner.a": torch.zeros(1)})
+    with pytest.raises(WeightsRefused, match="tensors of a tuner"):
+        ossicle.load(path.parent)
+
+
+def test_what_cannot_be_built_leaves_no_run(run: Tune, tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="no head 'densty'"):
+        run(head="densty")
+    with pytest.raises(SettingRefused, match="num_heads=6 over 6 layers"):
+        run(options={"num_heads": 6})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    shutil.copytree(sounds, folder)
+    (folder / "3.wav").write_bytes(b"no sound")
+    data, config = read_dataset(folder), TuneConfig(epochs=1, options={"hidden": 4}, encoder=encoder.name)
+    with pytest.raises(DataRefused, match=r"1 of 24 clips cannot be used; --skip-bad .*3\.wav"):
+        tune(data, config, encoder=encoder, output=tmp_path / "a", cache=tmp_path / "cache", say=lambda _: None)
+    options: dict[str, Any] = {"skip_bad": True, "cache": tmp_path / "cache", "say": lambda _: None}
+    result = tune(data, config, encoder=encoder, output=tmp_path / "b", **options)
+    assert len(result.failures) == 1 and "3.wav" in result.failures[0]
+
+
+def test_the_command_tunes_predicts_and_evaluates(sounds: Path, bundle: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
+    runner, out = CliRunner(), tmp_path / "run"
+    tuned = runner.invoke(
+        app, ["tune", str(bundle), str(sounds), "-o", str(out), "--set", "epochs=2", "options.hidden=4", "device=cpu"]
+    )
+    assert tuned.exit_code == 0, tuned.output
+    assert "the encoder is frozen" in tuned.output
+    predicted = runner.invoke(app, ["predict", str(out), str(sounds / "0.wav")])
+    assert predicted.exit_code == 0 and ("tone" in predicted.output or "noise" in predicted.output)
+    evaluated = runner.invoke(app, ["evaluate", str(out), str(sounds)])
+    assert evaluated.exit_code == 0 and "Accuracy" in evaluated.output
