@@ -169,6 +169,18 @@ class Recognizer:
             padded_seconds=windows.padded_samples / self.rate,
         )
 
+    def predict_item(
+        self,
+        item: Item,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
+    ) -> Prediction:
+        """Hears the file of an item; see `predict`."""
+        return self.predict(item.file, window=window, hop=hop, top_k=top_k, min_score=min_score)
+
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item of a data set, before temperature and softmax or sigmoid."""
         clip = read_clip(item.file, self.rate, start=item.start, end=item.end)

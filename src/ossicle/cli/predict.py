@@ -8,12 +8,20 @@ import typer
 from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
+    from ossicle.data import Item, Modality
     from ossicle.predict import Row
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Recordings, and folders with recordings.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Recordings, or folders with recordings; or images. For a model of texts, tables with a column of "
+            "texts, or text files.",
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for predictions.csv and Audacity label tracks.")
     ] = None,
@@ -33,39 +41,44 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Report labels from this score on, in place of the thresholds.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Report at most this many labels for each window.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the text, of tables for a model of texts.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
     encoder: Annotated[
         str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.errors import AudioError
+    from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.loading import load
     from ossicle.predict import audacity_text, csv_text, table_lines, write_predictions
 
     wanted = _read_formats(formats, to_folder=output is not None)
     recognizer = load(model, device=device, encoder=encoder)
-    try:
-        recognizer.window_samples(window=window, hop=hop)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint="--window / --hop") from error
+    sound = recognizer.modality == "sound"
+    if sound:
+        try:
+            recognizer.window_samples(window=window, hop=hop)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}.", param_hint="--window / --hop") from error
+    elif window is not None or hop is not None or "audacity" in wanted:
+        raise typer.BadParameter(f"{model} answers {recognizer.modality}s, which have no times.")
 
-    files, failed = _find_files(inputs), 0
-    if "audacity" in wanted and output is None and len(files) > 1:
+    items, failed = _find_items(inputs, recognizer.modality, text=text), 0
+    if "audacity" in wanted and output is None and len(items) > 1:
         raise typer.BadParameter(
             "An Audacity label track belongs to one recording: give -o for several.", param_hint="--format"
         )
     rows_of_file: dict[Path, tuple[Row, ...]] = {}
-    for file in files:
+    for item in items:
         try:
-            prediction = recognizer.predict(file, window=window, hop=hop, top_k=top_k, min_score=min_score)
-        except AudioError as error:
+            prediction = recognizer.predict_item(item, window=window, hop=hop, top_k=top_k, min_score=min_score)
+        except INPUT_ERRORS as error:
             say(str(error))
             failed += 1
             continue
-        rows_of_file[file] = prediction.rows
+        rows_of_file[Path(item.place)] = prediction.rows
         if "table" in wanted:
-            for line in table_lines(str(file), prediction.rows):
+            for line in table_lines(item.place, prediction.rows):
                 print(line)
 
     about = {"model": recognizer.bundle.model_name, "model_version": recognizer.bundle.version}
@@ -83,7 +96,7 @@ def predict(
         if "audacity" in wanted:
             print(audacity_text(everything), end="")
     if failed:
-        say(f"{failed} of {len(files)} recordings could not be used.")
+        say(f"{failed} of {len(items)} {NOUNS[recognizer.modality]} could not be used.")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -98,17 +111,18 @@ def _read_formats(text: str | None, *, to_folder: bool) -> tuple[str, ...]:
     return names
 
 
-def _find_files(inputs: list[Path]) -> list[Path]:
-    """The recordings that the inputs name, each once, in order; a missing file stays in and fails later, by name."""
-    from ossicle.audio import find_audio
+NOUNS = {"sound": "recordings", "text": "texts", "image": "images"}
+
+
+def _find_items(inputs: list[Path], modality: "Modality", *, text: str | None) -> list["Item"]:
+    """What the inputs name, each once, in order; a missing file stays in and fails later, by name."""
+    from ossicle.data import find_items
     from ossicle.errors import DataRefused
 
-    files: list[Path] = []
+    items: list[Item] = []
     for path in inputs:
-        if not path.is_dir():
-            files.append(path)
-        elif found := find_audio(path):
-            files += found
-        else:
-            raise DataRefused(f"{path}: there is no recording in this folder or below it.")
-    return list(dict.fromkeys(files))
+        found = find_items(path, modality=modality, text=text)
+        if not found:
+            raise DataRefused(f"{path}: there is no {NOUNS[modality].removesuffix('s')} in this folder or below it.")
+        items += found
+    return list(dict.fromkeys(items))

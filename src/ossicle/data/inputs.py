@@ -1,11 +1,16 @@
 """What an encoder is given for an item: samples, a text or pixels, each read in one place."""
 
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Float32
 
+from ossicle.audio import find_audio
+from ossicle.audio.find import find_files
 from ossicle.data.cache import decode
-from ossicle.data.images import Pixels, read_image
+from ossicle.data.images import IMAGE_SUFFIXES, Pixels, read_image
 from ossicle.data.items import Item, Modality
+from ossicle.data.tables import TABLE_SUFFIXES, read_texts
 from ossicle.errors import AudioError, ImageRefused
 
 INPUT_ERRORS = (AudioError, ImageRefused)  # of one item that cannot be used; the others may be fine
@@ -32,3 +37,20 @@ def read_input(
     if item.text is None:
         raise ValueError(f"{item.place} holds no text: read the data set with modality='text'")
     return item.text
+
+
+def find_items(path: Path, *, modality: Modality, text: str | None = None) -> list[Item]:
+    """What a path names for a model to answer: a file, all files of a folder, or the rows of a table of texts.
+
+    Args:
+        text: the column of texts, where it has none of the usual names.
+    """
+    if modality == "text" and not path.is_dir():
+        return list(read_texts(path, text=text))
+    if not path.is_dir():
+        return [Item(file=path, labels=())]
+    if modality == "text":
+        tables = find_files(path, {*TABLE_SUFFIXES, ".txt"})
+        return [item for table in tables for item in read_texts(table, text=text)]
+    files = find_audio(path) if modality == "sound" else find_files(path, IMAGE_SUFFIXES)
+    return [Item(file=file, labels=()) for file in files]

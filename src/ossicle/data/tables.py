@@ -80,7 +80,7 @@ class Columns:
 
     source: str
     """Of file names, or of texts."""
-    label: str
+    label: str | None
     group: str | None
     fold: str | None
     split: str | None
@@ -138,6 +138,23 @@ def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = N
         folder=folder,
         missing=missing,
     )
+
+
+def read_texts(path: Path, *, text: str | None = None) -> tuple[Item, ...]:
+    """The texts of a table whose labels nobody asks for; of any other file, its whole content as one text.
+
+    Args:
+        text: the column, if it has none of the usual names.
+
+    Raises:
+        DataRefused: the table is empty, damaged or has no such column, or the file is no text.
+    """
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        columns = Columns(source="text", label=None, group=None, fold=None, split=None, start=None, end=None)
+        return (replace(_read_text_row(path, 1, {"text": _read_text(path)}, columns), row=None),)
+    header, rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    columns = _choose_columns(path, header, Wanted(modality="text", text=text), labelled=False)
+    return tuple(_read_text_row(path, line, row, columns) for line, row in rows)
 
 
 def _texts(path: Path, rows: "Rows", columns: Columns) -> Table:
@@ -277,7 +294,7 @@ def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
 # ---------------------------------------------------------------- columns
 
 
-def _choose_columns(path: Path, header: Sequence[str], wanted: Wanted) -> Columns:
+def _choose_columns(path: Path, header: Sequence[str], wanted: Wanted, *, labelled: bool = True) -> Columns:
     known = {name.lower(): name for name in reversed(header)}
 
     def usual(names: Sequence[str]) -> str | None:
@@ -291,8 +308,8 @@ def _choose_columns(path: Path, header: Sequence[str], wanted: Wanted) -> Column
     if source is None:
         readable = {other: usual(names) for other, names in SOURCE_COLUMNS.items() if usual(names)}
         raise DataRefused(_why_no_source(path, header, wanted.modality, readable))
-    label_column = wanted.label or usual(LABEL_COLUMNS)
-    if label_column is None:
+    label_column = wanted.label or usual(LABEL_COLUMNS) if labelled else None
+    if labelled and label_column is None:
         raise DataRefused(
             f"{path} has no column of labels: allowed are {_listed(LABEL_COLUMNS)}, or name one of its columns "
             f"({_listed(header)}) with --label."
@@ -384,7 +401,9 @@ def _text(where: str, row: Mapping[str, Any], column: str | None) -> str | None:
     return str(value).strip() or None
 
 
-def _labels(where: str, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+def _labels(where: str, row: Mapping[str, Any], column: str | None) -> tuple[str, ...]:
+    if column is None:
+        return ()
     value = row.get(column)
     if isinstance(value, list):
         labels = [_text(where, {column: entry}, column) for entry in value]
@@ -419,6 +438,7 @@ def _split(where: str, row: Mapping[str, Any], column: str | None) -> str | None
 
 def _refuse_missing_labels(path: Path, items: Sequence[tuple[int, Item]], columns: Columns) -> None:
     """A clip with no label is a fact where clips have several, and a slip where each has one."""
+    assert columns.label is not None
     if columns.label.lower() == "labels" or any(len(item.labels) > 1 for _, item in items):
         return
     empty = [line for line, item in items if not item.labels]

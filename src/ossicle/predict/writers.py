@@ -37,15 +37,16 @@ def audacity_text(rows: Sequence[Row]) -> str:
 
 
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
-    """Gives one recording's rows as aligned lines below its name."""
+    """Gives one recording's rows as aligned lines below its name; what has no length has no times."""
     if not rows:
         return [file, "  nothing reached the thresholds"]
     width = max(len(row.label) for row in rows)
     times = max(len(f"{row.end:.2f}") for row in rows)
-    return [
-        file,
-        *(f"  {row.start:{times}.2f} - {row.end:{times}.2f} s  {row.label:<{width}}  {row.score:.4f}" for row in rows),
-    ]
+
+    def when(row: Row) -> str:
+        return f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
+
+    return [file, *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
 
 
 def write_predictions(

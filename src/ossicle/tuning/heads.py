@@ -15,7 +15,6 @@ classified by two convolutions and a linear map. Beside it the heads that the fi
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -298,7 +297,7 @@ def create_density(
     return DensityMixture(num_heads=heads, num_gaussians=num_gaussians)
 
 
-HEADS: Mapping[str, type[Head]] = {
+HEADS: dict[str, type[Head]] = {
     "density": DensityHead,
     "gq_density": GroupQueryHead,
     "layers": LayersHead,

@@ -235,34 +235,35 @@ class TunedRecognizer(Recognizer):
         return self.answer([read_input(item, modality=self.modality, rate=self.encoder.rate)])[0][0]
 
     def predict(self, source: Any, **options: Any) -> Any:
+        """Answers one input, or each of a list; for sound see `Recognizer.predict`."""
         if self.modality == "sound":
             return super().predict(source, **options)
         if isinstance(source, list):
             return [self.predict(one, **options) for one in source]
-        return self.predict_whole(source, **{k: v for k, v in options.items() if k in ("top_k", "min_score", "file")})
+        if self.modality == "image" and not isinstance(source, np.ndarray):
+            return self.predict_item(Item(file=Path(source), labels=()), **options)
+        return self.predict_whole(source, file="", **options)
+
+    def predict_item(self, item: Item, **options: Any) -> Prediction:
+        """Answers an item: a file of sound window by window, a text or an image whole."""
+        if self.modality == "sound":
+            return super().predict_item(item, **options)
+        return self.predict_whole(read_input(item, modality=self.modality), file=item.place, **options)
 
     def predict_whole(
-        self,
-        source: str | Path | np.ndarray,
-        *,
-        file: str | None = None,
-        top_k: int | None = None,
-        min_score: float | None = None,
+        self, content: Any, *, file: str, top_k: int | None = None, min_score: float | None = None, **times: Any
     ) -> Prediction:
-        """Answers one text or image.
+        """Answers one text, or the pixels of one image, in rows without times.
 
-        Args:
-            file: what to call it; by default the path of an image, and nothing for a text.
+        Raises: ValueError for a window or a hop, which only sound has.
         """
-        content = source
-        if self.modality == "image" and not isinstance(source, np.ndarray):
-            content = read_input(Item(file=Path(source), labels=()), modality="image")
-            file = file if file is not None else str(source)
+        if any(value is not None for value in times.values()):
+            raise ValueError(f"{self.modality}s are answered whole: {' and '.join(times)} are options of sound")
         scores = self.activate(self.answer([content])[0][0])
         chosen = select_labels(scores, task=self.task, thresholds=self.thresholds, top_k=top_k, min_score=min_score)
-        rows = (Row(file=file or "", start=0.0, end=0.0, label=self.labels[i], score=float(scores[i])) for i in chosen)
+        rows = (Row(file=file, start=0.0, end=0.0, label=self.labels[i], score=float(scores[i])) for i in chosen)
         return Prediction(
-            file=file or "",
+            file=file,
             labels=self.labels,
             scores=scores,
             rows=tuple(rows),

