@@ -76,7 +76,7 @@ def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
         folds = changes.pop("folds", None)
         with pytest.MonkeyPatch.context() as patch:
             if not report:
-                patch.setattr("ossicle.training.folds.write_evaluation", write_no_pages)
+                draw_nothing(patch)
             return train(
                 data,
                 tiny_config(**changes),
@@ -90,6 +90,16 @@ def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
     return go
 
 
-def write_no_pages(folder: Path, *_: Any, **__: Any) -> None:
-    """What tells a finished run, and none of the pictures."""
-    (folder / "report.html").write_text("")
+@pytest.fixture(scope="session")
+def without_pictures() -> Callable[[pytest.MonkeyPatch], None]:
+    return draw_nothing
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Leaves what tells a finished run, and none of its pictures."""
+
+    def write_no_pages(folder: Path, *_: Any, **__: Any) -> None:
+        (folder / "report.html").write_text("")
+
+    patch.setattr("ossicle.training.folds.write_evaluation", write_no_pages)
+    patch.setattr("ossicle.training.tuning.importance_sections", lambda *_, **__: [])

@@ -37,23 +37,34 @@ def encoder(bundle: Path) -> Encoder:
 
 
 @pytest.fixture
-def run(dataset: Dataset, encoder: Encoder, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Tune:
-    """Tunes in a folder of its own; features are shared."""
+def run(
+    dataset: Dataset,
+    encoder: Encoder,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    without_pictures: Callable[[pytest.MonkeyPatch], None],
+) -> Tune:
+    """Tunes in a folder of its own; features are shared, and pages drawn only when asked for."""
     cache = tmp_path_factory.getbasetemp() / "cache"
 
-    def go(name: str = "run", *, folds: str | None = None, resume: bool = False, **changes: Any) -> TrainResult:
+    def go(
+        name: str = "run", *, folds: str | None = None, resume: bool = False, report: bool = False, **changes: Any
+    ) -> TrainResult:
         settled = {"epochs": 3, "batch_size": 8, "options": {"hidden": 4}, "device": "cpu", "warmup": 0.0}
         config = TuneConfig(**{**settled, "encoder": encoder.name, **changes})
-        return tune(
-            dataset,
-            config,
-            encoder=encoder,
-            output=tmp_path / name,
-            folds=folds,
-            resume=resume,
-            cache=cache,
-            say=lambda _: None,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            if not report:
+                without_pictures(patch)
+            return tune(
+                dataset,
+                config,
+                encoder=encoder,
+                output=tmp_path / name,
+                folds=folds,
+                resume=resume,
+                cache=cache,
+                say=lambda _: None,
+            )
 
     return go
 
@@ -64,7 +75,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
     before = {name: tensor.clone() for name, tensor in encoder.network.state_dict().items()}
-    result = run()
+    result = run(report=True)
     names = {path.name for path in result.folder.iterdir()}
     assert {"config.yaml", "split.json", "metrics.csv", "environment.json", "importance.json", "model"} <= names
     assert {"metrics.json", "predictions.csv", "figures", "report.html"} <= names
@@ -110,7 +121,7 @@ def test_the_labels_of_the_test_part_change_no_weight(run: Tune, dataset: Datase
     config = TuneConfig(epochs=3, batch_size=8, options={"hidden": 4}, encoder=encoder.name, warmup=0.0)
     # The folds are cut with the true labels, so that the parts are the same.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ossicle.training.tuning.split_dataset", lambda *_, **__: first.folds[0].split)
+        patch.setattr("ossicle.training.folds.split_dataset", lambda *_, **__: first.folds[0].split)
         second = tune(turned, config, encoder=encoder, output=tmp_path / "b", say=lambda _: None)
     ours = tensors_of(second.folder)
     assert all(torch.equal(t, ours[n]) for n, t in tensors_of(first.folder).items())

@@ -88,8 +88,8 @@ def test_every_network_of_ours_passes_in_every_variant(name: str, options: dict[
     generator = torch.Generator().manual_seed(0)
 
     def loss(number: int) -> Tensor:
-        logits = model(torch.randn(4, 128, frames, generator=generator), generator=generator)
-        return nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0]))
+        logits = model(torch.randn(2, 128, frames, generator=generator), generator=generator)
+        return nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
 
     guard = GradientGuard(model.named_parameters())
     run(model, guard, loss=loss)

@@ -22,6 +22,24 @@ class ManySettings(TyperCommand):
         return super().parse_args(ctx, spread)
 
 
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")]
+Config = Annotated[
+    Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
+]
+Label = Annotated[str | None, typer.Option(help="Column with the label.")]
+Group = Annotated[
+    str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
+]
+Fold = Annotated[str | None, typer.Option(help="Column that holds each clip's fold.")]
+Folds = Annotated[
+    str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
+]
+
+
 def train(
     data: Annotated[
         Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
@@ -32,7 +50,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
+    output: Output = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,17 +59,11 @@ def train(
             help="Training settings, such as epochs=30 lr=1e-4. docs/training.md lists all.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
-    ] = None,
-    fold: Annotated[str | None, typer.Option(help="Column that holds each clip's fold.")] = None,
-    folds: Annotated[
-        str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
-    ] = None,
+    config: Config = None,
+    label: Label = None,
+    group: Group = None,
+    fold: Fold = None,
+    folds: Folds = None,
     init: Annotated[
         str | None,
         typer.Option(help="Weights to start from: a bundle, a run, or a checkpoint file, also a published .pt."),
@@ -59,10 +71,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
     ] = False,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
-    ] = False,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Train a recogniser on your own sounds."""
     chosen = dict(key_and_value(setting) for setting in settings or [])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import key_and_value
+from ossicle.cli.train import Config, Fold, Folds, Group, Label, Output, SkipBad, key_and_value
 
 
 def tune(
@@ -37,7 +37,7 @@ def tune(
             help="Use these layers alone: the best K by single-layer probes, by the Importance Factor, or by number.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")] = None,
+    output: Output = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,23 +46,14 @@ def tune(
             help="Settings, such as epochs=30 lr=1e-3 options.form=product. docs/tuning.md lists all.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
+    config: Config = None,
+    label: Label = None,
     text: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
-    ] = None,
-    fold: Annotated[str | None, typer.Option(help="Column that holds each item's fold.")] = None,
-    folds: Annotated[
-        str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
-    ] = None,
+    group: Group = None,
+    fold: Fold = None,
+    folds: Folds = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave the finished folds of the output folder.")] = False,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
-    ] = False,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Tune a head on a frozen encoder: minutes on a laptop, thousands of parameters."""
     chosen = dict(key_and_value(setting) for setting in settings or [])

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int64
 from ossicle import __version__
 from ossicle.bundle import CONFIG
 from ossicle.checkpoint.weights import load_weights, save_weights
-from ossicle.data import Dataset, Split
-from ossicle.errors import DataRefused
+from ossicle.data import Dataset, Split, split_dataset, split_folds
+from ossicle.errors import DataRefused, RunRefused
 from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation
 from ossicle.files import write_json
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.recognizer import probabilities
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
-from ossicle.training.config import TrainConfig, TuneConfig
+from ossicle.training.config import TrainConfig, TuneConfig, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
@@ -62,6 +62,51 @@ class TrainResult:
     folds: tuple[FoldResult, ...]
     evaluation: Evaluation
     failures: tuple[str, ...]  # one sentence for each recording that was left out
+
+
+def refuse_taken(output: Path, *, resume: bool) -> None:
+    """Refuses a folder that holds a run, unless that is to be continued."""
+    if (output / "config.yaml").exists() and not resume:
+        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+
+
+def over_folds(
+    dataset: Dataset,
+    config: TrainConfig | TuneConfig,
+    *,
+    store: Store | None,
+    output: Path,
+    folds: str | None,
+    resume: bool,
+    skip_bad: bool,
+    columns: Mapping[str, str | None] | None,
+    say: Say,
+    run: Callable[[Split, Path, Mapping[str, Any]], FoldResult],
+) -> TrainResult:
+    """One fold, or all of them and their figures together; with `resume` finished folds stay as they are.
+
+    Args:
+        store: says which items cannot be used; None where all can.
+        run: a fold's training and test, given its parts, its folder and where the data are.
+    """
+    failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
+    results = []
+    for name in split_folds(dataset) if folds == "all" else (folds,):
+        split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)
+        split = split if store is None else usable_part(split, store)
+        folder = output / f"fold_{name}" if folds == "all" else output
+        say(f"Protocol: {split.protocol}")
+        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
+        if folds == "all":
+            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
+        done = load_finished(folder, dataset) if resume else None
+        if done is not None:
+            say(f"{folder}: this fold is finished.")
+        results.append(done or run(split, folder, data))
+    evaluation = results[0].evaluation
+    if folds == "all":
+        evaluation = pooled(dataset, results, folder=output, say=say)
+    return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
 
 
 def refuse_or_name(store: Store, dataset: Dataset, *, skip_bad: bool, say: Say) -> tuple[str, ...]:

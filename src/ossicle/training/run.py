@@ -30,7 +30,7 @@ from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights
-from ossicle.data import Dataset, Item, Split, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import choose_device, choose_dtype
 from ossicle.errors import RunRefused
@@ -53,12 +53,10 @@ from ossicle.training.folds import (
     conclude,
     environment,
     free_folder,
-    load_finished,
-    pooled,
-    refuse_or_name,
+    over_folds,
+    refuse_taken,
     score_name,
     tell,
-    usable_part,
 )
 from ossicle.training.initial import build, start_from
 from ossicle.training.loader import Batches, Windows, label_weights
@@ -138,8 +136,7 @@ def train(
         SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
-    if (output / "config.yaml").exists() and not resume:
-        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    refuse_taken(output, resume=resume)
     frontend = frontend_config(find_preset(config.model).frontend)
     with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
         build(config, num_classes=len(dataset.labels))
@@ -150,25 +147,24 @@ def train(
         budget_bytes=int(config.cache_gigabytes * 2**30),
         progress=lambda done, total: say(f"decoded {done} of {total} recordings") if done == total else None,
     )
-    failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
-    names = split_folds(dataset) if folds == "all" else (folds,)
-    results = []
-    for name in names:
-        split = usable_part(split_dataset(dataset, fold=name, seed=config.seed, development=config.development), store)
-        folder = output / f"fold_{name}" if folds == "all" else output
-        say(f"Protocol: {split.protocol}")
-        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
-        if folds == "all":
-            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
-        results.append(
-            train_fold(
-                dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, data=data, say=say
-            )
+
+    def run(split: Split, folder: Path, data: Mapping[str, Any]) -> FoldResult:
+        return train_fold(
+            dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, data=data, say=say
         )
-    evaluation = results[0].evaluation
-    if folds == "all":
-        evaluation = pooled(dataset, results, folder=output, say=say)
-    return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+    return over_folds(
+        dataset,
+        config,
+        store=store,
+        output=output,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+        columns=columns,
+        say=say,
+        run=run,
+    )
 
 
 def train_fold(
@@ -184,10 +180,6 @@ def train_fold(
     say: Say,
 ) -> FoldResult:
     """Trains one model and tests it; an interrupted call continues where `resume` is given."""
-    done = load_finished(folder, dataset) if resume else None
-    if done is not None:
-        say(f"{folder}: this fold is finished.")
-        return done
     if resume and (folder / "config.yaml").exists():
         config = read_config(folder / "config.yaml", TrainConfig)[0]  # what the data decided then
     device = choose_device(config.device)

@@ -24,7 +24,7 @@ import torch
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import Card
-from ossicle.data import Dataset, Split, read_dataset, read_input, split_dataset, split_folds
+from ossicle.data import Dataset, Split, read_dataset, read_input
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
@@ -44,12 +44,10 @@ from ossicle.training.folds import (
     conclude,
     environment,
     free_folder,
-    load_finished,
-    pooled,
-    refuse_or_name,
+    over_folds,
+    refuse_taken,
     score_name,
     tell,
-    usable_part,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
 from ossicle.tuning.importance import Importance, choose_layers, measure_importance, probe_layers
@@ -142,8 +140,7 @@ def tune(
         RunRefused: `output` holds a run already, or a parameter that should train does not.
         SettingRefused: options that the head or the tuner does not have.
     """
-    if (output / "config.yaml").exists() and not resume:
-        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    refuse_taken(output, resume=resume)
     with torch.device("meta"):  # what cannot be built is refused before the encoder runs
         takes_time = create_model(config, encoder, labels=dataset.labels).head.takes_time
     store: FeatureStore | SampleStore | None
@@ -164,26 +161,22 @@ def tune(
         store = open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
     else:
         store = None
-    failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
-    results = []
-    for name in split_folds(dataset) if folds == "all" else (folds,):
-        split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)
-        split = split if store is None else usable_part(split, store)
-        folder = output / f"fold_{name}" if folds == "all" else output
-        say(f"Protocol: {split.protocol}")
-        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
-        if folds == "all":
-            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
-        done = load_finished(folder, dataset) if resume else None
-        if done is not None:
-            say(f"{folder}: this fold is finished.")
-        else:
-            done = tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
-        results.append(done)
-    evaluation = results[0].evaluation
-    if folds == "all":
-        evaluation = pooled(dataset, results, folder=output, say=say)
-    return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+    def run(split: Split, folder: Path, data: Mapping[str, Any]) -> FoldResult:
+        return tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
+
+    return over_folds(
+        dataset,
+        config,
+        store=store,
+        output=output,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+        columns=columns,
+        say=say,
+        run=run,
+    )
 
 
 def create_model(
@@ -332,6 +325,29 @@ def importance_of(dataset: Dataset, split: Split, *, model: TunedHead, source: S
     )
 
 
+def importance_sections(
+    dataset: Dataset, split: Split, *, model: TunedHead, source: Source, folder: Path
+) -> list[Section]:
+    """What a density head looks at: written down, and as a section of the report; nothing for any other head."""
+    if model.head.density is None:
+        return []
+    importance = importance_of(dataset, split, model=model, source=source)
+    write_json(folder / "importance.json", importance.to_json())
+    return [
+        importance_section(
+            importance.trained.factor,
+            share=importance.trained.share,
+            initial=importance.initial.share,
+            against_initial=importance.against_initial,
+            layers=importance.layers,
+            clips=importance.clips,
+            probes=importance.probes,
+            against_probes=importance.against_probes,
+            probe_name=score_name(dataset.task),
+        )
+    ]
+
+
 def source_of(
     dataset: Dataset,
     store: FeatureStore | SampleStore | None,
@@ -421,25 +437,10 @@ def finish(
         return score_part(model, source, part).numpy(), part
 
     def sections() -> list[Section]:
-        found = [training_section(fitted.rows, score_name=f"development {score_name(dataset.task)}")]
-        if model.head.density is None or tuner is not None:
-            return found
-        importance = importance_of(dataset, split, model=model, source=source)
-        write_json(folder / "importance.json", importance.to_json())
-        return [
-            *found,
-            importance_section(
-                importance.trained.factor,
-                share=importance.trained.share,
-                initial=importance.initial.share,
-                against_initial=importance.against_initial,
-                layers=importance.layers,
-                clips=importance.clips,
-                probes=importance.probes,
-                against_probes=importance.against_probes,
-                probe_name=score_name(dataset.task),
-            ),
-        ]
+        curve = training_section(fitted.rows, score_name=f"development {score_name(dataset.task)}")
+        if tuner is not None:
+            return [curve]
+        return [curve, *importance_sections(dataset, split, model=model, source=source, folder=folder)]
 
     return conclude(
         dataset,

