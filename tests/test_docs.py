@@ -195,7 +195,7 @@ def test_the_layouts_document_names_every_column_and_split_that_is_recognised() 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["passt", "esc50_main"])
+@pytest.mark.parametrize("name", ["passt", "length", "deformable", "density", "esc50_main"])
 def test_every_quoted_figure_was_measured(name: str) -> None:
     quoted = [text for found, text in RESULTS.findall((ROOT / "README.md").read_text()) if found == name]
     assert quoted, f"README.md has no place for the results of {name}"
