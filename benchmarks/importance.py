@@ -142,7 +142,7 @@ def report(result: dict[str, Any]) -> None:
             ("share at the start and accuracy of single-layer probes", initial, probes),
         ):
             found = rank_correlation(a, b)
-            value, p = ("not defined",) * 2 if found.value is None else (f"{found.value:.2f}", f"{found.p:.3f}")
+            value, p = ("not defined",) * 2 if found.value is None else (f"{found.value:.2f}", f"{found.p:.4f}")
             lines.append(f"| {what} | {value} | {found.layers} | {p} |")
         lines += [
             "",

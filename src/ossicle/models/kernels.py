@@ -40,7 +40,7 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Linear) -> Float[Tensor, "*row dim"]:
+def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
     """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
     # An adapter may have taken the place of the layer.
     return linear(h, layer.weight, layer.bias, gelu=True) if type(layer) is Linear else layer(F.gelu(h))

@@ -217,7 +217,9 @@ def tune_fold(
     write_json(folder / "environment.json", environment(dataset, config) | about)
     layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
-    tuner = create_tuner(config.tuner, encoder, **config.tuner_options) if config.tuner is not None else None
+    tuner = None
+    if config.tuner is not None:
+        tuner = create_tuner(config.tuner, encoder, layers=max(model.layers), seed=config.seed, **config.tuner_options)
     try:
         source = source_of(dataset, store, encoder, model, pooled_already=tuner is None)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -419,7 +421,7 @@ def finish(
             options=config.options,
             tuner=tuner,
             tuner_name=config.tuner,
-            tuner_options=config.tuner_options,
+            tuner_options={**config.tuner_options, "seed": config.seed} if tuner is not None else {},
             task=dataset.task,
             labels=dataset.labels,
             window_seconds=window,

@@ -171,7 +171,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
                 options=config["head"]["options"],
             )
         name = config["tuner"]["name"]
-        tuner = create_tuner(name, found, **config["tuner"]["options"]) if name else None
+        tuner = create_tuner(name, found, layers=max(layers), **config["tuner"]["options"]) if name else None
     except (SettingRefused, ValueError, TypeError) as error:
         raise BundleRefused(f"{path}: {error}") from error
     parts: dict[str, dict[str, Tensor]] = {"head": {}, "tuner": {}}

@@ -28,6 +28,7 @@ from ossicle.encoders.pretrained import stack_of
 from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
 from ossicle.models.datar import Datar, PyramidBlock
 from ossicle.models.density import DensityGate
+from ossicle.settings import checked_options
 
 Blocks = Mapping[str, nn.Module]
 Undo = Callable[[], Any]
@@ -106,10 +107,7 @@ def create_tuner(name: str, encoder: Encoder, *, layers: int | None = None, seed
     if layers is not None and not 1 <= layers <= encoder.num_layers:
         raise ValueError(f"layers is {layers}; {encoder.name} has 1 to {encoder.num_layers}")
     tune = TUNERS[name]
-    allowed = [key for key in tune.__annotations__ if key not in ("encoder", "blocks", "return")]
-    if unknown := sorted(options.keys() - set(allowed)):
-        has = f"it has {', '.join(allowed)}" if allowed else "it has none"
-        raise SettingRefused(f"the tuner {name} has no option {unknown[0]!r}; {has}.")
+    options = checked_options(tune, options, what=f"the tuner {name}", fixed=("encoder", "blocks"))
     blocks = blocks_that_run(encoder, layers or encoder.num_layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
