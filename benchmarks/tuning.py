@@ -160,7 +160,7 @@ def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_firs
         split = split_dataset(dataset, fold=fold, seed=config.seed)
         model = create_model(config, encoder, labels=dataset.labels)
         tuner = create_tuner(config.tuner, encoder, **config.tuner_options) if config.tuner is not None else None
-        source = source_of(dataset, store, encoder, model, pooled_already=not inside)
+        source = source_of(dataset, store, encoder, model)
         if not inside and whole is not None:
             source = in_memory(whole)
         seen: list[float] = []

@@ -186,6 +186,13 @@ def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: 
         run(folds="all")
 
 
+def test_layers_are_chosen_for_a_head_that_takes_time(run: Tune) -> None:
+    for choice in ("best:4", "IF:4"):
+        fold = run(choice.replace(":", ""), head="attentive_stats", options={}, keep_layers=choice, epochs=1).folds[0]
+        recognizer = ossicle.load(fold.folder)
+        assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
+
+
 def test_another_encoder_is_refused_and_a_moved_one_is_found(run: Tune, bundle: Path, tmp_path: Path) -> None:
     folder = run().folder
     moved = tmp_path / "moved"

@@ -142,19 +142,18 @@ def tune(
     """
     refuse_taken(output, resume=resume)
     with torch.device("meta"):  # what cannot be built is refused before the encoder runs
-        takes_time = create_model(config, encoder, labels=dataset.labels).head.takes_time
+        pool = create_model(config, encoder, labels=dataset.labels).pool
     store: FeatureStore | SampleStore | None
     if config.tuner is None:
-        done_before = [-1]
+        said = 0
 
         def progress(done: int, total: int) -> None:
-            if done == total or done - done_before[0] >= max(1, total // 10):
-                done_before[0] = done
+            nonlocal said
+            if done == total or done - said >= total / 10:
+                said = done
                 say(f"encoded {done} of {total} {dataset.noun}s")
 
-        store = open_features(
-            encoder, dataset.items, pool="time" if takes_time else config.pool, folder=cache, progress=progress
-        )
+        store = open_features(encoder, dataset.items, pool=pool, folder=cache, progress=progress)
     elif dataset.modality == "sound":
         assert encoder.rate is not None
         budget = int(config.cache_gigabytes * 2**30)
@@ -185,7 +184,7 @@ def create_model(
     """The head that the settings ask for, with random weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = TunedHead(
+        return TunedHead(
             config.head,
             layers=layers or range(1, encoder.num_layers + 1),
             dim=encoder.dim,
@@ -193,9 +192,6 @@ def create_model(
             num_classes=len(labels),
             options=config.options,
         )
-    if model.head.takes_time:
-        model.pool = "time"
-    return model
 
 
 def tune_fold(
@@ -217,11 +213,12 @@ def tune_fold(
     write_json(folder / "environment.json", environment(dataset, config) | about)
     layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
+    model.to(next(encoder.network.parameters()).device)
     tuner = None
     if config.tuner is not None:
         tuner = create_tuner(config.tuner, encoder, layers=max(model.layers), seed=config.seed, **config.tuner_options)
     try:
-        source = source_of(dataset, store, encoder, model, pooled_already=tuner is None)
+        source = source_of(dataset, store, encoder, model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         inside = f", {sum(p.numel() for p in tuner.parameters()):,} inside the encoder" if tuner is not None else ""
         say(f"{config.head} on {Path(encoder.name).name}: {trained:,} parameters{inside}; the encoder is frozen")
@@ -277,9 +274,11 @@ def kept_layers(
                 f"keep_layers={config.keep_layers} goes by a frozen encoder's features on a development part; with a "
                 "tuner, or without that part, give the layers by number."
             )
-        whole = create_model(dataclasses.replace(config, head="density", options={}), encoder, labels=dataset.labels)
-        source = source_of(dataset, store, encoder, whole, pooled_already=True)
-        if config.keep_layers.startswith("best"):
+        by_probes = config.keep_layers.startswith("best")
+        plain = dataclasses.replace(config, head="mean" if by_probes else "density", options={})
+        whole = create_model(plain, encoder, labels=dataset.labels)
+        source = source_of(dataset, store, encoder, whole)
+        if by_probes:
             figures["probes"] = probes_of(dataset, split, source)
         else:
             fit_head(
@@ -355,17 +354,15 @@ def source_of(
     store: FeatureStore | SampleStore | None,
     encoder: Encoder,
     model: TunedHead,
-    *,
-    pooled_already: bool,
 ) -> Source:
     """What gives hidden states of items: the kept features, or the encoder itself."""
-    if pooled_already:
-        assert isinstance(store, FeatureStore)
+    if isinstance(store, FeatureStore):
         index = [number - 1 for number in model.layers]
 
         def kept(items: Part) -> Hidden:
             hidden = store.read(items.tolist())
-            return Hidden(features=hidden.features[:, index], mask=hidden.mask)
+            chosen = Hidden(features=hidden.features[:, index], mask=hidden.mask)
+            return pool_time(chosen, model.pool) if store.pool == "time" else chosen
 
         return kept
 

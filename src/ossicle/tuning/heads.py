@@ -32,7 +32,6 @@ LEAST_LAYERS = 3  # of a head of a density
 
 Form = Literal["gate", "product", "mixture"]
 Decoder = Literal["conv", "linear"]
-Pool = Literal["mean", "statistics", "time"]
 
 
 class Head(nn.Module):

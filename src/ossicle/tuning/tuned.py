@@ -7,7 +7,7 @@ settings and a fingerprint, so it is small, and no other encoder passes for the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from ossicle.data import Item, Modality
 from ossicle.data.inputs import read_input
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
+from ossicle.encoders.cache import Pool
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.predict import Row, select_labels
 from ossicle.recognizer import Prediction, Recognizer
-from ossicle.tuning.heads import Head, create_head
+from ossicle.tuning.heads import HEADS, Head, create_head
 from ossicle.tuning.tuners import Tuner, create_tuner
 
 
@@ -31,7 +32,7 @@ class TunedHead(nn.Module):
     """Hidden states to logits: pooling over time, standardisation, the head.
 
     Args:
-        pool: mean over time; statistics: the mean and behind it the deviation; time: none, for a head that takes time.
+        pool: mean over time, or statistics: the mean and behind it the deviation. A head that takes time has neither.
         layers: numbers of the encoder's layers that it sees, from 1, ascending.
         dim: of the encoder.
     """
@@ -40,11 +41,12 @@ class TunedHead(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, name: str, *, layers: Sequence[int], dim: int, pool: str, num_classes: int, options: Mapping[str, Any]
+        self, name: str, *, layers: Sequence[int], dim: int, pool: Pool, num_classes: int, options: Mapping[str, Any]
     ) -> None:
         super().__init__()
-        self.layers, self.pool, self.encoder_dim = tuple(layers), pool, dim
-        width = 2 * dim if pool == "statistics" else dim
+        self.layers, self.encoder_dim = tuple(layers), dim
+        self.pool: Pool = "time" if name in HEADS and HEADS[name].takes_time else pool
+        width = 2 * dim if self.pool == "statistics" else dim
         self._made = {"layers": len(self.layers), "dim": width, "num_classes": num_classes, **options}
         self.name = name
         self.head: Head = self.anew()
@@ -67,14 +69,14 @@ class TunedHead(nn.Module):
     def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
         """Logits of what `pooled` gives."""
         x = self.standardised(hidden)
-        return self.head(x, hidden.mask) if self.head.takes_time else self.head(x[:, :, 0])
+        return self.head(x, hidden.mask.to(x.device)) if self.head.takes_time else self.head(x[:, :, 0])
 
     def standardised(self, hidden: Hidden) -> Float[Tensor, "clip layer time dim"]:
         """The features as the head is given them."""
-        return (hidden.features - self.mean[:, None]) / self.deviation[:, None]
+        return (hidden.features.to(self.mean.device) - self.mean[:, None]) / self.deviation[:, None]
 
 
-def pool_time(hidden: Hidden, pool: str) -> Hidden:
+def pool_time(hidden: Hidden, pool: Pool) -> Hidden:
     """One frame of the mean over real time, or of mean and deviation; or all frames, for "time"."""
     if pool == "time":
         return hidden
@@ -157,7 +159,9 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
             f"{path}: the head was tuned on an encoder with the fingerprint {wanted['fingerprint']}; "
             f"{found.name} has {found.fingerprint}, so its weights or settings are others."
         )
-    layers = config["features"]["layers"]
+    layers, pool = config["features"]["layers"], config["features"]["pool"]
+    if pool not in get_args(Pool):
+        raise BundleRefused(f"{path}: features.pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
     if not (layers and all(isinstance(n, int) and 1 <= n <= found.num_layers for n in layers)):
         raise BundleRefused(f"{path}: features.layers is {layers}; the encoder has layers 1 to {found.num_layers}.")
     try:
@@ -166,7 +170,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
                 config["head"]["name"],
                 layers=layers,
                 dim=found.dim,
-                pool=config["features"]["pool"],
+                pool=pool,
                 num_classes=len(answers["labels"]),
                 options=config["head"]["options"],
             )
