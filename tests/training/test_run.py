@@ -124,7 +124,7 @@ def test_shuffling_the_test_labels_changes_no_weight(run: Run, dataset: Dataset)
         for index, item in enumerate(dataset.items)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "split_dataset", lambda *_, **__: split)
+        patch.setattr("ossicle.training.folds.split_dataset", lambda *_, **__: split)
         shuffled = run("shuffled", data=dataclasses.replace(dataset, items=items))
     assert same(weights_of(honest), weights_of(shuffled))
     bundles = [json.loads((r.folder / "model" / "config.json").read_text()) for r in (honest, shuffled)]
