@@ -9,6 +9,7 @@ import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
+import ossicle
 from ossicle.cli import app
 
 RATE = 16_000
@@ -91,6 +92,10 @@ def test_every_family_is_tuned_asked_and_measured(
     assert rows and all(row[3] in labels for row in rows)
     if asked is None:  # every row of the table, by its line
         assert [row[0] for row in rows] == [f"{path}:{line}" for line in range(2, 14)]
+    recognizer = ossicle.load(run)
+    source = "two dogs bark" if asked is None else next(p for p in sorted(path.rglob("*.*")) if p.is_file())
+    assert recognizer.predict(source).top[0] in labels
+    assert recognizer.embed(source).shape == (recognizer.encoder.dim,)
     measured = runner.invoke(app, ["evaluate", str(run), str(path), "--part", "all"])
     assert measured.exit_code == 0 and "12 " in measured.output
 

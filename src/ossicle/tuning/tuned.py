@@ -244,9 +244,20 @@ class TunedRecognizer(Recognizer):
             return super().predict(source, **options)
         if isinstance(source, list):
             return [self.predict(one, **options) for one in source]
+        file = str(source) if self.modality == "image" and not isinstance(source, np.ndarray) else ""
+        return self.predict_whole(self.content(source), file=file, **options)
+
+    def embed(self, source: Any, **options: Any) -> Any:
+        """Gives the mean of the layers that the head sees; for the options of sound see `Recognizer.embed`."""
+        if self.modality == "sound":
+            return super().embed(source, **options)
+        return self.answer([self.content(source)])[1][0]
+
+    def content(self, source: str | Path | np.ndarray) -> Any:
+        """A text as it stands; the pixels of an image, read if it is a path."""
         if self.modality == "image" and not isinstance(source, np.ndarray):
-            return self.predict_item(Item(file=Path(source), labels=()), **options)
-        return self.predict_whole(source, file="", **options)
+            return read_input(Item(file=Path(source), labels=()), modality="image")
+        return source
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Answers an item: a file of sound window by window, a text or an image whole."""
