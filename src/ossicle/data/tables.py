@@ -108,7 +108,7 @@ def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = N
     Raises:
         DataRefused: the table is empty, damaged, lacks a column or contradicts itself.
     """
-    header, rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    header, rows = _read_rows(path)
     columns = _choose_columns(path, header, wanted)
     if not rows:
         raise DataRefused(f"{path} holds no rows: expected one row per clip below the line of column names.")
@@ -152,7 +152,7 @@ def read_texts(path: Path, *, text: str | None = None) -> tuple[Item, ...]:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         columns = Columns(source="text", label=None, group=None, fold=None, split=None, start=None, end=None)
         return (replace(_read_text_row(path, 1, {"text": _read_text(path)}, columns), row=None),)
-    header, rows = _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
+    header, rows = _read_rows(path)
     columns = _choose_columns(path, header, Wanted(modality="text", text=text), labelled=False)
     return tuple(_read_text_row(path, line, row, columns) for line, row in rows)
 
@@ -241,6 +241,11 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataRefused(f"line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+
+
+def _read_rows(path: Path) -> tuple[list[str], "Rows"]:
+    """The names of the columns, and each row with the line that it begins on."""
+    return _read_jsonl(path) if path.suffix.lower() == ".jsonl" else _read_csv(path)
 
 
 def _read_csv(path: Path) -> tuple[list[str], Rows]:

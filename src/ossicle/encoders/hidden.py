@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-Modality = Literal["sound", "text", "image"]
+from ossicle.data import Modality
+
 VERSION = 1  # of what features mean; another one makes every fingerprint another
 
 

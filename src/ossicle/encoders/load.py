@@ -4,7 +4,7 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-from ossicle.bundle import CONFIG, WEIGHTS, find_bundle, load_bundle
+from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
 from ossicle.devices import choose_device
 from ossicle.encoders.hidden import Encoder
 from ossicle.encoders.hugging import hugging_encoder, read_json
@@ -52,8 +52,8 @@ def find_folder(name: str, *, local_files_only: bool = False) -> Path:
     """
     if name.startswith(PACKAGE):
         return package_folder(name.removeprefix(PACKAGE))
-    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not Path(name).exists():
-        return hub_folder(name, local_files_only=local_files_only)
+    if re.fullmatch(HUB_ID, name) and not Path(name).exists():
+        return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only)
     return find_bundle(name, local_files_only=True)
 
 
@@ -67,21 +67,3 @@ def package_folder(package: str) -> Path:
     if len(folders) != 1:
         raise BundleRefused(f"{PACKAGE}{package}: the package holds {len(folders)} files {WEIGHTS}; one is needed.")
     return folders.pop()
-
-
-def hub_folder(repository: str, *, local_files_only: bool) -> Path:
-    """The files of a Hugging Face Hub repository that an encoder needs, in the local cache."""
-    import huggingface_hub
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                repository, allow_patterns=list(HUB_FILES), local_files_only=local_files_only
-            )
-        )
-    # Errors of the Hub, of HTTP and of the cache have no common root below Exception.
-    except Exception as error:
-        raise BundleRefused(
-            f"{repository}: there is no such folder here, and it could not be had from the Hugging Face Hub: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0]}"
-        ) from error

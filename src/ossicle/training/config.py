@@ -93,9 +93,7 @@ class TuneConfig:
     options: dict[str, Any] = field(default_factory=dict)  # of the head, by name
     tuner: str | None = None  # few parameters inside the encoder: lora, ia3, density, ...
     tuner_options: dict[str, Any] = field(default_factory=dict)
-    keep_layers: str | None = (
-        None  # best:K by single-layer probes, IF:K by the Importance Factor, or numbers; None is all
-    )
+    keep_layers: str | None = None  # best:K by probes, IF:K by the Importance Factor, or numbers; None is all
     pool: Literal["mean", "statistics"] = "mean"  # over time, for heads that take no time: mean, or mean and deviation
     standardise: bool = True  # features by mean and deviation of the training part, for every layer and feature
     seed: int = 0

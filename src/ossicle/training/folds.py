@@ -24,7 +24,7 @@ from ossicle.files import write_json
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.recognizer import probabilities
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
-from ossicle.training.config import TrainConfig, TuneConfig, write_config
+from ossicle.training.config import Config, TrainConfig, TuneConfig, read_config, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
@@ -62,6 +62,31 @@ class TrainResult:
     folds: tuple[FoldResult, ...]
     evaluation: Evaluation
     failures: tuple[str, ...]  # one sentence for each recording that was left out
+
+
+def starting_point(
+    chosen: Config,
+    columns: Mapping[str, str | None],
+    *,
+    folds: str | None,
+    config: Path | None,
+    output: Path | None,
+    resume: bool,
+) -> tuple[Config, dict[str, str | None], str | None]:
+    """Settings, columns and folds of a run before its own `--set`: those given, or those of a stored run.
+
+    Raises:
+        RunRefused: there is no run to continue in `output`.
+        SettingRefused: a configuration that cannot be read.
+    """
+    if resume:
+        if output is None or not (output / "config.yaml").exists():
+            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
+        config = config or output / "config.yaml"
+    if config is None:
+        return chosen, dict(columns), folds
+    chosen, stored = read_config(config, type(chosen))
+    return chosen, {name: value or stored.get(name) for name, value in columns.items()}, folds or stored.get("folds")
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ossicle.data import Task
+from ossicle.data import Dataset, Split
 from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.training.callbacks import development_score
@@ -42,10 +42,8 @@ def fit_head(
     source: Source,
     config: TuneConfig,
     *,
-    targets: Bool[np.ndarray, "item label"],
-    train: Part,
-    development: Part,
-    task: Task,
+    dataset: Dataset,
+    split: Split,
     tuner: Tuner | None = None,
     encoder: Encoder | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
@@ -62,6 +60,7 @@ def fit_head(
     Raises:
         RunRefused: a loss that is not finite, or a parameter that the guard names.
     """
+    targets, task, train, development = dataset.targets(), dataset.task, split.train, split.development
     generator = torch.Generator().manual_seed(config.seed)
     if config.standardise:
         standardise(model, source, train)

@@ -33,7 +33,6 @@ from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import choose_device, choose_dtype
-from ossicle.errors import RunRefused
 from ossicle.evaluation import SPLIT, score_items, write_split
 from ossicle.files import write_json
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
@@ -56,6 +55,7 @@ from ossicle.training.folds import (
     over_folds,
     refuse_taken,
     score_name,
+    starting_point,
     tell,
 )
 from ossicle.training.initial import build, start_from
@@ -83,17 +83,15 @@ def run_training(
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
     keep_freed_memory()
-    chosen, source = TrainConfig(), {"label": label, "group": group, "fold": fold_column}
-    if resume:
-        if output is None or not (output / "config.yaml").exists():
-            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
-        config = config or output / "config.yaml"
-    if recipe is not None:
-        chosen = named_recipe(recipe)
-    if config is not None:
-        chosen, stored = read_config(config, TrainConfig)
-        source = {name: value or stored.get(name) for name, value in source.items()}
-        folds = folds or stored.get("folds")
+    source = {"label": label, "group": group, "fold": fold_column}
+    chosen, source, folds = starting_point(
+        named_recipe(recipe) if recipe is not None else TrainConfig(),
+        source,
+        folds=folds,
+        config=config,
+        output=output,
+        resume=resume,
+    )
     chosen = with_settings(
         chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
     )

@@ -29,13 +29,13 @@ from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore, open_features
-from ossicle.errors import RunRefused, SettingRefused
+from ossicle.errors import SettingRefused
 from ossicle.evaluation import SPLIT, write_split
 from ossicle.files import write_atomically, write_json
 from ossicle.models.density import Density
 from ossicle.report import Section, importance_section, training_section
 from ossicle.training.callbacks import csv_text
-from ossicle.training.config import TuneConfig, read_config, with_settings, write_config
+from ossicle.training.config import TuneConfig, with_settings, write_config
 from ossicle.training.folds import (
     FoldResult,
     Part,
@@ -47,6 +47,7 @@ from ossicle.training.folds import (
     over_folds,
     refuse_taken,
     score_name,
+    starting_point,
     tell,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
@@ -80,15 +81,9 @@ def run_tuning(
     """Does what `ossicle tune` promises and returns a sentence for each item that was left out."""
     keep_freed_memory()
     columns = {"label": label, "group": group, "fold": fold_column, "text": text}
-    chosen = TuneConfig()
-    if resume:
-        if output is None or not (output / "config.yaml").exists():
-            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
-        config = config or output / "config.yaml"
-    if config is not None:
-        chosen, stored = read_config(config, TuneConfig)
-        columns = {name: value or stored.get(name) for name, value in columns.items()}
-        folds = folds or stored.get("folds")
+    chosen, columns, folds = starting_point(
+        TuneConfig(), columns, folds=folds, config=config, output=output, resume=resume
+    )
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
     chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
     assert data is not None
@@ -226,10 +221,8 @@ def tune_fold(
             model,
             source,
             config,
-            targets=dataset.targets(),
-            train=split.train,
-            development=split.development,
-            task=dataset.task,
+            dataset=dataset,
+            split=split,
             tuner=tuner,
             encoder=encoder if tuner is not None else None,
             on_epoch=functools.partial(say_epoch, config=config, say=say, score=score_name(dataset.task)),
@@ -281,16 +274,8 @@ def kept_layers(
         if by_probes:
             figures["probes"] = probes_of(dataset, split, source)
         else:
-            fit_head(
-                whole,
-                source,
-                config,
-                targets=dataset.targets(),
-                train=split.train,
-                development=split.development,
-                task=dataset.task,
-            )
-            figures["share"] = importance_of(dataset, split, model=whole, source=source).trained.share
+            fit_head(whole, source, config, dataset=dataset, split=split)
+            figures["share"] = importance_of(split, model=whole, source=source).trained.share
     kept = choose_layers(config.keep_layers, layers=len(every), **figures)
     say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, kept))} of {len(every)}")
     return kept
@@ -312,7 +297,7 @@ def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
     )
 
 
-def importance_of(dataset: Dataset, split: Split, *, model: TunedHead, source: Source) -> Importance:
+def importance_of(split: Split, *, model: TunedHead, source: Source, probes: np.ndarray | None = None) -> Importance:
     """What a density head looks at, on the development part if there is one, trained and at its start."""
     trained, initial = model.head.density, model.anew().density
     assert isinstance(trained, Density) and isinstance(initial, Density)
@@ -322,7 +307,7 @@ def importance_of(dataset: Dataset, split: Split, *, model: TunedHead, source: S
         trained=trained,
         initial=initial,
         layers=model.layers,
-        probes=probes_of(dataset, split, source) if len(split.development) else None,
+        probes=probes,
     )
 
 
@@ -332,7 +317,8 @@ def importance_sections(
     """What a density head looks at: written down, and as a section of the report; nothing for any other head."""
     if model.head.density is None:
         return []
-    importance = importance_of(dataset, split, model=model, source=source)
+    probes = probes_of(dataset, split, source) if len(split.development) else None
+    importance = importance_of(split, model=model, source=source, probes=probes)
     write_json(folder / "importance.json", importance.to_json())
     return [
         importance_section(
@@ -357,12 +343,10 @@ def source_of(
 ) -> Source:
     """What gives hidden states of items: the kept features, or the encoder itself."""
     if isinstance(store, FeatureStore):
-        index = [number - 1 for number in model.layers]
 
         def kept(items: Part) -> Hidden:
             hidden = store.read(items.tolist())
-            chosen = Hidden(features=hidden.features[:, index], mask=hidden.mask)
-            return pool_time(chosen, model.pool) if store.pool == "time" else chosen
+            return model.pooled(hidden) if store.pool == "time" else model.chosen(hidden)
 
         return kept
 
@@ -414,11 +398,8 @@ def finish(
             folder / "model",
             encoder=encoder,
             model=model,
-            head=config.head,
-            options=config.options,
             tuner=tuner,
-            tuner_name=config.tuner,
-            tuner_options={**config.tuner_options, "seed": config.seed} if tuner is not None else {},
+            tuner_options={**config.tuner_options, "seed": config.seed} if tuner is not None else None,
             task=dataset.task,
             labels=dataset.labels,
             window_seconds=window,

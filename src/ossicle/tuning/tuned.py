@@ -47,15 +47,15 @@ class TunedHead(nn.Module):
         self.layers, self.encoder_dim = tuple(layers), dim
         self.pool: Pool = "time" if name in HEADS and HEADS[name].takes_time else pool
         width = 2 * dim if self.pool == "statistics" else dim
-        self._made = {"layers": len(self.layers), "dim": width, "num_classes": num_classes, **options}
-        self.name = name
+        self.name, self.options = name, dict(options)
+        self._sizes = {"layers": len(self.layers), "dim": width, "num_classes": num_classes}
         self.head: Head = self.anew()
         self.register_buffer("mean", torch.zeros(len(self.layers), width))
         self.register_buffer("deviation", torch.ones(len(self.layers), width))
 
     def anew(self) -> Head:
         """Another head of the same kind, with random weights; what a density starts from is not random."""
-        return create_head(self.name, **self._made)
+        return create_head(self.name, **self._sizes, **self.options)
 
     def forward(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
         """Logits of all hidden states of an encoder, from its first layer on."""
@@ -63,8 +63,11 @@ class TunedHead(nn.Module):
 
     def pooled(self, hidden: Hidden) -> Hidden:
         """The layers that the head sees, as it takes them in time."""
-        index = [number - 1 for number in self.layers]
-        return pool_time(Hidden(features=hidden.features[:, index], mask=hidden.mask), self.pool)
+        return pool_time(self.chosen(hidden), self.pool)
+
+    def chosen(self, hidden: Hidden) -> Hidden:
+        """The layers that the head sees."""
+        return Hidden(features=hidden.features[:, [number - 1 for number in self.layers]], mask=hidden.mask)
 
     def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
         """Logits of what `pooled` gives."""
@@ -81,14 +84,12 @@ def pool_time(hidden: Hidden, pool: Pool) -> Hidden:
     if pool == "time":
         return hidden
     mask = hidden.mask[:, None, :, None]
-    features = torch.where(mask, hidden.features, 0)
-    number = mask.sum(2)
-    mean = features.sum(2) / number
+    mean = hidden.mean()
     parts = [mean]
     if pool == "statistics":
-        apart = torch.where(mask, features - mean[:, :, None], 0)
+        apart = torch.where(mask, hidden.features - mean[:, :, None], 0)
         # The root has no slope at zero, where one frame leaves it.
-        parts.append((apart.square().sum(2) / number + 1e-12).sqrt())
+        parts.append((apart.square().sum(2) / mask.sum(2) + 1e-12).sqrt())
     return Hidden(features=torch.cat(parts, -1)[:, :, None], mask=hidden.mask.any(1, keepdim=True))
 
 
@@ -106,11 +107,8 @@ def save_tuned(
     *,
     encoder: Encoder,
     model: TunedHead,
-    head: str,
-    options: Mapping[str, Any],
-    tuner: Tuner | None,
-    tuner_options: Mapping[str, Any],
-    tuner_name: str | None,
+    tuner: Tuner | None = None,
+    tuner_options: Mapping[str, Any] | None = None,
     card: Card | None = None,
     **answers: Any,
 ) -> None:
@@ -124,8 +122,8 @@ def save_tuned(
             "modality": encoder.modality,
             "fingerprint": encoder.fingerprint,
         },
-        head={"name": head, "options": dict(options)},
-        tuner={"name": tuner_name or "", "options": dict(tuner_options)},
+        head={"name": model.name, "options": model.options},
+        tuner={"name": tuner.name if tuner else "", "options": dict(tuner_options or {})},
         features={"pool": model.pool, "layers": list(model.layers), "dim": model.encoder_dim},
     )
     tensors = {f"head.{key}": tensor for key, tensor in model.state_dict().items()}
