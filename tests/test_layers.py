@@ -13,7 +13,18 @@ import ossicle
 SOURCE = Path(ossicle.__file__).parent
 
 # Above the line no torch; a room imports from its own level and from those above it.
-ROOMS_WITHOUT_TORCH = ["errors", "settings", "files", "allocator", "audio", "predict", "metrics", "data"]
+ROOMS_WITHOUT_TORCH = [
+    "errors",
+    "settings",
+    "shapes",
+    "files",
+    "allocator",
+    "audio",
+    "predict",
+    "listening",
+    "metrics",
+    "data",
+]
 ROOMS_WITH_TORCH = [
     "devices",
     "frontend",
@@ -25,6 +36,7 @@ ROOMS_WITH_TORCH = [
     "tuning",
     "loading",
     "report",
+    "timeline",
     "evaluation",
     "training",
     "demo",

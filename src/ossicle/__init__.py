@@ -10,14 +10,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ossicle.errors import OssicleError
+    from ossicle.listening import Prediction
     from ossicle.loading import load
     from ossicle.models import create_model, list_models
-    from ossicle.recognizer import Prediction, Recognizer
+    from ossicle.recognizer import Recognizer
 
 # name -> the module that holds it.
 _LAZY = {
     "OssicleError": "ossicle.errors",
-    "Prediction": "ossicle.recognizer",
+    "Prediction": "ossicle.listening",
     "Recognizer": "ossicle.recognizer",
     "create_model": "ossicle.models",
     "list_models": "ossicle.models",

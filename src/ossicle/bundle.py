@@ -49,11 +49,11 @@ from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
+from ossicle.listening import MAX_WINDOW_SECONDS, Answers
 from ossicle.models import create_model, list_models
 from ossicle.predict.rows import Task
 
 SCHEMA_VERSION = 1
-MAX_WINDOW_SECONDS = 60  # the memory of one pass grows with the window
 # A configuration is a claim by a stranger: these keep it from asking for all memory before a tensor has been compared.
 MAX_FILTERBANK = 2**24
 MAX_RATE = 768_000
@@ -72,23 +72,6 @@ class Card:
     protocol: str = ""  # how the test part was cut, in a sentence
     metrics: Sequence[str] = ()  # one line each, on the test part
     limits: str = ""  # what it was not tested on
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What every kind of bundle has: how logits become answers, and over what time."""
-
-    model_name: str
-    task: Task
-    labels: tuple[str, ...]
-    thresholds: Float[np.ndarray, " label"] | None
-    temperature: float
-    window_seconds: float
-    hop_seconds: float
-    pad: bool
-    weights_licence: str | None
-    library_version: str
-    version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,7 +421,7 @@ def _check_config(config: Any, path: Path) -> None:
     wants(
         "window.seconds",
         _is_number(seconds) and 0 < seconds <= MAX_WINDOW_SECONDS,
-        f"more than 0 and at most {MAX_WINDOW_SECONDS}",
+        f"more than 0 and at most {MAX_WINDOW_SECONDS:g}",
     )
     wants(
         "window.hop_seconds",

@@ -1,6 +1,9 @@
 """What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
 from ossicle.devices import Precision
@@ -35,3 +38,9 @@ def load(
     if encoder is not None:
         raise ValueError(f"{model} is a network of its own, which takes no encoder")
     return Recognizer(load_bundle(folder), device=device, precision=precision)
+
+
+def load_among(start: Callable[[], Recognizer], number: int) -> Recognizer:
+    """Calls `start` in one of a number of processes, which share this machine's processors."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // number))
+    return start()

@@ -1,13 +1,19 @@
 """`ossicle predict` on real files: rows where asked, bad files by name, exit codes for scripts."""
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import Result
+
+from ossicle.loading import load
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
@@ -95,7 +101,7 @@ def test_a_csv_of_bad_files_has_its_header(run: Run, shared_bundle: Path, tmp_pa
         (["nowhere", "a.wav"], 1, "no such folder"),
         (["passt_tiny_s16", "a.wav"], 1, "random"),
         (["MODEL", "a.wav", "--device", "warp"], 1, "warp"),
-        (["MODEL", "a.wav", "--format", "raven"], 2, "raven"),
+        (["MODEL", "a.wav", "--format", "elan"], 2, "elan"),
         (["MODEL", "a.wav", "--window", "0.01"], 2, "window"),
         (["MODEL", "a.wav", "--window", "inf"], 2, "window"),
         (["MODEL", "a.wav", "--hop", "2"], 2, "hop"),
@@ -147,3 +153,112 @@ def test_the_program_itself_predicts_and_names_what_is_broken(shared_bundle: Pat
     assert done.returncode == 3
     assert done.stdout.splitlines()[0] == str(path)
     assert "gone.wav" in done.stderr and "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    record("calls/a.wav", seconds=2)
+    out = tmp_path / "out"
+    first = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--format", "csv,jsonl,raven", "--each")
+    assert first.exit_code == 0 and "1 recordings heard" in first.stdout
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        *(f"predictions{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
+        *(f"a.wav{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
+    }
+    again = run("predict", shared_bundle, tmp_path / "calls", "-o", out)
+    assert again.exit_code == 1 and "--resume" in again.stderr
+    other = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--resume", "--events")
+    assert other.exit_code == 1 and "events" in other.stderr
+    record("calls/b.wav")
+    more = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--resume")
+    assert more.exit_code == 0 and "1 recordings were done before" in more.stdout
+    assert len((out / "predictions.csv").read_text().splitlines()) == 4
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record("calls/a.wav")
+    (tmp_path / "calls" / "locked").mkdir()
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = run("predict", shared_bundle, tmp_path / "calls", "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "locked: this folder cannot be listed (Permission denied)" in result.stderr
+    assert "locked" in (tmp_path / "out" / "errors.csv").read_text()
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_pictures_of_what_was_heard_lie_beside_the_tables(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    record("calls/1/a.wav", seconds=3)
+    record("calls/2/tiny.wav", seconds=0.01)
+    result = run("predict", shared_bundle, tmp_path / "calls", "-o", tmp_path / "out", "--timeline")
+    assert result.exit_code == 0
+    for name in ("1/a.wav.png", "2/tiny.wav.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_pipe_says_what_the_file_says(raw: bool, shared_bundle: Path, record: Record, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=80_000), 32_000, subtype="PCM_16")
+    command = [sys.executable, "-m", "ossicle", "predict", str(shared_bundle), "--hop", "0.5", "--top-k", "2"]
+    sound = path.read_bytes()[44:] if raw else path.read_bytes()
+    options = ["--pcm", "s16le", "--rate", "32000"] if raw else []
+    live = subprocess.run([*command, "-", "--format", "jsonl", *options], input=sound, capture_output=True)
+    assert live.returncode == 0, live.stderr
+    heard = [json.loads(line) for line in live.stdout.splitlines()]
+    wanted = load(shared_bundle, device="cpu").predict(path, hop=0.5, top_k=2).rows
+    assert [(row["start"], row["end"], row["label"]) for row in heard] == [(r.start, r.end, r.label) for r in wanted]
+    np.testing.assert_allclose([row["score"] for row in heard], [row.score for row in wanted], atol=6e-5)  # 4 decimals
+
+
+def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) -> None:
+    command = [sys.executable, "-m", "ossicle", "predict", str(shared_bundle), "-", "--pcm", "s16le", "--rate", "32000"]
+    done = subprocess.run([*command, "--format", "csv"], input=bytes(64_001), capture_output=True, text=False)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[0].startswith(b"file,start") and len(done.stdout.splitlines()) == 2
+    assert b"middle of a sample: 1 of 2 bytes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.wav", "--resume"], "needs -o"),
+        (["a.wav", "--workers", "2"], "needs -o"),
+        (["a.wav", "--release", "0.5"], "needs --events"),
+        (["a.wav", "--min-duration", "0.5"], "needs --events"),
+        (["a.wav", "--events", "--median", "2"], "odd"),
+        (["a.wav", "--events", "--top-k", "2"], "top_k"),
+        (["a.wav", "--labels", "drums"], "did you mean 'drum'"),
+        (["a.wav", "--rate", "8000"], "needs --pcm"),
+        (["-", "--pcm", "s16le"], "give --rate"),
+        (["-", "--pcm", "mp3", "--rate", "8000"], "allowed are u8"),
+        (["-", "-o", "out"], "leave out -o"),
+        ([], "Name a recording"),
+    ],
+)
+def test_options_that_say_nothing_are_wrong_usage(
+    arguments: list[str], said: str, run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("predict", shared_bundle, *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_without_sounddevice_the_microphone_says_what_to_install(
+    run: Run, shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    result = run("predict", shared_bundle, "--mic")
+    assert result.exit_code == 1 and "pip install 'ossicle[mic]'" in result.stderr

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.predict import aggregate, cut_windows, score_blocks, summarise, window_starts
+from ossicle.predict import (
+    WindowScores,
+    aggregate,
+    combine_overlaps,
+    cut_windows,
+    join_scores,
+    stream_scores,
+    summarise,
+    window_starts,
+)
 
 windows_and_hops = st.integers(1, 12).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 
@@ -72,7 +81,7 @@ def test_batches_change_no_score(length: int, sizes: tuple[int, int], batch: int
         assert len(windows) <= batch
         return np.stack([windows.min(axis=1), windows.max(axis=1)], axis=1)
 
-    scored = score_blocks([samples], score, rate=2, window=window, hop=hop, batch=batch)
+    scored = join_scores(stream_scores([samples], score, rate=2, window=window, hop=hop, batch=batch))
     starts = window_starts(length, window=window, hop=hop)
     np.testing.assert_array_equal(scored.starts, starts / 2)
     np.testing.assert_array_equal(scored.ends, np.minimum(starts + window, length) / 2)
@@ -86,8 +95,9 @@ def test_a_short_recording_keeps_its_length_down_to_the_least_that_the_model_tak
         shapes.append(windows.shape)
         return np.zeros((len(windows), 1))
 
-    long_enough = score_blocks([np.ones(7, np.float32)], score, rate=1, window=10, hop=10, min_samples=5)
-    too_short = score_blocks([np.ones(3, np.float32)], score, rate=1, window=10, hop=10, min_samples=5)
+    options = {"rate": 1, "window": 10, "hop": 10, "min_samples": 5}
+    long_enough = join_scores(stream_scores([np.ones(7, np.float32)], score, **options))
+    too_short = join_scores(stream_scores([np.ones(3, np.float32)], score, **options))
     assert shapes == [(1, 7), (1, 5)]
     assert (long_enough.padded_samples, too_short.padded_samples) == (0, 2)
     assert too_short.ends.tolist() == [3.0]  # the silence is not part of the recording
@@ -95,7 +105,7 @@ def test_a_short_recording_keeps_its_length_down_to_the_least_that_the_model_tak
 
 def test_a_recording_without_samples_has_no_scores() -> None:
     with pytest.raises(ValueError, match="without a single sample"):
-        score_blocks([], lambda windows: np.zeros((len(windows), 1)), rate=1, window=1, hop=1)
+        join_scores(stream_scores([], lambda windows: np.zeros((len(windows), 1)), rate=1, window=1, hop=1))
 
 
 def test_one_short_sound_counts_in_a_multi_label_recording_and_is_averaged_in_a_single_label_one() -> None:
@@ -107,3 +117,37 @@ def test_one_short_sound_counts_in_a_multi_label_recording_and_is_averaged_in_a_
 def test_an_unknown_way_to_aggregate_is_refused() -> None:
     with pytest.raises(ValueError, match="'mean' or 'max'"):
         aggregate(np.zeros((1, 1)), "median")
+
+
+@given(st.integers(1, 40), windows_and_hops, st.sampled_from(["mean", "max"]), st.integers(1, 5))
+def test_stretches_of_overlapping_windows_score_as_all_windows_over_them(
+    length: int, sizes: tuple[int, int], how: str, batch: int
+) -> None:
+    window, hop = sizes
+    starts = window_starts(length, window=window, hop=hop).astype(float)
+    ends = np.minimum(starts + window, length)
+    scores = np.random.default_rng(length).random((len(starts), 2))
+    parts = [
+        WindowScores(
+            starts=starts[at : at + batch], ends=ends[at : at + batch], scores=scores[at : at + batch], padded_samples=0
+        )
+        for at in range(0, len(starts), batch)
+    ]
+    found = join_scores(combine_overlaps(parts, how))  # type: ignore[arg-type]
+    assert found.starts[0] == 0 and found.ends[-1] == length
+    np.testing.assert_array_equal(found.starts[1:], found.ends[:-1])  # without a gap, without an overlap
+    assert set(found.starts) | set(found.ends) == set(starts) | set(ends)
+    for start, end, score in zip(found.starts, found.ends, found.scores, strict=True):
+        middle = (start + end) / 2
+        over = scores[(starts < middle) & (ends > middle)]
+        np.testing.assert_allclose(score, aggregate(over, how))  # type: ignore[arg-type]
+
+
+def test_windows_that_do_not_overlap_stay_as_they_are() -> None:
+    windows = WindowScores(
+        starts=np.arange(3.0), ends=np.arange(3.0) + 1, scores=np.arange(3.0)[:, None], padded_samples=2
+    )
+    (same,) = list(combine_overlaps([windows], "mean"))[:1]
+    assert same.starts.tolist() == [0, 1] and same.padded_samples == 2
+    joined = join_scores(combine_overlaps([windows], "mean"))
+    np.testing.assert_array_equal(joined.scores, windows.scores)

@@ -1,7 +1,7 @@
 """The recordings, or other files of some kind, below a folder."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ossicle.errors import DataRefused
@@ -18,11 +18,16 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
     return find_files(folder, AUDIO_SUFFIXES)
 
 
-def find_files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
+def find_files(
+    folder: str | os.PathLike[str], suffixes: Collection[str], *, unlisted: Callable[[str], None] | None = None
+) -> list[Path]:
     """Lists the files below `folder` whose suffix, in lower case, is one of `suffixes`, sorted by relative path.
 
     Hidden files and folders (a leading dot: copies in progress, resource forks) are left out.
     Links to folders are followed, each folder once.
+
+    Args:
+        unlisted: told, in a sentence, of a folder that cannot be listed; without it that is an error
 
     Raises:
         DataRefused: `folder` is missing, is no folder, or a folder below it cannot be listed.
@@ -34,7 +39,10 @@ def find_files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> lis
         )
 
     def refuse(error: OSError) -> None:
-        raise DataRefused(f"{error.filename}: this folder cannot be listed ({error.strerror})") from error
+        sentence = f"{error.filename}: this folder cannot be listed ({error.strerror})"
+        if unlisted is None:
+            raise DataRefused(sentence) from error
+        unlisted(sentence)
 
     found = []
     seen = set()

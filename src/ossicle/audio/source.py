@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Shaped
 
 from ossicle.errors import AudioUnreadable
+from ossicle.shapes import Float32, Shaped
 
 Block = Float32[np.ndarray, "time channel"]
 

@@ -17,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 from jaxtyping import Float, Float32
 
-from ossicle import __version__
 from ossicle.audio import read_clip
 from ossicle.data import Dataset, read_dataset, split_folds
 from ossicle.demo.recordings import drums_folder
@@ -29,11 +27,11 @@ from ossicle.files import write_atomically
 from ossicle.loading import load
 from ossicle.metrics import Evaluation
 from ossicle.metrics.onsets import OnsetFigures, onset_f1
-from ossicle.predict import Row, write_predictions
+from ossicle.predict import Row, write_tables
 from ossicle.predict.onsets import label_onsets
 from ossicle.recognizer import Recognizer
-from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, timeline_figure, write_report
-from ossicle.report.style import Figure
+from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
+from ossicle.timeline import draw_recording
 from ossicle.training import FoldResult, TrainConfig, train
 from ossicle.training.folds import free_folder, pooled
 
@@ -132,16 +130,14 @@ def run_demo(
     # Everything is computed: now it is written.
     write_atomically(output / "sequence.wav", lambda path: write_wav(path, sequence))
     write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
-    write_predictions(
-        output,
-        {output / "sequence.wav": found, output / "loop.flac": heard},
-        formats=("csv", "audacity"),
-        model=config.model,
-        model_version=__version__,
-    )
+    tables = {output / "sequence.wav": found, output / "loop.flac": heard}
+    write_tables(output, tables.items(), files=list(tables), formats=("csv", "audacity"), source=recognizer.source)
+    frontend, labels = recognizer.frontend, recognizer.labels
     pictures = {
-        "sequence": picture(sequence.samples, recognizer, found, reference=sequence.truth, title="sequence.wav"),
-        "loop": picture(loop, recognizer, heard, title="loop.flac"),
+        "sequence": draw_recording(
+            frontend, [sequence.samples], found, labels=labels, reference=sequence.truth, title="sequence.wav"
+        ),
+        "loop": draw_recording(frontend, [loop], heard, labels=labels, title="loop.flac"),
     }
     for name, figure in pictures.items():
         save_figure(figure, output / f"{name}.png")
@@ -253,30 +249,6 @@ def hits_in(samples: Float32[np.ndarray, " time"], recognizer: Recognizer, *, fi
         labels=recognizer.labels,
         longest=recognizer.bundle.window_seconds,
         file=file,
-    )
-
-
-def picture(
-    samples: Float32[np.ndarray, " time"],
-    recognizer: Recognizer,
-    rows: Sequence[Row],
-    *,
-    title: str,
-    reference: Sequence[Row] = (),
-) -> Figure:
-    """The log-mel that the model hears, with the hits below it."""
-    with torch.inference_mode():
-        mel = recognizer.frontend(torch.from_numpy(samples)[None].to(recognizer.device))[0].cpu().numpy()
-    config = recognizer.frontend.config
-    return timeline_figure(
-        mel,
-        rows,
-        seconds=len(samples) / recognizer.rate,
-        fmin=config.min_hertz,
-        fmax=config.max_hertz,
-        reference=reference,
-        labels=recognizer.labels,
-        title=title,
     )
 
 

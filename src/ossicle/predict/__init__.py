@@ -1,26 +1,45 @@
 """From windows of samples to labelled times: needs numpy and a function that scores windows, and never torch."""
 
-from ossicle.predict.events import Event, events_from_scores, onset_peaks
+from ossicle.predict.events import Event, EventRules, events_from_scores, onset_peaks, stream_events
+from ossicle.predict.reporting import Reporting, label_indices, stream_rows
 from ossicle.predict.rows import Row, rows_from_windows, select_labels
-from ossicle.predict.windows import WindowScores, aggregate, cut_windows, score_blocks, summarise, window_starts
-from ossicle.predict.writers import FORMATS, audacity_text, csv_text, table_lines, write_predictions
+from ossicle.predict.windows import (
+    WindowScores,
+    aggregate,
+    combine_overlaps,
+    cut_windows,
+    join_scores,
+    stream_scores,
+    summarise,
+    window_starts,
+)
+from ossicle.predict.writers import FORMATS, TABLES, Source, places_of, table_lines, table_text, write_tables
 
 __all__ = [
     "FORMATS",
+    "TABLES",
     "Event",
+    "EventRules",
+    "Reporting",
     "Row",
+    "Source",
     "WindowScores",
     "aggregate",
-    "audacity_text",
-    "csv_text",
+    "combine_overlaps",
     "cut_windows",
     "events_from_scores",
+    "join_scores",
+    "label_indices",
     "onset_peaks",
+    "places_of",
     "rows_from_windows",
-    "score_blocks",
     "select_labels",
+    "stream_events",
+    "stream_rows",
+    "stream_scores",
     "summarise",
     "table_lines",
+    "table_text",
     "window_starts",
-    "write_predictions",
+    "write_tables",
 ]

@@ -1,9 +1,16 @@
-"""Events: adjacent windows in which a label is heard become one stretch; peaks of a score become onsets."""
+"""Events: stretches in which a label is heard become one, with onset and offset; peaks of a score become onsets."""
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int64
+
+from ossicle.predict.windows import WindowScores
+from ossicle.shapes import Float, Int64
+
+# Starts are divided by the rate: two windows that touch may be a rounding error apart.
+TOUCH = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,44 +23,106 @@ class Event:
     score: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class EventRules:
+    """How scores become events.
+
+    Raises: ValueError for values that make no sense.
+    """
+
+    release: float = 1.0
+    """An event begins at its label's threshold and lasts while the score is this share of it (hysteresis)."""
+    median: int = 1
+    """Scores are smoothed by the median of so many neighbouring windows first; odd."""
+    min_seconds: float = 0.0
+    """Shorter events are dropped, after the joining."""
+    merge_gap: float = 0.0
+    """Seconds between two events of a label that still count as one; windows that touch always join."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.release <= 1:
+            raise ValueError(f"the release is a share of the threshold, above 0 and at most 1, not {self.release:g}")
+        if self.median < 1 or self.median % 2 == 0:
+            raise ValueError(f"the median is of an odd number of windows, not {self.median}")
+        if not (self.min_seconds >= 0 and self.merge_gap >= 0):
+            raise ValueError(
+                f"the least duration and the gap are 0 s or more, not {self.min_seconds:g} and {self.merge_gap:g}"
+            )
+
+
+def stream_events(
+    parts: Iterable[WindowScores], *, thresholds: Float[np.ndarray, " label"], rules: EventRules
+) -> Iterator[Event]:
+    """Yields each event as soon as nothing can prolong it, in the order of their ends.
+
+    Holds one event a label and the windows of the median, however long the recording.
+
+    Args:
+        parts: scores, not logits, in the order of time
+        thresholds: from which score on each label is heard
+    """
+    running: dict[int, Event] = {}
+
+    def over(time: float) -> Iterator[Event]:
+        for label, event in list(running.items()):
+            if time - event.end > rules.merge_gap + TOUCH:
+                del running[label]
+                if event.end - event.start >= rules.min_seconds - TOUCH:
+                    yield event
+
+    for start, end, scores in smoothed(parts, rules.median):
+        yield from over(start)
+        for label in np.flatnonzero(scores >= rules.release * thresholds).tolist():
+            event, score = running.get(label), float(scores[label])
+            if score < thresholds[label] and (event is None or start - event.end > TOUCH):
+                continue  # enough to last, not to begin
+            if event is None:
+                running[label] = Event(start=start, end=end, label=label, score=score)
+            else:
+                running[label] = replace(event, end=max(event.end, end), score=max(event.score, score))
+    yield from over(np.inf)
+
+
+def smoothed(parts: Iterable[WindowScores], width: int) -> Iterator[tuple[float, float, Float[np.ndarray, " label"]]]:
+    """Start, end and scores of each window, the scores the median of `width` windows around it, fewer at the ends."""
+    half = width // 2
+    near: deque[tuple[float, float, np.ndarray]] = deque(maxlen=width)
+    count = 0
+
+    def middle(behind: int) -> tuple[float, float, np.ndarray]:
+        start, end, scores = near[-1 - behind]
+        return start, end, scores if len(near) == 1 else np.median(np.stack([one[2] for one in near]), axis=0)
+
+    for part in parts:
+        for window in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
+            near.append(window)
+            count += 1
+            if count > half:
+                yield middle(half)
+    for behind in range(min(half, count) - 1, -1, -1):
+        while len(near) > behind + half + 1:
+            near.popleft()
+        yield middle(behind)
+
+
 def events_from_scores(
     scores: Float[np.ndarray, "window label"],
     *,
     starts: Float[np.ndarray, " window"],
     ends: Float[np.ndarray, " window"],
     thresholds: Float[np.ndarray, " label"] | float,
-    min_seconds: float = 0.0,
-    merge_gap: float = 0.0,
+    rules: EventRules = EventRules(),
 ) -> list[Event]:
-    """Joins the windows in which a label reaches its threshold into events, sorted by time.
+    """The events of a whole recording, sorted by time; see `stream_events`.
 
     Args:
         starts: seconds, ascending
         ends: seconds
-        min_seconds: shorter events are dropped, after the joining
-        merge_gap: seconds of silence between two hits that still count as one event; windows that touch always join
     """
-    floors = np.broadcast_to(np.asarray(thresholds), scores.shape[1:])
-    # Starts are divided by the rate: two windows that touch may be a rounding error apart.
-    gap = merge_gap + 1e-9
-    events = []
-    for label, floor in enumerate(floors):
-        run: Event | None = None
-        for window in np.flatnonzero(scores[:, label] >= floor):
-            hit = Event(
-                start=float(starts[window]), end=float(ends[window]), label=label, score=float(scores[window, label])
-            )
-            if run is not None and hit.start - run.end <= gap:
-                hit = Event(start=run.start, end=max(run.end, hit.end), label=label, score=max(run.score, hit.score))
-            elif run is not None:
-                events.append(run)
-            run = hit
-        if run is not None:
-            events.append(run)
-    return sorted(
-        (event for event in events if event.end - event.start >= min_seconds - 1e-9),
-        key=lambda event: (event.start, event.end, event.label),
-    )
+    windows = WindowScores(starts=starts, ends=ends, scores=scores, padded_samples=0)
+    floors = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), scores.shape[1:])
+    found = stream_events([windows], thresholds=floors, rules=rules)
+    return sorted(found, key=lambda event: (event.start, event.end, event.label))
 
 
 def onset_peaks(

@@ -13,9 +13,9 @@ hits are short; one frame is compared with the frame one hop before it, whatever
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
 
 from ossicle.predict.rows import Row
+from ossicle.shapes import Float, Float32, Float64
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.005

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int64
+
+from ossicle.shapes import Float, Int64
 
 Task = Literal["single-label", "multi-label"]
+FLOOR = 0.5  # threshold of a label that has none of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,8 @@ def select_labels(
     """Gives the indices of the labels to report, best first (equal scores: in the order of the labels).
 
     Asked for nothing, a single-label task reports its best label and a multi-label task every label that reaches its
-    own threshold (0.5 if it has none). `min_score` takes the place of these thresholds and `top_k` limits the count;
-    `top_k` alone reports the best k whatever they score.
+    own threshold (`FLOOR` if it has none). `min_score` takes the place of these thresholds and `top_k` limits the
+    count; `top_k` alone reports the best k whatever they score.
     """
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
@@ -41,7 +43,7 @@ def select_labels(
     if min_score is not None:
         order = order[scores[order] >= min_score]
     elif top_k is None and task == "multi-label":
-        floor = np.full(len(scores), 0.5) if thresholds is None else thresholds
+        floor = np.full(len(scores), FLOOR) if thresholds is None else thresholds
         order = order[scores[order] >= floor[order]]
     if top_k is None and task == "single-label" and min_score is None:
         top_k = 1

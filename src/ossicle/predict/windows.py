@@ -10,13 +10,15 @@ Batches hold windows of one recording only: a recording's scores cannot depend o
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
 
 from ossicle.predict.rows import Task
+from ossicle.shapes import Float, Float32, Int64
 
-Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window label"]]
+Overlap = Literal["mean", "max"]
+Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window *label"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class WindowScores:
 
     starts: Float[np.ndarray, " window"]
     ends: Float[np.ndarray, " window"]
-    scores: Float[np.ndarray, "window label"]
+    scores: Float[np.ndarray, "window *label"]
     padded_samples: int  # silence appended because the recording was shorter than the model's least length
 
 
@@ -76,7 +78,7 @@ def cut_windows(
         yield end - window, held[len(held) - window :]
 
 
-def score_blocks(
+def stream_scores(
     blocks: Iterable[Float32[np.ndarray, " _"]],
     score: Score,
     *,
@@ -85,8 +87,8 @@ def score_blocks(
     hop: int,
     min_samples: int = 1,
     batch: int = 16,
-) -> WindowScores:
-    """Scores a recording that arrives in blocks.
+) -> Iterator[WindowScores]:
+    """Scores a recording that arrives in blocks, and yields a batch of windows as soon as it is scored.
 
     Args:
         rate: hertz, of the samples in the blocks
@@ -95,31 +97,79 @@ def score_blocks(
         min_samples: the least length that `score` takes; a shorter recording is padded with silence up to it
         batch: windows handed to `score` at once
     """
-    starts: list[int] = []
-    ends: list[int] = []
-    scores: list[np.ndarray] = []
-    padded_samples = 0
-    waiting: list[np.ndarray] = []
-    for start, samples in cut_windows(blocks, window=window, hop=hop):
-        starts.append(start)
-        ends.append(start + len(samples))
-        if len(samples) < min_samples:  # only a whole recording can be so short
-            padded_samples = min_samples - len(samples)
-            samples = np.pad(samples, (0, padded_samples))
-        waiting.append(samples)
+
+    def scored(waiting: list[tuple[int, np.ndarray]]) -> WindowScores:
+        starts = np.array([start for start, _ in waiting], dtype=np.float64)
+        length = len(waiting[0][1])  # all windows of a recording have one
+        padded = max(0, min_samples - length)  # only a whole recording can be so short
+        samples = np.stack([np.pad(samples, (0, padded)) if padded else samples for _, samples in waiting])
+        return WindowScores(
+            starts=starts / rate, ends=(starts + length) / rate, scores=score(samples), padded_samples=padded
+        )
+
+    waiting: list[tuple[int, np.ndarray]] = []
+    for found in cut_windows(blocks, window=window, hop=hop):
+        waiting.append(found)
         if len(waiting) == batch:
-            scores.append(score(np.stack(waiting)))
+            yield scored(waiting)
             waiting = []
     if waiting:
-        scores.append(score(np.stack(waiting)))
-    if not scores:
+        yield scored(waiting)
+
+
+def join_scores(parts: Iterable[WindowScores]) -> WindowScores:
+    """The windows of all parts together.
+
+    Raises: ValueError where there is none.
+    """
+    found = list(parts)
+    if not found:
         raise ValueError("a recording without a single sample has no windows to score")
     return WindowScores(
-        starts=np.asarray(starts, dtype=np.float64) / rate,
-        ends=np.asarray(ends, dtype=np.float64) / rate,
-        scores=np.concatenate(scores),
-        padded_samples=padded_samples,
+        starts=np.concatenate([part.starts for part in found]),
+        ends=np.concatenate([part.ends for part in found]),
+        scores=np.concatenate([part.scores for part in found]),
+        padded_samples=found[0].padded_samples,
     )
+
+
+def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[WindowScores]:
+    """Turns windows that overlap into stretches that do not, each scored by all windows over it, by `mean` or `max`.
+
+    A stretch runs from one start or end of a window to the next. It is yielded as soon as no later window can reach it;
+    held are the windows that overlap.
+
+    Args:
+        parts: windows in the order of their starts
+    """
+    held: list[tuple[float, float, np.ndarray]] = []  # start, end and scores of windows that may go on
+    at = 0.0
+    padded = 0
+
+    def until(time: float) -> Iterator[tuple[float, float, np.ndarray]]:
+        ends = {min(end, time) for _, end, _ in held}
+        edges = sorted(edge for edge in {at, *ends} if edge >= at)
+        for start, end in zip(edges, edges[1:], strict=False):
+            over = [scores for first, last, scores in held if first <= start and last >= end]
+            yield start, end, aggregate(np.stack(over), how)
+
+    def packed(stretches: list[tuple[float, float, np.ndarray]]) -> Iterator[WindowScores]:
+        if stretches:
+            starts, ends, scores = zip(*stretches, strict=True)
+            yield WindowScores(
+                starts=np.array(starts), ends=np.array(ends), scores=np.stack(scores), padded_samples=padded
+            )
+
+    for part in parts:
+        padded = part.padded_samples
+        done: list[tuple[float, float, np.ndarray]] = []
+        for start, end, scores in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
+            done += until(start)
+            held = [window for window in held if window[1] > start]
+            held.append((start, end, scores))
+            at = start
+        yield from packed(done)
+    yield from packed(list(until(np.inf)))
 
 
 def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float[np.ndarray, " label"]:

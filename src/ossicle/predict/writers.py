@@ -1,39 +1,113 @@
-"""Rows as tables that other tools read.
+"""Rows as tables that other tools read, written while they come.
 
 table     for a person at a terminal
-csv       `file,start,end,label,score,model,model_version`: one file for everything, with a header even without rows
-audacity  start, end, label, separated by tabs, no header: one file per recording, for File > Import > Labels
+csv       `file,start,end,label,score,model,model_version`, with a header even without rows
+jsonl     the same names, an object a line
+audacity  start, end, label, separated by tabs, no header: for File > Import > Labels
+raven     a selection table, separated by tabs, with a header even without rows: for File > Open Selection Table
+
+Scores have four decimals everywhere: further digits depend on the machine.
 """
 
 import csv
 import io
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from ossicle.files import write_atomically
+from ossicle.files import replacing
 from ossicle.predict.rows import Row
 
-FORMATS = ("table", "csv", "audacity")
 CSV_COLUMNS = ("file", "start", "end", "label", "score", "model", "model_version")
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Label",
+    "Score",
+    "Begin Path",
+    "File Offset (s)",
+)
 
 
-def csv_text(rows: Sequence[Row], *, model: str, model_version: str) -> str:
-    """Gives the rows as CSV, seconds to the millisecond and scores with four decimals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in rows:
-        writer.writerow(
-            [row.file, f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.score:.4f}", model, model_version]
-        )
-    return text.getvalue()
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What rows say of the model behind them."""
+
+    model: str
+    model_version: str
+    highest: float = 0.0
+    """Hertz, half the rate that the model hears: the upper edge of a selection in Raven."""
 
 
-def audacity_text(rows: Sequence[Row]) -> str:
-    """Gives one recording's rows as an Audacity label track."""
-    # A tab or a line end inside a label would break the track.
-    return "".join(f"{row.start:.6f}\t{row.end:.6f}\t{' '.join(row.label.split())}\n" for row in rows)
+class Format:
+    """One kind of table: what it begins with, and a row as text; both end their lines."""
+
+    suffix = ""
+    per_recording = False  # a row does not say which recording it is of
+    header = ""
+
+    def line(self, row: Row, number: int, source: Source) -> str:
+        """The row's line; rows are numbered from 1."""
+        raise NotImplementedError
+
+
+class Csv(Format):
+    suffix, header = ".csv", ",".join(CSV_COLUMNS) + "\n"
+
+    def line(self, row: Row, number: int, source: Source) -> str:
+        text = io.StringIO()
+        values = (f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.score:.4f}")
+        csv.writer(text, lineterminator="\n").writerow([row.file, *values, source.model, source.model_version])
+        return text.getvalue()
+
+
+class Jsonl(Format):
+    suffix = ".jsonl"
+
+    def line(self, row: Row, number: int, source: Source) -> str:
+        values = (row.file, round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
+        named = dict(zip(CSV_COLUMNS, (*values, source.model, source.model_version), strict=True))
+        return json.dumps(named, ensure_ascii=False) + "\n"
+
+
+class Audacity(Format):
+    suffix, per_recording = ".txt", True
+
+    def line(self, row: Row, number: int, source: Source) -> str:
+        return f"{row.start:.6f}\t{row.end:.6f}\t{flat(row.label)}\n"
+
+
+class Raven(Format):
+    suffix, header = ".selections.txt", "\t".join(RAVEN_COLUMNS) + "\n"
+
+    def line(self, row: Row, number: int, source: Source) -> str:
+        times = f"{row.start:.6f}\t{row.end:.6f}\t0\t{source.highest:g}"
+        place = f"{flat(row.file)}\t{row.start:.6f}"
+        return f"{number}\tSpectrogram 1\t1\t{times}\t{flat(row.label)}\t{row.score:.4f}\t{place}\n"
+
+
+TABLES: Mapping[str, Format] = {"csv": Csv(), "jsonl": Jsonl(), "audacity": Audacity(), "raven": Raven()}
+FORMATS = ("table", *TABLES)
+
+
+def flat(text: str) -> str:
+    """Text in which no tab or line end breaks a table."""
+    return " ".join(text.split())
+
+
+def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
+    """Yields a table piece by piece, its header first."""
+    yield TABLES[name].header
+    for number, row in enumerate(rows, 1):
+        yield TABLES[name].line(row, number, source)
 
 
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
@@ -49,31 +123,57 @@ def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
     return [file, *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
 
 
-def write_predictions(
-    folder: Path,
-    rows_of_file: Mapping[Path, Sequence[Row]],
-    *,
-    formats: Sequence[str],
-    model: str,
-    model_version: str,
-) -> list[Path]:
-    """Writes `predictions.csv` and, for each recording, an Audacity label track; gives the paths written.
+def places_of(files: Sequence[Path]) -> list[Path]:
+    """Where what belongs to a recording lies in a folder of results: as deep as it does below the folder all share."""
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    shared = Path(os.path.commonpath([file.parent for file in absolute])) if files else Path()
+    return [file.relative_to(shared) for file in absolute]
 
-    A track is named after its recording and lies as deep in `folder` as the recording does below the folder that all of
-    them share, so that two recordings of one name in different folders keep a track each.
+
+def write_tables(
+    folder: Path,
+    recordings: Iterable[tuple[Path, Iterable[Row]]],
+    *,
+    files: Sequence[Path],
+    formats: Sequence[str],
+    source: Source,
+    each: bool = False,
+) -> list[Path]:
+    """Writes `predictions.*` of all recordings together, and a table for each recording; gives the paths written.
+
+    Each file is there whole or not at all; rows are taken one at a time. A recording's table is named after it and lies
+    at its place of `places_of`, so that two of one name keep one each.
+
+    Args:
+        recordings: each with its rows, in time
+        files: all of them, in the same order
+        each: a table for each recording in every format; otherwise in the formats whose rows name no recording
     """
-    written = []
-    if "csv" in formats:
-        path = folder / "predictions.csv"
-        everything = [row for rows in rows_of_file.values() for row in rows]
-        write_atomically(path, csv_text(everything, model=model, model_version=model_version))
-        written.append(path)
-    if "audacity" in formats and rows_of_file:
-        absolute = [Path(os.path.abspath(file)) for file in rows_of_file]
-        shared = Path(os.path.commonpath([file.parent for file in absolute]))
-        for file, rows in zip(absolute, rows_of_file.values(), strict=True):
-            # The recording's own suffix stays: a.wav and a.flac may lie side by side.
-            path = folder / file.relative_to(shared).parent / f"{file.name}.txt"
-            write_atomically(path, audacity_text(rows))
-            written.append(path)
-    return written
+    tables = [TABLES[name] for name in formats if name in TABLES]
+    together = [table for table in tables if not table.per_recording]
+    apart = [table for table in tables if table.per_recording or each]
+    tracks: list[Path] = []
+    with ExitStack() as stack:
+        paths = [folder / f"predictions{table.suffix}" for table in together]
+        outputs = [open(stack.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in paths]
+        for output, table in zip(outputs, together, strict=True):
+            # Closed, and so flushed, before `replacing` gives it its name.
+            stack.callback(output.close)
+            output.write(table.header)
+        number = 0
+        for (_, rows), place in zip(recordings, places_of(files), strict=True):
+            with ExitStack() as inner:
+                # The recording's own suffix stays: a.wav and a.flac may lie side by side.
+                own = [folder / place.parent / f"{place.name}{table.suffix}" for table in apart]
+                tracks += own
+                pieces = [open(inner.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in own]
+                for piece, table in zip(pieces, apart, strict=True):
+                    inner.callback(piece.close)
+                    piece.write(table.header)
+                for own_number, row in enumerate(rows, 1):
+                    number += 1
+                    for output, table in zip(outputs, together, strict=True):
+                        output.write(table.line(row, number, source))
+                    for piece, table in zip(pieces, apart, strict=True):
+                        piece.write(table.line(row, own_number, source))
+    return [*paths, *tracks]

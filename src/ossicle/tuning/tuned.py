@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.bundle import CONFIG, WEIGHTS, Answers, Card, answers_config, open_bundle, write_bundle
+from ossicle.bundle import CONFIG, WEIGHTS, Card, answers_config, open_bundle, write_bundle
 from ossicle.checkpoint.weights import load_into
 from ossicle.data import Item, Modality
 from ossicle.data.inputs import read_input
@@ -22,8 +22,9 @@ from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import Pool
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
-from ossicle.predict import Row, select_labels
-from ossicle.recognizer import Prediction, Recognizer
+from ossicle.listening import Answers, Prediction
+from ossicle.predict import Reporting, WindowScores
+from ossicle.recognizer import Recognizer
 from ossicle.tuning.heads import HEADS, Head, create_head
 from ossicle.tuning.tuners import Tuner, create_tuner
 
@@ -264,7 +265,14 @@ class TunedRecognizer(Recognizer):
         return self.predict_whole(read_input(item, modality=self.modality), file=item.place, **options)
 
     def predict_whole(
-        self, content: Any, *, file: str, top_k: int | None = None, min_score: float | None = None, **times: Any
+        self,
+        content: Any,
+        *,
+        file: str,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        reporting: Reporting | None = None,
+        **times: Any,
     ) -> Prediction:
         """Answers one text, or the pixels of one image, in rows without times.
 
@@ -272,15 +280,16 @@ class TunedRecognizer(Recognizer):
         """
         if any(value is not None for value in times.values()):
             raise ValueError(f"{self.modality}s are answered whole: {' and '.join(times)} are options of sound")
+        reporting = reporting or Reporting(top_k=top_k, min_score=min_score)
         scores = self.activate(self.answer([content])[0][0])
-        chosen = select_labels(scores, task=self.task, thresholds=self.thresholds, top_k=top_k, min_score=min_score)
-        rows = (Row(file=file, start=0.0, end=0.0, label=self.labels[i], score=float(scores[i])) for i in chosen)
+        whole = WindowScores(starts=np.zeros(1), ends=np.zeros(1), scores=scores[None], padded_samples=0)
+        rows = [row for some in self._rows_of([whole], file, reporting) for row in some]
         return Prediction(
             file=file,
             labels=self.labels,
             scores=scores,
             rows=tuple(rows),
-            chosen=tuple(self.labels[index] for index in chosen),
+            chosen=tuple(row.label for row in rows),
             seconds=0.0,
             padded_seconds=0.0,
         )
@@ -297,5 +306,5 @@ class TunedRecognizer(Recognizer):
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
 
-    def _features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.answer(list(np.ascontiguousarray(windows)))

@@ -1,0 +1,101 @@
+"""Recordings heard by actors of a Ray cluster. Needs the extra `cluster`; every node reads the recordings' paths.
+
+Ray Data spreads the files over actors, each with a model of its own, and starts again what a lost node was at. What
+they heard comes back here and is kept as by any other job, so tables and resuming are the same.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from ossicle.errors import AudioError, ExtraMissing
+from ossicle.listening.ahead import read_ahead
+from ossicle.listening.job import Heard, Hearing, rows_of, stamped_blocks
+from ossicle.listening.listener import Listener
+from ossicle.listening.store import Stamp, Store
+from ossicle.predict import Row
+
+LOCAL = "local"
+FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other
+
+
+def import_ray() -> Any:
+    """Ray with its data library, or ExtraMissing with what to install."""
+    try:
+        import ray
+        import ray.data
+    except Exception as error:  # installed but broken counts as absent
+        raise ExtraMissing(
+            f"a cluster needs Ray, which does not work here ({error}): pip install 'ossicle[cluster]'"
+        ) from error
+    return ray
+
+
+class ClusterWorkers:
+    """Actors of a cluster that hear files.
+
+    Args:
+        open_listener: makes the model inside each actor; it is sent there
+        number: of actors
+        address: of the cluster, as `ray.init` takes it; "local" starts one on this machine
+    """
+
+    def __init__(self, open_listener: Callable[[], Listener], *, number: int, hearing: Hearing, address: str) -> None:
+        self.open_listener, self.number, self.hearing, self.address = open_listener, number, hearing, address
+
+    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Heard]:
+        if not places:
+            return
+        ray = import_ray()
+        own = not ray.is_initialized()
+        if own:
+            ray.init(address=None if self.address == LOCAL else self.address, log_to_driver=False)
+        try:
+            files = ray.data.from_items([{"place": place} for place in places])
+            heard = files.map_batches(
+                Actor,
+                fn_constructor_args=(self.open_listener, self.hearing),
+                concurrency=self.number,
+                batch_size=FILES_AT_ONCE,
+            )
+            for answer in heard.iter_rows():
+                yield keep(json.loads(answer["answer"]), store)
+        finally:
+            if own:
+                ray.shutdown()
+
+
+class Actor:
+    """One model on one node: names of files in, what was heard out."""
+
+    def __init__(self, open_listener: Callable[[], Listener], hearing: Hearing) -> None:
+        self.listener, self.hearing = open_listener(), hearing
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        places = [str(place) for place in batch["place"]]
+        openers = [partial(stamped_blocks, place, self.listener.rate) for place in places]
+        with closing(read_ahead(openers)) as reading:
+            answers = [self.answer(place, blocks) for place, blocks in zip(places, reading, strict=True)]
+        return {"answer": [json.dumps(answer) for answer in answers]}
+
+    def answer(self, place: str, blocks: Any) -> dict[str, Any]:
+        about: dict[str, Any] = {}
+        try:
+            rows = list(rows_of(place, blocks, about, listener=self.listener, hearing=self.hearing))
+        except AudioError as error:
+            return {"place": place, "error": str(error)}
+        stamp = asdict(about["stamp"])
+        return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "seconds": about["seconds"]}
+
+
+def keep(answer: dict[str, Any], store: Store) -> Heard:
+    """Writes the part of a file that was heard elsewhere."""
+    place = answer["place"]
+    if "error" in answer:
+        return Heard(file=place, error=answer["error"])
+    about = {"stamp": Stamp(**answer["stamp"]), "seconds": answer["seconds"]}
+    store.write(place, (Row(**row) for row in answer["rows"]), about=about)
+    return Heard(file=place, seconds=answer["seconds"])

@@ -1,0 +1,241 @@
+"""A folder of recordings to tables on disk: decoding ahead, one part a recording, resumable at any moment.
+
+    hear what is not done yet    a part for each recording, whole or not at all (`store`)
+    write the tables             from the parts, in the order of the recordings, each table whole or not at all
+
+A recording's part is made of its own windows alone and scores have four decimals, so neither the company of other
+recordings, nor the number of workers, nor a `kill -9` and a new start, shows in the tables.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ossicle.audio import read_blocks
+from ossicle.errors import AudioError
+from ossicle.files import write_atomically
+from ossicle.listening.ahead import Ahead, read_ahead
+from ossicle.listening.listener import BATCH, Listener
+from ossicle.listening.store import Stamp, Store, stamp_of
+from ossicle.predict import Reporting, Row, write_tables
+
+ERRORS = "errors.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hearing:
+    """How every recording of a job is heard."""
+
+    window: float | None = None
+    hop: float | None = None
+    batch: int = BATCH
+    reporting: Reporting = Reporting()
+
+    def settings(self, listener: Listener) -> dict[str, Any]:
+        """All that rows depend on, besides the recording: what a resumed job must share."""
+        window, hop = listener.window_samples(window=self.window, hop=self.hop)
+        return {
+            "model": listener.bundle.model_name,
+            "model_version": listener.bundle.version,
+            "window_samples": window,
+            "hop_samples": hop,
+            "batch": self.batch,
+            **asdict(self.reporting),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What became of one recording."""
+
+    file: str
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a job leaves."""
+
+    written: tuple[Path, ...]
+    files: tuple[Path, ...]  # that could be used
+    failed: tuple[Heard, ...]
+    seconds: float  # of sound heard now
+    before: int  # recordings that were done already
+    store: Store
+
+    def rows(self) -> Iterator[tuple[Path, Iterator[Row]]]:
+        """Each recording that could be used, with its rows."""
+        return ((file, self.store.rows(str(file))) for file in self.files)
+
+
+Progress = Callable[[Heard, int, int], None]  # a recording, how many are done, of how many
+
+
+def run_job(
+    folder: Path,
+    files: Sequence[Path],
+    listener: Listener,
+    *,
+    hearing: Hearing,
+    formats: Sequence[str],
+    each: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    failed: Iterable[Heard] = (),
+    pool: "Callable[[Sequence[str], Store], Iterator[Heard]] | None" = None,
+    progress: Progress = lambda heard, done, total: None,
+) -> JobResult:
+    """Hears recordings and writes what was heard to `folder`: tables, and `errors.csv` if some could not be used.
+
+    Args:
+        files: each once; the order of the tables
+        each: see `write_tables`
+        resume: go on with what the folder holds
+        overwrite: throw that away first
+        failed: what could not be used before, such as folders that cannot be listed
+        pool: hears files elsewhere; by default they are heard here
+
+    Raises:
+        RunRefused: the folder holds results of another model or of other settings; see `Store`
+        OSError: it cannot be written; what is done stays done
+    """
+    store = Store(folder, settings=hearing.settings(listener), resume=resume, overwrite=overwrite)
+    places = [str(file) for file in files]
+    done = {place for place in places if resume and store.done(place)}
+    seconds, before = 0.0, len(done)
+    pending = [place for place in places if place not in done]
+    errors = list(failed)
+    outcomes = pool(pending, store) if pool else hear_files(pending, store, listener=listener, hearing=hearing)
+    for number, heard in enumerate(outcomes, before + 1):
+        if heard.error is not None:
+            errors.append(heard)
+        seconds += heard.seconds
+        progress(heard, number, len(places))
+    order = {place: number for number, place in enumerate(places)}
+    errors.sort(key=lambda heard: order.get(heard.file, -1))
+    bad = {heard.file for heard in errors}
+    good = tuple(file for file in files if str(file) not in bad)
+    recordings = ((file, store.rows(str(file))) for file in good)
+    written = write_tables(folder, recordings, files=good, formats=formats, source=listener.source, each=each)
+    if errors:
+        write_atomically(folder / ERRORS, errors_text(errors))
+        written.append(folder / ERRORS)
+    else:
+        (folder / ERRORS).unlink(missing_ok=True)
+    return JobResult(
+        written=tuple(written), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
+    )
+
+
+def errors_text(errors: Iterable[Heard]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "error"))
+    writer.writerows((heard.file, heard.error) for heard in errors)
+    return text.getvalue()
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def hear_files(places: Sequence[str], store: Store, *, listener: Listener, hearing: Hearing) -> Iterator[Heard]:
+    """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
+    openers = [partial(stamped_blocks, place, listener.rate) for place in places]
+    with closing(read_ahead(openers)) as reading:
+        for place, blocks in zip(places, reading, strict=True):
+            yield hear_file(place, blocks, store, listener=listener, hearing=hearing)
+
+
+def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
+    """The stamp of a file, then its blocks."""
+    try:
+        stamp = stamp_of(Path(place))
+    except OSError:
+        stamp = Stamp(size=0, changed=0, digest="")  # reading says what is wrong
+    yield stamp
+    yield from read_blocks(place, rate)
+
+
+def hear_file(place: str, blocks: Ahead[Any], store: Store, *, listener: Listener, hearing: Hearing) -> Heard:
+    about: dict[str, Any] = {}
+    try:
+        store.write(place, rows_of(place, blocks, about, listener=listener, hearing=hearing), about=about)
+    except AudioError as error:
+        return Heard(file=place, error=str(error))
+    return Heard(file=place, seconds=about["seconds"])
+
+
+def rows_of(
+    place: str, blocks: Iterable[Any], about: dict[str, Any], *, listener: Listener, hearing: Hearing
+) -> Iterator[Row]:
+    """Yields the rows of a file in time, and leaves its stamp and its length in `about`."""
+    parts = iter(blocks)
+    about["stamp"] = next(parts)
+    samples = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal samples
+        for block in parts:
+            samples += len(block)
+            yield block
+
+    rows = listener.stream(
+        counted(),
+        file=place,
+        reporting=hearing.reporting,
+        window=hearing.window,
+        hop=hearing.hop,
+        batch=hearing.batch,
+    )
+    if hearing.reporting.events is None:
+        for some in rows:
+            yield from some
+    else:  # an event comes when it is over, and a later one may have begun before it
+        yield from sorted((row for some in rows for row in some), key=lambda row: (row.start, row.end))
+    about["seconds"] = samples / listener.rate
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """Processes that hear files, each with a model of its own.
+
+    Args:
+        open_listener: makes the model inside each process; it is sent there
+        number: of processes
+    """
+
+    def __init__(self, open_listener: Callable[[], Listener], *, number: int, hearing: Hearing) -> None:
+        self.open_listener, self.number, self.hearing = open_listener, number, hearing
+
+    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Heard]:
+        # A process that was not forked: threads of torch and of decoders do not survive a fork.
+        context = get_context("spawn")
+        start = (self.open_listener, store, self.hearing)
+        with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
+            try:
+                for done in as_completed([pool.submit(_hear, place) for place in places]):
+                    yield done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+_process: dict[str, Any] = {}
+
+
+def _start(open_listener: Callable[[], Listener], store: Store, hearing: Hearing) -> None:
+    _process.update(listener=open_listener(), store=store, hearing=hearing)
+
+
+def _hear(place: str) -> Heard:
+    (heard,) = hear_files([place], _process["store"], listener=_process["listener"], hearing=_process["hearing"])
+    return heard

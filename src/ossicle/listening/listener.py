@@ -1,0 +1,374 @@
+"""What every recogniser is, whatever computes its scores: windows over a recording, answers, rows.
+
+torch and onnxruntime each fill in how windows are scored; everything around that is here, once. Recordings are heard
+one at a time and batches hold windows of one recording only, so its scores are the same alone and among others.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from ossicle.audio import as_clip, read_blocks
+from ossicle.predict import (
+    Reporting,
+    Row,
+    Source,
+    WindowScores,
+    join_scores,
+    select_labels,
+    stream_rows,
+    stream_scores,
+    summarise,
+)
+from ossicle.predict.rows import Task
+from ossicle.shapes import Float, Float32
+
+Recording = str | Path | tuple[np.ndarray, int]
+Blocks = Iterable[Float32[np.ndarray, " _"]]
+
+MAX_WINDOW_SECONDS = 60.0  # the memory of one pass grows with the window
+BATCH = 16  # windows scored at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What every kind of model has: how logits become answers, and over what time."""
+
+    model_name: str
+    task: Task
+    labels: tuple[str, ...]
+    thresholds: Float[np.ndarray, " label"] | None
+    temperature: float
+    window_seconds: float
+    hop_seconds: float
+    pad: bool
+    weights_licence: str | None
+    library_version: str
+    version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What was heard in one recording."""
+
+    file: str  # as it was given; empty for samples
+    labels: tuple[str, ...]
+    scores: Float[np.ndarray, " label"]
+    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.predict.summarise`."""
+    rows: tuple[Row, ...]
+    """Window by window, or events, sorted by time."""
+    chosen: tuple[str, ...]
+    """The labels chosen by `top_k`, `min_score` or the thresholds for the whole recording, best first."""
+    seconds: float
+    padded_seconds: float
+    """Silence appended to a recording shorter than the model can take."""
+
+    @property
+    def top(self) -> tuple[str, float]:
+        """The best label and its score."""
+        best = int(np.argmax(self.scores))
+        return self.labels[best], float(self.scores[best])
+
+
+class Listener(abc.ABC):
+    """A model with its front end, labels and thresholds, ready to listen."""
+
+    bundle: Answers
+
+    @property
+    @abc.abstractmethod
+    def rate(self) -> int:
+        """Samples per second that the model hears; other recordings are resampled."""
+
+    @property
+    @abc.abstractmethod
+    def min_samples(self) -> int:
+        """Shortest recording that the model takes; a shorter one is followed by silence."""
+
+    @property
+    def max_window_seconds(self) -> float:
+        """Longest window that the model takes."""
+        return MAX_WINDOW_SECONDS
+
+    @property
+    def hop_feature_seconds(self) -> float | None:
+        """Time resolution of a model that answers more finely than once for each window; None for others."""
+        return None
+
+    @abc.abstractmethod
+    def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
+        """Gives the logits of windows of one length at `rate`."""
+
+    @abc.abstractmethod
+    def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
+        """Gives what the model hears in windows before it decides."""
+
+    def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
+        """Gives the logits of every `hop_feature_seconds` of windows, for a model that has them."""
+        raise NotImplementedError
+
+    # --- what it says of itself ---
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of every score."""
+        return self.bundle.labels
+
+    @property
+    def task(self) -> Task:
+        """`single-label` or `multi-label`."""
+        return self.bundle.task
+
+    @property
+    def thresholds(self) -> Float[np.ndarray, " label"] | None:
+        """A score per label from which on it counts as heard."""
+        return self.bundle.thresholds
+
+    @property
+    def source(self) -> Source:
+        """What rows say of this model."""
+        return Source(model=self.bundle.model_name, model_version=self.bundle.version, highest=self.rate / 2)
+
+    # --- recordings ---
+
+    @overload
+    def predict(
+        self,
+        source: Recording,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        reporting: Reporting | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        source: list[Recording],
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        reporting: Reporting | None = None,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        source: Recording | list[Recording],
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
+        reporting: Reporting | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Hears one recording, or each of a list.
+
+        Args:
+            source: a file; `(array, rate)`, the array (time,) or (time, channel), the rate hertz; or a list of these
+            window: seconds; by default the model's
+            hop: seconds from one window to the next; by default the model's hop, or the window if that was given
+            top_k: report this many labels
+            min_score: report labels from this score on
+            reporting: in place of these two, everything that can be chosen about rows: events, stretches, labels
+
+        Raises: AudioError for a recording that cannot be used; in a list, at the first such.
+        """
+        if reporting is None:
+            reporting = Reporting(top_k=top_k, min_score=min_score)
+        elif top_k is not None or min_score is not None:
+            raise ValueError("top_k and min_score are given twice: they are part of the reporting")
+        if isinstance(source, list):
+            return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in source]
+        file = "" if isinstance(source, tuple) else str(source)
+        heard = list(self._hear(self._blocks(source), window=window, hop=hop))
+        windows = join_scores(windows for windows, _ in heard)
+        scores = self.activate(summarise(windows.scores, task=self.task))
+        rows = [row for some in self._rows((parts for _, parts in heard), file, reporting) for row in some]
+        chosen = select_labels(
+            scores,
+            task=self.task,
+            thresholds=self.thresholds,
+            top_k=reporting.top_k,
+            min_score=reporting.min_score,
+        )
+        return Prediction(
+            file=file,
+            labels=self.labels,
+            scores=scores,
+            rows=tuple(sorted(rows, key=lambda row: row.start)),
+            chosen=tuple(self.labels[index] for index in chosen),
+            seconds=float(windows.ends[-1]),
+            padded_seconds=windows.padded_samples / self.rate,
+        )
+
+    def stream(
+        self,
+        blocks: Blocks,
+        *,
+        file: str,
+        reporting: Reporting,
+        window: float | None = None,
+        hop: float | None = None,
+        batch: int = BATCH,
+    ) -> Generator[list[Row]]:
+        """Yields the rows of a recording while it arrives, in memory that does not grow with it.
+
+        Args:
+            blocks: mono samples at `rate`
+            file: what the rows call it
+            batch: windows that wait for each other; 1 answers soonest
+        """
+        heard = self._hear(blocks, window=window, hop=hop, batch=batch)
+        yield from self._rows((parts for _, parts in heard), file, reporting)
+
+    def score_windows(
+        self, source: Recording, *, window: float | None = None, hop: float | None = None
+    ) -> WindowScores:
+        """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
+        return join_scores(windows for windows, _ in self._hear(self._blocks(source), window=window, hop=hop))
+
+    def score_parts(
+        self, source: Recording, *, window: float | None = None, hop: float | None = None
+    ) -> tuple[WindowScores, WindowScores]:
+        """Gives the logits of every window, and those of the finest stretches of time that the model tells apart.
+
+        These are the windows themselves, but for a model with `hop_feature_seconds`: then each of its hops, and where
+        windows overlap, those of the earlier one.
+        """
+        windows, parts = zip(*self._hear(self._blocks(source), window=window, hop=hop), strict=True)
+        return join_scores(windows), join_scores(parts)
+
+    @overload
+    def embed(self, source: Recording, *, timestamps: Literal[False] = False) -> Float[np.ndarray, " dim"]: ...
+
+    @overload
+    def embed(
+        self, source: Recording, *, timestamps: Literal[True]
+    ) -> tuple[Float[np.ndarray, "window dim"], Float[np.ndarray, " window"]]: ...
+
+    def embed(
+        self,
+        source: Recording,
+        *,
+        timestamps: bool = False,
+        window: float | None = None,
+        hop: float | None = None,
+    ) -> Float[np.ndarray, " dim"] | tuple[Float[np.ndarray, "window dim"], Float[np.ndarray, " window"]]:
+        """Gives what the model hears before it decides: the features in front of its head, never scores.
+
+        Shape:
+            - (dim,): the mean over the recording's windows
+            - with `timestamps`: (window, dim), and the middle of each window in seconds (window,)
+        """
+        windows = join_scores(self._windows(self._blocks(source), self.features, window=window, hop=hop, batch=BATCH))
+        if timestamps:
+            return windows.scores, (windows.starts + windows.ends) / 2
+        return windows.scores.mean(axis=0)
+
+    def activate(self, logits: Float[np.ndarray, "*clip label"]) -> Float[np.ndarray, "*clip label"]:
+        """Turns logits into scores between 0 and 1: temperature, then softmax or sigmoid by task."""
+        return probabilities(logits, task=self.task, temperature=self.bundle.temperature)
+
+    def window_samples(self, *, window: float | None = None, hop: float | None = None) -> tuple[int, int]:
+        """Gives window and hop in samples, from seconds or from the model.
+
+        Raises: ValueError for a window outside what the model takes, and for a hop that leaves sound unheard.
+        """
+        if hop is None:
+            hop = self.bundle.hop_seconds if window is None else window
+        least, most = self.min_samples / self.rate, self.max_window_seconds
+        if window is None:
+            window = max(self.bundle.window_seconds, least)
+        if not least <= window + 0.5 / self.rate <= most + 1 / self.rate:
+            raise ValueError(f"a window of {window:g} s is outside what this model takes, {least:.3f} to {most:g} s")
+        if not 0 < hop <= window:
+            raise ValueError(f"a hop of {hop:g} s must be more than 0 and at most the window of {window:g} s")
+        return round(window * self.rate), max(1, round(hop * self.rate))
+
+    # --- inside ---
+
+    def _rows(self, parts: Iterable[WindowScores], file: str, reporting: Reporting) -> Iterator[list[Row]]:
+        return self._rows_of(
+            (dataclasses.replace(part, scores=self.activate(part.scores)) for part in parts), file, reporting
+        )
+
+    def _rows_of(self, parts: Iterable[WindowScores], file: str, reporting: Reporting) -> Iterator[list[Row]]:
+        """Rows of what is activated already."""
+        return stream_rows(
+            parts,
+            file=file,
+            labels=self.labels,
+            task=self.task,
+            thresholds=self.thresholds,
+            reporting=reporting,
+        )
+
+    def _blocks(self, source: Recording) -> Blocks:
+        if isinstance(source, tuple):
+            samples, rate = source
+            return [as_clip(samples, rate, rate=self.rate).samples]
+        return read_blocks(Path(source), self.rate)
+
+    def _windows(
+        self,
+        blocks: Blocks,
+        score: Callable[[np.ndarray], np.ndarray],
+        *,
+        window: float | None,
+        hop: float | None,
+        batch: int,
+    ) -> Iterator[WindowScores]:
+        window_samples, hop_samples = self.window_samples(window=window, hop=hop)
+        return stream_scores(
+            blocks,
+            score,
+            rate=self.rate,
+            window=window_samples,
+            hop=hop_samples,
+            min_samples=self.min_samples,
+            batch=batch,
+        )
+
+    def _hear(
+        self, blocks: Blocks, *, window: float | None, hop: float | None, batch: int = BATCH
+    ) -> Iterator[tuple[WindowScores, WindowScores]]:
+        """Yields the logits of windows, and of the stretches of `score_parts`, batch by batch."""
+        step = self.hop_feature_seconds
+        if step is None:
+            for windows in self._windows(blocks, self.scores, window=window, hop=hop, batch=batch):
+                yield windows, windows
+            return
+        heard_to = 0.0
+        for hops in self._windows(blocks, self.hop_scores, window=window, hop=hop, batch=batch):
+            scores = hops.scores  # (window, hop, label)
+            starts = hops.starts[:, None] + step * np.arange(scores.shape[1])
+            earlier = np.concatenate([[heard_to], hops.ends[:-1]])
+            kept = (starts < hops.ends[:, None] - 1e-9) & (starts >= earlier[:, None] - step / 2)
+            parts = WindowScores(
+                starts=starts[kept],
+                ends=np.minimum(starts + step, hops.ends[:, None])[kept],
+                scores=scores[kept],
+                padded_samples=hops.padded_samples,
+            )
+            heard_to = float(hops.ends[-1])
+            yield dataclasses.replace(hops, scores=scores.mean(1)), parts
+
+
+def probabilities(
+    logits: Float[np.ndarray, "*clip label"], *, task: Task, temperature: float = 1.0
+) -> Float[np.ndarray, "*clip label"]:
+    """Softmax or sigmoid of `logits / temperature`, in double precision."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    if task == "multi-label":
+        return 0.5 * (1.0 + np.tanh(0.5 * scaled))  # the sigmoid, without an overflow at either end
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

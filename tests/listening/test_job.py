@@ -1,0 +1,222 @@
+"""A folder of recordings to tables: resumable, by any number of workers, bad files and odd moments included."""
+
+import csv
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossicle.errors import RunRefused
+from ossicle.listening import Heard, Hearing, Workers, run_job
+from ossicle.listening.ahead import read_ahead
+from ossicle.loading import load, load_among
+from ossicle.predict import EventRules, Reporting
+from ossicle.recognizer import Recognizer
+
+Record = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def recognizer(shared_bundle: Path) -> Recognizer:
+    return load(shared_bundle, device="cpu")
+
+
+@pytest.fixture
+def files(record: Record, tmp_path: Path) -> list[Path]:
+    """Four recordings of several lengths, the third broken."""
+    found = [record(f"in/{n}.wav", seconds=0.4 + n, seed=n) for n in range(4)]
+    found[2].write_text("dear diary")
+    return found
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+
+
+def test_a_job_writes_what_each_recording_alone_says(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told: list[tuple[str, int, int]] = []
+    result = run_job(
+        out,
+        files,
+        recognizer,
+        hearing=Hearing(),
+        formats=("csv",),
+        progress=lambda heard, done, total: told.append((Path(heard.file).name, done, total)),
+    )
+    assert told == [("0.wav", 1, 4), ("1.wav", 2, 4), ("2.wav", 3, 4), ("3.wav", 4, 4)]
+    alone = [row for file in files if file.name != "2.wav" for row in recognizer.predict(file).rows]
+    assert [(row["file"], row["start"], row["label"], row["score"]) for row in read(out)] == [
+        (row.file, f"{row.start:.3f}", row.label, f"{row.score:.4f}") for row in alone
+    ]
+    assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
+    (error,) = csv.DictReader((out / "errors.csv").read_text().splitlines())
+    assert error["file"] == str(files[2]) and "this is text, no recording" in error["error"]
+    assert abs(result.seconds - (0.4 + 1.4 + 3.4)) < 1e-3
+
+
+def test_resuming_hears_what_is_new_or_changed_alone_and_forgets_what_is_mended(
+    recognizer: Recognizer, files: list[Path], record: Record, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, hearing=Hearing(), formats=("csv",), resume=True)
+    run(files, recognizer)
+    os.utime(files[0], (1, 1))  # touched, the same bytes
+    record("in/1.wav", seconds=1.4, seed=9)
+    record("in/2.wav", seconds=0.5)
+    new = record("in/4.wav", seconds=0.5, seed=4)
+    heard: list[str] = []
+    result = run([*files, new], recognizer, progress=lambda one, done, total: heard.append(Path(one.file).name))
+    assert heard == ["1.wav", "2.wav", "4.wav"] and result.before == 2
+    assert {Path(row["file"]).name for row in read(out)} == {f"{n}.wav" for n in range(5)}
+    assert not (out / "errors.csv").exists()
+
+
+def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, files, recognizer, formats=("csv",))
+    run(hearing=Hearing())
+    before = (out / "predictions.csv").read_bytes()
+    with pytest.raises(RunRefused, match="--resume goes on"):
+        run(hearing=Hearing())
+    with pytest.raises(RunRefused, match="window_samples 32000 there and 16000 here"):
+        run(hearing=Hearing(window=0.5), resume=True)
+    with pytest.raises(RunRefused, match="top_k None there and 2 here"):
+        run(hearing=Hearing(reporting=Reporting(top_k=2)), resume=True)
+    (out / ".ossicle" / "settings.json").write_text("{")
+    with pytest.raises(RunRefused, match="cannot be read"):
+        run(hearing=Hearing(), resume=True)
+    assert (out / "predictions.csv").read_bytes() == before
+    run(hearing=Hearing(window=0.5, hop=0.5), overwrite=True)
+    assert (out / "predictions.csv").read_bytes() != before
+
+
+def test_tables_of_somebody_else_are_not_overwritten(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text("precious")
+    with pytest.raises(RunRefused, match="would be overwritten"):
+        run_job(tmp_path, files, recognizer, hearing=Hearing(), formats=("csv",))
+    assert (tmp_path / "predictions.csv").read_text() == "precious"
+
+
+def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",))
+    run()
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    for part, content in zip(sorted(tmp_path.rglob("parts/*/*.jsonl")), (b"", b"[1, 2", b"\xff\xfe"), strict=True):
+        part.write_bytes(content)
+    assert run(resume=True).before == 0
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_workers_write_the_same_bytes(
+    recognizer: Recognizer, shared_bundle: Path, files: list[Path], tmp_path: Path
+) -> None:
+    run = functools.partial(run_job, files=files, listener=recognizer, hearing=Hearing(), formats=("csv", "audacity"))
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(one)
+    start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
+    result = run(two, pool=Workers(start, number=2, hearing=Hearing()))
+    assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
+    for path in one.glob("[!.]*.*"):
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_events_of_a_job_are_those_of_the_recording_sorted(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    path = record("long.wav", seconds=6)
+    reporting = Reporting(events=EventRules(merge_gap=0.5), min_score=0.2)
+    hearing = Hearing(hop=0.5, reporting=reporting)
+    run_job(tmp_path / "out", [path], recognizer, hearing=hearing, formats=("csv",))
+    rows = read(tmp_path / "out")
+    assert [float(row["start"]) for row in rows] == sorted(float(row["start"]) for row in rows)
+    assert len(rows) == len(recognizer.predict(path, hop=0.5, reporting=reporting).rows) > 0
+
+
+def test_a_full_disk_ends_the_job_and_keeps_what_is_done(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands for the disk: the tables of everything are the largest."""
+    resource = pytest.importorskip("resource")
+    import signal
+
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, files, recognizer, formats=("csv",))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hearing = Hearing(hop=0.02)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            run(hearing=hearing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (out / "predictions.csv").exists() and not list(out.glob(".predictions*"))
+    assert run(hearing=hearing, resume=True).before == 3
+    whole = (out / "predictions.csv").read_bytes()
+    run(hearing=hearing, overwrite=True)
+    assert (out / "predictions.csv").read_bytes() == whole
+
+
+# --- decoding ahead ---
+
+
+@given(st.lists(st.integers(0, 12), max_size=8), st.integers(0, 3))
+def test_reading_ahead_gives_what_plain_reading_gives(counts: list[int], ahead: int) -> None:
+    openers = [functools.partial(range, count) for count in counts]
+    assert [list(one) for one in read_ahead(openers, ahead=ahead)] == [list(range(count)) for count in counts]
+
+
+def test_an_error_comes_where_it_happened_and_the_next_recording_is_unharmed() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("torn")
+
+    first, second = [], []
+    for number, items in enumerate(read_ahead([broken, functools.partial(range, 2)])):
+        if number == 0:
+            with pytest.raises(ValueError, match="torn"):
+                first.extend(items)
+        else:
+            second.extend(items)
+    assert (first, second) == ([1], [0, 1])
+
+
+def test_threads_end_with_a_reader_that_stops_early() -> None:
+    before = threading.active_count()
+    endless = functools.partial(iter, lambda: 1, 2)
+    reading = read_ahead([endless, endless, endless])
+    assert next(iter(next(reading))) == 1
+    reading.close()
+    for thread in threading.enumerate():
+        if thread.daemon and thread is not threading.current_thread():
+            thread.join(timeout=5)
+    assert threading.active_count() <= before
+
+
+def test_what_failed_before_is_listed_first(recognizer: Recognizer, record: Record, tmp_path: Path) -> None:
+    gone = Heard(file="/locked", error="/locked: this folder cannot be listed (Permission denied)")
+    path = record("a.wav")
+    run_job(tmp_path / "out", [path], recognizer, hearing=Hearing(), formats=("csv",), failed=[gone])
+    assert (tmp_path / "out" / "errors.csv").read_text().splitlines()[1].startswith("/locked,")
+
+
+def test_labels_and_stretches_are_chosen(recognizer: Recognizer, record: Record) -> None:
+    path = record("a.wav", seconds=3)
+    only = recognizer.predict(path, reporting=Reporting(labels=("drum",), min_score=0.0)).rows
+    assert {row.label for row in only} == {"drum"}
+    stretches = recognizer.predict(path, hop=0.5, reporting=Reporting(overlap="max", top_k=1)).rows
+    assert [row.start for row in stretches] == np.arange(0, 3, 0.5).tolist()
+    with pytest.raises(ValueError, match="no label 'drun'; did you mean 'drum'"):
+        recognizer.predict(path, reporting=Reporting(labels=("drun",)))
+    with pytest.raises(ValueError, match="top_k counts"):
+        Reporting(events=EventRules(), top_k=1)

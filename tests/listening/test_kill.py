@@ -1,0 +1,87 @@
+"""`kill -9` at any moment, and a new start: nothing lost, nothing twice, the same bytes; and a control that fails."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+VICTIM = Path(__file__).with_name("victim.py")
+FILES = 500
+KINDS = ("decode", "score", "write", "merge")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five hundred short recordings, every hundredth of them broken."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for number in range(FILES):
+        path = folder / f"{number % 7}" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        if number % 100 == 50:
+            path.write_bytes(b"RIFF" + bytes(rng.integers(0, 255, 30, dtype=np.uint8)))
+        else:
+            samples = rng.normal(scale=rng.choice([0.02, 0.3]), size=rng.integers(300, 1200))
+            soundfile.write(path, samples, 8000)
+    return folder
+
+
+def run(recordings: Path, output: Path, kind: str = "none", number: int = 0, *more: str) -> int:
+    command = [sys.executable, str(VICTIM), str(recordings), str(output), kind, str(number), *more]
+    return subprocess.run(command, check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def wanted(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a job without interruption leaves."""
+    output = tmp_path_factory.mktemp("whole")
+    assert run(recordings, output) == 0
+    return tables(output)
+
+
+def tables(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.glob("[!.]*.csv")}
+
+
+def torn(output: Path, wanted: dict[str, bytes]) -> list[str]:
+    """The tables and parts that are there and not whole."""
+    found = [name for name, content in tables(output).items() if content != wanted[name]]
+    for part in output.glob(".ossicle/parts/*/[!.]*"):
+        last = part.read_text().splitlines()[-1:]
+        if not last or not last[0].startswith("{") or "seconds" not in json.loads(last[0]):
+            found.append(part.name)
+    return found
+
+
+def test_twenty_kills_change_no_byte(recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    output, rng, killed = tmp_path / "out", random.Random(0), 0
+    assert wanted["errors.csv"].count(b"\n") == 1 + FILES // 100
+    for kind in KINDS:
+        for _ in range(5):
+            # A job goes on where the last one was, so each gets some further; tables are written anew each time.
+            limit = 400 if kind == "merge" else 60
+            code = run(recordings, output, kind, rng.randrange(1, limit))
+            assert code == -signal.SIGKILL, f"{kind} did not happen so often"
+            assert not torn(output, wanted)
+            killed += 1
+    assert killed == 20
+    assert run(recordings, output) == 0
+    assert tables(output) == wanted
+    named = [row[0] for name in wanted for row in list(csv.reader(wanted[name].decode().splitlines()))[1:]]
+    assert set(named) == {str(path) for path in recordings.rglob("*.wav")}
+    assert not list(output.rglob(".*.jsonl")) and not list(output.glob(".predictions*"))
+
+
+def test_without_the_atomic_rename_kills_are_seen(recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(recordings, output, "merge", 200, "careless") == -signal.SIGKILL
+    assert "predictions.csv" in torn(output, wanted)
+    assert run(recordings, tmp_path / "parts", "write", 30, "careless") == -signal.SIGKILL
+    assert torn(tmp_path / "parts", wanted)

@@ -1,0 +1,118 @@
+"""Sound from a pipe is what the same file is, and what is wrong with it is said."""
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossicle.audio import read_clip
+from ossicle.audio.stream import ENCODINGS, Layout, stream_blocks
+from ossicle.errors import AudioRefused, AudioUnreadable
+
+Record = Callable[..., Path]
+SUBTYPES = {
+    "PCM_U8": "u8",
+    "PCM_16": "s16le",
+    "PCM_24": "s24le",
+    "PCM_32": "s32le",
+    "FLOAT": "f32le",
+    "DOUBLE": "f64le",
+}
+
+
+class Pipe(io.BytesIO):
+    """Gives no more than a few bytes at a time, as a pipe may."""
+
+    most = 1000
+
+    def read(self, count: int | None = -1) -> bytes:
+        return super().read(self.most if count is None or count < 0 else min(count, self.most))
+
+    read1 = read
+
+
+def heard(data: bytes, rate: int, *, most: int = 1000, **options: object) -> np.ndarray:
+    pipe = Pipe(data)
+    pipe.most = most
+    return np.concatenate([np.zeros(0, np.float32), *stream_blocks(pipe, rate, **options)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("subtype", SUBTYPES)
+@pytest.mark.parametrize(("rate", "channels"), [(32_000, 1), (44_100, 2)])
+def test_a_wav_through_a_pipe_has_the_samples_of_the_file(
+    subtype: str, rate: int, channels: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 5, channels)), rate, subtype=subtype)
+    np.testing.assert_allclose(heard(path.read_bytes(), 32_000), read_clip(path, 32_000).samples, atol=1e-6)
+
+
+@given(st.sampled_from(sorted(ENCODINGS)), st.integers(1, 3), st.integers(1, 50), st.integers(1, 17))
+def test_raw_samples_are_cut_anywhere(encoding: str, channels: int, frames: int, most: int) -> None:
+    layout = Layout(encoding=encoding, rate=8000, channels=channels)
+    data = np.random.default_rng(frames).integers(0, 255, frames * layout.frame_bytes, dtype=np.uint8).tobytes()
+    if encoding.startswith("f"):
+        data = np.linspace(-1, 1, frames * channels).astype(ENCODINGS[encoding]).tobytes()
+    pieces = heard(data, 8000, most=most, layout=layout)
+    whole = heard(data, 8000, most=len(data), layout=layout)
+    assert len(pieces) == frames
+    np.testing.assert_array_equal(pieces, whole)
+
+
+def test_24_bits_are_the_upper_ones_of_32() -> None:
+    data = b"".join(value.to_bytes(3, "little", signed=True) for value in (0, 1, -1, 2**22, -(2**23)))
+    values = heard(data, 8000, layout=Layout(encoding="s24le", rate=8000))
+    np.testing.assert_allclose(values, np.array([0, 2**-23, -(2**-23), 0.5, -1.0]))
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_header_that_does_not_know_the_length_is_read_to_the_end(length: int, record: Record) -> None:
+    data = bytearray(record("a.wav", seconds=0.2).read_bytes())
+    at = bytes(data).index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", length)
+    said: list[str] = []
+    assert len(heard(bytes(data), 32_000, cut_off=said.append)) >= 6400 and not said
+
+
+def test_a_stream_that_stops_inside_a_sample_is_named_and_the_rest_is_heard(record: Record) -> None:
+    said: list[str] = []
+    samples = heard(bytes(9), 8000, layout=Layout(encoding="s16le", rate=8000, channels=2), cut_off=said.append)
+    assert len(samples) == 2
+    assert said == ["standard input ends in the middle of a sample: 1 of 4 bytes are there, and are left out"]
+    said.clear()
+    heard(record("a.wav").read_bytes()[:-6], 32_000, cut_off=said.append)
+    assert "ends early" in said[0] and "middle of a sample: 2 of 4" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "ends after 0 bytes"),
+        (b"RIFF", "ends after 4 bytes"),
+        (b"fLaC" + bytes(20), "no WAV; send WAV, or raw samples"),
+        (b"RIFF\0\0\0\0WAVE", "inside its header"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "before it says what they are"),
+        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", "claims 4294967295 bytes"),
+        (b"RIFF\0\0\0\0WAVEfmt \2\0\0\0ab", "2 bytes; at least 16"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 85, 1, 8000, 0, 0, 0), "kind 85"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16), "no channels"),
+    ],
+)
+def test_what_is_no_wav_is_one_sentence(data: bytes, said: str) -> None:
+    with pytest.raises(AudioUnreadable, match=said):
+        heard(data, 8000)
+
+
+def test_a_rate_or_a_sample_outside_the_limits_is_refused() -> None:
+    with pytest.raises(AudioRefused, match="rate is 5 Hz"):
+        heard(bytes(8), 8000, layout=Layout(encoding="s16le", rate=5))
+    with pytest.raises(AudioRefused, match="0.000 s is nan"):
+        heard(struct.pack("<f", float("nan")), 8000, layout=Layout(encoding="f32le", rate=8000))
+    with pytest.raises(ValueError, match="allowed are u8, s16le"):
+        Layout(encoding="mp3", rate=8000)

@@ -1,0 +1,108 @@
+"""A job that kills itself, as `kill -9` would, at a given step of a given kind: run by test_kill.py.
+
+    victim.py FOLDER OUTPUT KIND NUMBER [careless]
+
+KIND is decode, score, write or merge; NUMBER counts its steps from 1, 0 lets the job finish. "careless" writes files
+in place: the control.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ossicle import files
+from ossicle.audio import find_audio
+from ossicle.listening import Answers, Hearing, Listener, job, run_job, store
+from ossicle.predict import writers
+
+
+class Loudness(Listener):
+    """Says how loud it is; needs no network."""
+
+    rate, min_samples = 8000, 1  # type: ignore[assignment]
+    bundle = Answers(
+        model_name="loudness",
+        task="multi-label",
+        labels=("loud", "quiet"),
+        thresholds=None,
+        temperature=1.0,
+        window_seconds=0.05,
+        hop_seconds=0.05,
+        pad=False,
+        weights_licence=None,
+        library_version="0",
+        version="0" * 12,
+    )
+
+    def scores(self, windows: np.ndarray) -> np.ndarray:
+        step("score")
+        level = np.log(np.sqrt((windows**2).mean(1)) / 0.1 + 1e-9)
+        return np.stack([level, -level], 1).astype(np.float32)
+
+    def features(self, windows: np.ndarray) -> np.ndarray:
+        return self.scores(windows)
+
+
+KIND, NUMBER = "", 0
+steps = 0
+
+
+def step(kind: str) -> None:
+    global steps
+    steps += kind == KIND
+    if kind == KIND and steps == NUMBER:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: Path, output: Path, careless: bool) -> None:
+    read, line, put = job.read_blocks, writers.Csv.line, store.json.dumps
+
+    def reading(*arguments: Any) -> Iterator[np.ndarray]:
+        for block in read(*arguments):
+            step("decode")
+            yield block
+
+    def merging(*arguments: Any) -> str:
+        step("merge")
+        return line(*arguments)
+
+    class Json:
+        loads = staticmethod(store.json.loads)
+
+        @staticmethod
+        def dumps(value: Any) -> str:
+            if isinstance(value, list):
+                step("write")
+            return put(value)
+
+    job.read_blocks = reading  # type: ignore[assignment]
+    writers.Csv.line = merging  # type: ignore[assignment, method-assign]
+    store.json = Json  # type: ignore[assignment]
+    if careless:
+        for module in (files, store, writers):
+            module.replacing = in_place  # type: ignore[attr-defined]
+    run_job(
+        output,
+        find_audio(folder),
+        Loudness(),
+        hearing=Hearing(),
+        formats=("csv",),
+        resume=True,
+    )
+
+
+@contextlib.contextmanager
+def in_place(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
+if __name__ == "__main__":
+    KIND, NUMBER = sys.argv[3], int(sys.argv[4])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), "careless" in sys.argv)
