@@ -22,6 +22,7 @@ ROOMS_WITHOUT_TORCH = [
     "audio",
     "predict",
     "listening",
+    "runtime",
     "metrics",
     "data",
 ]

@@ -161,7 +161,7 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     record("calls/a.wav", seconds=2)
     out = tmp_path / "out"
     first = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--format", "csv,jsonl,raven", "--each")
-    assert first.exit_code == 0 and "1 recordings heard" in first.stdout
+    assert first.exit_code == 0 and "Heard: 0.00 h" in first.stdout
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *(f"predictions{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
         *(f"a.wav{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
@@ -172,7 +172,7 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     assert other.exit_code == 1 and "events" in other.stderr
     record("calls/b.wav")
     more = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--resume")
-    assert more.exit_code == 0 and "1 recordings were done before" in more.stdout
+    assert more.exit_code == 0 and "Done before: 1 of 2" in more.stdout
     assert len((out / "predictions.csv").read_text().splitlines()) == 4
 
 

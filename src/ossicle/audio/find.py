@@ -13,9 +13,9 @@ AUDIO_SUFFIXES = frozenset(
 )
 
 
-def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
+def find_audio(folder: str | os.PathLike[str], *, unlisted: Callable[[str], None] | None = None) -> list[Path]:
     """Lists the files below `folder` whose suffix, in any case, is one of `AUDIO_SUFFIXES`; see `find_files`."""
-    return find_files(folder, AUDIO_SUFFIXES)
+    return find_files(folder, AUDIO_SUFFIXES, unlisted=unlisted)
 
 
 def find_files(

@@ -7,7 +7,7 @@ ends, unless a smaller length is reached first.
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BufferedIOBase
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,15 @@ LONGEST = 0x7FFF0000  # bytes; from here on, and at 0, a length stands for "not 
 MAX_CHUNK = 1 << 20  # bytes of a header's part before the samples
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """A stream of bytes, such as standard input's buffer."""
+
+    def read(self, count: int, /) -> bytes:
+        """So many bytes, or fewer; none at the end."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How samples lie in a stream of bytes.
@@ -58,7 +67,7 @@ class Layout:
 
 
 def stream_blocks(
-    file: BufferedIOBase,
+    file: Readable,
     rate: int,
     *,
     layout: Layout | None = None,
@@ -69,7 +78,7 @@ def stream_blocks(
     """Yields what a pipe brings as mono float32 at `rate`, as it comes; joined, they are what `read_clip` would give.
 
     Args:
-        file: standard input's buffer, or any other stream of bytes
+        file: read by `read1` where it has that, which gives what is there without waiting for more
         layout: of raw samples; without it a WAV header is expected
         block_seconds: the most that is waited for
         cut_off: told, in a sentence, when the stream ends early or in the middle of a sample, which is then left out
@@ -98,7 +107,7 @@ def stream_blocks(
 
 
 def whole_frames(
-    file: BufferedIOBase,
+    file: Readable,
     layout: Layout,
     length: int | None,
     *,
@@ -109,7 +118,7 @@ def whole_frames(
     frame = layout.frame_bytes
     wanted = max(1, round(block_seconds * layout.rate)) * frame
     left, held = length, b""
-    read = getattr(file, "read1", file.read)  # read1 gives what is there
+    read = getattr(file, "read1", file.read)
     while left is None or left > 0:
         data = read(wanted if left is None else min(wanted, left))
         if not data:
@@ -136,7 +145,7 @@ def samples_of(data: bytes, encoding: str) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="))
 
 
-def read_wav_header(file: BufferedIOBase) -> tuple[Layout, int | None]:
+def read_wav_header(file: Readable) -> tuple[Layout, int | None]:
     """Reads up to the first sample; gives the layout, and the bytes of sound if the header knows them.
 
     Raises: AudioUnreadable for anything but a WAV of whole numbers or of floating point.
@@ -162,7 +171,7 @@ def read_wav_header(file: BufferedIOBase) -> tuple[Layout, int | None]:
             layout = wav_layout(body)
 
 
-def header_bytes(file: BufferedIOBase, count: int) -> bytes:
+def header_bytes(file: Readable, count: int) -> bytes:
     data = exactly(file, count)
     if len(data) < count:
         raise AudioUnreadable(f"{NAME}: the WAV ends inside its header; a recording has samples")
@@ -185,7 +194,7 @@ def wav_layout(body: bytes) -> Layout:
     return Layout(encoding=_WAV[kind, bits], rate=rate, channels=channels)
 
 
-def exactly(file: BufferedIOBase, count: int) -> bytes:
+def exactly(file: Readable, count: int) -> bytes:
     """So many bytes, or fewer at the end: a pipe gives what it has."""
     data = b""
     while len(data) < count and (more := file.read(count - len(data))):

@@ -2,8 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,11 +12,10 @@ from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
     from ossicle.data import Item, Modality
-    from ossicle.listening import Hearing, Listener
-    from ossicle.predict import Reporting, Row
+    from ossicle.listening import JobResult
+    from ossicle.listening.command import Choices, Pool
     from ossicle.recognizer import Recognizer
 
-STANDARD_INPUT = "-"
 EVENTS, FOLDER, STREAM = "Events", "A folder of results", "Live sound"
 
 
@@ -111,344 +109,174 @@ def predict(
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.listening import Hearing
-    from ossicle.loading import load
+    from ossicle.listening.command import Choices, WrongUsage
 
-    live = mic or inputs == [Path(STANDARD_INPUT)]
-    if not live and not inputs:
-        raise typer.BadParameter("Name a recording, a folder, - for standard input, or give --mic.")
-    if live and (output is not None or (mic and inputs)):
-        raise typer.BadParameter("Live sound is printed, and is the only input: leave out -o and other inputs.")
-    _together(output, {"--each": each, "--resume": resume, "--overwrite": overwrite, "--timeline": timeline}, "-o")
-    _together(output, {"--workers": workers > 1, "--cluster": cluster}, "-o")
-    _together(pcm, {"--rate": rate, "--channels": channels > 1}, "--pcm")
-    wanted = _read_formats(formats, to_folder=output is not None)
-    reporting = _reporting(
-        events,
-        {"release": release, "median": median, "min_seconds": min_duration, "merge_gap": merge_gap},
-        top_k=top_k,
+    choices = Choices(
+        output=output,
+        formats=formats,
+        window=window,
+        hop=hop,
         min_score=min_score,
-        labels=None if labels is None else tuple(label.strip() for label in labels.split(",")),
+        top_k=top_k,
+        labels=labels,
         overlap=overlap,
+        events=events,
+        release=release,
+        median=median,
+        min_duration=min_duration,
+        merge_gap=merge_gap,
+        each=each,
+        resume=resume,
+        overwrite=overwrite,
+        workers=workers,
+        pcm=pcm,
+        rate=rate,
+        channels=channels,
+        mic=mic,
+        mic_device=mic_device,
     )
-    recognizer = load(model, device=device, encoder=encoder)
-    if recognizer.modality != "sound":
-        given: dict[str, Any] = {"--window": window, "--hop": hop, "--overlap": overlap, "--events": events, "-": live}
-        given |= {"--workers": workers > 1, "--cluster": cluster, "--resume": resume, "--timeline": timeline}
-        given |= {f"--format {name}": name in wanted for name in ("audacity", "raven")}
-        if names := [name for name, value in given.items() if value]:
-            kind = recognizer.modality
-            raise typer.BadParameter(f"{model} answers {kind}s, which have no times: leave out {names[0]}.")
-    hearing = Hearing(window=window, hop=hop, reporting=reporting, batch=1 if live else Hearing.batch)
-    _check(recognizer, hearing)
-
-    if live:
-        missing: list[str] = []
-        if mic:
-            blocks = _microphone(recognizer, mic_device)
-        else:
-            blocks = _standard_input(recognizer, pcm, rate, channels, cut_off=missing.append)
-        _listen(recognizer, blocks, hearing, formats=wanted)
-        for sentence in missing:
-            say(sentence)
-        if missing:
-            raise typer.Exit(SOME_FAILED)
-        return
-    items, failures = _find_items(inputs or [], recognizer.modality, text=text)
-    if output is None or recognizer.modality != "sound":
-        count = _print(recognizer, items, hearing, formats=wanted, output=output)
-        failed, total = count + len(failures), len(items) + len(failures)
-    else:
-        start = functools.partial(load, model, device=device, encoder=encoder)
-        failed = _work(
-            recognizer,
-            [item.file for item in items],
-            output,
-            hearing,
-            failures=failures,
-            pool=_pool(start, workers, cluster, hearing),
-            formats=wanted,
-            timeline=timeline,
-            each=each,
-            resume=resume,
-            overwrite=overwrite,
+    try:
+        choices.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
+        failed = _predict(
+            model, inputs or [], choices, text=text, device=device, encoder=encoder, timeline=timeline, cluster=cluster
         )
-        total = len(items) + len(failures)
+    except WrongUsage as error:
+        raise typer.BadParameter(str(error), param_hint=error.option) from error
     if failed:
-        say(f"{failed} of {total} {NOUNS[recognizer.modality]} could not be used.")
         raise typer.Exit(SOME_FAILED)
 
 
-# --- what was asked for -----------------------------------------------------------------------------------------------
-
-
-def _together(needed: Any, given: dict[str, Any], name: str) -> None:
-    """Refuses options that say nothing without another one."""
-    if needed is None and (alone := [option for option, value in given.items() if value]):
-        raise typer.BadParameter(f"This needs {name} as well.", param_hint=alone[0])
-
-
-def _read_formats(text: str | None, *, to_folder: bool) -> tuple[str, ...]:
-    from ossicle.predict import FORMATS
-
-    if text is None:
-        return ("csv",) if to_folder else ("table",)
-    names = tuple(name.strip() for name in text.split(","))
-    if unknown := [name for name in names if name not in FORMATS]:
-        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}.", param_hint="--format")
-    return names
-
-
-def _reporting(events: bool, rules: dict[str, Any], **choices: Any) -> "Reporting":
-    from ossicle.predict import EventRules, Reporting
-
-    given = {name: value for name, value in rules.items() if value is not None}
-    if given and not events:
-        name = "min-duration" if "min_seconds" in given else next(iter(given)).replace("_", "-")
-        raise typer.BadParameter("This needs --events as well.", param_hint=f"--{name}")
-    try:
-        return Reporting(events=EventRules(**given) if events else None, **choices)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint="--events") from error
-
-
-def _check(recognizer: "Recognizer", hearing: "Hearing") -> None:
-    """Refuses a window and labels that the model does not take, before anything is heard."""
-    from ossicle.predict import label_indices
-
-    try:
-        label_indices(recognizer.labels, hearing.reporting.labels)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint="--labels") from error
-    if recognizer.modality == "sound":
-        try:
-            recognizer.window_samples(window=hearing.window, hop=hearing.hop)
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}.", param_hint="--window / --hop") from error
-
-
-NOUNS = {"sound": "recordings", "text": "texts", "image": "images"}
-
-
-def _find_items(inputs: list[Path], modality: "Modality", *, text: str | None) -> tuple[list["Item"], list[str]]:
-    """What the inputs name, each once, in order, and the folders that cannot be listed, a sentence each.
-
-    A missing file stays in and fails later, by name.
-    """
-    from ossicle.data import find_items
-    from ossicle.errors import DataRefused
-
-    items: list[Item] = []
-    failures: list[str] = []
-    for path in inputs:
-        found = find_items(path, modality=modality, text=text, unlisted=failures.append)
-        if not found and not failures:
-            raise DataRefused(f"{path}: there is no {NOUNS[modality].removesuffix('s')} in this folder or below it.")
-        items += found
-    return list(dict.fromkeys(items)), failures
-
-
-# --- to the terminal --------------------------------------------------------------------------------------------------
-
-
-def _print(
-    recognizer: "Recognizer", items: list["Item"], hearing: "Hearing", *, formats: tuple[str, ...], output: Path | None
+def _predict(
+    model: str,
+    inputs: list[Path],
+    choices: "Choices",
+    *,
+    text: str | None,
+    device: str,
+    encoder: str | None,
+    timeline: bool,
+    cluster: str | None,
 ) -> int:
-    """Prints what each item says, or writes it whole to a folder; gives how many could not be used."""
-    from ossicle.data.inputs import INPUT_ERRORS
-    from ossicle.predict import TABLES, table_lines, table_text, write_tables
+    """Hears, reads or sees the inputs; gives how many could not be used."""
+    from ossicle.cli.progress import hours_of_sound, latest_lines
+    from ossicle.listening import command
+    from ossicle.loading import load
 
-    tables = [name for name in formats if name in TABLES]
-    if output is None and any(TABLES[name].per_recording for name in tables) and len(items) > 1:
-        raise typer.BadParameter(
-            "An Audacity label track belongs to one recording: give -o for several.", param_hint="--format"
+    recognizer = load(model, device=device, encoder=encoder)
+    if recognizer.modality != "sound":
+        _refuse_times(model, recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
+        return _predict_whole(recognizer, inputs, choices, text=text)
+    choices.suit(recognizer)
+    if choices.live(inputs):
+        return command.listen_live(recognizer, choices, say=say, screen=latest_lines)
+    files, unlisted = command.find_recordings(inputs)
+    if choices.output is None:
+        failed = len(unlisted) + command.print_files(recognizer, files, choices, say=say)
+        for heard in unlisted:
+            say(str(heard.error))
+    else:
+        start = functools.partial(load, model, device=device, encoder=encoder)
+        failed = command.fill_folder(
+            recognizer,
+            files,
+            choices,
+            say=say,
+            failed=unlisted,
+            pool=_pool(start, choices, cluster),
+            bar=hours_of_sound,
+            draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
         )
-    rows_of_file: dict[Path, tuple[Row, ...]] = {}
+    if failed:
+        say(f"{failed} of {len(files) + len(unlisted)} recordings could not be used.")
+    return failed
+
+
+def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | None) -> "Pool | None":
+    if cluster is not None:
+        from ossicle.listening.cluster import ClusterWorkers
+
+        return ClusterWorkers(start, number=choices.workers, hearing=choices.hearing(), address=cluster)
+    if choices.workers > 1:
+        from ossicle.listening import Workers
+        from ossicle.loading import load_among
+
+        among = functools.partial(load_among, start, choices.workers)
+        return Workers(among, number=choices.workers, hearing=choices.hearing())
+    return None
+
+
+def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[Path]:
+    from ossicle.timeline import draw_recordings
+
+    return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels)
+
+
+# --- what has no times ------------------------------------------------------------------------------------------------
+
+NOUNS = {"text": "texts", "image": "images"}
+
+
+def _refuse_times(
+    model: str, modality: "Modality", inputs: list[Path], choices: "Choices", more: dict[str, Any]
+) -> None:
+    """Refuses options of sound, the first one by name."""
+    from ossicle.listening.command import WrongUsage
+
+    given: dict[str, Any] = {
+        "--window": choices.window,
+        "--hop": choices.hop,
+        "--overlap": choices.overlap,
+        "--events": choices.events,
+        "--workers": choices.workers > 1,
+        "--resume": choices.resume,
+        "--each": choices.each,
+        "-": choices.live(inputs),
+        **{f"--format {name}": name in choices.wanted for name in ("audacity", "raven")},
+        **more,
+    }
+    if names := [name for name, value in given.items() if value]:
+        raise WrongUsage(f"{model} answers {NOUNS[modality]}, which have no times: leave out {names[0]}.")
+
+
+def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choices", *, text: str | None) -> int:
+    """Prints or writes what each text or image says."""
+    from ossicle.data import find_items
+    from ossicle.data.inputs import INPUT_ERRORS
+    from ossicle.errors import DataRefused
+    from ossicle.listening.command import check_labels, say_written
+    from ossicle.predict import TABLES, Row, table_lines, table_text, write_tables
+
+    hearing, noun = choices.hearing(), NOUNS[recognizer.modality]
+    check_labels(recognizer, hearing)
+    items: list[Item] = []
+    for path in inputs:
+        found = find_items(path, modality=recognizer.modality, text=text)
+        if not found:
+            raise DataRefused(f"{path}: there is no {noun.removesuffix('s')} in this folder or below it.")
+        items += found
+    items = list(dict.fromkeys(items))
+    rows_of_place: dict[Path, tuple[Row, ...]] = {}
     failed = 0
     for item in items:
         try:
-            rows = _rows(recognizer, item, hearing)
+            rows = recognizer.predict_item(item, reporting=hearing.reporting).rows
         except INPUT_ERRORS as error:
             say(str(error))
             failed += 1
             continue
-        rows_of_file[Path(item.place)] = rows
-        if "table" in formats:
-            for line in table_lines(item.place, rows):
-                print(line)
-    if output is None:
+        rows_of_place[Path(item.place)] = rows
+        if "table" in choices.wanted:
+            print("\n".join(table_lines(item.place, rows)))
+    tables = [name for name in choices.wanted if name in TABLES]
+    if choices.output is None:
+        everything = [row for rows in rows_of_place.values() for row in rows]
         for name in tables:
-            everything = (row for rows in rows_of_file.values() for row in rows)
             sys.stdout.writelines(table_text(name, everything, recognizer.source))
-        return failed
-    written = write_tables(
-        output, rows_of_file.items(), files=list(rows_of_file), formats=tables, source=recognizer.source
-    )
-    _say_written(written)
-    return failed
-
-
-def _rows(recognizer: "Recognizer", item: "Item", hearing: "Hearing") -> "tuple[Row, ...]":
-    if recognizer.modality == "sound":
-        options = {"window": hearing.window, "hop": hearing.hop, "reporting": hearing.reporting}
-        return recognizer.predict_item(item, **options).rows
-    return recognizer.predict_item(item, reporting=hearing.reporting).rows
-
-
-def _say_written(written: Iterable[Path]) -> None:
-    """Names the tables of everything, and one of those of single recordings."""
-    paths = list(written)
-    together = [path for path in paths if path.stem.startswith("predictions") or path.name == "errors.csv"]
-    apart = [path for path in paths if path not in together]
-    for path in together:
-        print(f"Wrote {path}")
-    if apart:
-        print(f"Wrote {apart[0]}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
-
-
-# --- to a folder ------------------------------------------------------------------------------------------------------
-
-
-def _pool(start: Any, workers: int, cluster: str | None, hearing: "Hearing") -> Any:
-    if cluster is not None:
-        from ossicle.listening.cluster import ClusterWorkers
-
-        return ClusterWorkers(start, number=workers, hearing=hearing, address=cluster)
-    if workers > 1:
-        from ossicle.listening import Workers
-        from ossicle.loading import load_among
-
-        return Workers(functools.partial(load_among, start, workers), number=workers, hearing=hearing)
-    return None
-
-
-def _work(
-    recognizer: "Recognizer",
-    files: list[Path],
-    output: Path,
-    hearing: "Hearing",
-    *,
-    failures: list[str],
-    formats: tuple[str, ...],
-    timeline: bool,
-    **options: Any,
-) -> int:
-    """Runs a job and says what came of it; gives how many inputs could not be used."""
-    import time
-
-    from ossicle.cli.progress import hours_of_sound
-    from ossicle.listening import Heard, run_job
-    from ossicle.predict import table_lines
-
-    began = time.monotonic()
-    failed = [Heard(file=sentence.partition(":")[0], error=sentence) for sentence in failures]
-    for heard in failed:
-        say(str(heard.error))
-    done = {"files": 0}
-    try:
-        with hours_of_sound() as show:
-
-            def progress(heard: "Heard", count: int, total: int) -> None:
-                done["files"] = count
-                if heard.error is not None:
-                    say(heard.error)
-                show(heard.seconds, count, total)
-
-            result = run_job(
-                output,
-                files,
-                recognizer,
-                hearing=hearing,
-                formats=formats,
-                failed=failed,
-                progress=progress,
-                **options,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"Interrupted after {done['files']} of {len(files)} recordings, which are kept in {output}; "
-            "the same command with --resume goes on."
-        ) from None
-    if "table" in formats:
-        for file, rows in result.rows():
-            for line in table_lines(str(file), list(rows)):
-                print(line)
-    pictures: list[Path] = []
-    if timeline:
-        from ossicle.timeline import draw_recordings
-
-        pictures = draw_recordings(output, result.rows(), files=result.files, labels=recognizer.labels)
-    _say_written([*result.written, *pictures])
-    fresh = len(result.files) - result.before
-    if result.before:
-        print(f"{result.before} recordings were done before.")
-    if fresh:
-        took = time.monotonic() - began
-        print(
-            f"{fresh} recordings heard, {result.seconds / 3600:.2f} h, in {took:.0f} s "
-            f"({fresh / took:.1f} files/s, {result.seconds / 60 / took:.2f} h of sound a minute)."
+    else:
+        places = list(rows_of_place)
+        say_written(
+            write_tables(choices.output, rows_of_place.items(), files=places, formats=tables, source=recognizer.source)
         )
-    return len(result.failed)
-
-
-# --- live -------------------------------------------------------------------------------------------------------------
-
-
-def _standard_input(
-    listener: "Listener", pcm: str | None, rate: int | None, channels: int, *, cut_off: Callable[[str], None]
-) -> Iterator[Any]:
-    from ossicle.audio.stream import Layout, stream_blocks
-
-    layout = None
-    if pcm is not None:
-        if rate is None:
-            raise typer.BadParameter("Raw samples do not say their rate: give --rate.", param_hint="--pcm")
-        try:
-            layout = Layout(encoding=pcm, rate=rate, channels=channels)
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}.", param_hint="--pcm") from error
-    return stream_blocks(sys.stdin.buffer, listener.rate, layout=layout, cut_off=cut_off)
-
-
-def _microphone(listener: "Listener", device: str | None) -> Iterator[Any]:
-    from ossicle.audio.microphone import microphone_blocks
-
-    number = int(device) if device is not None and device.isdecimal() else device
-    return microphone_blocks(listener.rate, device=number, behind=say)
-
-
-def _listen(listener: "Listener", blocks: Iterator[Any], hearing: "Hearing", *, formats: tuple[str, ...]) -> None:
-    """Prints each row as soon as it is known."""
-    from ossicle.predict import TABLES
-
-    if len(formats) > 1:
-        raise typer.BadParameter("Live sound is printed in one format.", param_hint="--format")
-    (name,) = formats
-    rows = listener.stream(
-        blocks,
-        file=STANDARD_INPUT,
-        reporting=hearing.reporting,
-        window=hearing.window,
-        hop=hearing.hop,
-        batch=hearing.batch,
-    )
-    with closing(rows):
-        if name == "table":
-            _refresh(rows)
-            return
-        print(TABLES[name].header, end="", flush=True)
-        number = 0
-        for some in rows:
-            for row in some:
-                number += 1
-                print(TABLES[name].line(row, number, listener.source), end="", flush=True)
-
-
-def _refresh(rows: Iterator[list["Row"]]) -> None:
-    """The latest rows at the bottom of a terminal; line after line in a pipe."""
-    from ossicle.cli.progress import latest_lines
-
-    with latest_lines() as show:
-        for some in rows:
-            for row in some:
-                show(f"{row.start:8.2f} - {row.end:8.2f} s  {row.label:<24} {row.score:.4f}")
+    if failed:
+        say(f"{failed} of {len(items)} {noun} could not be used.")
+    return failed

@@ -1,12 +1,11 @@
 """What an encoder is given for an item: samples, a text or pixels, each read in one place."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from ossicle.audio import AUDIO_SUFFIXES
+from ossicle.audio import find_audio
 from ossicle.audio.find import find_files
 from ossicle.data.cache import decode
 from ossicle.data.images import IMAGE_SUFFIXES, Pixels, read_image
@@ -40,22 +39,18 @@ def read_input(
     return item.text
 
 
-def find_items(
-    path: Path, *, modality: Modality, text: str | None = None, unlisted: Callable[[str], None] | None = None
-) -> list[Item]:
+def find_items(path: Path, *, modality: Modality, text: str | None = None) -> list[Item]:
     """What a path names for a model to answer: a file, all files of a folder, or the rows of a table of texts.
 
     Args:
         text: the column of texts, where it has none of the usual names.
-        unlisted: as in `find_files`
     """
     if modality == "text" and not path.is_dir():
         return list(read_texts(path, text=text))
     if not path.is_dir():
         return [Item(file=path, labels=())]
     if modality == "text":
-        tables = find_files(path, {*TABLE_SUFFIXES, ".txt"}, unlisted=unlisted)
+        tables = find_files(path, {*TABLE_SUFFIXES, ".txt"})
         return [item for table in tables for item in read_texts(table, text=text)]
-    suffixes = AUDIO_SUFFIXES if modality == "sound" else IMAGE_SUFFIXES
-    files = find_files(path, suffixes, unlisted=unlisted)
+    files = find_audio(path) if modality == "sound" else find_files(path, IMAGE_SUFFIXES)
     return [Item(file=file, labels=()) for file in files]

@@ -132,7 +132,12 @@ class Listener(abc.ABC):
     @property
     def source(self) -> Source:
         """What rows say of this model."""
-        return Source(model=self.bundle.model_name, model_version=self.bundle.version, highest=self.rate / 2)
+        return Source(model=self.bundle.model_name, model_version=self.bundle.version, highest=self.highest_hertz)
+
+    @property
+    def highest_hertz(self) -> float:
+        """Half the rate: nothing above it is heard."""
+        return self.rate / 2
 
     # --- recordings ---
 

@@ -221,6 +221,11 @@ class TunedRecognizer(Recognizer):
         return self.encoder.rate
 
     @property
+    def highest_hertz(self) -> float:
+        """Half the rate, of sound; texts and images have none."""
+        return super().highest_hertz if self.modality == "sound" else 0.0
+
+    @property
     def min_samples(self) -> int:
         """One: the encoder itself puts silence behind what is too short for it."""
         return 1

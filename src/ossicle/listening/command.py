@@ -1,0 +1,326 @@
+"""What `ossicle predict` does with sound, for every command line that offers it: to a terminal, to a folder, live."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ossicle.audio import find_audio
+from ossicle.errors import AudioError, DataRefused
+from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
+from ossicle.listening.listener import Listener
+from ossicle.listening.store import Store
+from ossicle.predict import FORMATS, TABLES, EventRules, Reporting, Row, label_indices, table_lines, table_text
+
+STANDARD_INPUT = "-"
+Say = Callable[[str], None]
+Pool = Callable[[Sequence[str], Store], Iterator[Heard]]
+Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
+Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
+
+
+class WrongUsage(ValueError):
+    """Options that contradict each other, or that say nothing without another one."""
+
+    def __init__(self, sentence: str, option: str | None = None) -> None:
+        super().__init__(sentence)
+        self.option = option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of a prediction as they were given; what they mean is in the command's help."""
+
+    output: Path | None = None
+    formats: str | None = None
+    window: float | None = None
+    hop: float | None = None
+    min_score: float | None = None
+    top_k: int | None = None
+    labels: str | None = None
+    overlap: Any = None  # "mean" or "max"
+    events: bool = False
+    release: float | None = None
+    median: int | None = None
+    min_duration: float | None = None
+    merge_gap: float | None = None
+    each: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    workers: int = 1
+    pcm: str | None = None
+    rate: int | None = None
+    channels: int = 1
+    mic: bool = False
+    mic_device: str | None = None
+
+    def live(self, inputs: Sequence[Path]) -> bool:
+        """Whether sound that is still arriving is asked for."""
+        return self.mic or list(inputs) == [Path(STANDARD_INPUT)]
+
+    def check(self, inputs: Sequence[Path], **more: Any) -> None:
+        """Refuses what contradicts itself, before a model is loaded.
+
+        Args:
+            more: further options that need an output folder, by name
+        """
+        if self.live(inputs):
+            if self.output is not None or self.mic and inputs:
+                raise WrongUsage("Live sound is printed, and is the only input: leave out -o and other inputs.")
+            if len(self.wanted) > 1:
+                raise WrongUsage("Live sound is printed in one format.", "--format")
+        elif not inputs:
+            raise WrongUsage("Name a recording, a folder, - for standard input, or give --mic.")
+        folder = {"--each": self.each, "--resume": self.resume, "--overwrite": self.overwrite}
+        folder |= {"--workers": self.workers > 1, **more}
+        _needs(self.output, folder, "-o")
+        _needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
+        rules = {"--release": self.release, "--median": self.median}
+        _needs(
+            self.events or None,
+            rules | {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap},
+            "--events",
+        )
+        if unknown := [name for name in self.wanted if name not in FORMATS]:
+            raise WrongUsage(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}.", "--format")
+        if self.pcm is not None and self.rate is None:
+            raise WrongUsage("Raw samples do not say their rate: give --rate.", "--pcm")
+        self.hearing()
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The formats: by default a table to the terminal, CSV to a folder."""
+        if self.formats is None:
+            return ("table",) if self.output is None else ("csv",)
+        return tuple(name.strip() for name in self.formats.split(","))
+
+    def hearing(self) -> Hearing:
+        """What these options say about how to hear."""
+        rules = {
+            "release": self.release,
+            "median": self.median,
+            "min_seconds": self.min_duration,
+            "merge_gap": self.merge_gap,
+        }
+        given: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
+        try:
+            reporting = Reporting(
+                top_k=self.top_k,
+                min_score=self.min_score,
+                labels=None if self.labels is None else tuple(label.strip() for label in self.labels.split(",")),
+                overlap=self.overlap,
+                events=EventRules(**given) if self.events else None,
+            )
+        except ValueError as error:
+            raise WrongUsage(f"{error}.", "--events") from error
+        return Hearing(window=self.window, hop=self.hop, reporting=reporting)
+
+    def suit(self, listener: Listener) -> None:
+        """Refuses labels, and a window, that the model does not have, before anything is heard."""
+        check_labels(listener, self.hearing())
+        try:
+            listener.window_samples(window=self.window, hop=self.hop)
+        except ValueError as error:
+            raise WrongUsage(f"{error}.", "--window / --hop") from error
+
+
+def _needs(needed: Any, given: dict[str, Any], name: str) -> None:
+    if needed is None and (alone := [option for option, value in given.items() if value]):
+        raise WrongUsage(f"This needs {name} as well.", alone[0])
+
+
+def check_labels(listener: Listener, hearing: Hearing) -> None:
+    """Refuses labels to report that the model does not have."""
+    try:
+        label_indices(listener.labels, hearing.reporting.labels)
+    except ValueError as error:
+        raise WrongUsage(f"{error}.", "--labels") from error
+
+
+@contextlib.contextmanager
+def no_bar() -> Iterator[Callable[[float, int, int], None]]:
+    """Shows nothing."""
+    yield lambda seconds, done, total: None
+
+
+@contextlib.contextmanager
+def plain_lines() -> Iterator[Callable[[str], None]]:
+    """Shows one line after the other."""
+    yield lambda line: print(line, flush=True)
+
+
+def no_pictures(folder: Path, result: JobResult) -> list[Path]:
+    """Draws nothing."""
+    return []
+
+
+def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
+    """The recordings that are named, each once, in order, and the folders that cannot be listed.
+
+    A missing file stays in and fails later, by name.
+
+    Raises: DataRefused for a folder without a recording.
+    """
+    files: list[Path] = []
+    unlisted: list[str] = []
+    for path in inputs:
+        found = find_audio(path, unlisted=unlisted.append) if path.is_dir() else [path]
+        if not found and not unlisted:
+            raise DataRefused(f"{path}: there is no recording in this folder or below it.")
+        files += found
+    failed = [Heard(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
+    return list(dict.fromkeys(files)), failed
+
+
+# --- to the terminal --------------------------------------------------------------------------------------------------
+
+
+def print_files(listener: Listener, files: Sequence[Path], choices: Choices, *, say: Say) -> int:
+    """Prints what each recording says; gives how many could not be used."""
+    hearing, tables = choices.hearing(), [name for name in choices.wanted if name in TABLES]
+    if len(files) > 1 and any(TABLES[name].per_recording for name in tables):
+        raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
+    heard: list[Row] = []
+    failed = 0
+    for file in files:
+        try:
+            rows = listener.predict(file, window=hearing.window, hop=hearing.hop, reporting=hearing.reporting).rows
+        except AudioError as error:
+            say(str(error))
+            failed += 1
+            continue
+        heard += rows if tables else ()
+        if "table" in choices.wanted:
+            print("\n".join(table_lines(str(file), rows)))
+    for name in tables:
+        sys.stdout.writelines(table_text(name, heard, listener.source))
+    return failed
+
+
+# --- to a folder ------------------------------------------------------------------------------------------------------
+
+
+def fill_folder(
+    listener: Listener,
+    files: Sequence[Path],
+    choices: Choices,
+    *,
+    say: Say,
+    failed: Sequence[Heard] = (),
+    pool: Pool | None = None,
+    bar: Bar = no_bar,
+    draw: Callable[[Path, JobResult], list[Path]] = no_pictures,
+) -> int:
+    """Runs a job and says what came of it; gives how many inputs could not be used.
+
+    Args:
+        failed: inputs that could not be used before
+        draw: makes pictures of the results, and gives their paths
+    """
+    assert choices.output is not None
+    for heard in failed:
+        say(str(heard.error))
+    began, done = time.monotonic(), 0
+    try:
+        with bar() as show:
+
+            def progress(heard: Heard, count: int, total: int) -> None:
+                nonlocal done
+                done = count
+                if heard.error is not None:
+                    say(heard.error)
+                show(heard.seconds, count, total)
+
+            result = run_job(
+                choices.output,
+                files,
+                listener,
+                hearing=choices.hearing(),
+                formats=choices.wanted,
+                each=choices.each,
+                resume=choices.resume,
+                overwrite=choices.overwrite,
+                failed=failed,
+                pool=pool,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted: {done} of {len(files)} recordings are done and kept in {choices.output}; "
+            "the same command with --resume goes on."
+        ) from None
+    took = time.monotonic() - began
+    if "table" in choices.wanted:
+        for file, rows in result.rows():
+            print("\n".join(table_lines(str(file), list(rows))))
+    say_written([*result.written, *draw(choices.output, result)])
+    fresh = len(result.files) - result.before
+    if result.before:
+        print(f"Done before: {result.before} of {len(files)} recordings.")
+    if fresh:
+        print(
+            f"Heard: {result.seconds / 3600:.2f} h in {took:.0f} s "
+            f"({fresh / took:.1f} files/s, {result.seconds / 60 / took:.2f} h of sound a minute)."
+        )
+    return len(result.failed)
+
+
+def say_written(paths: Sequence[Path]) -> None:
+    """Names the tables of everything, and one of those of single recordings."""
+    together = [path for path in paths if path.name.startswith("predictions.") or path.name == ERRORS]
+    apart = [path for path in paths if path not in set(together)]
+    for path in together:
+        print(f"Wrote {path}")
+    if apart:
+        print(f"Wrote {apart[0]}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
+
+
+# --- live -------------------------------------------------------------------------------------------------------------
+
+
+def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen = plain_lines) -> int:
+    """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
+    missing: list[str] = []
+    if choices.mic:
+        from ossicle.audio.microphone import microphone_blocks
+
+        number = choices.mic_device
+        device = int(number) if number is not None and number.isdecimal() else number
+        blocks = microphone_blocks(listener.rate, device=device, behind=say)
+    else:
+        from ossicle.audio.stream import Layout, stream_blocks
+
+        layout = None
+        if choices.pcm is not None and choices.rate is not None:
+            try:
+                layout = Layout(encoding=choices.pcm, rate=choices.rate, channels=choices.channels)
+            except ValueError as error:
+                raise WrongUsage(f"{error}.", "--pcm") from error
+        blocks = stream_blocks(sys.stdin.buffer, listener.rate, layout=layout, cut_off=missing.append)
+    hearing = replace(choices.hearing(), batch=1)
+    rows = listener.stream(
+        blocks,
+        file=STANDARD_INPUT,
+        reporting=hearing.reporting,
+        window=hearing.window,
+        hop=hearing.hop,
+        batch=hearing.batch,
+    )
+    (name,) = choices.wanted
+    with closing(rows):
+        if name == "table":
+            with screen() as show:
+                for some in rows:
+                    for row in some:
+                        show(f"{row.start:8.2f} - {row.end:8.2f} s  {row.label:<24} {row.score:.4f}")
+        else:
+            everything = (row for some in rows for row in some)
+            for text in table_text(name, everything, listener.source):
+                print(text, end="", flush=True)
+    for sentence in missing:
+        say(sentence)
+    return len(missing[:1])

@@ -1,0 +1,147 @@
+"""Recognisers without torch: one ONNX file, onnxruntime, numpy, soundfile and soxr.
+
+    from ossicle.runtime import load
+    load("model.onnx").predict("recording.wav").top
+
+The file comes from `ossicle export`. Everything around the network, from decoding to tables, is the same code that
+`ossicle predict` runs, so scores are the same to the file's own difference of at most 1e-4. On a device without torch,
+`pip install ossicle-runtime` brings this part of the package alone.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ossicle.errors import BundleRefused, ExtraMissing
+from ossicle.listening import Answers, Listener
+from ossicle.shapes import Float32
+
+KEY = "ossicle"  # of the metadata
+SCHEMA_VERSION = 1
+INPUT = "waveform"
+
+__all__ = ["OnnxListener", "load"]
+
+
+def load(path: str | Path, *, threads: int | None = None) -> "OnnxListener":
+    """Opens an exported recogniser.
+
+    Args:
+        threads: to compute with; by default one for each core
+
+    Raises:
+        ExtraMissing: onnxruntime is absent or broken
+        BundleRefused: no ONNX file of ours, or of another schema
+    """
+    return OnnxListener(Path(path), threads=threads)
+
+
+class OnnxListener(Listener):
+    """A recogniser in an ONNX file, ready to listen. Made by `load`."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self.path = path
+        self._session = open_session(path, threads=threads)
+        about = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self.bundle = answers_of(path, about)
+        self._rate, self._min_samples = int(about["rate"]), int(about["min_samples"])
+        self._max_samples = int(about["max_samples"])
+        self._hop_feature_seconds: float | None = about["hop_feature_seconds"]
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the network hears; other recordings are resampled."""
+        return self._rate
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest recording that the network takes; a shorter one is followed by silence."""
+        return self._min_samples
+
+    @property
+    def max_window_seconds(self) -> float:
+        """Longest window that the file was exported for."""
+        return min(super().max_window_seconds, self._max_samples / self.rate)
+
+    @property
+    def hop_feature_seconds(self) -> float | None:
+        """Time resolution of a network that answers more finely than once for each window; None for others."""
+        return self._hop_feature_seconds
+
+    def __repr__(self) -> str:
+        return f"OnnxListener({self.path}, {self.bundle.model_name}, {len(self.labels)} labels, {self.rate} Hz)"
+
+    def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
+        """Gives the logits of windows of one length at `rate`."""
+        return self._run("logits", windows)
+
+    def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
+        """Gives the features before the head of windows of one length at `rate`."""
+        return self._run("features", windows)
+
+    def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
+        """Gives the logits of every hop of windows of one length at `rate`."""
+        return self._run("hop_logits", windows)
+
+    def _run(self, output: str, windows: Float32[np.ndarray, "window time"]) -> np.ndarray:
+        (values,) = self._session.run([output], {INPUT: np.ascontiguousarray(windows, dtype=np.float32)})
+        return values
+
+
+def open_session(path: Path, *, threads: int | None) -> Any:
+    """An onnxruntime session on the CPU."""
+    try:
+        import onnxruntime
+    except Exception as error:  # installed but broken counts as absent
+        raise ExtraMissing(
+            f"ONNX files need onnxruntime, which does not work here ({error}): pip install onnxruntime"
+        ) from error
+    if not path.is_file():
+        raise BundleRefused(f"{path}: there is no such file; `ossicle export MODEL --to onnx` writes one.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0  # 0: one for each core
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own errors have no common root
+        reason = str(error).splitlines()[0]
+        raise BundleRefused(f"{path}: this is no ONNX file that onnxruntime reads ({reason}).") from error
+
+
+def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
+    """What the file says of itself.
+
+    Raises: BundleRefused for a file that was not exported by ossicle, or by one with another schema.
+    """
+    try:
+        about = json.loads(entries[KEY])
+        version = about["schema_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleRefused(f"{path}: this ONNX file was not written by `ossicle export`.") from error
+    if version != SCHEMA_VERSION:
+        raise BundleRefused(f"{path}: it has schema {version!r}; this version of ossicle reads {SCHEMA_VERSION}.")
+    return about
+
+
+def answers_of(path: Path, about: Mapping[str, Any]) -> Answers:
+    """How the file's logits become answers."""
+    try:
+        thresholds, window = about["thresholds"], about["window"]
+        return Answers(
+            model_name=about["model"]["name"],
+            task=about["task"],
+            labels=tuple(about["labels"]),
+            thresholds=None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
+            temperature=float(about["temperature"]),
+            window_seconds=float(window["seconds"]),
+            hop_seconds=float(window["hop_seconds"]),
+            pad=bool(window["pad"]),
+            weights_licence=about["weights_licence"],
+            library_version=about["library_version"],
+            version=about["model"]["version"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleRefused(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
