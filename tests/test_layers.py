@@ -38,6 +38,7 @@ ROOMS_WITH_TORCH = [
     "loading",
     "report",
     "timeline",
+    "embedding",
     "evaluation",
     "training",
     "demo",

@@ -274,7 +274,7 @@ class Listener(abc.ABC):
             - (dim,): the mean over the recording's windows
             - with `timestamps`: (window, dim), and the middle of each window in seconds (window,)
         """
-        windows = join_scores(self._windows(self._blocks(source), self.features, window=window, hop=hop, batch=BATCH))
+        windows = join_scores(self.stream_windows(self._blocks(source), self.features, window=window, hop=hop))
         if timestamps:
             return windows.scores, (windows.starts + windows.ends) / 2
         return windows.scores.mean(axis=0)
@@ -323,15 +323,16 @@ class Listener(abc.ABC):
             return [as_clip(samples, rate, rate=self.rate).samples]
         return read_blocks(Path(source), self.rate)
 
-    def _windows(
+    def stream_windows(
         self,
         blocks: Blocks,
         score: Callable[[np.ndarray], np.ndarray],
         *,
-        window: float | None,
-        hop: float | None,
-        batch: int,
+        window: float | None = None,
+        hop: float | None = None,
+        batch: int = BATCH,
     ) -> Iterator[WindowScores]:
+        """Yields what `score` makes of a recording's windows, batch by batch."""
         window_samples, hop_samples = self.window_samples(window=window, hop=hop)
         return stream_scores(
             blocks,
@@ -349,11 +350,11 @@ class Listener(abc.ABC):
         """Yields the logits of windows, and of the stretches of `score_parts`, batch by batch."""
         step = self.hop_feature_seconds
         if step is None:
-            for windows in self._windows(blocks, self.scores, window=window, hop=hop, batch=batch):
+            for windows in self.stream_windows(blocks, self.scores, window=window, hop=hop, batch=batch):
                 yield windows, windows
             return
         heard_to = 0.0
-        for hops in self._windows(blocks, self.hop_scores, window=window, hop=hop, batch=batch):
+        for hops in self.stream_windows(blocks, self.hop_scores, window=window, hop=hop, batch=batch):
             scores = hops.scores  # (window, hop, label)
             starts = hops.starts[:, None] + step * np.arange(scores.shape[1])
             earlier = np.concatenate([[heard_to], hops.ends[:-1]])

@@ -1,0 +1,139 @@
+"""An exported recogniser without torch: the same scores, the same options, a distribution of its own."""
+
+import csv
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from ossicle.cli import app
+from ossicle.errors import BundleRefused
+from ossicle.loading import load as load_with_torch
+from ossicle.runtime import load
+from ossicle.runtime.__main__ import main, parser
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+ROOT = Path(__file__).resolve().parents[2]
+Record = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def exported(shared_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shared bundle as an ONNX file."""
+    from ossicle.export import export_model
+
+    return export_model(shared_bundle, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path
+
+
+def test_scores_rows_and_embeddings_are_those_of_torch(exported: Path, shared_bundle: Path, record: Record) -> None:
+    ours, theirs = load(exported, threads=1), load_with_torch(shared_bundle, device="cpu")
+    assert (ours.labels, ours.task, ours.rate, ours.min_samples) == (
+        theirs.labels,
+        theirs.task,
+        theirs.rate,
+        theirs.min_samples,
+    )
+    assert ours.source == theirs.source
+    for number, seconds in enumerate((0.05, 0.4, 1.0, 2.3)):
+        path = record(f"{number}.wav", seconds=seconds, seed=number)
+        one, other = ours.predict(path, hop=0.5, top_k=2), theirs.predict(path, hop=0.5, top_k=2)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+        assert [(row.start, row.end, row.label) for row in one.rows] == [
+            (row.start, row.end, row.label) for row in other.rows
+        ]
+        assert one.padded_seconds == other.padded_seconds
+        np.testing.assert_allclose(ours.embed(path), theirs.embed(path), atol=1e-4)
+
+
+def test_importing_it_loads_no_torch(exported: Path, record: Record) -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'jaxtyping', 'typer', 'yaml', 'safetensors', 'rich'): sys.modules[name] = None\n"
+        "from ossicle.runtime import load\n"
+        f"print(load({str(exported)!r}, threads=1).predict({str(record('a.wav'))!r}).top[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() in ("bell", "drum", "voice"), done.stderr
+
+
+def test_the_command_has_the_options_of_predict() -> None:
+    command: typer.core.TyperGroup = typer.main.get_command(app)  # type: ignore[assignment]
+    predict = {name for parameter in command.commands["predict"].params for name in parameter.opts}
+    here = {name for action in parser()._actions for name in action.option_strings}
+    assert here - predict == {"-h", "--threads"}
+    without_torch = {"--text", "--device", "--encoder", "--timeline", "--cluster", "model", "inputs"}
+    assert {name for name in predict - here if name not in without_torch} == set()
+
+
+def test_the_command_writes_what_predict_writes(
+    exported: Path, shared_bundle: Path, record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("calls/a.wav", seconds=2)
+    (tmp_path / "calls" / "b.wav").write_text("dear diary")
+    code = main([str(exported), str(tmp_path / "calls"), "-o", str(tmp_path / "out"), "--threads", "1"])
+    said = capsys.readouterr()
+    assert code == 3 and "1 of 2 recordings could not be used" in said.err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "predictions.csv").read_text())))
+    wanted = load_with_torch(shared_bundle, device="cpu").predict(tmp_path / "calls" / "a.wav").rows
+    assert [(row["label"], row["start"]) for row in rows] == [(row.label, f"{row.start:.3f}") for row in wanted]
+    assert rows[0]["model_version"] == load(exported).bundle.version
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["gone.onnx", "a.wav"], 1, "no such file"),
+        (["MODEL", "a.wav", "--hop", "5"], 2, "--window / --hop"),
+        (["MODEL", "a.wav", "--resume"], 2, "needs -o"),
+        (["MODEL"], 2, "Name a recording"),
+        (["MODEL", "gone.wav"], 3, "there is no such file"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], code: int, said: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(exported) if argument == "MODEL" else argument for argument in arguments]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_files_of_others_are_refused(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(BundleRefused, match="no ONNX file"):
+        load(tmp_path / "text.onnx")
+    model = onnx.load(str(exported))
+    entry = next(entry for entry in model.metadata_props if entry.key == "ossicle")
+    for value, said in (
+        ('{"schema_version": 99}', "schema 99"),
+        ('{"schema_version": 1}', "damaged"),
+        ("", "not written"),
+    ):
+        entry.value = value
+        onnx.save(model, str(tmp_path / "other.onnx"))
+        with pytest.raises(BundleRefused, match=said):
+            load(tmp_path / "other.onnx")
+
+
+def test_the_small_distribution_predicts_in_an_environment_without_torch(
+    exported: Path, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    path = record("a.wav", seconds=1.5)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    subprocess.run([*install, ROOT / "packages" / "ossicle-runtime"], check=True, capture_output=True)
+    command = [tmp_path / "empty" / "bin" / "ossicle-runtime", exported, path, "--format", "csv", "--top-k", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": ""})
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    wanted = load_with_torch(shared_bundle, device="cpu").predict(path, top_k=3).rows
+    assert [row["label"] for row in rows] == [row.label for row in wanted]
+    np.testing.assert_allclose([float(row["score"]) for row in rows], [row.score for row in wanted], atol=1.5e-4)
+    torch = subprocess.run([python, "-c", "import torch"], capture_output=True, env={"PATH": ""})
+    assert torch.returncode != 0
