@@ -1,18 +1,26 @@
-"""Which patches of the spectrogram a pass works on: the one seam for everything that drops tokens.
+"""Which tokens a pass works on: the one seam for everything that drops or merges them.
 
 A selection is the flat, row-major, ascending indices of the kept patches (rows are frequency, columns are time), the
 same for every clip of the batch, or `None` for all of them. The network gathers these patches before it computes
-anything, so what is dropped costs nothing.
+anything, so what is dropped costs nothing. Training selects by `Patchout`, at random; a trained network may be run on
+fewer tokens by a `TokenReduction`, which draws nothing: it selects patches, or merges tokens that are alike on their
+way through the blocks.
 
-Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2.
-**Deviations**: an amount may be a fraction of what the clip has, because a count made for 10 s empties shorter clips;
-dropping everything is refused instead of failing later on an empty tensor.
+Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2;
+Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023, arXiv 2210.09461), section 3.
+**Deviations** of patchout: an amount may be a fraction of what the clip has, because a count made for 10 s empties
+shorter clips; dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges
+the same share of its tokens, where the paper merges the same number, so that a network can be thinned to less than half
+of its work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
 """
 
+import functools
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -66,3 +74,138 @@ def select_patches(
     patches = (kept_rows[:, None] * columns + kept_columns).flatten()
     drop = drop_count(patchout.unstructured, len(patches), what="patches")
     return patches[keep_some(len(patches), drop=drop, generator=generator)] if drop else patches
+
+
+# --- fewer tokens in a trained network -------------------------------------------------------------------------------
+
+Method = Literal["time", "freq", "grid", "random", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenReduction:
+    """Runs a trained network on a share of its patch tokens, the same for every clip of a length.
+
+    Args:
+        keep: share of the patches, above 0 and at most 1; of those that are selected, rounded to whole columns and
+            rows, at least one; when merging, the mean over the blocks of the share that enters a block.
+        method: `time` selects evenly spaced columns, `freq` rows, `grid` columns and rows in proportion; `random` as
+            many columns and rows as `grid`, drawn once as patchout draws them; `merge` averages the tokens that are
+            most alike.
+        seed: of `random`.
+    """
+
+    keep: int | float
+    method: Method = "time"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep is {self.keep}; a share above 0 and at most 1 is allowed")
+        if self.method not in get_args(Method):
+            raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
+
+    def select(self, grid: tuple[int, int]) -> Int[Tensor, "patch"] | None:
+        """The patches of a (rows, columns) grid that the network gathers."""
+        if self.keep == 1 or self.method == "merge":
+            return None
+        rows, columns = grid
+        few_rows, few_columns = subgrid(grid, keep=self.keep, method=self.method)
+        if self.method == "random":
+            generator = torch.Generator().manual_seed(self.seed)
+            patchout = Patchout(time=columns - few_columns, freq=rows - few_rows)
+            return select_patches(grid, patchout, generator=generator)
+        return (evenly(rows, few_rows)[:, None] * columns + evenly(columns, few_columns)).flatten()
+
+    def merges(self, patches: int, *, depth: int) -> list[int]:
+        """How many of its patch tokens each block merges into others."""
+        if self.keep == 1 or self.method != "merge":
+            return [0] * depth
+        share = merged_share(self.keep, depth)
+        counts = [patches]
+        for block in range(1, depth):
+            # A block merges every second token at most.
+            counts.append(max(round(patches * share**block), (counts[-1] + 1) // 2))
+        return [here - there for here, there in zip(counts, [*counts[1:], counts[-1]], strict=True)]
+
+
+def subgrid(grid: tuple[int, int], *, keep: int | float, method: Method) -> tuple[int, int]:
+    """How many rows and columns hold that share of the patches."""
+    rows, columns = grid
+    if method == "freq":
+        return max(1, round(keep * rows)), columns
+    few_rows = rows if method == "time" else max(1, round(keep**0.5 * rows))
+    # The columns, which are more, mend what rounding the rows has done to the share.
+    return few_rows, min(columns, max(1, round(keep * rows * columns / few_rows)))
+
+
+def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
+    """So many of `total`, ascending: the middle ones of as many equal stretches.
+
+    >>> evenly(8, 3)
+    tensor([1, 4, 6])
+    """
+    return (2 * torch.arange(kept) + 1) * total // (2 * kept)
+
+
+@functools.cache
+def merged_share(keep: int | float, depth: int) -> float:
+    """What share of its tokens each block hands on, so that the mean over the blocks of what enters one is `keep`.
+
+    Raises:
+        ValueError: less than is left when every block halves its tokens.
+    """
+    least = sum(0.5**block for block in range(depth)) / depth
+    if keep < least:
+        raise ValueError(f"keep is {keep}; merging leaves at least {least:.3g} of the tokens of {depth} blocks")
+    low, high = 0.5, 1.0
+    for _ in range(50):  # halves the range down to a double's precision
+        middle = (low + high) / 2
+        if sum(middle**block for block in range(depth)) / depth < keep:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def merge_tokens(
+    x: Float[Tensor, "clip token dim"],
+    *,
+    keys: Float[Tensor, "clip token key"],
+    sizes: Float[Tensor, "clip token"] | None,
+    count: int,
+    fixed: int,
+) -> tuple[Float[Tensor, "clip kept dim"], Float[Tensor, "clip kept"]]:
+    """Averages the `count` tokens of each clip that are most like another into that one, by bipartite soft matching.
+
+    Every second token looks for the one of the others whose key points most in its direction; the pairs that agree best
+    are merged, weighted by size. The rest keeps its order.
+
+    Args:
+        sizes: how many tokens each one already stands for; None for one each.
+        count: at most half of the tokens after the `fixed` ones.
+        fixed: the first tokens, which are neither merged nor merged into.
+
+    Source: Bolya et al. 2023, section 3.
+    """
+    clips, tokens, dim = x.shape
+    if sizes is None:
+        sizes = torch.ones(clips, tokens, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    keys = F.normalize(keys[:, fixed:], dim=-1)
+    likeness, partner = (keys[:, 1::2] @ keys[:, ::2].mT).max(-1)
+    order = likeness.argsort(dim=-1, descending=True, stable=True)
+    seekers = torch.arange(fixed + 1, tokens, 2, device=x.device)
+    others = torch.cat([torch.arange(fixed, device=x.device), torch.arange(fixed, tokens, 2, device=x.device)])
+    merged = order[:, :count]
+    kept = torch.cat([others.expand(clips, -1), seekers[order[:, count:]]], 1).sort(1).values
+
+    # Rows of all clips in one table: whole rows are copied and added.
+    first = tokens * torch.arange(clips, device=x.device)[:, None]
+    gone = (first + seekers[merged]).flatten()
+    into = (first + fixed + 2 * partner.gather(1, merged)).flatten()
+    stay = (first + kept).flatten()
+    weights = sizes.flatten()
+    sums = x.flatten(0, 1) * weights[:, None]
+    sums = sums.index_add(0, into, sums[gone])[stay]
+    weights = weights.index_add(0, into, weights[gone])[stay]
+    means = (sums / weights[:, None]).to(x.dtype)
+    return means.view(clips, -1, dim), weights.view(clips, -1)
