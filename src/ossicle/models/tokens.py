@@ -203,9 +203,10 @@ def merge_tokens(
     gone = (first + seekers[merged]).flatten()
     into = (first + fixed + 2 * partner.gather(1, merged)).flatten()
     stay = (first + kept).flatten()
-    weights = sizes.flatten()
-    sums = x.flatten(0, 1) * weights[:, None]
-    sums = sums.index_add(0, into, sums[gone])[stay]
-    weights = weights.index_add(0, into, weights[gone])[stay]
-    means = (sums / weights[:, None]).to(x.dtype)
-    return means.view(clips, -1, dim), weights.view(clips, -1)
+    before = sizes.flatten()
+    after = before.index_add(0, into, before[gone])
+    rows = x.flatten(0, 1)
+    shares = (before / after)[:, None]  # 1 where nothing was merged into
+    added = rows[gone] * (before[gone] / after[into])[:, None]
+    means = (rows * shares).index_add(0, into, added)[stay].to(x.dtype)
+    return means.view(clips, -1, dim), after[stay].view(clips, -1)
