@@ -24,6 +24,7 @@ ROOMS_WITH_TORCH = [
     "encoders",
     "tuning",
     "loading",
+    "bench",
     "report",
     "evaluation",
     "training",
