@@ -1,23 +1,25 @@
 """What do fewer tokens cost a trained PaSST, and what do they save? No training, no threshold, no choice by a score.
 
-    python benchmarks/tokens.py [--runs RUN ...] [--threads 1]
+    python benchmarks/tokens.py [--runs RUN ...] [--threads 1] [--again]
 
 RUN is a run folder of `benchmarks/esc50.py main`: passt_tiny_s16 on folds 2 to 5 of ESC-50, from random weights. Their
-test fold, fold 1, is scored at every method and share in float32, from features that are computed once. Times are of
-every tenth clip by itself, the settings taking turns at it: network only, median over clips, in processor time, which
-is the time on a machine that does nothing else and less upset by one that does.
+test fold, fold 1, is scored at every method and share in float32, from features that are computed once.
+
+Times are of the same network with random weights, and of a larger one, over noise, network only, batch 1: the settings
+take turns in every round, medians over the rounds. They are processor time, which is the time on a machine that does
+nothing else and is less upset by one that does. --again measures them anew.
 
 Intervals: of accuracy and of the paired difference from all tokens, by bootstrap over source recordings, the seeds
-averaged; and of the difference by Student's t over seeds. A network is also timed at 10 s with random weights, because
-what a method costs besides weighs less in a larger one.
+averaged; and of the difference by Student's t over seeds.
 
-About 5 minutes a run and 3 for the timing. Writes results/tokens.json, tokens.md and tokens.png; runs accumulate there.
+About 4 minutes a run and 3 for the times. Writes results/tokens.json, tokens.md and tokens.png; runs accumulate there.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,52 @@ from ossicle.evaluation import bootstrap_groups
 from ossicle.metrics import Estimate, mean_interval
 from ossicle.metrics.intervals import bootstrap_weights, percentile_estimate
 from ossicle.models.passt import Passt
-from ossicle.models.tokens import TokenReduction
+from ossicle.models.tokens import Patchout, TokenReduction, evenly, select_patches, subgrid
 from ossicle.report.style import CYCLE
 
-METHODS = ("time", "freq", "grid", "random", "merge")
+
+@dataclass(frozen=True, kw_only=True)
+class Columns(TokenReduction):
+    """Evenly spaced columns, every row."""
+
+    def select(self, grid: tuple[int, int]) -> Tensor:
+        rows, columns = grid
+        return subgrid(torch.arange(rows), evenly(columns, max(1, round(self.keep * columns))), columns=columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(TokenReduction):
+    """Evenly spaced rows, every column."""
+
+    def select(self, grid: tuple[int, int]) -> Tensor:
+        rows, columns = grid
+        return subgrid(evenly(rows, max(1, round(self.keep * rows))), torch.arange(columns), columns=columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(TokenReduction):
+    """As many rows and columns as `strided` selects, drawn as in training, once for all clips."""
+
+    def select(self, grid: tuple[int, int]) -> Tensor | None:
+        patches = TokenReduction(keep=self.keep, method="strided").select(grid)
+        assert patches is not None
+        rows, columns = len((patches // grid[1]).unique()), len((patches % grid[1]).unique())
+        patchout = Patchout(freq=grid[0] - rows, time=grid[1] - columns)
+        return select_patches(grid, patchout, generator=torch.Generator().manual_seed(0))
+
+
+METHODS: dict[str, Callable[[float], TokenReduction]] = {
+    "columns": lambda keep: Columns(keep=keep, method="strided"),
+    "rows": lambda keep: Rows(keep=keep, method="strided"),
+    "strided": lambda keep: TokenReduction(keep=keep, method="strided"),
+    "drawn": lambda keep: Drawn(keep=keep, method="strided"),
+    "merge": lambda keep: TokenReduction(keep=keep, method="merge"),
+}
 SHARES = (0.85, 0.7, 0.6, 0.5, 0.35, 0.25)
-ALL = TokenReduction(keep=1)
-SETTINGS = (ALL, *(TokenReduction(keep=keep, method=method) for method in METHODS for keep in SHARES))
+NAMES = [("all tokens", 1.0), *((method, keep) for method in METHODS for keep in SHARES)]
+SETTINGS = [None, *(make(keep) for make in METHODS.values() for keep in SHARES)]
 RUNS = [Path(f"runs/esc50/main_patchout_10-3_60_{seed}") for seed in range(3)]
+TIMED = {"passt_tiny_s16": (500, 40), "passt_base_s16": (998, 5)}  # frames, rounds; the first is that of the runs
 RESAMPLES = 10_000
 
 
@@ -51,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="*", default=RUNS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/esc50"))
-    parser.add_argument("--timing", default="passt_base_s16", help="network that is timed with random weights")
-    parser.add_argument("--rounds", type=int, default=5, help="of this timing")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="measure the times again")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     result = stored_runs("tokens")
+    if arguments.again or "times" not in result:
+        result["times"] = {name: median_seconds(name, frames=n, rounds=m) for name, (n, m) in TIMED.items()}
     known = {run["run"] for run in result["runs"]}
     specs: Tensor | None = None
     for folder in arguments.runs:
@@ -76,12 +117,9 @@ def main() -> None:
                 "correct": [
                     "".join(map(str, map(int, of_setting))) for of_setting in score(recognizer.model, specs, targets)
                 ],
-                "seconds": median_seconds(recognizer.model, specs[::10]),
             }
         )
         report(result)
-    if arguments.timing not in result.get("timing", {}):
-        result.setdefault("timing", {})[arguments.timing] = timing(arguments.timing, rounds=arguments.rounds)
     report(result)
 
 
@@ -111,29 +149,23 @@ def score(model: Passt, specs: Float[Tensor, "clip mel frame"], targets: list[in
 
 
 @torch.inference_mode()
-def median_seconds(model: Passt, specs: Float[Tensor, "clip mel frame"]) -> list[float]:
-    """Median processor seconds of a pass over one clip, for each setting; they take turns at every clip."""
-    turns = []
-    for spec in specs:
+def median_seconds(name: str, *, frames: int, rounds: int) -> list[float]:
+    """Median processor seconds of a pass over one clip, for each setting; they take turns in every round."""
+    model = ossicle.create_model(name, frames=frames).eval()
+    turns: list[list[float]] = []
+    for spec in torch.randn(rounds + 1, 1, model.config.mels, frames, generator=torch.Generator().manual_seed(0)):
         turns.append([])
         for reduction in SETTINGS:
             begun = time.process_time()
-            model.forward_features(spec[None], reduction=reduction)
+            model.forward_features(spec, reduction=reduction)
             turns[-1].append(time.process_time() - begun)
     return [statistics.median(of_setting) for of_setting in zip(*turns[1:], strict=True)]  # the first warms up
-
-
-def timing(name: str, *, rounds: int) -> list[float]:
-    """As `median_seconds`, over 10 s of noise, of a network with random weights."""
-    model = ossicle.create_model(name).eval()
-    generator = torch.Generator().manual_seed(0)
-    return median_seconds(model, torch.randn(rounds + 1, model.config.mels, 998, generator=generator))
 
 
 # --- reporting -------------------------------------------------------------------------------------------------------
 
 
-def figures(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def figures(runs: list[dict[str, Any]], *, seconds: list[float]) -> list[dict[str, Any]]:
     """Of each setting: accuracy, difference from all tokens, and time, over the runs of one variant."""
     right = np.array([[[int(c) for c in clips] for clips in run["correct"]] for run in runs])  # (seed, setting, clip)
     _, units = np.unique(runs[0]["groups"], return_inverse=True)
@@ -144,18 +176,18 @@ def figures(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         drawn = np.concatenate([values @ weights / weights.sum(0) for weights in draws])
         return percentile_estimate(float(values.mean()), drawn)
 
-    seconds = np.array([run["seconds"] for run in runs])
     return [
         {
-            "reduction": reduction,
+            "method": method,
+            "keep": keep,
             "accuracy": over_clips(right[:, number].mean(0)),
             "each": right[:, number].mean(1),
             "difference": over_clips((right[:, number] - right[:, 0]).mean(0)),
             "over_seeds": mean_interval((right[:, number].mean(1) - right[:, 0].mean(1)).tolist()),
-            "seconds": float(np.median(seconds[:, number])),
-            "time": float(np.median(seconds[:, number] / seconds[:, 0])),
+            "seconds": seconds[number],
+            "time": seconds[number] / seconds[0],
         }
-        for number, reduction in enumerate(SETTINGS)
+        for number, (method, keep) in enumerate(NAMES)
     ]
 
 
@@ -164,7 +196,7 @@ def report(result: dict[str, Any]) -> None:
     lines, variants = [], {}
     for variant in sorted({run["variant"] for run in result["runs"]}):
         runs = [run for run in result["runs"] if run["variant"] == variant]
-        variants[variant] = rows = figures(runs)
+        variants[variant] = rows = figures(runs, seconds=result["times"][next(iter(TIMED))])
         lines += [
             f"## {variant}, {len(runs)} seeds, {len(runs[0]['groups'])} clips of "
             f"{len(set(runs[0]['groups']))} source recordings",
@@ -177,16 +209,16 @@ def report(result: dict[str, Any]) -> None:
             *sentences(rows),
             "",
         ]
-    for name, seconds in result.get("timing", {}).items():
+    for name, seconds in result["times"].items():
         lines += [
-            f"## {name}, random weights, 10 s: seconds a pass, and of the time with all tokens ({seconds[0]:.4f} s)",
+            f"## {name}, {TIMED[name][0]} frames: ms a pass (of that with all tokens, {1e3 * seconds[0]:.1f} ms)",
             "",
             "| method | " + " | ".join(f"keep {keep:g}" for keep in SHARES) + " |",
             "|---" * (len(SHARES) + 1) + "|",
         ]
         for number, method in enumerate(METHODS):
             of_method = seconds[1 + number * len(SHARES) :][: len(SHARES)]
-            cells = (f"{value:.4f} ({value / seconds[0]:.2f})" for value in of_method)
+            cells = (f"{1e3 * value:.1f} ({value / seconds[0]:.2f})" for value in of_method)
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
         lines.append("")
     lines += [
@@ -199,12 +231,11 @@ def report(result: dict[str, Any]) -> None:
 
 def row(found: dict[str, Any]) -> str:
     """One line of the table."""
-    reduction = found["reduction"]
-    method = "all tokens" if reduction is ALL else reduction.method
+    method, keep = found["method"], found["keep"]
     each = ", ".join(f"{value:.4f}" for value in found["each"])
-    cells = f"| {method} | {reduction.keep:g} | {1e3 * found['seconds']:.2f} | {found['time']:.2f} | "
+    cells = f"| {method} | {keep:g} | {1e3 * found['seconds']:.2f} | {found['time']:.2f} | "
     cells += f"{interval(found['accuracy'])} | {each} | "
-    if reduction is ALL:
+    if keep == 1:
         return cells + "| |"
     over_seeds = found["over_seeds"]
     reach = "" if over_seeds.low is None else f"[{over_seeds.low:+.3f}, {over_seeds.high:+.3f}]"
@@ -221,7 +252,7 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
     """What the intervals over recordings support, for each method."""
 
     def shares(method: str, holds: Callable[[Estimate], bool]) -> str:
-        found = [r["reduction"].keep for r in rows[1:] if r["reduction"].method == method and holds(r["difference"])]
+        found = [r["keep"] for r in rows if r["method"] == method and holds(r["difference"])]
         return ", ".join(f"{keep:g}" for keep in found) or "no share"
 
     return [
@@ -237,7 +268,7 @@ def draw(variants: dict[str, list[dict[str, Any]]]) -> Figure:
     panels = figure.subplots(1, max(1, len(variants)), sharey=True, squeeze=False)[0]
     for axes, (variant, rows) in zip(panels, variants.items(), strict=False):
         for method, colour in zip(METHODS, CYCLE, strict=False):
-            line = [rows[0], *(r for r in rows[1:] if r["reduction"].method == method)]
+            line = [rows[0], *(r for r in rows if r["method"] == method)]
             times, values = [r["time"] for r in line], [r["accuracy"].value for r in line]
             reach = [[r["accuracy"].value - r["accuracy"].low, r["accuracy"].high - r["accuracy"].value] for r in line]
             axes.errorbar(

@@ -1,14 +1,18 @@
 """Forms of a network, measured in processes of their own: what comes back, and what is refused. No time is asserted."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from ossicle.bench import Cost, Variant, Work, fitting, is_registry_name, measure, prepare, variants
+from ossicle.bench import Cost, Variant, Work, fitting, is_registry_name, measure, prepare, variant_of, variants
 from ossicle.errors import BundleRefused, OssicleError, SettingRefused
+from ossicle.models.tokens import TokenReduction
 
 FLOAT32 = Variant(name="float32")
+FEW = Variant(name="few", reduction=TokenReduction(keep=0.5, method="strided"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,28 +42,39 @@ def test_each_form_has_its_time_and_its_memory_and_one_that_fails_its_reason(sha
 def test_the_forms_are_listed_from_the_most_exact_to_the_least() -> None:
     listed = variants(keep=(0.25, 0.5))
     assert listed[0] == FLOAT32 and listed[1].compiled and listed[2].precision == "bfloat16"
-    assert [form.keep for form in listed] == [1, 1, 1, 0.5, 0.25]
+    reductions = [(form.reduction.keep, form.reduction.method) for form in listed[3:] if form.reduction]
+    assert reductions == [(0.5, "merge"), (0.5, "strided"), (0.25, "merge"), (0.25, "strided")]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(SettingRefused, match="a share above 0 and below 1"):
+        variants(keep=(0.5, share))
+
+
+def test_a_form_survives_the_way_to_its_process() -> None:
+    for form in variants(keep=(0.5,)):
+        assert variant_of(json.loads(json.dumps(dataclasses.asdict(form)))) == form
 
 
 def test_the_most_exact_form_within_the_budget_is_the_one_that_fits() -> None:
     forms = variants(keep=(0.5,))
     costs = [
-        Cost(variant=form, clip_seconds=seconds) for form, seconds in zip(forms, (0.4, None, 0.2, 0.1), strict=True)
+        Cost(variant=form, clip_seconds=seconds)
+        for form, seconds in zip(forms, (0.4, None, 0.2, 0.15, 0.1), strict=True)
     ]
     assert [fitting(costs, budget_seconds=budget) for budget in (1.0, 0.4, 0.3, 0.1, 0.05)] == [
         costs[0],
         costs[0],
         costs[2],
-        costs[3],
+        costs[4],
         None,
     ]
 
 
 def test_a_form_computes_what_it_is_named_for(shared_bundle: Path) -> None:
     work = Work(model=str(shared_bundle), seconds=1.0, batch=2, device="cpu")
-    plain, half, few = (
-        prepare(work, form)() for form in (FLOAT32, Variant(name="", precision="bfloat16"), Variant(name="", keep=0.5))
-    )
+    plain, half, few = (prepare(work, form)() for form in (FLOAT32, Variant(name="", precision="bfloat16"), FEW))
     assert plain.shape == half.shape == few.shape == (2, 3)
     assert (plain == prepare(work, FLOAT32)()).all()
     assert (plain != half).any() and abs(plain - half).max() < 0.1 * abs(plain).max()
@@ -85,23 +100,22 @@ def test_a_registry_name_has_random_weights_and_is_told_from_a_folder(
 
 
 @pytest.mark.parametrize(
-    "changes, keep, error, says",
+    "changes, form, error, says",
     [
-        ({"seconds": 0.01}, 1, SettingRefused, "outside what this model takes"),
-        ({"seconds": 61.0}, 1, SettingRefused, "outside what this model takes"),
-        ({}, 0, SettingRefused, "a share above 0 and at most 1"),
-        ({"model": "datar_nano"}, 0.5, SettingRefused, "keep 0.5 is for PaSST; datar_nano computes all"),
-        ({"model": "nothing_of_that_name"}, 1, BundleRefused, "no such folder"),
-        ({"device": "abacus"}, 1, SettingRefused, "device=abacus"),
+        ({"seconds": 0.01}, FLOAT32, SettingRefused, "outside what this model takes"),
+        ({"seconds": 61.0}, FLOAT32, SettingRefused, "outside what this model takes"),
+        ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: is no PaSST"),
+        ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),
+        ({"device": "abacus"}, FLOAT32, SettingRefused, "device=abacus"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_process_starts(
-    changes: dict, keep: float, error: type[OssicleError], says: str, shared_bundle: Path, monkeypatch
+    changes: dict, form: Variant, error: type[OssicleError], says: str, shared_bundle: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("started"))
     work = Work(**({"model": str(shared_bundle), "device": "cpu"} | changes))
     with pytest.raises(error, match=says):
-        measure(work, [Variant(name="", keep=keep)])
+        measure(work, [form])
 
 
 def test_a_process_that_dies_is_a_finding(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

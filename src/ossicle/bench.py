@@ -27,8 +27,12 @@ from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
 from ossicle.frontend import create_frontend
 from ossicle.models import create_model, find_preset, list_models
-from ossicle.models.tokens import TokenReduction
+from ossicle.models.passt import Passt
+from ossicle.models.tokens import Method, TokenReduction
 from ossicle.recognizer import Recognizer
+
+# Merging keeps of every token something, and comes first among forms of one share.
+METHODS: tuple[Method, ...] = ("merge", "strided")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +42,28 @@ class Variant:
     name: str
     precision: Precision = "float32"
     compiled: bool = False
-    keep: int | float = 1  # share of the patch tokens
+    reduction: TokenReduction | None = None
 
 
 def variants(*, keep: Sequence[float] = ()) -> list[Variant]:
-    """The forms that are measured, the most exact first."""
+    """The forms that are measured, the most exact first.
+
+    Args:
+        keep: shares of the patch tokens with which to measure besides, by each method.
+
+    Raises: SettingRefused for a share that is none.
+    """
+    if wrong := [share for share in keep if not 0 < share < 1]:
+        raise SettingRefused(f"keep={wrong[0]:g}: a share above 0 and below 1 is allowed.")
     return [
         Variant(name="float32"),
         Variant(name="float32, compiled", compiled=True),
         Variant(name="bfloat16", precision="bfloat16"),
-        *(Variant(name=f"float32, keep {share:g}", keep=share) for share in sorted(set(keep), reverse=True)),
+        *(
+            Variant(name=f"{method}, keep {share:g}", reduction=TokenReduction(keep=share, method=method))
+            for share in sorted(set(keep), reverse=True)
+            for method in METHODS
+        ),
     ]
 
 
@@ -124,10 +140,10 @@ def check(work: Work, forms: Sequence[Variant]) -> None:
     recognizer = open_model(work.model, device=work.device)
     try:
         recognizer.window_samples(window=work.seconds)
-        for form in forms:
-            reduction_of(form, recognizer)
     except ValueError as error:
         raise SettingRefused(f"{work.model}: {error}.") from error
+    if any(form.reduction for form in forms) and not isinstance(recognizer.model, Passt):
+        raise SettingRefused(f"{work.model}: is no PaSST, and only of a PaSST can a share of the tokens be kept.")
 
 
 def open_model(model: str, *, device: str = "auto", precision: Precision = "float32") -> Recognizer:
@@ -157,18 +173,6 @@ def open_model(model: str, *, device: str = "auto", precision: Precision = "floa
 def is_registry_name(model: str) -> bool:
     """Whether this names an architecture, and nothing that lies here."""
     return model in list_models() and not Path(model).exists()
-
-
-def reduction_of(form: Variant, recognizer: Recognizer) -> dict[str, TokenReduction]:
-    """What `forward_features` of this form is given besides.
-
-    Raises: ValueError for a share that cannot be kept, and a network whose tokens cannot be left out.
-    """
-    if form.keep == 1:
-        return {}
-    if find_preset(recognizer.bundle.model_name).family != "passt":
-        raise ValueError(f"keep {form.keep:g} is for PaSST; {recognizer.bundle.model_name} computes all of its places")
-    return {"reduction": TokenReduction(keep=form.keep)}
 
 
 # --- one form, in a process of its own -------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def answer_requests() -> None:
 
     task = json.loads(sys.stdin.readline())
     try:
-        one_pass = prepare(Work(**task["work"]), Variant(**task["form"]))
+        one_pass = prepare(Work(**task["work"]), variant_of(task["form"]))
         one_pass()
     # Compilers, drivers and kernels fail in every way there is; here that is a finding.
     except Exception as error:
@@ -230,12 +234,18 @@ def answer_requests() -> None:
         answer(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
 
 
+def variant_of(form: dict[str, Any]) -> Variant:
+    """The inverse of `dataclasses.asdict`."""
+    reduction = form["reduction"] and TokenReduction(**form["reduction"])
+    return Variant(**(form | {"reduction": reduction}))
+
+
 def prepare(work: Work, form: Variant) -> Callable[[], np.ndarray]:
     """A function that takes a batch of noise from samples to logits."""
     if work.threads is not None:
         torch.set_num_threads(work.threads)
     recognizer = open_model(work.model, device=work.device, precision=form.precision)
-    options = reduction_of(form, recognizer)
+    options = {} if form.reduction is None else {"reduction": form.reduction}
     forward: Callable[..., Any] = recognizer.model.forward_features  # type: ignore[assignment]
     if form.compiled:
         forward = torch.compile(forward)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from ossicle.bench import Cost
+from ossicle.bench import Cost, Variant
 
 Run = Callable[..., Result]
 
@@ -17,14 +17,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands in for the processes: float32 takes 20 ms a clip, half of the tokens 8 ms, nothing can be compiled."""
 
     def measure(work, forms, **options) -> list[Cost]:
-        costs = {
-            1.0: {"clip_seconds": 0.02, "peak_bytes": 300_000_000},
-            0.5: {"clip_seconds": 0.008, "peak_bytes": 290_000_000},
-        }
-        return [
-            Cost(variant=form, problem="no compiler") if form.compiled else Cost(variant=form, **costs[form.keep])
-            for form in forms
-        ]
+        def cost(form: Variant) -> Cost:
+            if form.compiled:
+                return Cost(variant=form, problem="no compiler")
+            if form.reduction:
+                return Cost(variant=form, clip_seconds=0.008, peak_bytes=290_000_000)
+            return Cost(variant=form, clip_seconds=0.02, peak_bytes=300_000_000)
+
+        return [cost(form) for form in forms]
 
     monkeypatch.setattr("ossicle.bench.measure", measure)
 
@@ -33,12 +33,12 @@ def test_the_table_has_time_speed_and_memory_and_says_what_does_not_run(run: Run
     lines = run("bench", "some-run", "--keep", "0.5").stdout.splitlines()
     assert lines[1].split() == ["float32", "20.00", "0.0020", "300", "MB"]
     assert lines[2].endswith("does not run here: no compiler")
-    assert lines[4].split() == ["float32,", "keep", "0.5", "8.00", "0.0008", "290", "MB"]
+    assert lines[4].split() == ["merge,", "keep", "0.5", "8.00", "0.0008", "290", "MB"]
 
 
 @pytest.mark.parametrize(
     "budget, says",
-    [("25", "the most exact is float32."), ("10", "the most exact is float32, keep 0.5."), ("5", "None stays within")],
+    [("25", "the most exact is float32."), ("10", "the most exact is merge, keep 0.5."), ("5", "None stays within")],
 )
 def test_a_budget_is_answered(budget: str, says: str, run: Run) -> None:
     assert says in run("bench", "some-run", "--keep", "0.5", "--budget-ms", budget).stdout.splitlines()[-1]
@@ -46,7 +46,7 @@ def test_a_budget_is_answered(budget: str, says: str, run: Run) -> None:
 
 def test_json_holds_what_the_table_does(run: Run) -> None:
     done = json.loads(run("bench", "passt_tiny_s16", "--json", "--budget-ms", "10", "--keep", "0.5").stdout)
-    assert done["random_weights"] and done["recommended"] == "float32, keep 0.5"
+    assert done["random_weights"] and done["recommended"] == "merge, keep 0.5"
     assert done["variants"][0] == {
         "variant": "float32",
         "clip_seconds": 0.02,

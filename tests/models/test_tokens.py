@@ -1,18 +1,16 @@
 """Patchout: what a draw may keep. Fewer tokens in a trained network: what is kept, merged, and what it costs."""
 
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.models.tokens import Method, Patchout, TokenReduction, drop_count, merge_tokens, select_patches
+from ossicle.models.tokens import Patchout, TokenReduction, drop_count, merge_tokens, select_patches
 
 sides = st.integers(1, 12)
 shares = st.floats(0, 1, exclude_min=True)
-DROPPING = [method for method in get_args(Method) if method != "merge"]
 
 
 def amounts(total: int) -> st.SearchStrategy[int | float]:
@@ -92,53 +90,44 @@ def test_an_amount_is_a_count_or_a_fraction_below_one(amount: float) -> None:
 # --- fewer tokens in a trained network -------------------------------------------------------------------------------
 
 
-@given(sides, sides, shares, st.sampled_from(DROPPING))
-def test_a_reduction_keeps_a_subgrid_in_order_and_at_least_one_patch(rows, columns, keep, method) -> None:
-    patches = TokenReduction(keep=keep, method=method).select((rows, columns))
-    patches = torch.arange(rows * columns) if patches is None else patches
+def strided(grid: tuple[int, int], keep: float) -> torch.Tensor:
+    patches = TokenReduction(keep=keep, method="strided").select(grid)
+    return torch.arange(grid[0] * grid[1]) if patches is None else patches
+
+
+@given(sides, sides, shares)
+def test_strides_keep_a_subgrid_in_order_and_at_least_one_patch(rows, columns, keep) -> None:
+    patches = strided((rows, columns), keep)
     kept_rows, kept_columns = (patches // columns).unique(), (patches % columns).unique()
     assert 1 <= len(patches) and patches[-1] < rows * columns
     assert torch.equal(patches, (kept_rows[:, None] * columns + kept_columns).flatten())
 
 
-@given(sides, sides, shares)
-def test_the_kept_share_is_the_one_asked_for_to_a_column_or_a_row(rows, columns, keep) -> None:
-    def count(method: Method) -> int:
-        patches = TokenReduction(keep=keep, method=method).select((rows, columns))
-        return rows * columns if patches is None else len(patches)
-
-    assert abs(count("time") - max(keep * rows * columns, rows)) <= rows / 2 + 1e-6
-    assert abs(count("freq") - max(keep * rows * columns, columns)) <= columns / 2 + 1e-6
-    assert count("grid") == count("random")
+@given(st.integers(1, 12), st.integers(12, 99), st.floats(0.1, 1))
+def test_strides_keep_the_share_that_was_asked_for_to_half_a_column(rows, columns, keep) -> None:
+    patches = strided((rows, columns), keep)
+    kept_rows = len((patches // columns).unique())
+    assert abs(len(patches) - keep * rows * columns) <= kept_rows / 2 + 1e-6
 
 
-def test_a_grid_keeps_its_proportions() -> None:
-    patches = TokenReduction(keep=0.25, method="grid").select((8, 62))
-    assert patches is not None
+def test_strides_are_taken_in_proportion() -> None:
+    patches = strided((8, 62), 0.25)
     assert len((patches // 62).unique()) == 4 and len((patches % 62).unique()) == 31
 
 
 @given(sides, shares)
 def test_what_is_kept_is_evenly_spaced(columns, keep) -> None:
-    patches = TokenReduction(keep=keep, method="time").select((1, columns))
-    kept = torch.arange(columns) if patches is None else patches
+    kept = strided((1, columns), keep)
     steps = kept.diff()
     assert len(steps) == 0 or steps.max() - steps.min() <= 1
     # As much is left out before the first as after the last.
     assert abs(kept[0] - (columns - 1 - kept[-1])) <= 1
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_a_reduction_leaves_the_global_stream_and_repeats_itself(method: Method) -> None:
+def test_strides_draw_nothing() -> None:
     before = torch.random.get_rng_state()
-    first, again = (TokenReduction(keep=0.5, method=method).select((8, 31)) for _ in range(2))
-    assert first is None and again is None or torch.equal(first, again)
+    assert torch.equal(strided((8, 31), 0.5), strided((8, 31), 0.5))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_the_random_draw_follows_its_seed() -> None:
-    one, other = (TokenReduction(keep=0.5, method="random", seed=seed).select((8, 31)) for seed in (0, 1))
-    assert one is not None and other is not None and not torch.equal(one, other)
 
 
 @given(st.integers(1, 1200), st.integers(1, 24), st.floats(0, 1))
@@ -161,13 +150,13 @@ def test_merging_more_than_the_blocks_can_is_refused() -> None:
 @pytest.mark.parametrize("keep", [0, -0.5, 1.01, float("nan")])
 def test_a_share_is_above_zero_and_at_most_one(keep: float) -> None:
     with pytest.raises(ValueError, match="keep is"):
-        TokenReduction(keep=keep)
+        TokenReduction(keep=keep, method="strided")
 
 
 def test_a_method_that_is_not_there_is_refused() -> None:
-    reduction = TokenReduction(keep=0.5)
+    reduction = TokenReduction(keep=0.5, method="merge")
     object.__setattr__(reduction, "method", "every_second")  # past the type checker of the tests
-    with pytest.raises(ValueError, match="it is one of time, freq"):
+    with pytest.raises(ValueError, match="it is one of strided, merge"):
         reduction.__post_init__()
 
 

@@ -15,6 +15,7 @@ of its work; the last block merges none, because nothing but its class tokens is
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -60,6 +61,13 @@ def keep_some(total: int, *, drop: int, generator: torch.Generator) -> Int[Tenso
     return torch.randperm(total, generator=generator)[: total - drop].sort().values
 
 
+def subgrid(
+    kept_rows: Int[Tensor, "row"], kept_columns: Int[Tensor, "column"], *, columns: int
+) -> Int[Tensor, "patch"]:
+    """The patches where these rows and columns of a grid of so many columns meet."""
+    return (kept_rows[:, None] * columns + kept_columns).flatten()
+
+
 def select_patches(
     grid: tuple[int, int], patchout: Patchout, *, generator: torch.Generator
 ) -> Int[Tensor, "patch"] | None:
@@ -71,32 +79,30 @@ def select_patches(
         columns, drop=drop_count(patchout.time, columns, what="patch columns"), generator=generator
     )
     kept_rows = keep_some(rows, drop=drop_count(patchout.freq, rows, what="patch rows"), generator=generator)
-    patches = (kept_rows[:, None] * columns + kept_columns).flatten()
+    patches = subgrid(kept_rows, kept_columns, columns=columns)
     drop = drop_count(patchout.unstructured, len(patches), what="patches")
     return patches[keep_some(len(patches), drop=drop, generator=generator)] if drop else patches
 
 
 # --- fewer tokens in a trained network -------------------------------------------------------------------------------
 
-Method = Literal["time", "freq", "grid", "random", "merge"]
+Method = Literal["strided", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReduction:
-    """Runs a trained network on a share of its patch tokens, the same for every clip of a length.
+    """Runs a trained network on a share of its patch tokens, each clip by itself and without a random number.
 
     Args:
-        keep: share of the patches, above 0 and at most 1; of those that are selected, rounded to whole columns and
-            rows, at least one; when merging, the mean over the blocks of the share that enters a block.
-        method: `time` selects evenly spaced columns, `freq` rows, `grid` columns and rows in proportion; `random` as
-            many columns and rows as `grid`, drawn once as patchout draws them; `merge` averages the tokens that are
-            most alike.
-        seed: of `random`.
+        method: `strided` selects evenly spaced rows and columns in proportion, the shape that structured patchout
+            leaves in training; `merge` averages the tokens that are most alike, some in every block.
+        keep: above 0 and at most 1. `strided`: share of the patches that are selected, to the nearest whole rows and
+            columns, at least one of each. `merge`: share of the patch tokens that enters a block, in the mean over the
+            blocks; all of them enter the first.
     """
 
     keep: int | float
-    method: Method = "time"
-    seed: int = 0
+    method: Method
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -106,15 +112,13 @@ class TokenReduction:
 
     def select(self, grid: tuple[int, int]) -> Int[Tensor, "patch"] | None:
         """The patches of a (rows, columns) grid that the network gathers."""
-        if self.keep == 1 or self.method == "merge":
+        if self.keep == 1 or self.method != "strided":
             return None
         rows, columns = grid
-        few_rows, few_columns = subgrid(grid, keep=self.keep, method=self.method)
-        if self.method == "random":
-            generator = torch.Generator().manual_seed(self.seed)
-            patchout = Patchout(time=columns - few_columns, freq=rows - few_rows)
-            return select_patches(grid, patchout, generator=generator)
-        return (evenly(rows, few_rows)[:, None] * columns + evenly(columns, few_columns)).flatten()
+        few_rows = max(round(self.keep**0.5 * rows), math.ceil(self.keep * rows))
+        # The columns, which are more, mend what rounding the rows has done to the share.
+        few_columns = min(columns, max(1, round(self.keep * rows * columns / few_rows)))
+        return subgrid(evenly(rows, few_rows), evenly(columns, few_columns), columns=columns)
 
     def merges(self, patches: int, *, depth: int) -> list[int]:
         """How many of its patch tokens each block merges into others."""
@@ -126,16 +130,6 @@ class TokenReduction:
             # A block merges every second token at most.
             counts.append(max(round(patches * share**block), (counts[-1] + 1) // 2))
         return [here - there for here, there in zip(counts, [*counts[1:], counts[-1]], strict=True)]
-
-
-def subgrid(grid: tuple[int, int], *, keep: int | float, method: Method) -> tuple[int, int]:
-    """How many rows and columns hold that share of the patches."""
-    rows, columns = grid
-    if method == "freq":
-        return max(1, round(keep * rows)), columns
-    few_rows = rows if method == "time" else max(1, round(keep**0.5 * rows))
-    # The columns, which are more, mend what rounding the rows has done to the share.
-    return few_rows, min(columns, max(1, round(keep * rows * columns / few_rows)))
 
 
 def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
