@@ -36,6 +36,7 @@ ROOMS_WITH_TORCH = [
     "encoders",
     "tuning",
     "loading",
+    "bench",
     "report",
     "timeline",
     "embedding",

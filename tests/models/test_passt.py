@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.models import create_model
 from ossicle.models.passt import Passt, PasstConfig, PatchEmbed, kept_blocks
-from ossicle.models.tokens import Patchout
+from ossicle.models.tokens import Method, Patchout, TokenReduction
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -252,6 +252,132 @@ def test_interpolated_positions_see_a_long_clip_in_one_pass() -> None:
 def test_a_spectrogram_that_does_not_fit_is_refused_in_a_sentence(shape: tuple[int, ...], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         small().check(torch.zeros(shape))
+
+
+# --- fewer tokens in a trained network -------------------------------------------------------------------------------
+
+METHODS = get_args(Method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_keeping_everything_changes_no_bit(method: Method, bf16: bool) -> None:
+    model = small().eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        out = model.forward_features(spec(), reduction=TokenReduction(keep=1, method=method))
+        assert torch.equal(out.logits, model(spec()))
+
+
+def test_selected_patches_have_their_own_positions_and_the_rest_is_never_embedded() -> None:
+    model = small().eval()
+    reduction = TokenReduction(keep=0.54, method="strided")
+    x = spec()
+    full = model.forward_features(x, hidden_states=True).hidden_states
+    few = model.forward_features(x, hidden_states=True, reduction=reduction).hidden_states
+    patches = reduction.select((10, 5))
+    assert full is not None and few is not None and patches is not None
+    assert [state.shape[1] for state in few] == [2 + 7 * 4] * 3
+    torch.testing.assert_close(few[0], full[0][:, [0, 1, *(2 + patches)]])
+
+
+def test_merging_thins_the_tokens_block_by_block() -> None:
+    model = small(depth=5).eval()
+    reduction = TokenReduction(keep=0.6, method="merge")
+    out = model.forward_features(spec(), hidden_states=True, attention=True, reduction=reduction)
+    assert out.hidden_states is not None and out.attention is not None
+    entering = [state.shape[1] - 2 for state in out.hidden_states[:-1]]
+    assert entering[0] == 50 and sum(entering) / 5 == pytest.approx(30, abs=1)
+    assert all(before > after for before, after in zip(entering[:-1], entering[1:], strict=True))
+    for matrix, patches in zip(out.attention, entering, strict=True):
+        assert matrix.shape == (2, 2, 2 + patches, 2 + patches)
+        torch.testing.assert_close(matrix.sum(-1), torch.ones(2, 2, 2 + patches))
+    torch.testing.assert_close(out.logits, model.forward_features(spec(), reduction=reduction).logits)
+
+
+@pytest.mark.parametrize("copies, depth", [(2, 2), (4, 3)])
+def test_merging_equal_tokens_is_the_identity(copies: int, depth: int) -> None:
+    model = small(depth=depth, stride=16, frames=16 * 8).double().eval()
+    with torch.no_grad():
+        model.time_new_pos_embed.zero_()  # or the copies would differ by where they are
+    x = torch.randn(2, 128, 8 // copies, 16, generator=seeded()).double()
+    x = x[:, :, :, None].expand(-1, -1, -1, copies, -1).flatten(2)  # each column of patches, copied to the next ones
+    keep = sum(0.5**block for block in range(depth)) / depth  # each block merges half of its tokens
+    wanted = model.forward_features(x, hidden_states=True)
+    got = model.forward_features(x, hidden_states=True, reduction=TokenReduction(keep=keep, method="merge"))
+    assert wanted.hidden_states is not None and got.hidden_states is not None
+    assert got.hidden_states[-1].shape[1] - 2 == 64 // copies
+    torch.testing.assert_close(got.logits, wanted.logits, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got.hidden_states[-1][:, 2:], wanted.hidden_states[-1][:, 2::copies])
+
+
+def test_without_proportional_attention_it_would_not_be() -> None:
+    block = small().double().eval().blocks[0]
+    x = torch.randn(1, 6, 16, generator=seeded()).double()
+    twice = torch.cat([x, x[:, 5:]], 1)
+    sizes = torch.tensor([[1.0, 1, 1, 1, 1, 2]]).double()
+    wanted = block(twice)[:, :6]
+    torch.testing.assert_close(block.merge(x, sizes=sizes, count=0, fixed=2)[0], wanted)
+    assert not torch.allclose(block(x), wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reduced_clip_does_not_hear_its_neighbours(method: Method) -> None:
+    model, reduction = small(depth=4).eval(), TokenReduction(keep=0.5, method=method)
+    x = spec(clips=3)
+    batch = model.forward_features(x, reduction=reduction).logits
+    alone = torch.cat([model.forward_features(x[i : i + 1], reduction=reduction).logits for i in range(3)])
+    torch.testing.assert_close(batch, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_long_clip_is_reduced_in_each_of_its_windows(method: Method) -> None:
+    model, reduction = small(depth=4).eval(), TokenReduction(keep=0.5, method=method)
+    x = spec(150)
+    windows = [model.forward_features(x[..., s : s + 64], reduction=reduction).logits for s in (0, 43, 86)]
+    got = model.forward_features(x, reduction=reduction).logits
+    torch.testing.assert_close(got, torch.stack(windows).mean(0), rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=30)
+@given(st.integers(16, 70), st.floats(0.4, 1), st.sampled_from(METHODS), st.booleans())
+def test_a_reduction_answers_at_every_length_down_to_one_patch(frames, keep, method, bf16) -> None:
+    model = small(depth=4, mels=16).eval()
+    x = torch.randn(2, 16, frames, generator=seeded())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        out = model.forward_features(x, reduction=TokenReduction(keep=max(keep, 0.47), method=method))
+        full = model(x)
+    assert out.logits.isfinite().all()
+    if frames < 28:  # one patch
+        assert torch.equal(out.logits, full)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reduced_scores_under_autocast_are_close(method: Method) -> None:
+    model, reduction = small(depth=4).eval(), TokenReduction(keep=0.5, method=method)
+    with torch.inference_mode():
+        wanted = model.double().forward_features(spec().double(), reduction=reduction).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            got = model.float().forward_features(spec(), reduction=reduction).logits
+    # Merging may pair other tokens where two pairs agree nearly as well, so no tight bound holds.
+    torch.testing.assert_close(got.double(), wanted, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reduction_writes_no_state_and_lets_gradients_through(method: Method) -> None:
+    model, reduction = small(depth=4).eval(), TokenReduction(keep=0.5, method=method)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    plain, x = model(spec()), spec().requires_grad_()
+    model.forward_features(x, reduction=reduction).logits.sum().backward()
+    assert x.grad is not None and x.grad.any()
+    assert torch.equal(model(spec()), plain)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_training_refuses_a_reduction() -> None:
+    with pytest.raises(ValueError, match="a reduction is for evaluation"):
+        small().train().forward_features(
+            spec(), generator=seeded(), reduction=TokenReduction(keep=0.5, method="strided")
+        )
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ossicle.models.kernels import Linear, gelu_linear, tiled_attention, tiles_pay
+from ossicle.models.tokens import merge_tokens
 
 
 class Attention(nn.Module):
@@ -31,10 +32,29 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q[:, :, :queries], k, v)
         return self.proj(y.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip head token token"]:
+    def proportional(
+        self, x: Float[Tensor, "clip token dim"], *, sizes: Float[Tensor, "clip token"] | None, queries: int | None
+    ) -> tuple[Float[Tensor, "clip query dim"], Float[Tensor, "clip token key"]]:
+        """As `forward`, with each key counted as often as its size says; and the mean of the keys over the heads."""
+        q, k, v = split_heads(self.qkv(x), self.num_heads)
+        bias = None if sizes is None else log_sizes(sizes).to(q.dtype)
+        y = F.scaled_dot_product_attention(q[:, :, :queries], k, v, attn_mask=bias)
+        return self.proj(y.transpose(1, 2).flatten(2)), k.mean(1)
+
+    def weights(
+        self, x: Float[Tensor, "clip token dim"], *, sizes: Float[Tensor, "clip token"] | None = None
+    ) -> Float[Tensor, "clip head token token"]:
         """The attention matrix itself, which `forward` never forms whole; each row sums to one."""
         q, k, _ = split_heads(self.qkv(x), self.num_heads)
-        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32)
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if sizes is not None:
+            logits = logits + log_sizes(sizes)
+        return torch.softmax(logits, dim=-1, dtype=torch.float32)
+
+
+def log_sizes(sizes: Float[Tensor, "clip token"]) -> Float[Tensor, "clip 1 1 token"]:
+    """What a key that stands for so many equal ones adds to its logits: the softmax is then that over all of them."""
+    return sizes.log()[:, None, None]
 
 
 def split_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,6 +98,22 @@ class Block(nn.Module):
         """All tokens go in; the first `queries` come out (by default all), and only these are computed."""
         x = x[:, :queries] + self.thin(self.attn(self.norm1(x), queries=queries), generator)
         return x + self.thin(self.mlp(self.norm2(x)), generator)
+
+    def merge(
+        self,
+        x: Float[Tensor, "clip token dim"],
+        *,
+        sizes: Float[Tensor, "clip token"] | None,
+        count: int,
+        fixed: int,
+        queries: int | None = None,
+    ) -> tuple[Float[Tensor, "clip query dim"], Float[Tensor, "clip kept"] | None]:
+        """As `forward` in evaluation, with `count` tokens merged between attention and mlp; see `merge_tokens`."""
+        y, keys = self.attn.proportional(self.norm1(x), sizes=sizes, queries=queries)
+        x = x[:, :queries] + y
+        if count:
+            x, sizes = merge_tokens(x, keys=keys, sizes=sizes, count=count, fixed=fixed)
+        return x + self.mlp(self.norm2(x)), sizes
 
     def thin(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
         """Drops values (dropout) and whole branches (stochastic depth, by clip) while training; the mean is kept."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ossicle.models.attention import Block
 from ossicle.models.kernels import Linear
 from ossicle.models.network import Network
-from ossicle.models.tokens import Patchout, select_patches
+from ossicle.models.tokens import Patchout, TokenReduction, select_patches
 
 PATCH = 16  # mel bins and frames on a side of a patch
 
@@ -182,17 +182,32 @@ class Passt(Network):
         generator: torch.Generator | None = None,
         hidden_states: bool = False,
         attention: bool = False,
+        reduction: TokenReduction | None = None,
     ) -> PasstOutput:
-        """As `forward`, with the features, and on request the hidden states and the attention matrices."""
+        """As `forward`, with the features, and on request the hidden states and the attention matrices.
+
+        Args:
+            reduction: computes fewer tokens, in evaluation; of a long input, in each of its windows.
+
+        Raises:
+            ValueError: a reduction in training, which has its patchout; or one that merges more than the blocks can.
+        """
+        if reduction is not None and self.training:
+            raise ValueError("a reduction is for evaluation; training drops patches by its patchout")
         windows = self.split(self.check(spec))
-        tokens = self.embed(windows, generator=generator)
+        tokens = self.embed(windows, generator=generator, reduction=reduction)
+        depth, sizes = len(self.blocks), None
+        merges = [0] * depth if reduction is None else reduction.merges(tokens.shape[1] - 2, depth=depth)
         states, maps = [tokens], []
         for i, block in enumerate(cast("Iterable[Block]", self.blocks)):
             if attention:
-                maps.append(block.attn.weights(block.norm1(tokens)))
+                maps.append(block.attn.weights(block.norm1(tokens), sizes=sizes))
             # The head reads the class tokens alone, so the last block owes no other, unless they are asked for.
-            last = i == len(self.blocks) - 1
-            tokens = block(tokens, queries=2 if last and not hidden_states else None, generator=generator)
+            queries = 2 if i == depth - 1 and not hidden_states else None
+            if any(merges):
+                tokens, sizes = block.merge(tokens, sizes=sizes, count=merges[i], fixed=2, queries=queries)
+            else:
+                tokens = block(tokens, queries=queries, generator=generator)
             if hidden_states:
                 states.append(tokens)
         features = self.norm(tokens[:, :2]).mean(1)
@@ -215,7 +230,11 @@ class Passt(Network):
         return torch.stack([spec[..., s : s + span] for s in starts], dim=1).flatten(0, 1)
 
     def embed(
-        self, spec: Float[Tensor, "clip mel frame"], *, generator: torch.Generator | None
+        self,
+        spec: Float[Tensor, "clip mel frame"],
+        *,
+        generator: torch.Generator | None,
+        reduction: TokenReduction | None = None,
     ) -> Float[Tensor, "clip token dim"]:
         """The class tokens and the kept patches, each with its position."""
         config = self.config
@@ -223,12 +242,12 @@ class Passt(Network):
         draws = self.training and (config.patchout or columns < config.columns)
         if draws and generator is None:
             raise ValueError("training with patchout, or on clips shorter than the time positions, needs a `generator`")
-        offset, patches = 0, None
+        offset, patches = 0, None if reduction is None else reduction.select((rows, columns))
         if draws and generator is not None:
             if columns < config.columns:
                 offset = int(torch.randint(config.columns - columns + 1, (), generator=generator))
             patches = select_patches((rows, columns), config.patchout, generator=generator)
-            patches = None if patches is None else patches.to(spec.device)
+        patches = None if patches is None else patches.to(spec.device)
 
         freq = self.freq_new_pos_embed[0, :, :, 0].T  # (row, dim)
         if columns <= config.columns:

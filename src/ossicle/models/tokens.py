@@ -1,18 +1,27 @@
-"""Which patches of the spectrogram a pass works on: the one seam for everything that drops tokens.
+"""Which tokens a pass works on: the one seam for everything that drops or merges them.
 
 A selection is the flat, row-major, ascending indices of the kept patches (rows are frequency, columns are time), the
 same for every clip of the batch, or `None` for all of them. The network gathers these patches before it computes
-anything, so what is dropped costs nothing.
+anything, so what is dropped costs nothing. Training selects by `Patchout`, at random; a trained network may be run on
+fewer tokens by a `TokenReduction`, which draws nothing: it selects patches, or merges tokens that are alike on their
+way through the blocks.
 
-Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2.
-**Deviations**: an amount may be a fraction of what the clip has, because a count made for 10 s empties shorter clips;
-dropping everything is refused instead of failing later on an empty tensor.
+Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2;
+Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023, arXiv 2210.09461), section 3.
+**Deviations** of patchout: an amount may be a fraction of what the clip has, because a count made for 10 s empties
+shorter clips; dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges
+the same share of its tokens, where the paper merges the same number, so that a network can be thinned to less than half
+of its work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
 """
 
+import functools
+import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -52,6 +61,13 @@ def keep_some(total: int, *, drop: int, generator: torch.Generator) -> Int[Tenso
     return torch.randperm(total, generator=generator)[: total - drop].sort().values
 
 
+def subgrid(
+    kept_rows: Int[Tensor, "row"], kept_columns: Int[Tensor, "column"], *, columns: int
+) -> Int[Tensor, "patch"]:
+    """The patches where these rows and columns of a grid of so many columns meet."""
+    return (kept_rows[:, None] * columns + kept_columns).flatten()
+
+
 def select_patches(
     grid: tuple[int, int], patchout: Patchout, *, generator: torch.Generator
 ) -> Int[Tensor, "patch"] | None:
@@ -63,6 +79,128 @@ def select_patches(
         columns, drop=drop_count(patchout.time, columns, what="patch columns"), generator=generator
     )
     kept_rows = keep_some(rows, drop=drop_count(patchout.freq, rows, what="patch rows"), generator=generator)
-    patches = (kept_rows[:, None] * columns + kept_columns).flatten()
+    patches = subgrid(kept_rows, kept_columns, columns=columns)
     drop = drop_count(patchout.unstructured, len(patches), what="patches")
     return patches[keep_some(len(patches), drop=drop, generator=generator)] if drop else patches
+
+
+# --- fewer tokens in a trained network -------------------------------------------------------------------------------
+
+Method = Literal["strided", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenReduction:
+    """Runs a trained network on a share of its patch tokens, each clip by itself and without a random number.
+
+    Args:
+        method: `strided` selects evenly spaced rows and columns in proportion, the shape that structured patchout
+            leaves in training; `merge` averages the tokens that are most alike, some in every block.
+        keep: above 0 and at most 1. `strided`: share of the patches that are selected, to the nearest whole rows and
+            columns, at least one of each. `merge`: share of the patch tokens that enters a block, in the mean over the
+            blocks; all of them enter the first.
+    """
+
+    keep: int | float
+    method: Method
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep is {self.keep}; a share above 0 and at most 1 is allowed")
+        if self.method not in get_args(Method):
+            raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
+
+    def select(self, grid: tuple[int, int]) -> Int[Tensor, "patch"] | None:
+        """The patches of a (rows, columns) grid that the network gathers."""
+        if self.keep == 1 or self.method != "strided":
+            return None
+        rows, columns = grid
+        few_rows = max(round(self.keep**0.5 * rows), math.ceil(self.keep * rows))
+        # The columns, which are more, mend what rounding the rows has done to the share.
+        few_columns = min(columns, max(1, round(self.keep * rows * columns / few_rows)))
+        return subgrid(evenly(rows, few_rows), evenly(columns, few_columns), columns=columns)
+
+    def merges(self, patches: int, *, depth: int) -> list[int]:
+        """How many of its patch tokens each block merges into others."""
+        if self.keep == 1 or self.method != "merge":
+            return [0] * depth
+        share = merged_share(self.keep, depth)
+        counts = [patches]
+        for block in range(1, depth):
+            # A block merges every second token at most.
+            counts.append(max(round(patches * share**block), (counts[-1] + 1) // 2))
+        return [here - there for here, there in zip(counts, [*counts[1:], counts[-1]], strict=True)]
+
+
+def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
+    """So many of `total`, ascending: the middle ones of as many equal stretches.
+
+    >>> evenly(8, 3)
+    tensor([1, 4, 6])
+    """
+    return (2 * torch.arange(kept) + 1) * total // (2 * kept)
+
+
+@functools.cache
+def merged_share(keep: int | float, depth: int) -> float:
+    """What share of its tokens each block hands on, so that the mean over the blocks of what enters one is `keep`.
+
+    Raises:
+        ValueError: less than is left when every block halves its tokens.
+    """
+    least = sum(0.5**block for block in range(depth)) / depth
+    if keep < least:
+        raise ValueError(f"keep is {keep}; merging leaves at least {least:.3g} of the tokens of {depth} blocks")
+    low, high = 0.5, 1.0
+    for _ in range(50):  # halves the range down to a double's precision
+        middle = (low + high) / 2
+        if sum(middle**block for block in range(depth)) / depth < keep:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def merge_tokens(
+    x: Float[Tensor, "clip token dim"],
+    *,
+    keys: Float[Tensor, "clip token key"],
+    sizes: Float[Tensor, "clip token"] | None,
+    count: int,
+    fixed: int,
+) -> tuple[Float[Tensor, "clip kept dim"], Float[Tensor, "clip kept"]]:
+    """Averages the `count` tokens of each clip that are most like another into that one, by bipartite soft matching.
+
+    Every second token looks for the one of the others whose key points most in its direction; the pairs that agree best
+    are merged, weighted by size. The rest keeps its order.
+
+    Args:
+        sizes: how many tokens each one already stands for; None for one each.
+        count: at most half of the tokens after the `fixed` ones.
+        fixed: the first tokens, which are neither merged nor merged into.
+
+    Source: Bolya et al. 2023, section 3.
+    """
+    clips, tokens, dim = x.shape
+    if sizes is None:
+        sizes = torch.ones(clips, tokens, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    keys = F.normalize(keys[:, fixed:], dim=-1)
+    likeness, partner = (keys[:, 1::2] @ keys[:, ::2].mT).max(-1)
+    order = likeness.argsort(dim=-1, descending=True, stable=True)
+    seekers = torch.arange(fixed + 1, tokens, 2, device=x.device)
+    others = torch.cat([torch.arange(fixed, device=x.device), torch.arange(fixed, tokens, 2, device=x.device)])
+    merged = order[:, :count]
+    kept = torch.cat([others.expand(clips, -1), seekers[order[:, count:]]], 1).sort(1).values
+
+    # Rows of all clips in one table: whole rows are copied and added.
+    first = tokens * torch.arange(clips, device=x.device)[:, None]
+    gone = (first + seekers[merged]).flatten()
+    into = (first + fixed + 2 * partner.gather(1, merged)).flatten()
+    stay = (first + kept).flatten()
+    before = sizes.flatten()
+    after = before.index_add(0, into, before[gone])
+    rows = x.flatten(0, 1)
+    shares = (before / after)[:, None]  # 1 where nothing was merged into
+    added = rows[gone] * (before[gone] / after[into])[:, None]
+    means = (rows * shares).index_add(0, into, added)[stay].to(x.dtype)
+    return means.view(clips, -1, dim), after[stay].view(clips, -1)
