@@ -6,7 +6,8 @@ PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm an
 Without it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md.
 
 Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Both environments run the same
-measuring code below and take turns at every setting, so that a busy machine hurts both; medians over the rounds.
+measuring code below and take turns at every setting, and the settings take turns too, so that a busy machine hurts all
+of them; medians over the rounds.
 
 What each side is: the published network as its package runs it, with `torch.optim.AdamW` as it comes; ours as
 `ossicle train` runs it, with the fused AdamW and `keep_freed_memory`. The optimiser's share is listed.
@@ -29,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 FRAMES = 998
 BATCH = 2
 THREADS = 2
+PRECISIONS = ("float32", "bf16")
 SETTINGS = ((10, 0, 0), (10, 40, 4), (16, 20, 2))  # stride, patchout in time, in frequency
 
 
@@ -275,23 +277,28 @@ class Worker:
         self.process.wait()
 
 
-def take_turns(pythons, task, setting, bf16, *, rounds, repeats):
-    """Median seconds of each side over rounds in which they take turns, and the rounds themselves.
+def take_turns(pythons, task, variants, *, rounds, repeats):
+    """Median seconds of each side over rounds in which sides and variants take turns, and the rounds themselves.
 
     Each turn is a process of its own, as a training is: what an earlier setting left in the memory of a process, or the
     system took back from it while it waited, is no part of a step.
     """
-    rows = {name: [] for name in pythons}
-    for _ in range(rounds):
-        for name, python in pythons.items():
-            worker = Worker(python, name)
-            rows[name].append(worker.ask(task, *setting, bf16, repeats))
-            worker.close()
-    out = {}
-    for name, answers in rows.items():
-        out[name] = {key: statistics.median(value for answer in answers for value in answer[key]) for key in answers[0]}
-        out[name]["rounds"] = [statistics.median(answer["seconds"]) for answer in answers]
-    return out
+    answers = {variant: {name: [] for name in pythons} for variant in variants}
+    for number in range(rounds):
+        for variant in variants:
+            for name, python in pythons.items():
+                worker = Worker(python, name)
+                setting, bf16 = variant
+                answers[variant][name].append(worker.ask(task, *setting, bf16, repeats))
+                worker.close()
+        print(f"{task}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    return {variant: {name: medians(answers[variant][name]) for name in pythons} for variant in variants}
+
+
+def medians(answers):
+    """Of all repeats of all rounds, and the rounds."""
+    row = {key: statistics.median(value for answer in answers for value in answer[key]) for key in answers[0]}
+    return row | {"rounds": [statistics.median(answer["seconds"]) for answer in answers]}
 
 
 def name_of(setting):
@@ -322,24 +329,19 @@ def measure(args):
         say(f"parity: {result['parity']}")
     result["matrix_rate"] = [ours.ask("matrix_rate", 3)]
     result |= ours.ask("operations")
-    for bf16 in (False, True):
-        precision = "bf16" if bf16 else "float32"
-        row = take_turns(pythons, "inference_seconds", SETTINGS[0], bf16, **pace)
-        result["times"][f"inference, {precision}"] = row
-        say(f"inference, {precision}: {row}")
+    variants = [(SETTINGS[0], bf16) for bf16 in (False, True)]
+    for (_, bf16), row in take_turns(pythons, "inference_seconds", variants, **pace).items():
+        result["times"][f"inference, {PRECISIONS[bf16]}"] = row
     result["matrix_rate"].append(ours.ask("matrix_rate", 3))
     for setting in SETTINGS:
         answers = {name: worker.ask("kept_bytes", *setting, False, 1)["bytes"] for name, worker in workers.items()}
         result["kept_bytes"][name_of(setting)] = answers
         say(f"kept, {name_of(setting)}: {answers}")
-    for bf16 in (True, False):
-        precision = "bf16" if bf16 else "float32"
-        for setting in SETTINGS:
-            if args.quick and not bf16 and setting != SETTINGS[1]:
-                continue
-            row = take_turns(pythons, "step_seconds", setting, bf16, **pace)
-            result["times"][f"step, {name_of(setting)}, {precision}"] = row
-            say(f"step, {name_of(setting)}, {precision}: {row}")
+    variants = [(setting, bf16) for bf16 in (True, False) for setting in SETTINGS]
+    if args.quick:
+        variants = [variant for variant in variants if variant[1] or variant[0] == SETTINGS[1]]
+    for (setting, bf16), row in take_turns(pythons, "step_seconds", variants, **pace).items():
+        result["times"][f"step, {name_of(setting)}, {PRECISIONS[bf16]}"] = row
     for worker in workers.values():
         worker.close()
     return result

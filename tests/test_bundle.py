@@ -308,6 +308,27 @@ def test_only_a_whole_bundle_is_pushed(bundle: Path, monkeypatch: pytest.MonkeyP
     assert len(done) == 2
 
 
+def test_a_tuned_head_is_pushed_without_its_encoder(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tensors are checked, its encoder need not be here."""
+    done: list[str] = []
+    api = SimpleNamespace(create_repo=lambda repository, **_: None, upload_folder=lambda **o: done.append(o["repo_id"]))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: api))
+    config = json.loads((bundle / CONFIG).read_text())
+    del config["model"], config["frontend"]
+    config["encoder"] = {"name": "/nowhere", "crop": False, "modality": "sound", "fingerprint": "0" * 16}
+    config["head"], config["tuner"] = {"name": "mean", "options": {}}, {"name": "", "options": {}}
+    config["features"] = {"pool": "mean", "layers": [1], "dim": 4}
+    (bundle / CONFIG).write_text(json.dumps(config))
+    push_to_hub(bundle, "someone/head")
+    assert done == ["someone/head"]
+    (bundle / WEIGHTS).write_bytes(b"no tensors")
+    with pytest.raises(OssicleError):
+        push_to_hub(bundle, "someone/head")
+    assert done == ["someone/head"]
+
+
 def test_thresholds_may_be_an_array(tmp_path: Path) -> None:
     saved(tmp_path / "bundle", thresholds=np.array([0.5, 0.25, 0.75], dtype=np.float32))
     loaded = load_bundle(tmp_path / "bundle").thresholds

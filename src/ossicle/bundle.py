@@ -272,9 +272,14 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
 def push_to_hub(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Uploads a bundle to the Hugging Face Hub as `repository` ("user/name") and gives its address.
 
-    Raises: BundleRefused or WeightsRefused for a folder that `load_bundle` would not read, before anything is sent.
+    Of a tuned head the configuration and the tensors are checked; its encoder is not sent, and need not be here.
+
+    Raises: BundleRefused or WeightsRefused for a folder that is no sound bundle, before anything is sent.
     """
-    load_bundle(folder)
+    if "encoder" in read_bundle_config(folder):
+        open_bundle(folder)
+    else:
+        load_bundle(folder)
     import huggingface_hub
 
     api = huggingface_hub.HfApi()
@@ -491,13 +496,14 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
     count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
     if modality == "sound":
         count += f" in windows of {config['window']['seconds']:g} s"
+    example = {"sound": "recording.wav", "text": "a sentence to read", "image": "picture.png"}[modality]
     parts = [
         f"# {card.title or name}",
         f"{'Hears' if modality == 'sound' else 'Gives'} {count} ({what}, written by ossicle "
         f"{config['library_version']}).",
         '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
-        'prediction = recognizer.predict("recording.wav")\nprint(prediction.top, prediction.rows)\n```\n\n'
-        "```\nossicle predict THIS_FOLDER recording.wav\n```",
+        f'prediction = recognizer.predict("{example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
+        f"```\nossicle predict THIS_FOLDER {'texts.csv' if modality == 'text' else example}\n```",
         "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
         f"## Protocol\n\n{card.protocol}",
         "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),

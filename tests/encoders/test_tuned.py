@@ -96,6 +96,8 @@ def test_every_family_is_tuned_asked_and_measured(
     source = "two dogs bark" if asked is None else next(p for p in sorted(path.rglob("*.*")) if p.is_file())
     assert recognizer.predict(source).top[0] in labels
     assert recognizer.embed(source).shape == (recognizer.encoder.dim,)
+    card = (run / "model" / "README.md").read_text()
+    assert {"texts": "a sentence to read", "images": "picture.png", "speech": "recording.wav"}[data] in card
     measured = runner.invoke(app, ["evaluate", str(run), str(path), "--part", "all"])
     assert measured.exit_code == 0 and "12 " in measured.output
 
