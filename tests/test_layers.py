@@ -27,6 +27,7 @@ ROOMS_WITH_TORCH = [
     "report",
     "evaluation",
     "training",
+    "export",
     "demo",
     "cli",
     "__main__",

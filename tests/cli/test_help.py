@@ -17,7 +17,7 @@ from ossicle.cli import app
 
 Run = Callable[..., Result]
 
-COMMANDS = ("demo", "train", "evaluate", "predict", "doctor", "data", "models")
+COMMANDS = ("demo", "train", "evaluate", "predict", "export", "doctor", "data", "models")
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

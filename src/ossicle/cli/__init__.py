@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
-from ossicle.cli import data, demo, doctor, evaluate, models, predict, train, tune
+from ossicle.cli import data, demo, doctor, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("train", cls=train.ManySettings)(train.train)
 app.command("tune", cls=train.ManySettings)(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts
+from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts, softmax_attention
 
 Offsets = Literal["both", "time", "none"]
 MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
@@ -121,7 +121,7 @@ class DeformableAttention(nn.Module):
                     .permute(0, 3, 1, 2, 4)
                     .flatten(0, 1)
                 )
-                if self.stride == (1, 1):
+                if self.stride == (1, 1) and not torch.compiler.is_exporting():
                     # With a key at every place, what lies between is cheap, and as large as q four times over.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:
@@ -132,7 +132,7 @@ class DeformableAttention(nn.Module):
             if self.offsets == "time":
                 moves = moves * moves.new_tensor([0.0, 1.0])
             points = points + moves * cells[:, :, None]
-        last = points.new_tensor([rows - 1, columns - 1])
+        last = numbers(points, rows - 1, columns - 1)
         return points.clamp(min=torch.zeros_like(last), max=last)
 
     def within(
@@ -159,13 +159,15 @@ class DeformableAttention(nn.Module):
         # The bias is made in lines along one side of the map; along the long one they may be too many to keep at hand.
         table: Tensor | None = self.relative_position_bias_table
         size, margin = (rows, run.width), (0, self.margin())
-        swap = self.num_heads * (2 * rows - 1) * run.width**2 > MAX_STRIPS and rows < run.width
+        swap = not torch.compiler.is_exporting() and (
+            self.num_heads * (2 * rows - 1) * run.width**2 > MAX_STRIPS and rows < run.width
+        )
         if swap:
             q, inside, size, margin = q.transpose(1, 2), inside.flip(-1), size[::-1], margin[::-1]
             table = None if table is None else table.mT
         q = q.unflatten(3, (groups, heads, -1)).permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(0, 1)
         if table is None:
-            y = F.scaled_dot_product_attention(q, k, v)
+            y = softmax_attention(q, k, v)
         else:
             y = attend(q, k, v, bias=PositionBias(size, margin=margin, num_groups=groups), inputs=(inside, table))
         y = y.unflatten(0, (clips, run.count, groups)).unflatten(4, size)
@@ -195,11 +197,12 @@ class Run:
 
 def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
     """The segments of a map of so many columns, from left to right."""
-    full = 0 if segment is None else columns // segment
+    # A graph has no loop over segments: it takes maps of one at most.
+    full = 0 if segment is None or torch.compiler.is_exporting() else columns // segment
     found = [Run(0, full, segment, 0, segment // stride)] if segment is not None and full else []
     start = full * segment if segment is not None else 0
     if start < columns:
-        found.append(Run(start, 1, columns - start, start // stride, -(-(columns - start) // stride)))
+        found.append(Run(start, 1, columns - start, start // stride, (columns - start - 1) // stride + 1))
     return found
 
 
@@ -237,10 +240,17 @@ def sample(
     clips, rows, columns, _ = x.shape
     groups = points.shape[3]
     maps = at_least_float32(x).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
-    last = points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])
+    last = numbers(points, torch.sym_max(columns - 1, 1), torch.sym_max(rows - 1, 1))
     grid = 2 * points.movedim(3, 1).flatten(0, 1).flip(-1) / last - 1
     read = F.grid_sample(maps, grid, align_corners=True)  # (clip * group, dim / group, key_row, key_column)
     return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype).contiguous()
+
+
+def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
+    """The values, of which some may be symbols in a graph, as a tensor of the type of `like`."""
+    if torch.compiler.is_exporting():
+        return torch.stack([like.new_full((), value) for value in values])
+    return like.new_tensor(values)
 
 
 @dataclass(frozen=True)
