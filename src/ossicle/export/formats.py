@@ -42,7 +42,8 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     # A length that no other number in the network equals.
     samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
     example = torch.zeros(3, samples)
-    with torch.no_grad(), quietly():
+    # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
+    with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
         return torch.export.export(
             graph,
             (example,),

@@ -43,7 +43,14 @@ class OffsetNetwork(nn.Module):
         self.pointwise = nn.Linear(dim, 2, bias=False)
 
     def forward(self, q: Float[Tensor, "map row column dim"]) -> Float[Tensor, "map key_row key_column 2"]:
-        h = self.depthwise(q.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x, depthwise = q.permute(0, 3, 1, 2), self.depthwise
+        if torch.compiler.is_exporting():
+            # torch chooses a kernel by the size that goes in; of one that is filled up beforehand it knows enough.
+            filled = F.pad(x, [side for size in reversed(depthwise.kernel_size) for side in (size // 2, size // 2)])
+            h = F.conv2d(filled, depthwise.weight, depthwise.bias, depthwise.stride, groups=depthwise.groups)
+        else:
+            h = depthwise(x)
+        h = h.permute(0, 2, 3, 1)
         return self.pointwise(F.gelu(self.norm(h)))
 
 
