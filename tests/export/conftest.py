@@ -1,10 +1,9 @@
 """Tiny bundles of every kind that can be exported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 
@@ -15,18 +14,10 @@ from ossicle.models import create_model
 LABELS = ("bell", "drum", "voice")
 SMALL: dict[str, Any] = {
     "dims": (8, 16, 16, 32),
-    "depths": (2, 2, 2, 2),
+    "depths": (2, 1, 2, 1),
     "num_heads": (1, 2, 2, 4),
     "num_groups": (1, 1, 2, 2),
 }
-
-
-@pytest.fixture(autouse=True)
-def untyped() -> Iterator[None]:
-    """Shapes are symbols while a graph is made, and a check of them would settle what they are."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +43,9 @@ def make_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """Options of a DATAR with few channels and blocks, one of each kind of attention."""
+    return SMALL

@@ -70,6 +70,7 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
         )
     assert written is not None
     model = written.model
+    written.rename_axes(dict(zip(model.graph.inputs[0].shape, ("clip", "time"), strict=True)))
     model.metadata_props[KEY] = about
     model.producer_name = KEY
     written.save(str(path), external_data=False)

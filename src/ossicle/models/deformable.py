@@ -185,7 +185,7 @@ class DeformableAttention(nn.Module):
     def margin(self) -> int:
         """Columns beyond a segment where a point of it can lie before its bias is that of the table's border."""
         table = self.relative_position_bias_table
-        if self.segment is None or table is None:
+        if self.segment is None or table is None or torch.compiler.is_exporting():
             return 0
         reach = table.shape[2] // 2
         return reach if self.offset_range is None else min(math.ceil(self.offset_range * self.stride[1]), reach)
@@ -278,7 +278,7 @@ class PositionBias:
     ) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
         (lines, places), (above, beside) = self.size, self.margin
         fitted = fit_table(table, lines + above, places + beside).unflatten(0, (self.num_groups, -1))
-        strips = fitted.unfold(3, places, 1).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
+        strips = sliding(fitted, places).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
         groups, height, starts = strips.shape[:3]
         y, y1, fy = corners(points[..., 0], -above, lines - 1 + above)
         x, x1, fx = corners(points[..., 1], -beside, places - 1 + beside)
@@ -307,6 +307,12 @@ class PositionBias:
     def whole(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
     ) -> Float[Tensor, "row head query key"]:
+        if torch.compiler.is_exporting():
+            # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
+            strip, weight, strips = self.prepare(points, table)
+            corner = (F.embedding(strip[..., c], strips) * weight[:, :, None, c, None] for c in range(4))
+            read = sum(corner, start=strips.new_zeros(()))  # (row, key, line, head * place)
+            return read.unflatten(3, (-1, self.size[1])).permute(0, 3, 2, 4, 1).flatten(2, 3)
         line, place = (torch.arange(length, device=points.device) for length in self.size)
         place = torch.cartesian_prod(line, place).view(1, -1, 1, 2)
         apart = place - points[:, None]  # (row, query, key, 2)
@@ -315,6 +321,15 @@ class PositionBias:
         maps = table.unflatten(0, (self.num_groups, -1))
         read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)
         return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
+
+
+def sliding(table: Float[Tensor, "*line x"], width: int) -> Float[Tensor, "*line start width"]:
+    """Every stretch of that width along the last axis."""
+    if not torch.compiler.is_exporting():
+        return table.unfold(-1, width, 1)
+    starts = table.shape[-1] - width + 1
+    place = torch.arange(starts, device=table.device)[:, None] + torch.arange(width, device=table.device)
+    return table.index_select(-1, place.flatten()).unflatten(-1, (starts, width))
 
 
 def corners(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
