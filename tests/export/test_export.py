@@ -3,19 +3,24 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 
-import ossicle.export
+import ossicle
+from ossicle.encoders import load_encoder
 from ossicle.errors import DataRefused, ExportRefused, ExtraMissing
 from ossicle.export import export_model
 from ossicle.export.check import MOST
 from ossicle.export.formats import Answer, open_onnx, open_pt2
+from ossicle.export.graph import make_graph
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
+from ossicle.tuning.tuned import TunedHead, TunedRecognizer, save_tuned
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'ossicle[export]'")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'ossicle[export]'")
@@ -86,12 +91,14 @@ def test_beyond_its_longest_window_a_network_would_see_several(passt: Path, expo
     "name, options, answers",
     [
         ("passt_tiny_s10", {"depth": 1, "frames": 60}, {"window_seconds": 0.5, "pad": True, "task": "multi-label"}),
-        ("datar_nano", {}, {}),
         ("datar_nano", {"hop_features": True, "adaptor": "feature"}, {"pad": True}),
-        ("datar_nano", {"segment": 64, "deform": (True,) * 4, "key_strides": (8, 4, 2, 1)}, {"window_seconds": 0.6}),
-        ("datar_nano", {"adaptor": "position_table", "offsets": "time", "position_bias": False}, {}),
+        (
+            "datar_nano",
+            {"segment": 64, "deform": (True,) * 4, "key_strides": (8, 4, 2, 1), "adaptor": "position_table"},
+            {"window_seconds": 0.6},
+        ),
     ],
-    ids=["s10, padded", "datar", "hops, feature adaptor, padded", "segments", "position table, no bias"],
+    ids=["s10, padded", "DATAR, hops, feature adaptor, padded", "DATAR, segments, position table"],
 )
 def test_every_kind_of_network_gives_the_same_numbers(
     name: str, options: dict[str, Any], answers: dict[str, Any], make_network: Make, tmp_path: Path, small: dict
@@ -110,6 +117,36 @@ def test_a_pt2_file_gives_the_same_numbers(passt: Path, tmp_path: Path) -> None:
     answer = open_pt2(done.path, outputs=("scores", "logits", "features"))
     assert_same(recognizer, answer, [recognizer.min_samples, 20_000, 32_000])
     export_model(passt, to="pt2", output=done.path)  # what it wrote it may replace
+
+
+@pytest.fixture(scope="module")
+def tuned(make_network: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A density head on a PaSST of three blocks, with silence after short clips."""
+    bundle = make_network("passt_tiny_s16", options={"depth": 3, "frames": 100}, pad=True)
+    encoder = load_encoder(bundle)
+    torch.manual_seed(0)
+    head = TunedHead(
+        "density", layers=(1, 2, 3), dim=encoder.dim, pool="statistics", num_classes=3, options={"hidden": 4}
+    )
+    folder = tmp_path_factory.mktemp("tuned") / "head"
+    answers: dict[str, Any] = {"task": "single-label", "labels": ("a", "b", "c"), "window_seconds": 0.5, "pad": False}
+    save_tuned(folder, encoder=encoder, model=head, **answers)
+    return folder
+
+
+def test_a_head_on_a_network_of_ours_gives_the_same_numbers(tuned: Path, tmp_path: Path) -> None:
+    path = export_model(tuned, output=tmp_path / "head.onnx").path
+    values, recognizer = about(path), load(tuned, device="cpu")
+    assert values["model"]["name"].startswith("density on") and values["frontend"]["rate"] == values["rate"]
+    assert_same(recognizer, open_onnx(path), [values["min_samples"], 9_000, 16_000, values["max_samples"]])
+
+
+def test_a_head_on_another_encoder_is_refused(tuned: Path) -> None:
+    recognizer = load(tuned, device="cpu")
+    assert isinstance(recognizer, TunedRecognizer)
+    recognizer.encoder = SimpleNamespace(name="whisper-tiny")  # type: ignore[assignment]
+    with pytest.raises(ExportRefused, match="whisper-tiny is not one of ours; heads on PaSST and DATAR"):
+        make_graph(recognizer)
 
 
 # --- what travels beside the graph -----------------------------------------------------------------------------------

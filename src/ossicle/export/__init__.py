@@ -1,7 +1,7 @@
 """A recogniser as one file for other runtimes, checked against the recogniser before it is kept.
 
-The file holds the front end and the weights: samples in, scores out. Beside the graph it carries one JSON text under the
-key `ossicle`, with all that `config.json` of a bundle says about answers and time, so a program needs nothing else.
+The file holds the front end and the weights: samples in, scores out. Beside the graph it carries one JSON text under
+the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
 """
 
 from dataclasses import dataclass

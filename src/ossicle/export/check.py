@@ -105,7 +105,7 @@ def made_sounds(recognizer: Recognizer) -> list[Float32[np.ndarray, "_"]]:
 def real_sounds(recognizer: Recognizer, data: Path, *, most: int = 12) -> list[Float32[np.ndarray, "_"]]:
     """The first window of some recordings, spread over the data set."""
     items = read_dataset(data).items
-    sounds: list[Float32[np.ndarray, "_"]] = []
+    sounds: list[Float32[np.ndarray, _]] = []
     for item in items[:: max(1, len(items) // most)][:most]:
         try:
             sounds.append(first_window(recognizer, item))

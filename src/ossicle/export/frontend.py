@@ -60,7 +60,9 @@ class MatrixLogMel(nn.Module):
     bank: Tensor
 
     def forward(self, wave: Float[Tensor, "clip time"]) -> Float[Tensor, "clip mel frame"]:
-        mel = self.power(self.passt_frames(wave) if self.config.kind == "passt" else self.kaldi_frames(wave)) @ self.bank
+        mel = (
+            self.power(self.passt_frames(wave) if self.config.kind == "passt" else self.kaldi_frames(wave)) @ self.bank
+        )
         mel = mel + PASST_OFFSET if self.config.kind == "passt" else mel.clamp(min=KALDI_FLOOR)
         spec = normalise(mel.log(), self.config).mT
         if self.padded_frames is None:
@@ -79,7 +81,9 @@ class MatrixLogMel(nn.Module):
         frames = frames - frames[..., :width].mean(dim=-1, keepdim=True)
         return frames[..., 1:] - PREEMPHASIS * frames[..., :-1]
 
-    def cut(self, wave: Float[Tensor, "clip time"], *, width: int, extra: int = 0) -> Float[Tensor, "clip frame sample"]:
+    def cut(
+        self, wave: Float[Tensor, "clip time"], *, width: int, extra: int = 0
+    ) -> Float[Tensor, "clip frame sample"]:
         """Overlapping frames, joined of blocks of a hop each: no runtime is slow at that.
 
         Each is as long as the tables need, and `extra` more; how many there are is due to `width` alone.

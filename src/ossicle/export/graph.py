@@ -1,10 +1,9 @@
-"""A recogniser as one graph: samples in, scores, logits and features out, for windows of any length that one pass takes.
+"""A recogniser as one graph: samples in; scores, logits and features out; windows of any length that one pass takes.
 
 Shapes are symbols while the graph is made, so nothing here may ask how long a window is; the networks do the same by
 other operations where `torch.compiler.is_exporting()`.
 """
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,7 +21,7 @@ from ossicle.models.datar import Datar
 from ossicle.models.passt import Passt
 from ossicle.predict.rows import Task
 from ossicle.recognizer import Recognizer
-from ossicle.tuning.tuned import TunedHead, TunedRecognizer
+from ossicle.tuning.tuned import TunedRecognizer
 
 
 class Graph(nn.Module):
@@ -112,8 +111,8 @@ class TunedGraph(Graph):
 def longest_window(model: nn.Module, frontend: LogMel) -> int:
     """Samples of the longest window that one pass of the graph takes.
 
-    PaSST ends where its positions do. DATAR has no end: its graph takes what is the longest window here, and one that is
-    cut into segments a single segment, since a graph has no loop over them.
+    PaSST ends where its positions do. DATAR has no end: its graph takes what is the longest window here, and where it
+    is cut into segments a single one, since a graph has no loop over them.
     """
     if isinstance(model, Passt):
         frames = model.max_frames
@@ -137,12 +136,13 @@ def make_graph(recognizer: Recognizer) -> Graph:
         graph = TunedGraph(recognizer)
     else:
         raise ExportRefused(
-            f"the frozen encoder {recognizer.encoder.name} is not one of ours; heads on PaSST and DATAR can be exported."
+            f"the frozen encoder {recognizer.encoder.name} is not one of ours; "
+            "heads on PaSST and DATAR can be exported."
         )
     window, rate = recognizer.window_samples()[0], recognizer.rate
     if window > graph.max_samples:
         raise ExportRefused(
-            f"the model's window of {window / rate:g} s is longer than the {graph.max_samples / rate:g} s that one pass "
-            "of its network takes, and an exported graph is one pass."
+            f"the model's window of {window / rate:g} s is longer than the {graph.max_samples / rate:g} s that one "
+            "pass of its network takes, and an exported graph is one pass."
         )
     return graph.eval()

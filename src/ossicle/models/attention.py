@@ -5,7 +5,6 @@ of timm's ViT.
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
