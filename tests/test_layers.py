@@ -42,6 +42,7 @@ ROOMS_WITH_TORCH = [
     "embedding",
     "evaluation",
     "training",
+    "export",
     "demo",
     "cli",
     "__main__",

@@ -14,6 +14,7 @@ the machine is one of
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
     ├── SettingRefused      a setting that does not exist or lies outside its range
     ├── RunRefused              a run folder that cannot be continued or overwritten
+    ├── ExportRefused           a model that cannot be exported, or a file that gives other numbers than it
     └── ExtraMissing            an optional package is absent or does not work here
 
 Each message is one sentence that says what was found and what is allowed, and names the file where there is one.
@@ -63,6 +64,10 @@ class SettingRefused(OssicleError):
 
 class RunRefused(OssicleError):
     """A run folder that cannot be continued, or must not be overwritten."""
+
+
+class ExportRefused(OssicleError):
+    """A model that cannot be exported, a file that gives other numbers than it, or one that must not be overwritten."""
 
 
 class ExtraMissing(OssicleError):

@@ -88,8 +88,7 @@ def evaluate_model(
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)
-    split = read_split(folder.parent / SPLIT, dataset) if folder.name == "model" else None
-    chosen, protocol = _choose_part(dataset, split, part=part, model=str(model))
+    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part=part, model=str(model))
 
     items = [dataset.items[index] for index in chosen]
     scored = score_items(recognizer, items, progress=lambda done: progress(done, len(items)))
@@ -129,9 +128,18 @@ def bootstrap_groups(items: Sequence[Item]) -> list[str] | None:
     return groups if len(groups) == len(items) and len(set(groups)) >= LEAST_GROUPS else None
 
 
-def _choose_part(
+def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
+    """The split of the run that a bundle's folder is in, if that was trained on this data."""
+    return read_split(folder.parent / SPLIT, dataset) if folder.name == "model" else None
+
+
+def choose_part(
     dataset: Dataset, split: Split | None, *, part: Part, model: str
 ) -> tuple[Int64[np.ndarray, " item"], str]:
+    """The items of a part, and how it was cut in a sentence.
+
+    Raises: DataRefused for a part that is not there.
+    """
     everything = np.arange(len(dataset.items))
     if split is not None and part != "all":
         name = "test" if part == "auto" else part

@@ -17,7 +17,7 @@ from ossicle.cli import app
 
 Run = Callable[..., Result]
 
-COMMANDS = ("demo", "train", "evaluate", "predict", "bench", "doctor", "data", "models")
+COMMANDS = ("demo", "train", "tune", "evaluate", "predict", "embed", "export", "bench", "doctor", "data", "models")
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

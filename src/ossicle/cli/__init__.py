@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
-from ossicle.cli import bench, data, demo, doctor, embed, evaluate, models, predict, train, tune
+from ossicle.cli import bench, data, demo, doctor, embed, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("tune", cls=train.ManySettings)(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
+app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -24,7 +24,7 @@ EXTRAS = (
     Extra(name="peft", gives="later: adapters in the peft format", modules=("peft",), packages=("peft",)),
     Extra(
         name="export",
-        gives="later: ONNX files, and running them",
+        gives="ONNX files of trained models",
         modules=("onnx", "onnxscript", "onnxruntime"),
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),

@@ -5,11 +5,10 @@ of timm's ViT.
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ossicle.models.kernels import Linear, gelu_linear, tiled_attention, tiles_pay
+from ossicle.models.kernels import Linear, gelu_linear, softmax_attention, tiled_attention, tiles_pay
 from ossicle.models.tokens import merge_tokens
 
 
@@ -29,7 +28,7 @@ class Attention(nn.Module):
         if queries is None and tiles_pay(qkv):
             return self.proj(tiled_attention(qkv, num_heads=self.num_heads))
         q, k, v = split_heads(qkv, self.num_heads)
-        y = F.scaled_dot_product_attention(q[:, :, :queries], k, v)
+        y = softmax_attention(q[:, :, :queries], k, v)
         return self.proj(y.transpose(1, 2).flatten(2))
 
     def proportional(

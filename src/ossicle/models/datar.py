@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ossicle.models.attention import Mlp, drop_path
 from ossicle.models.deformable import DeformableAttention, Offsets
-from ossicle.models.kernels import Linear, attend
+from ossicle.models.kernels import Linear, attend, softmax_attention
 from ossicle.models.network import Network
 
 PATCH = 4  # frames and mel bins to a place of the first map
@@ -101,7 +101,7 @@ class TrainableSignal(nn.Module):
 
 def stretch(theta: Float[Tensor, "1 *place"], length: int, *, axis: int) -> Float[Tensor, "1 *other"]:
     """The tensor at another length along an axis, linear between its places."""
-    if theta.shape[axis] == length:
+    if not torch.compiler.is_exporting() and theta.shape[axis] == length:
         return theta
     line = theta.movedim(axis, -1)
     return F.interpolate(line.flatten(1, -2), length, mode="linear").view(*line.shape[:-1], -1).movedim(-1, axis)
@@ -136,6 +136,8 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
 
     def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
+        if torch.compiler.is_exporting():
+            return self.exported(x)
         clips, *size, _ = x.shape
         window = (min(self.window[0], size[0]), min(self.window[1], size[1]))
         shift = [w // 2 if self.shift and s > w else 0 for w, s in zip(window, size, strict=True)]
@@ -153,6 +155,34 @@ class WindowAttention(nn.Module):
         if any(shift):
             y = y.roll(shift, dims=(1, 2))
         return self.proj(y[:, : size[0], : size[1]])
+
+    def exported(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
+        """The same where the number of columns is a symbol.
+
+        Nothing asks how many there are: the mask is always there, a window is as wide as ever and filled up, and the
+        shift is a number that is zero where one window holds all columns. Both are moves of whole places.
+        """
+        clips, *size, _ = x.shape
+        window = (min(self.window[0], size[0]), self.window[1])
+        shift = [
+            w // 2 * torch.sym_min(s // (w + 1), 1) if self.shift else 0 for w, s in zip(window, size, strict=True)
+        ]
+        full = [(s + w - 1) // w * w for w, s in zip(window, size, strict=True)]
+        moved = [axis for axis, s in enumerate(size) if not isinstance(s, int) or shift[axis] or full[axis] != s]
+        for axis in moved:
+            place = (torch.arange(full[axis], device=x.device) + shift[axis]) % full[axis]
+            x = x.index_select(axis + 1, place.clamp(max=size[axis] - 1))
+        q, k, v = to_windows(self.qkv(x), window).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = window_mask(size, full=full, window=window, shift=shift, device=x.device)
+        (bias,) = WindowBias(window, mask=None, rows=1).prepare(self.relative_position_bias_table)
+        apart = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)
+        q, k, v = (t.unflatten(0, (clips, -1)) for t in (q, k, v))
+        y = softmax_attention(q, k, v, bias=bias.flatten(2).mT + apart[:, None]).flatten(0, 1)
+        y = from_windows(y.transpose(1, 2).flatten(2), window, full=full)
+        for axis in moved:
+            place = torch.arange(size[axis], device=x.device) + full[axis] - shift[axis]
+            y = y.index_select(axis + 1, place % full[axis])
+        return self.proj(y)
 
 
 def to_windows(x: Float[Tensor, "clip row column dim"], window: tuple[int, int]) -> Float[Tensor, "window place dim"]:
@@ -252,11 +282,21 @@ class Merge(nn.Module):
 
     def forward(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row_out column_out out_dim"]:
         for axis in (1, 2):
-            if missing := -x.shape[axis] % self.side:
-                last = x.narrow(axis, x.shape[axis] - 1, 1)
-                x = torch.cat([x, *[last] * missing], axis)
-        squares = x.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side)).transpose(2, 3)
+            x = filled(x, axis, side=self.side)
+        rows, columns = (size // self.side for size in x.shape[1:3])
+        squares = x.unflatten(2, (columns, self.side)).unflatten(1, (rows, self.side)).transpose(2, 3)
         return self.norm(self.proj(squares.flatten(3)))
+
+
+def filled(x: Float[Tensor, "clip row column dim"], axis: int, *, side: int) -> Float[Tensor, "clip _ _ dim"]:
+    """The map with its last row or column repeated until `side` divides."""
+    size = x.shape[axis]
+    if torch.compiler.is_exporting() and not isinstance(size, int):
+        place = torch.arange((size + side - 1) // side * side, device=x.device)
+        return x.index_select(axis, place.clamp(max=size - 1))
+    if missing := -size % side:
+        x = torch.cat([x, *[x.narrow(axis, size - 1, 1)] * missing], axis)
+    return x
 
 
 class Stage(nn.Module):
@@ -389,7 +429,7 @@ class Datar(Network):
     ) -> Float[Tensor, "clip hop dim"]:
         """What the last two maps say about each column of the finer one."""
         assert self.lateral is not None
-        line = coarse.mean(1).repeat_interleave(2, dim=1)[:, : fine.shape[2]]
+        line = coarse.mean(1).index_select(1, torch.arange(fine.shape[2], device=fine.device) // 2)
         return line + self.lateral(fine.mean(1))
 
     def deforming(self) -> list[tuple[int, DeformableAttention]]:

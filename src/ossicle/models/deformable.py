@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts
+from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts, softmax_attention
 
 Offsets = Literal["both", "time", "none"]
 MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
@@ -43,7 +43,14 @@ class OffsetNetwork(nn.Module):
         self.pointwise = nn.Linear(dim, 2, bias=False)
 
     def forward(self, q: Float[Tensor, "map row column dim"]) -> Float[Tensor, "map key_row key_column 2"]:
-        h = self.depthwise(q.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x, depthwise = q.permute(0, 3, 1, 2), self.depthwise
+        if torch.compiler.is_exporting():
+            # torch chooses a kernel by the size that goes in; of one that is filled up beforehand it knows enough.
+            filled = F.pad(x, [side for size in reversed(depthwise.kernel_size) for side in (size // 2, size // 2)])
+            h = F.conv2d(filled, depthwise.weight, depthwise.bias, depthwise.stride, groups=depthwise.groups)
+        else:
+            h = depthwise(x)
+        h = h.permute(0, 2, 3, 1)
         return self.pointwise(F.gelu(self.norm(h)))
 
 
@@ -121,7 +128,7 @@ class DeformableAttention(nn.Module):
                     .permute(0, 3, 1, 2, 4)
                     .flatten(0, 1)
                 )
-                if self.stride == (1, 1):
+                if self.stride == (1, 1) and not torch.compiler.is_exporting():
                     # With a key at every place, what lies between is cheap, and as large as q four times over.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:
@@ -132,7 +139,7 @@ class DeformableAttention(nn.Module):
             if self.offsets == "time":
                 moves = moves * moves.new_tensor([0.0, 1.0])
             points = points + moves * cells[:, :, None]
-        last = points.new_tensor([rows - 1, columns - 1])
+        last = numbers(points, rows - 1, columns - 1)
         return points.clamp(min=torch.zeros_like(last), max=last)
 
     def within(
@@ -159,13 +166,15 @@ class DeformableAttention(nn.Module):
         # The bias is made in lines along one side of the map; along the long one they may be too many to keep at hand.
         table: Tensor | None = self.relative_position_bias_table
         size, margin = (rows, run.width), (0, self.margin())
-        swap = self.num_heads * (2 * rows - 1) * run.width**2 > MAX_STRIPS and rows < run.width
+        swap = not torch.compiler.is_exporting() and (
+            self.num_heads * (2 * rows - 1) * run.width**2 > MAX_STRIPS and rows < run.width
+        )
         if swap:
             q, inside, size, margin = q.transpose(1, 2), inside.flip(-1), size[::-1], margin[::-1]
             table = None if table is None else table.mT
         q = q.unflatten(3, (groups, heads, -1)).permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(0, 1)
         if table is None:
-            y = F.scaled_dot_product_attention(q, k, v)
+            y = softmax_attention(q, k, v)
         else:
             y = attend(q, k, v, bias=PositionBias(size, margin=margin, num_groups=groups), inputs=(inside, table))
         y = y.unflatten(0, (clips, run.count, groups)).unflatten(4, size)
@@ -176,7 +185,7 @@ class DeformableAttention(nn.Module):
     def margin(self) -> int:
         """Columns beyond a segment where a point of it can lie before its bias is that of the table's border."""
         table = self.relative_position_bias_table
-        if self.segment is None or table is None:
+        if self.segment is None or table is None or torch.compiler.is_exporting():
             return 0
         reach = table.shape[2] // 2
         return reach if self.offset_range is None else min(math.ceil(self.offset_range * self.stride[1]), reach)
@@ -195,11 +204,12 @@ class Run:
 
 def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
     """The segments of a map of so many columns, from left to right."""
-    full = 0 if segment is None else columns // segment
+    # A graph has no loop over segments: it takes maps of one at most.
+    full = 0 if segment is None or torch.compiler.is_exporting() else columns // segment
     found = [Run(0, full, segment, 0, segment // stride)] if segment is not None and full else []
     start = full * segment if segment is not None else 0
     if start < columns:
-        found.append(Run(start, 1, columns - start, start // stride, -(-(columns - start) // stride)))
+        found.append(Run(start, 1, columns - start, start // stride, (columns - start - 1) // stride + 1))
     return found
 
 
@@ -237,10 +247,17 @@ def sample(
     clips, rows, columns, _ = x.shape
     groups = points.shape[3]
     maps = at_least_float32(x).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
-    last = points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])
+    last = numbers(points, torch.sym_max(columns - 1, 1), torch.sym_max(rows - 1, 1))
     grid = 2 * points.movedim(3, 1).flatten(0, 1).flip(-1) / last - 1
     read = F.grid_sample(maps, grid, align_corners=True)  # (clip * group, dim / group, key_row, key_column)
     return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype).contiguous()
+
+
+def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
+    """The values, of which some may be symbols in a graph, as a tensor of the type of `like`."""
+    if torch.compiler.is_exporting():
+        return torch.stack([like.new_full((), value) for value in values])
+    return like.new_tensor(values)
 
 
 @dataclass(frozen=True)
@@ -261,7 +278,7 @@ class PositionBias:
     ) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
         (lines, places), (above, beside) = self.size, self.margin
         fitted = fit_table(table, lines + above, places + beside).unflatten(0, (self.num_groups, -1))
-        strips = fitted.unfold(3, places, 1).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
+        strips = sliding(fitted, places).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
         groups, height, starts = strips.shape[:3]
         y, y1, fy = corners(points[..., 0], -above, lines - 1 + above)
         x, x1, fx = corners(points[..., 1], -beside, places - 1 + beside)
@@ -290,6 +307,12 @@ class PositionBias:
     def whole(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
     ) -> Float[Tensor, "row head query key"]:
+        if torch.compiler.is_exporting():
+            # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
+            strip, weight, strips = self.prepare(points, table)
+            corner = (F.embedding(strip[..., c], strips) * weight[:, :, None, c, None] for c in range(4))
+            read = sum(corner, start=strips.new_zeros(()))  # (row, key, line, head * place)
+            return read.unflatten(3, (-1, self.size[1])).permute(0, 3, 2, 4, 1).flatten(2, 3)
         line, place = (torch.arange(length, device=points.device) for length in self.size)
         place = torch.cartesian_prod(line, place).view(1, -1, 1, 2)
         apart = place - points[:, None]  # (row, query, key, 2)
@@ -298,6 +321,15 @@ class PositionBias:
         maps = table.unflatten(0, (self.num_groups, -1))
         read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)
         return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
+
+
+def sliding(table: Float[Tensor, "*line x"], width: int) -> Float[Tensor, "*line start width"]:
+    """Every stretch of that width along the last axis."""
+    if not torch.compiler.is_exporting():
+        return table.unfold(-1, width, 1)
+    starts = table.shape[-1] - width + 1
+    place = torch.arange(starts, device=table.device)[:, None] + torch.arange(width, device=table.device)
+    return table.index_select(-1, place.flatten()).unflatten(-1, (starts, width))
 
 
 def corners(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:

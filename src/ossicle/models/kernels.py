@@ -193,6 +193,20 @@ def unstack_heads(x: Float[Tensor, "part heads token dim"], num_heads: int) -> F
     return apart.reshape(heads // num_heads, tokens, -1)
 
 
+def softmax_attention(
+    q: Float[Tensor, "*row query dim"],
+    k: Float[Tensor, "*row key dim"],
+    v: Float[Tensor, "*row key dim"],
+    *,
+    bias: Tensor | None = None,
+) -> Float[Tensor, "*row query dim"]:
+    """`scaled_dot_product_attention`; exported it is written out, since a runtime fuses what it sees."""
+    if not torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    logits = (q * q.shape[-1] ** -0.5) @ k.mT
+    return torch.softmax(logits if bias is None else logits + bias, -1) @ v
+
+
 @runtime_checkable
 class Bias(Protocol):
     """A position bias, made from tensors that may want gradients; a row is what `attend` calls one."""
@@ -225,7 +239,7 @@ def attend(
     """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
         return BiasedAttention.apply(bias, q.contiguous(), k.contiguous(), v.contiguous(), *inputs)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.whole(*inputs).to(q.dtype))
+    return softmax_attention(q, k, v, bias=bias.whole(*inputs).to(q.dtype))
 
 
 class BiasedAttention(torch.autograd.Function):

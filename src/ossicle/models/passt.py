@@ -104,6 +104,9 @@ class PatchEmbed(nn.Module):
     def forward(
         self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
     ) -> Float[Tensor, "clip patch dim"]:
+        if patches is None and torch.compiler.is_exporting():
+            # Other runtimes have no views, and a fast convolution.
+            return F.conv2d(spec[:, None], self.proj.weight, self.proj.bias, self.stride).flatten(2).mT
         # A view: (clip, row, column, PATCH, PATCH).
         grid = spec.unfold(1, PATCH, self.stride).unfold(2, PATCH, self.stride)
         if patches is None:

@@ -1,0 +1,36 @@
+"""`ossicle export`: a recogniser as one file for other runtimes."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
+    to: Annotated[
+        Literal["onnx", "pt2"], typer.Option("--to", help="onnx for onnxruntime and others, pt2 for torch.")
+    ] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; by default the model's name in this folder.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also write NAME.int8.onnx: a quarter of the size, and faster.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled sounds to check with; with --int8 also to measure what eight bits cost."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
+    ] = None,
+) -> None:
+    """Write a recogniser as one file, samples in and scores out, checked against the recogniser before it is kept."""
+    if int8 and to != "onnx":
+        raise typer.BadParameter("Eight bits are written as ONNX only.", param_hint="--int8")
+
+    from ossicle.export import export_model
+
+    done = export_model(model, to=to, output=output, int8=int8, data=data, encoder=encoder)
+    for line in done.lines():
+        print(line)

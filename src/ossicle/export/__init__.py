@@ -1,0 +1,150 @@
+"""A recogniser as one file for other runtimes, checked against the recogniser before it is kept.
+
+The file holds the front end and the weights: samples in, scores out. Beside the graph it carries one JSON text under
+the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ossicle import __version__
+from ossicle.errors import ExportRefused
+from ossicle.export.check import Agreement, check
+from ossicle.export.formats import (
+    FORMATS,
+    OPSET,
+    Format,
+    is_export,
+    metadata_text,
+    need_onnx,
+    open_onnx,
+    open_pt2,
+    trace,
+    write_onnx,
+    write_pt2,
+)
+from ossicle.export.graph import Graph, make_graph
+from ossicle.export.int8 import Reduced, hear, measure, megabytes, take_turns, write_int8
+from ossicle.files import replacing, write_atomically
+from ossicle.loading import load
+from ossicle.recognizer import Recognizer
+
+SCHEMA_VERSION = 1  # of the metadata
+
+__all__ = ["FORMATS", "SCHEMA_VERSION", "Exported", "export_model", "metadata"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written and checked, and its twin in eight bits."""
+
+    path: Path
+    agreement: Agreement
+    window_seconds: float
+    seconds: float  # that a window takes
+    int8: Reduced | None
+
+    def lines(self) -> list[str]:
+        """What there is to say, a line for each file and one for the data."""
+        what = f"{megabytes(self.path):.1f} MB" + (f", opset {OPSET}" if self.path.suffix == ".onnx" else "")
+        found = self.agreement
+        said = [
+            f"Wrote {self.path}: {what}; scores differ by at most {found.difference:.1e} over {found.windows} windows; "
+            f"{self.seconds:.4f} s a clip of {self.window_seconds:g} s"
+        ]
+        return said if self.int8 is None else said + self.int8.lines(megabytes(self.path))
+
+
+def export_model(
+    model: str | Path,
+    *,
+    to: Format = "onnx",
+    output: Path | None = None,
+    int8: bool = False,
+    data: Path | None = None,
+    encoder: str | Path | None = None,
+) -> Exported:
+    """Writes a recogniser as one file, if it gives the recogniser's numbers.
+
+    Args:
+        model: a bundle, a run or a Hub id, as for `ossicle.load`
+        output: by default the model's name in the current folder
+        int8: also write NAME.int8.onnx
+        data: labelled sounds to check with, and to measure eight bits on; by default sounds made for it
+        encoder: where the frozen encoder of a tuned head is, if not where it was
+
+    Raises:
+        ExportRefused: what cannot be exported, a file that differs from the model, or one that is no export
+        ExtraMissing: ONNX without the extra `export`
+        ValueError: another format, or eight bits in .pt2
+    """
+    if to not in FORMATS:
+        raise ValueError(f"the format is {to!r}; {' and '.join(FORMATS)} are written")
+    if int8 and to != "onnx":
+        raise ValueError("eight bits are written as ONNX only")
+    if to == "onnx":
+        need_onnx()
+    path = default_path(model, to) if output is None else output
+    small = path.with_suffix(".int8.onnx")
+    for target in (path, small) if int8 else (path,):
+        refuse_strangers(target, to)
+    recognizer = load(model, device="cpu", encoder=encoder)
+    graph = make_graph(recognizer)
+    program = trace(graph)
+    about = metadata_text(metadata(recognizer, graph))
+    with replacing(path) as temporary:
+        if to == "onnx":
+            write_onnx(temporary, program, outputs=graph.outputs, about=about)
+            answer = open_onnx(temporary)
+        else:
+            write_pt2(temporary, program, about=about)
+            answer = open_pt2(temporary, outputs=graph.outputs)
+        agreement = check(recognizer, answer, graph=graph, data=data)
+    window = recognizer.window_samples()[0]
+    reduced = None
+    if int8:
+        write_atomically(small, lambda temporary: write_int8(temporary, path))
+        heard = None if data is None else hear(recognizer, data, model=str(model))
+        reduced = measure(small, open_onnx(small), answer, recognizer=recognizer, heard=heard, graph=graph)
+    return Exported(
+        path=path,
+        agreement=agreement,
+        window_seconds=window / recognizer.rate,
+        seconds=take_turns([answer], window)[0],
+        int8=reduced,
+    )
+
+
+def default_path(model: str | Path, to: Format) -> Path:
+    """The model's last name in the current folder."""
+    return Path(f"{Path(model).resolve().name}.{to}")
+
+
+def refuse_strangers(path: Path, to: Format) -> None:
+    """Raises ExportRefused where a file exists that was not written here, or the name does not fit."""
+    if path.suffix != f".{to}":
+        raise ExportRefused(f"{path}: the name of this export must end in .{to}.")
+    if path.is_dir() or path.exists() and not is_export(path):
+        raise ExportRefused(f"{path}: this is there already and is no export of ossicle; nothing is overwritten.")
+
+
+def metadata(recognizer: Recognizer, graph: Graph) -> dict[str, Any]:
+    """What a program must know beside the graph: names, decisions and times."""
+    bundle = recognizer.bundle
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "library_version": __version__,
+        "model": {"name": bundle.model_name, "version": bundle.version},
+        "task": bundle.task,
+        "labels": list(bundle.labels),
+        "thresholds": None if bundle.thresholds is None else [float(value) for value in bundle.thresholds],
+        "temperature": bundle.temperature,
+        "window": {"seconds": bundle.window_seconds, "hop_seconds": bundle.hop_seconds, "pad": bundle.pad},
+        "rate": recognizer.rate,
+        "min_samples": graph.min_samples,
+        "max_samples": graph.max_samples,
+        "hop_feature_seconds": recognizer.hop_feature_seconds,
+        "frontend": graph.frontend_config.to_dict(),
+        "weights_licence": bundle.weights_licence,
+    }

@@ -1,0 +1,146 @@
+"""Graphs as files: ONNX with onnxruntime, .pt2 with torch; both hold the weights and one JSON text under `ossicle`."""
+
+import contextlib
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from ossicle.errors import ExtraMissing
+from ossicle.export.graph import Graph
+
+Format = Literal["onnx", "pt2"]
+FORMATS: tuple[Format, ...] = ("onnx", "pt2")
+Answer = Callable[[Float32[np.ndarray, "clip time"]], dict[str, np.ndarray]]
+
+KEY = "ossicle"  # of the metadata
+OPSET = 20  # the first with GELU as one operation
+INPUT = "waveform"
+
+
+def need_onnx() -> None:
+    """Raises ExtraMissing where a package of the extra is absent or broken."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExtraMissing(f"ONNX files need the extra `export` ({error}); pip install 'ossicle[export]'") from error
+
+
+def trace(graph: Graph) -> torch.export.ExportedProgram:
+    """The graph with symbols for the number of clips and of samples."""
+    clips = torch.export.Dim("clip", min=1)
+    time = torch.export.Dim("time", min=graph.min_samples, max=graph.max_samples)
+    # A length that no other number in the network equals.
+    samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
+    example = torch.zeros(3, samples)
+    # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
+    with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        return torch.export.export(
+            graph,
+            (example,),
+            dynamic_shapes=({0: clips, 1: time},),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tuple[str, ...], about: str) -> None:
+    """Writes one file with the weights inside.
+
+    Args:
+        about: the metadata, JSON.
+    """
+    with quietly():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert written is not None
+    model = written.model
+    written.rename_axes(dict(zip(model.graph.inputs[0].shape, ("clip", "time"), strict=True)))
+    model.metadata_props[KEY] = about
+    model.producer_name = KEY
+    written.save(str(path), external_data=False)
+
+
+def open_onnx(path: Path, *, threads: int | None = None) -> Answer:
+    """An ONNX file on the CPU.
+
+    Args:
+        threads: to compute with; by default as torch does.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda waveform: dict(zip(names, session.run(names, {INPUT: waveform}), strict=True))
+
+
+def write_pt2(path: Path, program: torch.export.ExportedProgram, *, about: str) -> None:
+    """Writes what `torch.export.load` reads."""
+    with quietly():
+        torch.export.save(program, path, extra_files={KEY: about})
+
+
+def open_pt2(path: Path, *, outputs: tuple[str, ...]) -> Answer:
+    """A .pt2 file on the CPU."""
+    with quietly():
+        module = torch.export.load(path).module()
+
+    @torch.inference_mode()
+    def answer(waveform: Float32[np.ndarray, "clip time"]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, (value.numpy() for value in module(torch.from_numpy(waveform))), strict=True))
+
+    return answer
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file was written here."""
+    if path.suffix == ".pt2":
+        with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"extra/{KEY}") for name in archive.namelist())
+        return False
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception:  # protobuf's own, which has no common root
+        return False
+    return any(entry.key == KEY for entry in model.metadata_props)
+
+
+def metadata_text(values: Mapping[str, Any]) -> str:
+    """JSON without what JSON does not have."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without what the exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,148 @@
+"""A recogniser as one graph: samples in; scores, logits and features out; windows of any length that one pass takes.
+
+Shapes are symbols while the graph is made, so nothing here may ask how long a window is; the networks do the same by
+other operations where `torch.compiler.is_exporting()`.
+"""
+
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ossicle.bundle import MAX_WINDOW_SECONDS
+from ossicle.encoders import Hidden
+from ossicle.encoders.hidden import bare
+from ossicle.encoders.ours import BundleEncoder
+from ossicle.errors import ExportRefused
+from ossicle.export.frontend import MatrixLogMel
+from ossicle.frontend import FrontendConfig, LogMel
+from ossicle.models.datar import Datar
+from ossicle.models.passt import Passt
+from ossicle.predict.rows import Task
+from ossicle.recognizer import Recognizer
+from ossicle.tuning.tuned import TunedRecognizer
+
+
+class Graph(nn.Module):
+    """(clip, time) to the outputs named by `outputs`, in that order.
+
+    Args:
+        max_samples: longest window; `frontend.min_samples` is the shortest.
+        frames: silence follows shorter features up to so many.
+    """
+
+    outputs: tuple[str, ...] = ("scores", "logits", "features")
+
+    def __init__(
+        self, frontend: LogMel, *, max_samples: int, frames: int | None, task: Task, temperature: float
+    ) -> None:
+        super().__init__()
+        self.frontend = MatrixLogMel(frontend, frames=frames)
+        self.min_samples, self.max_samples = frontend.min_samples, max_samples
+        self.task, self.temperature = task, temperature
+
+    @property
+    def frontend_config(self) -> FrontendConfig:
+        """Of the front end that is part of the graph."""
+        return self.frontend.config
+
+    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        """Everything but the scores, the logits first."""
+        raise NotImplementedError
+
+    def forward(self, waveform: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        logits, *others = self.answers(waveform)
+        scaled = logits / self.temperature
+        scores = scaled.softmax(-1) if self.task == "single-label" else scaled.sigmoid()
+        return scores, logits, *others
+
+
+class NetworkGraph(Graph):
+    """A network of ours with its front end."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        bundle, frontend, model = recognizer.bundle, recognizer.frontend, recognizer.model
+        window = recognizer.window_samples()[0]
+        super().__init__(
+            frontend,
+            max_samples=longest_window(model, frontend),
+            frames=frontend.frames(window) if bundle.pad else None,
+            task=bundle.task,
+            temperature=bundle.temperature,
+        )
+        self.model = model
+        self.hops = recognizer.hop_feature_seconds is not None
+        if self.hops:
+            self.outputs = (*self.outputs, "hop_logits")
+
+    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        out = self.model.forward_features(self.frontend(wave))  # type: ignore[operator]
+        hops = (self.model.head(out.hop_features),) if self.hops else ()  # type: ignore[operator]
+        return out.logits, out.features, *hops
+
+
+class TunedGraph(Graph):
+    """A head on a network of ours with its front end."""
+
+    def __init__(self, recognizer: TunedRecognizer) -> None:
+        encoder = cast(BundleEncoder, recognizer.encoder)
+        super().__init__(
+            encoder.frontend,
+            max_samples=min(encoder.max_samples, longest_window(bare(encoder.network), encoder.frontend)),
+            frames=encoder.settings["padded_frames"],
+            task=recognizer.task,
+            temperature=recognizer.bundle.temperature,
+        )
+        self.network = encoder.network  # the tuner's tensors are in it
+        self.head = recognizer.bundle.model
+        self._encoder = (encoder,)  # in a tuple: its network is here already
+
+    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        encoder, head = self._encoder[0], self.head
+        states = encoder.states(self.frontend(wave), max(head.layers))
+        if self.frontend.padded_frames is not None:
+            states = states[:, :, : encoder.places(wave.shape[1])]
+        mask = torch.ones(states.shape[0], states.shape[2], dtype=torch.bool, device=states.device)
+        hidden = head.pooled(Hidden(features=states, mask=mask))
+        return head.score(hidden), hidden.mean().mean(1)
+
+
+def longest_window(model: nn.Module, frontend: LogMel) -> int:
+    """Samples of the longest window that one pass of the graph takes.
+
+    PaSST ends where its positions do. DATAR has no end: its graph takes what is the longest window here, and where it
+    is cut into segments a single one, since a graph has no loop over them.
+    """
+    if isinstance(model, Passt):
+        frames = model.max_frames
+    else:
+        frames = frontend.frames(MAX_WINDOW_SECONDS * frontend.rate)
+        segment = cast(Datar, model).config.segment
+        frames = min(frames, segment) if segment is not None else frames
+    return frontend.samples(frames + 1) - 1
+
+
+def make_graph(recognizer: Recognizer) -> Graph:
+    """The graph of a recogniser.
+
+    Raises:
+        ExportRefused: a frozen encoder that is not ours, or a window that one pass does not take.
+    """
+    graph: Graph
+    if not isinstance(recognizer, TunedRecognizer):
+        graph = NetworkGraph(recognizer)
+    elif isinstance(recognizer.encoder, BundleEncoder):
+        graph = TunedGraph(recognizer)
+    else:
+        raise ExportRefused(
+            f"the frozen encoder {recognizer.encoder.name} is not one of ours; "
+            "heads on PaSST and DATAR can be exported."
+        )
+    window, rate = recognizer.window_samples()[0], recognizer.rate
+    if window > graph.max_samples:
+        raise ExportRefused(
+            f"the model's window of {window / rate:g} s is longer than the {graph.max_samples / rate:g} s that one "
+            "pass of its network takes, and an exported graph is one pass."
+        )
+    return graph.eval()

@@ -1,0 +1,150 @@
+"""Eight bits for an exported graph: weights once, activations as they come (dynamic quantisation by onnxruntime).
+
+Products with weights alone are quantised, each output channel with a scale of its own. What stays in float32: the front
+end, whose smallest numbers count as much as its largest; the patch convolution; the head, which is small and decides.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from ossicle.bundle import find_bundle
+from ossicle.data import read_dataset
+from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.errors import DataRefused
+from ossicle.evaluation import choose_part, split_of_run
+from ossicle.export.check import batches, first_window, lengths, made_sounds
+from ossicle.export.formats import Answer, quietly
+from ossicle.export.graph import Graph
+from ossicle.metrics import decide
+from ossicle.recognizer import Recognizer
+
+
+def write_int8(path: Path, source: Path) -> None:
+    """Writes the quantised graph of the ONNX file `source`, with its metadata."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(str(source))
+    # Shapes of a dynamic graph are symbols that the quantiser does not read.
+    del model.graph.value_info[:]
+    with quietly():
+        quantize_dynamic(
+            model,
+            str(path),
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(kept_in_float(model)),
+        )
+
+
+def kept_in_float(model: "onnx.ModelProto") -> Iterator[str]:
+    """Names of products that lose more than they gain."""
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm") and any(name.startswith(("frontend.", "head.")) for name in node.input):
+            yield node.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """The first windows of labelled recordings."""
+
+    windows: Sequence[Float32[np.ndarray, "_"]]
+    targets: Bool[np.ndarray, "clip label"]
+    protocol: str  # which recordings, in a sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """What eight bits cost and gave."""
+
+    path: Path
+    agreement: float  # share of windows with the same best label
+    clips: int  # that this was measured on
+    accuracy: tuple[float, float] | None  # of float32 and of int8, share of right decisions; None without labels
+    protocol: str
+    seconds: tuple[float, float]  # that a window takes, float32 and int8
+
+    def lines(self, float_megabytes: float) -> list[str]:
+        """What there is to say."""
+        size, (slow, fast) = megabytes(self.path), self.seconds
+        said = [
+            f"Wrote {self.path}: {size:.1f} MB, {float_megabytes / size:.1f} times smaller; {fast:.4f} s a clip, "
+            f"{slow / fast:.2f} times faster"
+        ]
+        accuracy = ""
+        if self.accuracy is not None:
+            accuracy = f"accuracy {self.accuracy[0]:.4f} in float32, {self.accuracy[1]:.4f} in int8; "
+        return [*said, f"On {self.protocol}: {accuracy}the best label agrees in {100 * self.agreement:.1f} %"]
+
+
+def hear(recognizer: Recognizer, data: Path, *, model: str) -> Heard:
+    """Reads the part of labelled data that was not trained on, or all of it; the first window of each recording.
+
+    Raises: DataRefused where no recording can be used.
+    """
+    dataset = read_dataset(data, labels=recognizer.labels)
+    chosen, protocol = choose_part(dataset, split_of_run(find_bundle(model), dataset), part="auto", model=model)
+    windows, used = [], []
+    for index in chosen:
+        try:
+            window = first_window(recognizer, dataset.items[index])
+        except INPUT_ERRORS:
+            continue
+        windows.append(np.pad(window, (0, max(0, recognizer.min_samples - len(window)))))
+        used.append(index)
+    if not windows:
+        raise DataRefused(f"{data}: not one of {len(chosen)} recordings could be used.")
+    return Heard(windows=windows, targets=dataset.targets()[used], protocol=protocol)
+
+
+def measure(
+    path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, heard: Heard | None, graph: Graph
+) -> Reduced:
+    """Compares the quantised file with its source, on labelled recordings or on sounds made here."""
+    if heard is None:
+        windows = [row for batch in batches(made_sounds(recognizer), lengths(recognizer, graph)) for row in batch]
+    else:
+        windows = list(heard.windows)
+    scores = [np.concatenate([answer(window[None])["scores"] for window in windows]) for answer in (float32, int8)]
+    accuracy = None
+    if heard is not None:
+        right = [
+            decide(of_file, task=recognizer.task, thresholds=recognizer.thresholds) == heard.targets
+            for of_file in scores
+        ]
+        single = recognizer.task == "single-label"
+        accuracy = tuple(float((each.all(1) if single else each).mean()) for each in right)
+    slow, fast = take_turns([float32, int8], recognizer.window_samples()[0])
+    return Reduced(
+        path=path,
+        agreement=float((scores[0].argmax(1) == scores[1].argmax(1)).mean()),
+        clips=len(windows),
+        accuracy=accuracy,
+        protocol=f"{len(windows)} windows made here" if heard is None else heard.protocol,
+        seconds=(slow, fast),
+    )
+
+
+def take_turns(answers: Sequence[Answer], samples: int, *, rounds: int = 7) -> list[float]:
+    """Median seconds of each for one window of so many samples; in turns, so that a busy machine hurts all of them."""
+    window = np.random.default_rng(0).normal(scale=0.1, size=(1, samples)).astype(np.float32)
+    times: list[list[float]] = [[] for _ in answers]
+    for number in range(rounds + 1):
+        for answer, of_answer in zip(answers, times, strict=True):
+            began = time.perf_counter()
+            answer(window)
+            if number:  # the first warms up
+                of_answer.append(time.perf_counter() - began)
+    return [statistics.median(of_answer) for of_answer in times]
+
+
+def megabytes(path: Path) -> float:
+    """Size of a file, 10^6 bytes."""
+    return path.stat().st_size / 1e6
