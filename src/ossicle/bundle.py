@@ -276,7 +276,7 @@ def push_to_hub(folder: str | Path, repository: str, *, private: bool = False) -
 
     Raises: BundleRefused or WeightsRefused for a folder that is no sound bundle, before anything is sent.
     """
-    if "encoder" in read_bundle_config(folder):
+    if "encoder" in read_bundle_config(Path(folder)):
         open_bundle(folder)
     else:
         load_bundle(folder)

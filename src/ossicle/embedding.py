@@ -3,7 +3,7 @@
 | array        | shape       | what                                                                        |
 |--------------|-------------|-----------------------------------------------------------------------------|
 | `embeddings` | (row, dim)  | float32; a row is a recording, or with time stamps a window                 |
-| `file`       | (row,)      | which of the files the row is of, counted from 0                            |
+| `index`      | (row,)      | which of the files the row is of, counted from 0                            |
 | `start`      | (row,)      | seconds, where it begins                                                    |
 | `end`        | (row,)      | seconds, where it ends                                                      |
 | `files`      | (file,)     | the files' names; in safetensors, which holds no text, as JSON in the metadata |
@@ -41,7 +41,7 @@ class Embeddings:
 
     files: tuple[str, ...]
     embeddings: Float32[np.ndarray, "row dim"]
-    file: Int64[np.ndarray, " row"]
+    index: Int64[np.ndarray, " row"]
     start: Float64[np.ndarray, " row"]
     end: Float64[np.ndarray, " row"]
 
@@ -79,7 +79,7 @@ def embed_files(
     return Embeddings(
         files=tuple(name for name, _ in found),
         embeddings=np.concatenate([part.scores for part in rows]).astype(np.float32) if rows else empty,
-        file=np.repeat(np.arange(len(rows)), [len(part.scores) for part in rows]).astype(np.int64),
+        index=np.repeat(np.arange(len(rows)), [len(part.scores) for part in rows]).astype(np.int64),
         start=np.concatenate([part.starts for part in rows]) if rows else np.zeros(0),
         end=np.concatenate([part.ends for part in rows]) if rows else np.zeros(0),
     )
@@ -126,7 +126,7 @@ def save_embeddings(path: Path, found: Embeddings, *, about: dict[str, Any]) -> 
 
     Raises: SettingRefused for another suffix.
     """
-    arrays = {name: np.ascontiguousarray(getattr(found, name)) for name in ("embeddings", "file", "start", "end")}
+    arrays = {name: np.ascontiguousarray(getattr(found, name)) for name in ("embeddings", "index", "start", "end")}
     text = json.dumps({"files": found.files, **about}, ensure_ascii=False)
     if path.suffix == ".npz":
 

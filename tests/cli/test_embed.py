@@ -27,14 +27,14 @@ def test_a_vector_for_each_recording_and_one_for_each_window(
     whole = np.load(tmp_path / "a.npz")
     assert whole["embeddings"].shape == (2, 192) and whole["embeddings"].dtype == np.float32
     assert whole["files"].tolist() == [str(path) for path in paths]
-    assert whole["file"].tolist() == [0, 1] and whole["end"].tolist() == [2.5, 0.4]
+    assert whole["index"].tolist() == [0, 1] and whole["end"].tolist() == [2.5, 0.4]
     for row, path in zip(whole["embeddings"], paths, strict=True):
         np.testing.assert_allclose(row, recognizer.embed(path), rtol=1e-6)
 
     result = run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / "w.safetensors", "--timestamps")
     assert result.exit_code == 0 and "4 vectors of 192 numbers, of 2 recordings" in result.stdout
     windows = load_file(tmp_path / "w.safetensors")
-    assert windows["file"].tolist() == [0, 0, 0, 1] and windows["start"].tolist() == [0, 1, 1.5, 0]
+    assert windows["index"].tolist() == [0, 0, 0, 1] and windows["start"].tolist() == [0, 1, 1.5, 0]
     with safe_open(tmp_path / "w.safetensors", "np") as file:
         about = json.loads(file.metadata()["ossicle"])
     assert about["files"] == [str(path) for path in paths] and about["model"] == "passt_tiny_s16"
@@ -44,8 +44,6 @@ def test_a_vector_for_each_recording_and_one_for_each_window(
 def test_a_layer_is_the_mean_of_its_states(
     run: Run, make_bundle: Callable[..., Path], record: Record, tmp_path: Path
 ) -> None:
-    from ossicle.encoders import load_encoder
-
     bundle, path = make_bundle(tmp_path / "deep", depth=3), record("a.wav", seconds=1.0)
     assert run("embed", bundle, path, "-o", tmp_path / "2.npz", "--layer", "2").exit_code == 0
     encoder = load_encoder(bundle)

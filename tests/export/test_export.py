@@ -50,12 +50,12 @@ def assert_same(recognizer: Recognizer, answer: Answer, lengths: list[int]) -> N
         for clips in (1, 3):
             waves = rng.normal(scale=0.1, size=(clips, length)).astype(np.float32)
             got = answer(waves)
-            logits, features = recognizer._features(waves)
+            logits, features = recognizer.scores(waves), recognizer.features(waves)
             np.testing.assert_allclose(got["logits"], logits, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(got["features"], features, rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(got["scores"], recognizer.activate(logits), rtol=0, atol=MOST)
             if recognizer.hop_feature_seconds is not None:
-                hops = recognizer._hop_scores(waves).reshape(clips, -1, logits.shape[1])
+                hops = recognizer.hop_scores(waves)
                 np.testing.assert_allclose(got["hop_logits"], hops, rtol=1e-4, atol=1e-4)
 
 

@@ -5,6 +5,7 @@ of timm's ViT.
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
