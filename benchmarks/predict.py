@@ -6,8 +6,8 @@ About a quarter of an hour on two cores. Writes results/predict.json and predict
 
 The recordings are 44.1 kHz stereo MP3 of two minutes each, made here from real clips; windows of 10 s without overlap,
 batch 8, float32, random weights: what they say is of no interest. Each measurement is a process of its own, and the
-variants take turns; medians over the rounds. Beside ours, in the same run, the same network and weights in the loop that
-one would write by hand: decode whole, resample whole, stack windows, one front end, one network, one file after another.
+variants take turns; medians over the rounds. Beside ours, in the same run, the same network and weights in the loop
+that one would write: decode whole, resample whole, stack windows, one front end, one network, one file after another.
 
 "outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak of the
 process, for one recording of each length as WAV of 16 bits, mono.

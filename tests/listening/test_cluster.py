@@ -1,0 +1,67 @@
+"""A folder on a local Ray of two workers says what one process says."""
+
+import csv
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ossicle.errors import ExtraMissing
+from ossicle.listening import Hearing, run_job
+from ossicle.listening.cluster import Actor, ClusterWorkers
+from ossicle.loading import load, load_among
+
+Record = Callable[..., Path]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_actors_write_the_same_rows_and_name_what_is_broken(
+    shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    files = [record(f"in/{number}.wav", seconds=0.5 + number / 4, seed=number) for number in range(12)]
+    files[5].write_text("dear diary")
+    recognizer = load(shared_bundle, device="cpu")
+    run = functools.partial(run_job, files=files, listener=recognizer, hearing=Hearing(), formats=("csv",))
+    start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
+    pool = ClusterWorkers(start, number=2, hearing=Hearing(), address="local")
+    result = run(tmp_path / "cluster", pool=pool)
+    assert [Path(heard.file).name for heard in result.failed] == ["5.wav"]
+    run(tmp_path / "here")
+    one, other = (
+        list(csv.DictReader((tmp_path / name / "predictions.csv").open(newline=""))) for name in ("cluster", "here")
+    )
+    assert [(row["file"], row["start"], row["label"]) for row in one] == [
+        (row["file"], row["start"], row["label"]) for row in other
+    ]
+    assert all(abs(float(a["score"]) - float(b["score"])) <= 1.1e-4 for a, b in zip(one, other, strict=True))
+    assert run(tmp_path / "cluster", pool=pool, resume=True).before == 11
+
+
+def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Record) -> None:
+    path = record("a.wav", seconds=2.5)
+    actor = Actor(functools.partial(load, shared_bundle, device="cpu"), Hearing())
+    (answer,) = (json.loads(text) for text in actor({"place": [str(path)]})["answer"])
+    rows = load(shared_bundle, device="cpu").predict(path).rows
+    assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
+    assert [row["score"] for row in answer["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
+    assert answer["seconds"] == 2.5
+
+
+def test_without_ray_the_error_says_what_to_install(
+    shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    pool = ClusterWorkers(load, number=2, hearing=Hearing(), address="local")  # type: ignore[arg-type]
+    with pytest.raises(ExtraMissing, match=r"pip install 'ossicle\[cluster\]'"):
+        run_job(
+            tmp_path / "out",
+            [record("a.wav")],
+            load(shared_bundle, device="cpu"),
+            hearing=Hearing(),
+            formats=("csv",),
+            pool=pool,
+        )
