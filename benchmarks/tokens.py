@@ -85,7 +85,7 @@ SHARES = (0.85, 0.7, 0.6, 0.5, 0.35, 0.25)
 NAMES = [("all tokens", 1.0), *((method, keep) for method in METHODS for keep in SHARES)]
 SETTINGS = [None, *(make(keep) for make in METHODS.values() for keep in SHARES)]
 RUNS = [Path(f"runs/esc50/main_patchout_10-3_60_{seed}") for seed in range(3)]
-TIMED = {"passt_tiny_s16": (500, 40), "passt_base_s16": (998, 5)}  # frames, rounds; the first is that of the runs
+TIMED = {"passt_tiny_s16": (500, 20), "passt_base_s16": (998, 3)}  # frames, rounds; the first is that of the runs
 RESAMPLES = 10_000
 
 
