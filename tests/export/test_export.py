@@ -189,8 +189,11 @@ def test_the_front_end_and_the_head_stay_in_float(exported: Path, tmp_path: Path
     from ossicle.export.int8 import write_int8
 
     write_int8(tmp_path / "it.int8.onnx", exported)
-    names = {tensor.name for tensor in onnx.load(str(tmp_path / "it.int8.onnx")).graph.initializer}
-    assert {"frontend.first", "frontend.second", "frontend.bank"} <= names
+    tensors = onnx.load(str(tmp_path / "it.int8.onnx")).graph.initializer
+    floats = {tensor.name for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT}
+    assert {"frontend.first", "frontend.second", "frontend.bank"} <= floats
+    assert any(name.startswith("model.head.1.weight") for name in floats)
+    assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in tensors)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
