@@ -51,12 +51,12 @@ def assert_same(recognizer: Recognizer, answer: Answer, lengths: list[int]) -> N
             waves = rng.normal(scale=0.1, size=(clips, length)).astype(np.float32)
             got = answer(waves)
             logits, features = recognizer._features(waves)
-            np.testing.assert_allclose(got["logits"], logits, rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(got["features"], features, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(got["logits"], logits, rtol=1e-3, atol=5e-4)
+            np.testing.assert_allclose(got["features"], features, rtol=1e-3, atol=5e-4)
             np.testing.assert_allclose(got["scores"], recognizer.activate(logits), rtol=0, atol=MOST)
             if recognizer.hop_feature_seconds is not None:
                 hops = recognizer._hop_scores(waves).reshape(clips, -1, logits.shape[1])
-                np.testing.assert_allclose(got["hop_logits"], hops, rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(got["hop_logits"], hops, rtol=1e-3, atol=5e-4)
 
 
 # --- parity ----------------------------------------------------------------------------------------------------------
