@@ -51,12 +51,12 @@ def assert_same(recognizer: Recognizer, answer: Answer, lengths: list[int]) -> N
             waves = rng.normal(scale=0.1, size=(clips, length)).astype(np.float32)
             got = answer(waves)
             logits, features = recognizer.scores(waves), recognizer.features(waves)
-            np.testing.assert_allclose(got["logits"], logits, rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(got["features"], features, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(got["logits"], logits, rtol=1e-3, atol=5e-4)
+            np.testing.assert_allclose(got["features"], features, rtol=1e-3, atol=5e-4)
             np.testing.assert_allclose(got["scores"], recognizer.activate(logits), rtol=0, atol=MOST)
             if recognizer.hop_feature_seconds is not None:
                 hops = recognizer.hop_scores(waves)
-                np.testing.assert_allclose(got["hop_logits"], hops, rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(got["hop_logits"], hops, rtol=1e-3, atol=5e-4)
 
 
 # --- parity ----------------------------------------------------------------------------------------------------------
@@ -189,8 +189,11 @@ def test_the_front_end_and_the_head_stay_in_float(exported: Path, tmp_path: Path
     from ossicle.export.int8 import write_int8
 
     write_int8(tmp_path / "it.int8.onnx", exported)
-    names = {tensor.name for tensor in onnx.load(str(tmp_path / "it.int8.onnx")).graph.initializer}
-    assert {"frontend.first", "frontend.second", "frontend.bank"} <= names
+    tensors = onnx.load(str(tmp_path / "it.int8.onnx")).graph.initializer
+    floats = {tensor.name for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT}
+    assert {"frontend.first", "frontend.second", "frontend.bank"} <= floats
+    assert any(name.startswith("model.head.1.weight") for name in floats)
+    assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in tensors)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

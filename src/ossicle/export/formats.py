@@ -44,13 +44,28 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     example = torch.zeros(3, samples)
     # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
     with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
-        return torch.export.export(
+        program = torch.export.export(
             graph,
             (example,),
             dynamic_shapes=({0: clips, 1: time},),
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+    drop_assertions(program)
+    return program
+
+
+def drop_assertions(program: torch.export.ExportedProgram) -> None:
+    """Takes out what the graph would refuse: sizes of one, which torch asks for to choose a layout and not a number.
+
+    What a graph may be given stands in its ranges, and that the numbers are right at both ends is checked.
+    """
+    nodes = program.graph_module.graph
+    for node in list(nodes.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            nodes.erase_node(node)
+    nodes.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tuple[str, ...], about: str) -> None:
