@@ -7,6 +7,7 @@ import torch
 
 from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
 from ossicle.devices import Precision
+from ossicle.models.tokens import TokenReduction
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer, load_tuned
 
@@ -18,6 +19,7 @@ def load(
     precision: Precision = "float32",
     local_files_only: bool = False,
     encoder: str | Path | None = None,
+    reduction: TokenReduction | None = None,
 ) -> Recognizer:
     """Loads a trained recogniser: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
 
@@ -26,18 +28,22 @@ def load(
         precision: float32 gives the same numbers everywhere; bfloat16 is faster where the machine has it; auto measures
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
+        reduction: compute a share of a PaSST's tokens alone, see docs/speed.md
 
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on
         WeightsRefused: damaged weights, or the bare name of an architecture, whose scores would be random
+        ValueError: an encoder for a network of its own, or fewer tokens of anything but a PaSST
     """
     folder = find_bundle(model, local_files_only=local_files_only)
     if "encoder" in read_bundle_config(folder):
+        if reduction is not None:
+            raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)
         return TunedRecognizer(tuned, device=device, precision=precision)
     if encoder is not None:
         raise ValueError(f"{model} is a network of its own, which takes no encoder")
-    return Recognizer(load_bundle(folder), device=device, precision=precision)
+    return Recognizer(load_bundle(folder), device=device, precision=precision, reduction=reduction)
 
 
 def load_among(start: Callable[[], Recognizer], number: int) -> Recognizer:

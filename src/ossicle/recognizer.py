@@ -8,6 +8,7 @@
 Windows, answers and rows are those of every `Listener`; here is how torch scores the windows.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
 from ossicle.listening import Listener, Prediction
 from ossicle.models.datar import HOP_FRAMES
+from ossicle.models.passt import Passt
+from ossicle.models.tokens import TokenReduction
 from ossicle.predict import summarise
 
 
@@ -31,8 +34,18 @@ class Recognizer(Listener):
 
     modality: Modality = "sound"
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        reduction: TokenReduction | None = None,
+    ) -> None:
+        if reduction is not None and not isinstance(bundle.model, Passt):
+            raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; PaSST has")
         self.bundle = bundle
+        self.reduction = reduction
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.model: nn.Module = bundle.model.to(self.device).eval()
@@ -60,6 +73,12 @@ class Recognizer(Listener):
             f"Recognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.rate} Hz, "
             f"window {self.bundle.window_seconds:g} s, {self.device})"
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Precision, and how tokens are reduced: what else than the bundle its scores depend on."""
+        fewer = None if self.reduction is None else dataclasses.asdict(self.reduction)
+        return {"precision": str(self.dtype).removeprefix("torch."), "reduction": fewer}
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Hears the file of an item; for the options see `predict`."""
@@ -97,8 +116,9 @@ class Recognizer(Listener):
     @torch.inference_mode()
     def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spec = self.spectrogram(windows)
+        fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._precision():
-            out = self.model.forward_features(spec)  # type: ignore[operator]
+            out = self.model.forward_features(spec, **fewer)  # type: ignore[operator]
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
 
     def _precision(self) -> torch.autocast:

@@ -241,6 +241,7 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
         (["a.wav", "--events", "--top-k", "2"], "top_k"),
         (["a.wav", "--labels", "drums"], "did you mean 'drum'"),
         (["a.wav", "--rate", "8000"], "needs --pcm"),
+        (["a.wav", "--keep", "0"], "share above 0"),
         (["-", "--pcm", "s16le"], "give --rate"),
         (["-", "--pcm", "mp3", "--rate", "8000"], "allowed are u8"),
         (["-", "-o", "out"], "leave out -o"),
@@ -254,6 +255,19 @@ def test_options_that_say_nothing_are_wrong_usage(
     result = run("predict", shared_bundle, *arguments)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_fewer_tokens_give_other_scores_and_are_part_of_the_settings(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    path, out = record("a.wav"), tmp_path / "out"
+    whole = run("predict", shared_bundle, path, "--format", "csv").stdout
+    for method in ("merge", "strided"):
+        fewer = run("predict", shared_bundle, path, "--format", "csv", "--keep", "0.5", "--keep-by", method).stdout
+        assert fewer.splitlines()[0] == whole.splitlines()[0] and fewer != whole
+    assert run("predict", shared_bundle, path, "-o", out, "--keep", "0.5").exit_code == 0
+    refused = run("predict", shared_bundle, path, "-o", out, "--resume")
+    assert refused.exit_code == 1 and "reduction" in refused.stderr
 
 
 def test_without_sounddevice_the_microphone_says_what_to_install(

@@ -68,7 +68,17 @@ def test_the_command_has_the_options_of_predict() -> None:
     predict = {name for parameter in command.commands["predict"].params for name in parameter.opts}
     here = {name for action in parser()._actions for name in action.option_strings}
     assert here - predict == {"-h", "--threads"}
-    without_torch = {"--text", "--device", "--encoder", "--timeline", "--cluster", "model", "inputs"}
+    without_torch = {
+        "--text",
+        "--device",
+        "--encoder",
+        "--timeline",
+        "--cluster",
+        "--keep",
+        "--keep-by",
+        "model",
+        "inputs",
+    }
     assert {name for name in predict - here if name not in without_torch} == set()
 
 

@@ -59,6 +59,12 @@ def predict(
     encoder: Annotated[
         str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
     ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
+    ] = None,
+    keep_by: Annotated[
+        Literal["merge", "strided"], typer.Option(help="Merge tokens that are alike, or leave evenly spaced ones out.")
+    ] = "merge",
     events: Annotated[
         bool,
         typer.Option(
@@ -137,34 +143,46 @@ def predict(
     )
     try:
         choices.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
-        failed = _predict(
-            model, inputs or [], choices, text=text, device=device, encoder=encoder, timeline=timeline, cluster=cluster
-        )
+        start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
+        failed = _predict(start, inputs or [], choices, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
         raise typer.BadParameter(str(error), param_hint=error.option) from error
     if failed:
         raise typer.Exit(SOME_FAILED)
 
 
+def _load(
+    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"]
+) -> "Recognizer":
+    from ossicle.listening.command import WrongUsage
+    from ossicle.loading import load
+    from ossicle.models.tokens import TokenReduction
+
+    try:
+        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+        return load(model, device=device, encoder=encoder, reduction=reduction)
+    except ValueError as error:
+        if keep is None:
+            raise
+        raise WrongUsage(f"{error}.", "--keep") from error
+
+
 def _predict(
-    model: str,
+    start: "Callable[[], Recognizer]",
     inputs: list[Path],
     choices: "Choices",
     *,
     text: str | None,
-    device: str,
-    encoder: str | None,
     timeline: bool,
     cluster: str | None,
 ) -> int:
     """Hears, reads or sees the inputs; gives how many could not be used."""
     from ossicle.cli.progress import hours_of_sound, latest_lines
     from ossicle.listening import command
-    from ossicle.loading import load
 
-    recognizer = load(model, device=device, encoder=encoder)
+    recognizer = start()
     if recognizer.modality != "sound":
-        _refuse_times(model, recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
+        _refuse_times(recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
         return _predict_whole(recognizer, inputs, choices, text=text)
     choices.suit(recognizer)
     if choices.live(inputs):
@@ -175,7 +193,6 @@ def _predict(
         for heard in unlisted:
             say(str(heard.error))
     else:
-        start = functools.partial(load, model, device=device, encoder=encoder)
         failed = command.fill_folder(
             recognizer,
             files,
@@ -216,9 +233,7 @@ def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[P
 NOUNS = {"text": "texts", "image": "images"}
 
 
-def _refuse_times(
-    model: str, modality: "Modality", inputs: list[Path], choices: "Choices", more: dict[str, Any]
-) -> None:
+def _refuse_times(modality: "Modality", inputs: list[Path], choices: "Choices", more: dict[str, Any]) -> None:
     """Refuses options of sound, the first one by name."""
     from ossicle.listening.command import WrongUsage
 
@@ -235,7 +250,7 @@ def _refuse_times(
         **more,
     }
     if names := [name for name, value in given.items() if value]:
-        raise WrongUsage(f"{model} answers {NOUNS[modality]}, which have no times: leave out {names[0]}.")
+        raise WrongUsage(f"This model answers {NOUNS[modality]}, which have no times: leave out {names[0]}.")
 
 
 def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choices", *, text: str | None) -> int:

@@ -43,7 +43,7 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
     example = torch.zeros(3, samples)
     # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
-    with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+    with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(
             graph,
             (example,),
@@ -85,7 +85,9 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
         )
     assert written is not None
     model = written.model
-    written.rename_axes(dict(zip(model.graph.inputs[0].shape, ("clip", "time"), strict=True)))
+    shape = model.graph.inputs[0].shape
+    assert shape is not None
+    written.rename_axes(dict(zip(shape, ("clip", "time"), strict=True)))
     model.metadata_props[KEY] = about
     model.producer_name = KEY
     written.save(str(path), external_data=False)

@@ -117,7 +117,7 @@ def longest_window(model: nn.Module, frontend: LogMel) -> int:
     if isinstance(model, Passt):
         frames = model.max_frames
     else:
-        frames = frontend.frames(MAX_WINDOW_SECONDS * frontend.rate)
+        frames = frontend.frames(round(MAX_WINDOW_SECONDS * frontend.rate))
         segment = cast(Datar, model).config.segment
         frames = min(frames, segment) if segment is not None else frames
     return frontend.samples(frames + 1) - 1

@@ -44,6 +44,7 @@ class Hearing:
         return {
             "model": listener.bundle.model_name,
             "model_version": listener.bundle.version,
+            **listener.settings,
             "window_samples": window,
             "hop_samples": hop,
             "batch": self.batch,

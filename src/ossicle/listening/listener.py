@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -138,6 +138,11 @@ class Listener(abc.ABC):
     def highest_hertz(self) -> float:
         """Half the rate: nothing above it is heard."""
         return self.rate / 2
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else than the bundle its scores depend on, as JSON has it."""
+        return {}
 
     # --- recordings ---
 

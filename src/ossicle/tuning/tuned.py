@@ -203,6 +203,7 @@ class TunedRecognizer(Recognizer):
 
     def __init__(self, tuned: Tuned, *, device: str = "auto", precision: Precision = "float32") -> None:
         self.bundle = tuned
+        self.reduction = None
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.encoder = tuned.encoder.to(self.device)
