@@ -87,7 +87,7 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
     model = written.model
     shape = model.graph.inputs[0].shape
     assert shape is not None
-    written.rename_axes(dict(zip(shape, ("clip", "time"), strict=True)))
+    written.rename_axes(dict(zip(shape, ("clip", "time"), strict=True)))  # type: ignore[arg-type]
     model.metadata_props[KEY] = about
     model.producer_name = KEY
     written.save(str(path), external_data=False)
