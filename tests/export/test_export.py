@@ -247,7 +247,8 @@ def test_without_the_extra_it_says_what_to_install(
 def test_data_without_sound_is_refused_and_nothing_is_kept(passt: Path, tmp_path: Path) -> None:
     for label in ("bell", "drum"):
         (tmp_path / "data" / label).mkdir(parents=True)
-        (tmp_path / "data" / label / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(DataRefused, match="0 of 2 recordings"):
+        for name in ("a.wav", "b.wav"):
+            (tmp_path / "data" / label / name).write_bytes(b"RIFF")
+    with pytest.raises(DataRefused, match="0 of 4 recordings"):
         export_model(passt, output=tmp_path / "it.onnx", data=tmp_path / "data")
     assert not list(tmp_path.glob("*.onnx"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ossicle import __version__
 from ossicle.errors import ExportRefused
-from ossicle.export.check import Agreement, check
+from ossicle.export.check import Agreement, check, made_sounds, real_sounds
 from ossicle.export.formats import (
     FORMATS,
     OPSET,
@@ -77,6 +77,7 @@ def export_model(
     Raises:
         ExportRefused: what cannot be exported, a file that differs from the model, or one that is no export
         ExtraMissing: ONNX without the extra `export`
+        DataRefused: data without three recordings that can be used
         ValueError: another format, or eight bits in .pt2
     """
     if to not in FORMATS:
@@ -91,6 +92,7 @@ def export_model(
         refuse_strangers(target, to)
     recognizer = load(model, device="cpu", encoder=encoder)
     graph = make_graph(recognizer)
+    sounds = made_sounds(recognizer) if data is None else real_sounds(recognizer, data)
     program = trace(graph)
     about = metadata_text(metadata(recognizer, graph))
     with replacing(path) as temporary:
@@ -100,7 +102,7 @@ def export_model(
         else:
             write_pt2(temporary, program, about=about)
             answer = open_pt2(temporary, outputs=graph.outputs)
-        agreement = check(recognizer, answer, graph=graph, data=data)
+        agreement = check(recognizer, answer, graph=graph, sounds=sounds)
     window = recognizer.window_samples()[0]
     reduced = None
     if int8:

@@ -27,17 +27,13 @@ class Agreement:
     tops: int  # windows with the same best label
 
 
-def check(recognizer: Recognizer, answer: Answer, *, graph: Graph, data: Path | None = None) -> Agreement:
+def check(
+    recognizer: Recognizer, answer: Answer, *, graph: Graph, sounds: Sequence[Float32[np.ndarray, "_"]]
+) -> Agreement:
     """Compares windows of several lengths, alone and three together.
 
-    Args:
-        data: labelled sounds to hear; else sounds made here.
-
-    Raises:
-        ExportRefused: scores that differ by more than 1e-4, or another best label.
-        DataRefused: data without three sounds that can be used.
+    Raises: ExportRefused for scores that differ by more than 1e-4, or another best label.
     """
-    sounds = made_sounds(recognizer) if data is None else real_sounds(recognizer, data)
     found = compare(recognizer, answer, batches(sounds, lengths(recognizer, graph)))
     if not found.difference <= MOST or found.tops < found.windows:
         raise ExportRefused(
@@ -103,7 +99,10 @@ def made_sounds(recognizer: Recognizer) -> list[Float32[np.ndarray, "_"]]:
 
 
 def real_sounds(recognizer: Recognizer, data: Path, *, most: int = 12) -> list[Float32[np.ndarray, "_"]]:
-    """The first window of some recordings, spread over the data set."""
+    """The first window of some recordings, spread over the data set.
+
+    Raises: DataRefused where fewer than three can be used.
+    """
     items = read_dataset(data).items
     sounds: list[Float32[np.ndarray, _]] = []
     for item in items[:: max(1, len(items) // most)][:most]:
