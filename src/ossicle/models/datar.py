@@ -170,7 +170,7 @@ class WindowAttention(nn.Module):
         full = [(s + w - 1) // w * w for w, s in zip(window, size, strict=True)]
         moved = [axis for axis, s in enumerate(size) if not isinstance(s, int) or shift[axis] or full[axis] != s]
         for axis in moved:
-            place = (torch.arange(full[axis], device=x.device) + shift[axis]) % full[axis]
+            place = wrapped(torch.arange(full[axis], device=x.device) + shift[axis], full[axis])
             x = x.index_select(axis + 1, place.clamp(max=size[axis] - 1))
         q, k, v = to_windows(self.qkv(x), window).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = window_mask(size, full=full, window=window, shift=shift, device=x.device)
@@ -181,7 +181,7 @@ class WindowAttention(nn.Module):
         y = from_windows(y.transpose(1, 2).flatten(2), window, full=full)
         for axis in moved:
             place = torch.arange(size[axis], device=x.device) + full[axis] - shift[axis]
-            y = y.index_select(axis + 1, place % full[axis])
+            y = y.index_select(axis + 1, wrapped(place, full[axis]))
         return self.proj(y)
 
 
@@ -207,11 +207,16 @@ def window_mask(
 
     def regions(axis: int) -> Int[Tensor, "_"]:
         place = torch.arange(full[axis], device=device) + shift[axis]
-        return (place >= full[axis]).int() + 2 * (place % full[axis] >= size[axis]).int()
+        return (place >= full[axis]).int() + 2 * (wrapped(place, full[axis]) >= size[axis]).int()
 
     region = 4 * regions(0)[:, None] + regions(1)
     region = to_windows(region[None, :, :, None].float(), window)[..., 0]
     return region[:, :, None] == region[:, None]
+
+
+def wrapped(place: Int[Tensor, "_"], length: int) -> Int[Tensor, "_"]:
+    """Places below twice the length, those beyond it from the start again: a remainder that every runtime takes."""
+    return torch.where(place < length, place, place - length)
 
 
 class WindowBias:
