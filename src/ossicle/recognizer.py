@@ -42,8 +42,10 @@ class Recognizer(Listener):
         precision: Precision = "float32",
         reduction: TokenReduction | None = None,
     ) -> None:
-        if reduction is not None and not isinstance(bundle.model, Passt):
-            raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; PaSST has")
+        if reduction is not None:
+            if not isinstance(bundle.model, Passt):
+                raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; PaSST has")
+            reduction.merges(1, depth=len(bundle.model.blocks))  # refuses a share that so many blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction
         self.device = choose_device(device)

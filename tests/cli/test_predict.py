@@ -242,6 +242,7 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
         (["a.wav", "--labels", "drums"], "did you mean 'drum'"),
         (["a.wav", "--rate", "8000"], "needs --pcm"),
         (["a.wav", "--keep", "0"], "share above 0"),
+        (["a.wav", "--keep", "0.5"], "merging leaves at least 1 of the tokens of 1 blocks"),
         (["-", "--pcm", "s16le"], "give --rate"),
         (["-", "--pcm", "mp3", "--rate", "8000"], "allowed are u8"),
         (["-", "-o", "out"], "leave out -o"),
@@ -258,15 +259,15 @@ def test_options_that_say_nothing_are_wrong_usage(
 
 
 def test_fewer_tokens_give_other_scores_and_are_part_of_the_settings(
-    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+    run: Run, make_bundle: Callable[..., Path], record: Record, tmp_path: Path
 ) -> None:
-    path, out = record("a.wav"), tmp_path / "out"
-    whole = run("predict", shared_bundle, path, "--format", "csv").stdout
+    path, out, bundle = record("a.wav"), tmp_path / "out", make_bundle(tmp_path / "deep", depth=3)
+    whole = run("predict", bundle, path, "--format", "csv").stdout
     for method in ("merge", "strided"):
-        fewer = run("predict", shared_bundle, path, "--format", "csv", "--keep", "0.5", "--keep-by", method).stdout
+        fewer = run("predict", bundle, path, "--format", "csv", "--keep", "0.6", "--keep-by", method).stdout
         assert fewer.splitlines()[0] == whole.splitlines()[0] and fewer != whole
-    assert run("predict", shared_bundle, path, "-o", out, "--keep", "0.5").exit_code == 0
-    refused = run("predict", shared_bundle, path, "-o", out, "--resume")
+    assert run("predict", bundle, path, "-o", out, "--keep", "0.6").exit_code == 0
+    refused = run("predict", bundle, path, "-o", out, "--resume")
     assert refused.exit_code == 1 and "reduction" in refused.stderr
 
 

@@ -43,7 +43,13 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
     example = torch.zeros(3, samples)
     # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
-    with torch.no_grad(), quietly(), torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with (
+        torch.no_grad(),
+        quietly(),
+        torch.fx.experimental._config.patch(  # type: ignore[attr-defined]
+            backed_size_oblivious=True
+        ),
+    ):
         program = torch.export.export(
             graph,
             (example,),
@@ -85,9 +91,9 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
         )
     assert written is not None
     model = written.model
-    shape = model.graph.inputs[0].shape
-    assert shape is not None
-    written.rename_axes(dict(zip(shape, ("clip", "time"), strict=True)))  # type: ignore[arg-type]
+    axes = model.graph.inputs[0].shape
+    assert axes is not None
+    written.rename_axes({str(axis): name for axis, name in zip(axes, ("clip", "time"), strict=True)})
     model.metadata_props[KEY] = about
     model.producer_name = KEY
     written.save(str(path), external_data=False)

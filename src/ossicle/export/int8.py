@@ -123,8 +123,8 @@ def measure(
             for of_file in scores
         ]
         single = recognizer.task == "single-label"
-        first, second = (float((each.all(1) if single else each).mean()) for each in right)
-        accuracy = (first, second)
+        of_float32, of_int8 = (float((each.all(1) if single else each).mean()) for each in right)
+        accuracy = (of_float32, of_int8)
     slow, fast = take_turns([float32, int8], recognizer.window_samples()[0])
     return Reduced(
         path=path,
