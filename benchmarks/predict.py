@@ -10,8 +10,8 @@ variants take turns; medians over the rounds. Beside ours, in the same run, the 
 that one would write: decode whole, resample whole, stack windows, one front end, one network, one file after another.
 
 Two workers are two processes with a model each, and their start, some seconds, is in their time: they are for jobs of
-hours. "outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak of the
-process, for one recording of each length as WAV of 16 bits, mono.
+hours. "outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak
+of the process, for one recording of each length as WAV of 16 bits, mono.
 """
 
 import argparse
@@ -226,7 +226,8 @@ def make_recordings(folder: Path, data: Path, *, seconds: float) -> Path:
 def table(speed: dict[str, dict[str, dict[str, float]]], memory: dict[str, float]) -> list[str]:
     """What was found, beside what was wanted."""
     lines = [
-        "| network | hours of audio a minute | two workers, with their start | by hand | ours / by hand | outside the network | wanted |",
+        "| network | hours of audio a minute | two workers, with their start | by hand | ours / by hand "
+        "| outside the network | wanted |",
         "|---|---|---|---|---|---|---|",
     ]
     for model, kinds in speed.items():
