@@ -9,6 +9,8 @@
     recording  from a path to an open source
     resample   one streaming resampler for clips and for blocks
     clip       the public readers
+    stream     sound from a pipe, while it arrives
+    microphone sound from the air
 
 A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts.
 """
