@@ -146,7 +146,9 @@ def check(work: Work, forms: Sequence[Variant]) -> None:
         raise SettingRefused(f"{work.model}: is no PaSST, and only of a PaSST can a share of the tokens be kept.")
 
 
-def open_model(model: str, *, device: str = "auto", precision: Precision = "float32") -> Recognizer:
+def open_model(
+    model: str, *, device: str = "auto", precision: Precision = "float32", reduction: TokenReduction | None = None
+) -> Recognizer:
     """The recogniser of a bundle, a run or a Hub id; of a registry name, one with random weights."""
     if is_registry_name(model):
         preset = find_preset(model)
@@ -167,7 +169,7 @@ def open_model(model: str, *, device: str = "auto", precision: Precision = "floa
         )
     else:
         bundle = load_bundle(find_bundle(model))
-    return Recognizer(bundle, device=device, precision=precision)
+    return Recognizer(bundle, device=device, precision=precision, reduction=reduction)
 
 
 def is_registry_name(model: str) -> bool:
@@ -244,23 +246,13 @@ def prepare(work: Work, form: Variant) -> Callable[[], np.ndarray]:
     """A function that takes a batch of noise from samples to logits."""
     if work.threads is not None:
         torch.set_num_threads(work.threads)
-    recognizer = open_model(work.model, device=work.device, precision=form.precision)
-    options = {} if form.reduction is None else {"reduction": form.reduction}
-    forward: Callable[..., Any] = recognizer.model.forward_features  # type: ignore[assignment]
+    recognizer = open_model(work.model, device=work.device, precision=form.precision, reduction=form.reduction)
     if form.compiled:
-        forward = torch.compile(forward)
+        model: Any = recognizer.model
+        model.forward_features = torch.compile(model.forward_features)
     length, _ = recognizer.window_samples(window=work.seconds)
     samples = np.random.default_rng(0).normal(scale=0.1, size=(work.batch, length)).astype(np.float32)
-
-    @torch.inference_mode()
-    def one_pass() -> np.ndarray:
-        spec = recognizer.spectrogram(samples)
-        half = recognizer.dtype != torch.float32
-        with torch.autocast(recognizer.device.type, dtype=recognizer.dtype, enabled=half):
-            logits = forward(spec, **options).logits
-        return logits.float().cpu().numpy()  # waits for the device
-
-    return one_pass
+    return lambda: recognizer.scores(samples)
 
 
 def peak_bytes() -> int | None:

@@ -8,12 +8,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from ossicle.errors import AudioError, ExtraMissing
-from ossicle.listening.ahead import read_ahead
-from ossicle.listening.job import Heard, Hearing, rows_of, stamped_blocks
+from ossicle.listening.job import Heard, Hearing, read_stamped, rows_of
 from ossicle.listening.listener import Listener
 from ossicle.listening.store import Stamp, Store
 from ossicle.predict import Row
@@ -75,10 +73,8 @@ class Actor:
         self.listener, self.hearing = open_listener(), hearing
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        places = [str(place) for place in batch["place"]]
-        openers = [partial(stamped_blocks, place, self.listener.rate) for place in places]
-        with closing(read_ahead(openers)) as reading:
-            answers = [self.answer(place, blocks) for place, blocks in zip(places, reading, strict=True)]
+        with closing(read_stamped([str(place) for place in batch["place"]], self.listener.rate)) as reading:
+            answers = [self.answer(place, blocks) for place, blocks in reading]
         return {"answer": [json.dumps(answer) for answer in answers]}
 
     def answer(self, place: str, blocks: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -301,14 +301,13 @@ def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Scree
             except ValueError as error:
                 raise WrongUsage(f"{error}.", "--pcm") from error
         blocks = stream_blocks(sys.stdin.buffer, listener.rate, layout=layout, cut_off=missing.append)
-    hearing = replace(choices.hearing(), batch=1)
     rows = listener.stream(
         blocks,
         file=STANDARD_INPUT,
-        reporting=hearing.reporting,
-        window=hearing.window,
-        hop=hearing.hop,
-        batch=hearing.batch,
+        reporting=choices.hearing().reporting,
+        window=choices.window,
+        hop=choices.hop,
+        batch=1,  # a window waits for no other
     )
     (name,) = choices.wanted
     with closing(rows):

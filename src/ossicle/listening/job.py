@@ -9,7 +9,7 @@ recordings, nor the number of workers, nor a `kill -9` and a new start, shows in
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -74,7 +74,7 @@ class JobResult:
 
     def rows(self) -> Iterator[tuple[Path, Iterator[Row]]]:
         """Each recording that could be used, with its rows."""
-        return ((file, self.store.rows(str(file))) for file in self.files)
+        return self.store.recordings(self.files)
 
 
 Progress = Callable[[Heard, int, int], None]  # a recording, how many are done, of how many
@@ -124,7 +124,7 @@ def run_job(
     errors.sort(key=lambda heard: order.get(heard.file, -1))
     bad = {heard.file for heard in errors}
     good = tuple(file for file in files if str(file) not in bad)
-    recordings = ((file, store.rows(str(file))) for file in good)
+    recordings = store.recordings(good)
     written = write_tables(folder, recordings, files=good, formats=formats, source=listener.source, each=each)
     if errors:
         write_atomically(folder / ERRORS, errors_text(errors))
@@ -149,10 +149,15 @@ def errors_text(errors: Iterable[Heard]) -> str:
 
 def hear_files(places: Sequence[str], store: Store, *, listener: Listener, hearing: Hearing) -> Iterator[Heard]:
     """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
-    openers = [partial(stamped_blocks, place, listener.rate) for place in places]
-    with closing(read_ahead(openers)) as reading:
-        for place, blocks in zip(places, reading, strict=True):
+    with closing(read_stamped(places, listener.rate)) as reading:
+        for place, blocks in reading:
             yield hear_file(place, blocks, store, listener=listener, hearing=hearing)
+
+
+def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead[Any]]]:
+    """Yields each file with its stamp and its blocks, the next files being decoded meanwhile."""
+    with closing(read_ahead([partial(stamped_blocks, place, rate) for place in places])) as reading:
+        yield from zip(places, reading, strict=True)
 
 
 def stamped_blocks(place: str, rate: int) -> Iterator[Any]:

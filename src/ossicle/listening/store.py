@@ -112,6 +112,10 @@ class Store:
                 start, end, label, score = json.loads(line)
                 yield Row(file=file, start=start, end=end, label=label, score=score)
 
+    def recordings(self, files: Iterable[Path]) -> Iterator[tuple[Path, Iterator[Row]]]:
+        """Recordings that are done, each with its rows."""
+        return ((file, self.rows(str(file))) for file in files)
+
 
 def read_settings(path: Path) -> dict[str, Any]:
     try:
