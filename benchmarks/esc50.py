@@ -1,6 +1,7 @@
 """Does a small PaSST learn ESC-50 from random weights on a laptop's processor, and what does patchout do to it?
 
     python benchmarks/esc50.py main    [--seeds 0 1 2]     with and without patchout, equal epochs, official fold 1
+    python benchmarks/esc50.py main    --epochs 80 --only "patchout 10/3"     longer, as patchout leaves time for
     python benchmarks/esc50.py recipe                      what each part of the recipe is worth
 
 The main study trains on all 1600 clips of folds 2 to 5 for a fixed number of epochs; nothing is chosen by any score,
@@ -14,6 +15,7 @@ Runs are kept in --runs and continued or skipped when the script is called again
 import argparse
 import csv
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,7 @@ def main() -> None:
             )
             if main_study and "logistic_regression" not in result:
                 result["logistic_regression"] = baseline(dataset)
-            report(arguments.study, {**result, **about_this_run()}, epochs=epochs, variants=variants)
+            report(arguments.study, {**result, **about_this_run()}, variants=variants)
 
 
 def train_once(
@@ -126,27 +128,28 @@ def train_once(
     return trained, curve, {"minutes": curve["seconds"][-1] / 60, "processor_minutes": processor_minutes}
 
 
-def report(study: str, result: dict[str, Any], *, epochs: int, variants: dict[str, Any]) -> None:
-    """Writes the table and the curves of all runs so far."""
+def report(study: str, result: dict[str, Any], *, variants: dict[str, Any]) -> None:
+    """Writes the table and the curves of all runs so far, those of most epochs last."""
     measure = "accuracy on fold 1" if study == "main" else "best balanced accuracy on the development part"
     lines = [
-        f"| variant | seeds | mean {measure} | each seed | minutes of training (threads) | of processor time |",
-        "|---|---|---|---|---|---|",
+        f"| variant | epochs | seeds | mean {measure} | each seed | minutes (threads) | of processor time |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for variant in variants:
+    lengths = sorted({run["epochs"] for run in result["runs"]})
+    for epochs, variant in itertools.product(lengths, variants):
         runs = [run for run in result["runs"] if run["variant"] == variant and run["epochs"] == epochs]
         if runs:
             each = ", ".join(f"{run['score']:.4f}" for run in runs)
             minutes = ", ".join(f"{run['minutes']:.0f} ({run['threads']})" for run in runs)
             processor = ", ".join(f"{m:.0f}" if (m := run.get("processor_minutes")) else "-" for run in runs)
             mean = float(np.mean([run["score"] for run in runs]))
-            lines.append(f"| {variant} | {len(runs)} | {mean:.4f} | {each} | {minutes} | {processor} |")
+            lines.append(f"| {variant} | {epochs} | {len(runs)} | {mean:.4f} | {each} | {minutes} | {processor} |")
     if "logistic_regression" in result:
         accuracy = result["logistic_regression"]["accuracy"]
-        lines.append(f"| logistic regression on the log-mel's mean and deviation | | {accuracy:.4f} | | | |")
+        lines.append(f"| logistic regression on the log-mel's mean and deviation | | | {accuracy:.4f} | | | |")
     quantity = "training loss" if study == "main" else "development balanced accuracy"
-    figure = curve_figure([run for run in result["runs"] if run["epochs"] == epochs], variants, quantity=quantity)
-    write_result(f"esc50_{study}", result, lines, figure=figure, title=f"ESC-50 from random weights, {epochs} epochs")
+    figure = curve_figure(result["runs"], variants, quantity=quantity)
+    write_result(f"esc50_{study}", result, lines, figure=figure, title="ESC-50 from random weights")
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
@@ -157,13 +160,14 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
 
 def curve_figure(runs: list[dict[str, Any]], variants: dict[str, Any], *, quantity: str) -> Figure:
-    """One line per run, one colour per variant."""
+    """One line per run, one colour per variant and number of epochs."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for number, variant in enumerate(variants):
-        curves = [run["curve"] for run in runs if run["variant"] == variant]
+    lengths = sorted({run["epochs"] for run in runs})
+    for number, (epochs, variant) in enumerate(itertools.product(lengths, variants)):
+        curves = [run["curve"] for run in runs if run["variant"] == variant and run["epochs"] == epochs]
         for position, curve in enumerate(curves):
-            label = variant if position == 0 else None
+            label = f"{variant}, {epochs} epochs" if position == 0 else None
             axes.plot(range(1, len(curve) + 1), curve, color=f"C{number}", label=label, linewidth=1)
     axes.set_xlabel("epoch")
     axes.set_ylabel(quantity)

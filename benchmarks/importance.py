@@ -28,7 +28,7 @@ from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
 from ossicle.training.tuning import create_model, importance_of, probes_of
 from ossicle.tuning.importance import Importance, choose_layers, rank_correlation
-from tuning import DATA, accuracy, add_sets, encoder_of, in_memory
+from tuning import accuracy, add_sets, data_of, encoder_of, in_memory
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     keep_freed_memory()
     for name in arguments.sets:
         encoder = load_encoder(encoder_of(name, arguments))
-        dataset = read_dataset(DATA / name, modality=encoder.modality)
+        dataset = read_dataset(data_of(name, arguments), modality=encoder.modality)
         folds = split_folds(dataset)[:1] if name == "esc50" else split_folds(dataset)
         found = study(dataset, encoder, folds=folds, epochs=arguments.epochs)
         result = stored_runs("importance")

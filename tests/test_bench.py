@@ -2,17 +2,24 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 
-from ossicle.bench import Cost, Variant, Work, fitting, is_registry_name, measure, prepare, variant_of, variants
-from ossicle.errors import BundleRefused, OssicleError, SettingRefused
-from ossicle.models.tokens import TokenReduction
+from ossicle.bench.forms import Cost, Variant, Work, fitting, variants
+from ossicle.bench.measure import export_files, measure
+from ossicle.bench.worker import is_registry_name, open_model, prepare
+from ossicle.errors import BundleRefused, ExportRefused, OssicleError, SettingRefused
 
 FLOAT32 = Variant(name="float32")
-FEW = Variant(name="few", reduction=TokenReduction(keep=0.5, method="strided"))
+FEW = Variant(name="few", keep=0.5, keep_by="strided")
+ONNX = Variant(name="onnx", engine="ONNX")
+INT8 = Variant(name="int8", engine="ONNX int8")
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +48,11 @@ def test_each_form_has_its_time_and_its_memory_and_one_that_fails_its_reason(sha
 
 def test_the_forms_are_listed_from_the_most_exact_to_the_least() -> None:
     listed = variants(keep=(0.25, 0.5))
-    assert listed[0] == FLOAT32 and listed[1].compiled and listed[2].precision == "bfloat16"
-    reductions = [(form.reduction.keep, form.reduction.method) for form in listed[3:] if form.reduction]
+    assert [form.engine for form in listed[:5]] == ["eager", "compiled", "ONNX", "eager", "ONNX int8"]
+    assert [form.precision for form in listed[:4]] == 3 * ["float32"] + ["bfloat16"]
+    reductions = [(form.keep, form.keep_by) for form in listed[5:]]
     assert reductions == [(0.5, "merge"), (0.5, "strided"), (0.25, "merge"), (0.25, "strided")]
+    assert [form for form in listed if not form.is_file] == variants(keep=(0.25, 0.5), files=False)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
@@ -52,13 +61,38 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
         variants(keep=(0.5, share))
 
 
-def test_a_form_survives_the_way_to_its_process() -> None:
-    for form in variants(keep=(0.5,)):
-        assert variant_of(json.loads(json.dumps(dataclasses.asdict(form)))) == form
+def test_an_exported_form_runs_without_torch_and_computes_the_same(
+    shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(model=str(shared_bundle), seconds=1.0, batch=2, threads=1)
+    # What is traced has symbols for sizes, which the type checker of the tests takes for wrong.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    files = export_files(open_model(work, FLOAT32), tmp_path)
+    jaxtyping.config.update("jaxtyping_disable", False)
+    exact, small, plain = (prepare(work, form, file=files.get(form.engine))() for form in (ONNX, INT8, FLOAT32))
+    np.testing.assert_allclose(exact, plain, atol=1e-4)
+    assert 1e-4 < abs(small - plain).max() < 0.2 * abs(plain).max()
+    # As it is measured: no process that runs a file may hold torch.
+    request = {"work": dataclasses.asdict(work), "form": dataclasses.asdict(ONNX), "file": files["ONNX"]}
+    code = "import sys, ossicle.bench.worker as w; w.answer_requests(); assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(request) + "\n\n", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [sorted(json.loads(line)) for line in done.stdout.splitlines()] == [[], ["peak_bytes", "seconds"]]
+
+
+def test_an_export_that_is_refused_is_a_finding(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ExportRefused("the graph differs")
+
+    monkeypatch.setattr("ossicle.bench.measure.export_recognizer", refuse)
+    costs = measure(Work(model=str(shared_bundle), seconds=1.0, threads=1), [ONNX, INT8, FLOAT32], rounds=1)
+    assert [cost.problem for cost in costs] == ["the graph differs", "the graph differs", ""]
 
 
 def test_the_most_exact_form_within_the_budget_is_the_one_that_fits() -> None:
-    forms = variants(keep=(0.5,))
+    forms = variants(keep=(0.5,), files=False)
     costs = [
         Cost(variant=form, clip_seconds=seconds)
         for form, seconds in zip(forms, (0.4, None, 0.2, 0.15, 0.1), strict=True)
@@ -84,7 +118,7 @@ def test_a_form_computes_what_it_is_named_for(shared_bundle: Path) -> None:
 def test_the_compiled_form_is_compiled(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr(torch, "compile", lambda function: given.append(function) or function)
-    logits = prepare(Work(model=str(shared_bundle), seconds=1.0), Variant(name="", compiled=True))()
+    logits = prepare(Work(model=str(shared_bundle), seconds=1.0), Variant(name="", engine="compiled"))()
     assert logits.shape == (1, 3) and len(given) == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from ossicle.bench import Cost, Variant
+from ossicle.bench.forms import Cost, Variant
 
 Run = Callable[..., Result]
 
@@ -18,19 +18,19 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def measure(work, forms, **options) -> list[Cost]:
         def cost(form: Variant) -> Cost:
-            if form.compiled:
+            if form.engine == "compiled":
                 return Cost(variant=form, problem="no compiler")
-            if form.reduction:
+            if form.keep < 1:
                 return Cost(variant=form, clip_seconds=0.008, peak_bytes=290_000_000)
             return Cost(variant=form, clip_seconds=0.02, peak_bytes=300_000_000)
 
         return [cost(form) for form in forms]
 
-    monkeypatch.setattr("ossicle.bench.measure", measure)
+    monkeypatch.setattr("ossicle.bench.measure.measure", measure)
 
 
 def test_the_table_has_time_speed_and_memory_and_says_what_does_not_run(run: Run) -> None:
-    lines = run("bench", "some-run", "--keep", "0.5").stdout.splitlines()
+    lines = run("bench", "some-run", "--keep", "0.5", "--no-files").stdout.splitlines()
     assert lines[1].split() == ["float32", "20.00", "0.0020", "300", "MB"]
     assert lines[2].endswith("does not run here: no compiler")
     assert lines[4].split() == ["merge,", "keep", "0.5", "8.00", "0.0008", "290", "MB"]
@@ -55,6 +55,14 @@ def test_json_holds_what_the_table_does(run: Run) -> None:
         "problem": None,
     }
     assert done["variants"][1]["problem"] == "no compiler"
+
+
+def test_files_are_measured_unless_one_says_no(run: Run) -> None:
+    assert [line[:12] for line in run("bench", "some-run").stdout.splitlines()[3::2]] == [
+        "float32, ONN",
+        "int8, ONNX  ",
+    ]
+    assert "ONNX" not in run("bench", "some-run", "--no-files").stdout
 
 
 def test_random_weights_are_said(run: Run) -> None:

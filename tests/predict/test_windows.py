@@ -17,6 +17,7 @@ from ossicle.predict import (
 )
 
 windows_and_hops = st.integers(1, 12).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
+long_windows_and_hops = st.tuples(st.integers(150, 210), st.integers(40, 150))
 
 
 def blocks_of(samples: np.ndarray, cuts: list[int]) -> Iterator[np.ndarray]:
@@ -41,7 +42,14 @@ def test_windows_count_by_the_formula_and_cover_every_sample(length: int, sizes:
     assert heard.all()
 
 
-@given(st.integers(0, 60), windows_and_hops, st.lists(st.integers(0, 20), max_size=6))
+@given(st.integers(100, 400), st.integers(1, 40))
+def test_what_a_codec_adds_opens_no_window(window: int, beyond: int) -> None:
+    starts = window_starts(2 * window + beyond, window=window, hop=window).tolist()
+    # Below a hundredth of a window nothing, from there on a window that is flush with the end.
+    assert starts == [0, window] + [window + beyond] * (beyond >= window / 100)
+
+
+@given(st.integers(0, 420), windows_and_hops | long_windows_and_hops, st.lists(st.integers(0, 300), max_size=6))
 def test_blocks_of_any_length_give_the_windows_of_the_whole(
     length: int, sizes: tuple[int, int], cuts: list[int]
 ) -> None:

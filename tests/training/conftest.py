@@ -51,8 +51,6 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "average": "none",
         "gain": 0.0,
         "mixup": 0.0,
-        "freq_mask": 0,
-        "time_mask": 0.0,
         "jitter": False,
         "label_smoothing": 0.0,
         "patchout_t": 0.0,

@@ -22,6 +22,9 @@ def bench(
         list[float] | None,
         typer.Option(help="Measure also with this share of the patch tokens, above 0 and below 1; may be repeated."),
     ] = None,
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Also export it and measure the files: minutes for a pyramid.")
+    ] = True,
     budget_ms: Annotated[
         float | None, typer.Option(min=0, help="Milliseconds for a clip: which form stays within them?")
     ] = None,
@@ -31,11 +34,13 @@ def bench(
     """Measure seconds and memory of a network here, in each form that it can be run in."""
     import json
 
-    from ossicle.bench import Work, fitting, is_registry_name, measure, variants
+    from ossicle.bench.forms import Work, fitting, variants
+    from ossicle.bench.measure import measure
+    from ossicle.bench.worker import is_registry_name
 
     work = Work(model=model, seconds=seconds, batch=batch, threads=threads, device=device)
     with counting("Passes") as progress:
-        costs = measure(work, variants(keep=keep or ()), progress=progress)
+        costs = measure(work, variants(keep=keep or (), files=files), progress=progress)
     fits = None if budget_ms is None else fitting(costs, budget_seconds=budget_ms / 1000)
     if as_json:
         rows = [

@@ -58,8 +58,6 @@ CONFIG = TrainConfig(
     patchout_f=2.0,
     gain=10.0,
     mixup=0.0,
-    freq_mask=0,
-    time_mask=0.0,
     cache_gigabytes=1.0,
 )
 

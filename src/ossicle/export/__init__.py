@@ -4,9 +4,13 @@ The file holds the front end and the weights: samples in, scores out. Beside the
 the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
 
 from ossicle import __version__
 from ossicle.errors import ExportRefused
@@ -14,6 +18,7 @@ from ossicle.export.check import Agreement, check, made_sounds, real_sounds
 from ossicle.export.formats import (
     FORMATS,
     OPSET,
+    Answer,
     Format,
     is_export,
     metadata_text,
@@ -32,7 +37,7 @@ from ossicle.recognizer import Recognizer
 
 SCHEMA_VERSION = 1  # of the metadata
 
-__all__ = ["FORMATS", "SCHEMA_VERSION", "Exported", "export_model", "metadata"]
+__all__ = ["FORMATS", "SCHEMA_VERSION", "Exported", "export_model", "export_recognizer", "metadata", "write_int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +96,44 @@ def export_model(
     for target in (path, small) if int8 else (path,):
         refuse_strangers(target, to)
     recognizer = load(model, device="cpu", encoder=encoder)
+    written = export_recognizer(recognizer, path, to=to, sounds=None if data is None else real_sounds(recognizer, data))
+    window = recognizer.window_samples()[0]
+    reduced = None
+    if int8:
+        write_atomically(small, lambda temporary: write_int8(temporary, path))
+        heard = None if data is None else hear(recognizer, data, model=str(model))
+        reduced = measure(
+            small, open_onnx(small), written.answer, recognizer=recognizer, heard=heard, graph=written.graph
+        )
+    return Exported(
+        path=path,
+        agreement=written.agreement,
+        window_seconds=window / recognizer.rate,
+        seconds=take_turns([written.answer], window)[0],
+        int8=reduced,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file that gives its recogniser's numbers, opened."""
+
+    graph: Graph
+    answer: Answer
+    agreement: Agreement
+
+
+def export_recognizer(
+    recognizer: Recognizer, path: Path, *, to: Format = "onnx", sounds: Sequence[Float32[np.ndarray, "_"]] | None = None
+) -> Written:
+    """Writes a recogniser as one file, or nothing if it would not give the recogniser's numbers.
+
+    Args:
+        sounds: to check with; by default some made for it
+
+    Raises: ExportRefused for what cannot be exported, and for a file that differs from the recogniser.
+    """
     graph = make_graph(recognizer)
-    sounds = made_sounds(recognizer) if data is None else real_sounds(recognizer, data)
     program = trace(graph)
     about = metadata_text(metadata(recognizer, graph))
     with replacing(path) as temporary:
@@ -102,20 +143,8 @@ def export_model(
         else:
             write_pt2(temporary, program, about=about)
             answer = open_pt2(temporary, outputs=graph.outputs)
-        agreement = check(recognizer, answer, graph=graph, sounds=sounds)
-    window = recognizer.window_samples()[0]
-    reduced = None
-    if int8:
-        write_atomically(small, lambda temporary: write_int8(temporary, path))
-        heard = None if data is None else hear(recognizer, data, model=str(model))
-        reduced = measure(small, open_onnx(small), answer, recognizer=recognizer, heard=heard, graph=graph)
-    return Exported(
-        path=path,
-        agreement=agreement,
-        window_seconds=window / recognizer.rate,
-        seconds=take_turns([answer], window)[0],
-        int8=reduced,
-    )
+        agreement = check(recognizer, answer, graph=graph, sounds=sounds or made_sounds(recognizer))
+    return Written(graph=graph, answer=answer, agreement=agreement)
 
 
 def default_path(model: str | Path, to: Format) -> Path:

@@ -156,7 +156,7 @@ def metadata_text(values: Mapping[str, Any]) -> str:
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Without what the exporters say about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    loggers = [logging.getLogger(name) for name in ("root", "torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -67,8 +67,8 @@ class TrainConfig:
     roll: float = 0.0  # seconds, either way, around the end
     wave_mixup: float = 0.0  # probability of mixing two waveforms, Beta(2, 2)
     mixup: float = 0.3  # Beta parameter of spectrogram mixing; 0 is none
-    freq_mask: int = 48  # widest SpecAugment mask, in mel bins
-    time_mask: float = 0.16  # widest SpecAugment mask, as a share of the window
+    freq_mask: int = 0  # widest SpecAugment mask, in mel bins
+    time_mask: float = 0.0  # widest SpecAugment mask, as a share of the window
     jitter: bool = True  # draw the ends of the mel filterbank anew for every batch
 
     # Machine

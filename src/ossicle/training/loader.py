@@ -148,7 +148,7 @@ def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Ten
 class Windows:
     """Every clip of an evaluation part once, as windows that cover it, batch by batch.
 
-    A recording longer than the window gives consecutive windows, the last one flush with its end.
+    A recording longer than the window gives consecutive windows, as `window_starts` has them.
     """
 
     def __init__(

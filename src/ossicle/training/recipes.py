@@ -36,6 +36,8 @@ def finetune() -> TrainConfig:
         batch_size=12,
         patchout_t=10,
         patchout_f=3,
+        freq_mask=48,
+        time_mask=0.16,
     )
 
 
@@ -68,6 +70,7 @@ def audioset() -> TrainConfig:
         patchout_f=4,
         roll=50 / 32_000,
         wave_mixup=0.5,
+        freq_mask=48,
         time_mask=0.192,
         development=0.0,
     )

@@ -1,0 +1,135 @@
+"""One form in a process of its own: `python -m ossicle.bench.worker`, a line of JSON in and out for each request.
+
+Torch is loaded where a form runs on it, so that the memory of an exported file is that of a device without torch.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ossicle.bench.forms import Variant, Work
+
+if TYPE_CHECKING:
+    from ossicle.listening import Listener
+    from ossicle.recognizer import Recognizer
+
+
+def answer_requests() -> None:
+    """Prepares what the first line names, and makes a pass for each that follows."""
+    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+
+    def answer(**content: Any) -> None:
+        print(json.dumps(content), file=out, flush=True)
+
+    task = json.loads(sys.stdin.readline())
+    try:
+        one_pass = prepare(Work(**task["work"]), Variant(**task["form"]), file=task["file"])
+        one_pass()
+    # Compilers, drivers and kernels fail in every way there is; here that is a finding.
+    except Exception as error:
+        answer(problem=reason(error))
+        return
+    answer()
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        one_pass()
+        answer(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
+
+
+def prepare(work: Work, form: Variant, *, file: str | None = None) -> Callable[[], np.ndarray]:
+    """A function that takes a batch of noise from samples to logits.
+
+    Args:
+        file: the export of a form that runs from one
+    """
+    listener = open_file(file, work) if file is not None else open_eager(work, form)
+    length, _ = listener.window_samples(window=work.seconds)
+    samples = np.random.default_rng(0).normal(scale=0.1, size=(work.batch, length)).astype(np.float32)
+    return lambda: listener.scores(samples)
+
+
+def open_file(file: str, work: Work) -> "Listener":
+    """An exported network under onnxruntime."""
+    from ossicle.runtime import load
+
+    return load(file, threads=work.threads)
+
+
+def open_eager(work: Work, form: Variant) -> "Listener":
+    """A network under torch, compiled if so asked."""
+    import torch
+
+    if work.threads is not None:
+        torch.set_num_threads(work.threads)
+    recognizer = open_model(work, form)
+    if form.engine == "compiled":
+        model: Any = recognizer.model
+        model.forward_features = torch.compile(model.forward_features)
+    return recognizer
+
+
+def open_model(work: Work, form: Variant) -> "Recognizer":
+    """The recogniser of a bundle, a run or a Hub id; of a registry name, one with random weights."""
+    from ossicle import __version__
+    from ossicle.bundle import Bundle, find_bundle, load_bundle
+    from ossicle.frontend import create_frontend
+    from ossicle.models import create_model, find_preset
+    from ossicle.models.tokens import TokenReduction
+    from ossicle.recognizer import Recognizer
+
+    if is_registry_name(work.model):
+        preset = find_preset(work.model)
+        bundle = Bundle(
+            model=create_model(work.model).eval(),
+            frontend=create_frontend(preset.frontend).eval(),
+            model_name=work.model,
+            task="multi-label",
+            labels=tuple(str(number) for number in range(preset.num_classes)),
+            thresholds=None,
+            temperature=1.0,
+            window_seconds=10.0,
+            hop_seconds=10.0,
+            pad=False,
+            weights_licence=None,
+            library_version=__version__,
+            version="random",
+        )
+    else:
+        bundle = load_bundle(find_bundle(work.model))
+    reduction = TokenReduction(keep=form.keep, method=form.keep_by) if form.keep < 1 else None
+    return Recognizer(bundle, device=work.device, precision=form.precision, reduction=reduction)
+
+
+def is_registry_name(model: str) -> bool:
+    """Whether this names an architecture, and nothing that lies here."""
+    from ossicle.models import list_models
+
+    return model in list_models() and not Path(model).exists()
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    answer_requests()
