@@ -5,8 +5,7 @@
 RUN is a run folder of `benchmarks/esc50.py main`: passt_tiny_s16 on folds 2 to 5 of ESC-50, from random weights. Their
 test fold, fold 1, is scored at every method and share in float32, from features that are computed once.
 
-The network hears the first 5 s. A few clips are some milliseconds longer; there `ossicle evaluate` averages a second
-window, so that its accuracy with all tokens is not to the digit the one here.
+The network hears the first 5 s, as in `ossicle evaluate`.
 
 Times are of the same network with random weights, and of a larger one, over noise, network only, batch 1: the settings
 take turns in every round, medians over the rounds. They are processor time, which is the time on a machine that does

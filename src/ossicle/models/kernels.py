@@ -247,22 +247,22 @@ class BiasedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, bias: Bias, q: Tensor, k: Tensor, v: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(q, k, v, *inputs)
         ctx.bias = bias
         prepared = bias.prepare(*inputs)
-        k = k * q.shape[-1] ** -0.5
-        y = torch.empty_like(q)
+        scaled = k * q.shape[-1] ** -0.5
+        y, norms = torch.empty_like(q), torch.empty(q.shape[:3])
         for tile in tiles_of_map(q, k, bias.size):
             b = bias.tile(tile.rows, tile.lines, *prepared).expand(tile.number, -1, -1, -1, -1)
             for part, of_keys, of_queries in tile.parts():
-                p, total = exponentials(q[of_queries], k[of_keys], b[part])
+                p, total, norms[of_queries] = exponentials(q[of_queries], scaled[of_keys], b[part])
                 y[of_queries] = products(v[of_keys].mT, p.mT).mT / total.mT
+        ctx.save_for_backward(q, k, v, norms, *inputs)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *inputs = ctx.saved_tensors
+        q, k, v, norms, *inputs = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         k = k * scale
         # The bias has a graph of its own: from the inputs to what is prepared, and from that to each tile.
@@ -278,11 +278,11 @@ class BiasedAttention(torch.autograd.Function):
             # The gradient takes the place of the bias, which is read once.
             db = b if len(own) == tile.number else torch.empty_like(b, memory_format=torch.contiguous_format)
             for part, of_keys, of_queries in tile.parts():
-                p, total = exponentials(q[of_queries], k[of_keys], b[part])
-                dy = (grads[0][of_queries] / total.mT).to(q.dtype)
+                p = probabilities(q[of_queries], k[of_keys], b[part], norms=norms[of_queries])
+                dy = grads[0][of_queries]
                 dv[of_keys] += products(p, dy.mT)
                 ds = products(v[of_keys], dy).mul_(p)
-                ds.addcmul_(p, (ds.sum(-2, keepdim=True) / total).to(p.dtype), value=-1)
+                ds.addcmul_(p, ds.sum(-2, keepdim=True), value=-1)
                 dq[of_queries] = products(k[of_keys].mT, ds.mT).mT
                 dk[of_keys] += products(ds, q[of_queries].mT)
                 db[part] = ds.view(db[part].shape)
@@ -299,16 +299,40 @@ def exponentials(
     q: Float[Tensor, "row head query dim"],
     k: Float[Tensor, "row head key dim"],
     bias: Float[Tensor, "#row head key line place"],
-) -> tuple[Float[Tensor, "row head key query"], Float[Tensor, "row head 1 query"]]:
-    """The softmax before its division, and what to divide by, in float32."""
-    logits = products(k, q)
-    logits.view(*logits.shape[:3], *bias.shape[3:]).add_(bias)
+) -> tuple[Float[Tensor, "row head key query"], Float[Tensor, "row head 1 query"], Float[Tensor, "row head query"]]:
+    """The softmax before its division, what to divide by, and the logarithm of what that makes of exp(logits)."""
+    logits = biased_logits(q, k, bias)
     if logits.dtype == torch.float32:
         # In place, the fewest passes; in bfloat16 the difference would lose digits that softmax keeps.
-        logits = logits.sub_(logits.amax(-2, keepdim=True)).exp_()
-        return logits, logits.sum(-2, keepdim=True)
+        peak = logits.amax(-2, keepdim=True)
+        p = logits.sub_(peak).exp_()
+        total = p.sum(-2, keepdim=True)
+        return p, total, (peak + total.log()).squeeze(-2)
     p = torch.softmax(logits, -2)
-    return p, torch.ones(*p.shape[:2], 1, p.shape[3], dtype=torch.promote_types(p.dtype, torch.float32))
+    one = torch.ones(*p.shape[:2], 1, p.shape[3], dtype=torch.promote_types(p.dtype, torch.float32))
+    return p, one, one.squeeze(-2)
+
+
+def probabilities(
+    q: Float[Tensor, "row head query dim"],
+    k: Float[Tensor, "row head key dim"],
+    bias: Float[Tensor, "#row head key line place"],
+    *,
+    norms: Float[Tensor, "row head query"],
+) -> Float[Tensor, "row head key query"]:
+    """The softmax again, from what `exponentials` said of it."""
+    logits = biased_logits(q, k, bias)
+    return logits.sub_(norms.unsqueeze(-2)).exp_() if logits.dtype == torch.float32 else torch.softmax(logits, -2)
+
+
+def biased_logits(
+    q: Float[Tensor, "row head query dim"],
+    k: Float[Tensor, "row head key dim"],
+    bias: Float[Tensor, "#row head key line place"],
+) -> Float[Tensor, "row head key query"]:
+    logits = products(k, q)
+    logits.view(*logits.shape[:3], *bias.shape[3:]).add_(bias)
+    return logits
 
 
 def at_least_float32(x: Tensor) -> Tensor:
