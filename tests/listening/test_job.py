@@ -87,7 +87,7 @@ def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost
     before = (out / "predictions.csv").read_bytes()
     with pytest.raises(RunRefused, match="--resume goes on"):
         run(hearing=Hearing())
-    with pytest.raises(RunRefused, match="window_samples 32000 there and 16000 here"):
+    with pytest.raises(RunRefused, match="window 1.0 there and 0.5 here"):
         run(hearing=Hearing(window=0.5), resume=True)
     with pytest.raises(RunRefused, match="top_k None there and 2 here"):
         run(hearing=Hearing(reporting=Reporting(top_k=2)), resume=True)

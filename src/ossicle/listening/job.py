@@ -45,8 +45,8 @@ class Hearing:
             "model": listener.bundle.model_name,
             "model_version": listener.bundle.version,
             **listener.settings,
-            "window_samples": window,
-            "hop_samples": hop,
+            "window": window / listener.rate,
+            "hop": hop / listener.rate,
             "batch": self.batch,
             **asdict(self.reporting),
         }
