@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ossicle.training import TrainConfig, TrainResult
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import StateKeeper
+from ossicle.training.module import Trainee
 
 Run = Callable[..., TrainResult]
 
@@ -329,6 +331,23 @@ def interrupt(arguments: list[str], *, after: Path, how: signal.Signals) -> tupl
         process.send_signal(how)
         _, said = process.communicate(timeout=120)
     return process.returncode, said
+
+
+def test_a_training_gives_back_signals_and_memory(
+    run: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainees: list[weakref.ref[Trainee]] = []
+    begin = Trainee.__init__
+
+    def watched(self: Trainee, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        trainees.append(weakref.ref(self))
+
+    monkeypatch.setattr(Trainee, "__init__", watched)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run()
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert len(trainees) == 1 and trainees[0]() is None
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

@@ -1,6 +1,7 @@
 """What happens around the steps: the gradient guard, averaging, the record of every epoch, checkpoints, and the line
 the user watches."""
 
+import contextlib
 import csv
 import io
 import signal
@@ -205,20 +206,19 @@ class StateKeeper(Callback):
         self.folder, self.minutes, self.keep = folder, minutes, keep
         self._saved = time.monotonic()
         self._interrupted = False
-        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, *_: Any) -> None:
-        """Takes over the signals that ask a program to stop."""
+        """Takes over the signals that ask a program to stop; Lightning gives them back, as it does those of its own."""
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._interrupted:
                 raise KeyboardInterrupt
             self._interrupted = True
 
-        try:
-            self._handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # Not the main thread, which alone may set handlers: then the caller keeps the signals.
-            self._handlers = {}
+        # The main thread alone may set handlers: in another the caller keeps the signals.
+        with contextlib.suppress(ValueError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, ask)
         self._saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -241,12 +241,6 @@ class StateKeeper(Callback):
         for old in checkpoints(self.folder)[self.keep :]:
             trainer.strategy.remove_checkpoint(old)
         self._saved = time.monotonic()
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Gives the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
 
 
 class Line(Callback):

@@ -1,6 +1,7 @@
 """What every run does around its optimiser: parts and folds, the one reading of the test part, the figures of all."""
 
 import functools
+import gc
 import itertools
 import json
 import platform
@@ -128,6 +129,9 @@ def over_folds(
         if done is not None:
             say(f"{folder}: this fold is finished.")
         results.append(done or run(split, folder, data))
+        # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would come
+        # after some folds.
+        gc.collect()
     evaluation = results[0].evaluation
     if folds == "all":
         evaluation = pooled(dataset, results, folder=output, say=say)
