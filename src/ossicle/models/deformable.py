@@ -266,8 +266,8 @@ class PositionBias:
     """The bias of queries on all places of a map and keys at points in pixels: a table read at query minus key.
 
     The query's places are whole numbers, so one key reads the table at the same fractions for all of them: its bias is
-    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, and a
-    weighted sum of four rows is what an embedding bag computes.
+    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, the next row
+    its next line, and a weighted sum of four rows is what an embedding bag computes.
     """
 
     size: tuple[int, int]  # lines, and places on each
@@ -276,34 +276,33 @@ class PositionBias:
 
     def prepare(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
-    ) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
+    ) -> tuple[Int[Tensor, "row key 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
+        """The strips of the first line of each key's four crops, what these weigh, and all strips."""
         (lines, places), (above, beside) = self.size, self.margin
         fitted = fit_table(table, lines + above, places + beside).unflatten(0, (self.num_groups, -1))
-        strips = sliding(fitted, places).permute(0, 2, 3, 1, 4)  # (group, y, start, head, place)
-        groups, height, starts = strips.shape[:3]
+        strips = sliding(fitted, places).permute(0, 3, 2, 1, 4)  # (group, start, y, head, place)
+        groups, starts, height = strips.shape[:3]
         y, y1, fy = corners(points[..., 0], -above, lines - 1 + above)
         x, x1, fx = corners(points[..., 1], -beside, places - 1 + beside)
-        group = torch.arange(groups, device=points.device).repeat(points.shape[0] // groups)[:, None, None]
-        line = torch.arange(lines, device=points.device) + lines + above - 1
-        top, bottom = ((group * height + line - t[..., None]) * starts for t in (y, y1))
-        left, right = ((places + beside - 1 - t)[..., None] for t in (x, x1))
+        group = torch.arange(groups, device=points.device).repeat(points.shape[0] // groups)[:, None]
+        left, right = ((group * starts + places + beside - 1 - t) * height for t in (x, x1))
+        top, bottom = (lines + above - 1 - t for t in (y, y1))
         strip = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
         weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-        return strip, weight, strips.reshape(groups * height * starts, -1)
+        return strip, weight, strips.reshape(groups * starts * height, -1)
 
     def tile(
         self,
         rows: slice,
         lines: slice,
-        strip: Int[Tensor, "row key line 4"],
+        strip: Int[Tensor, "row key 4"],
         weight: Float[Tensor, "row key 4"],
         strips: Float[Tensor, "strip width"],
     ) -> Float[Tensor, "tile_row head key tile_line place"]:
-        strip = strip[rows, :, lines]
-        shape = strip.shape
-        weights = weight[rows, :, None].expand(shape).reshape(-1, 4)
-        bags = Bags.apply(strip.reshape(-1, 4), weights, strips)
-        return bags.view(*shape[:3], -1, self.size[1]).permute(0, 3, 1, 2, 4)
+        begin, end, _ = lines.indices(self.size[0])
+        strip, weight = strip[rows] + begin, weight[rows]
+        crops = Crops.apply(strip, weight, strips, end - begin)
+        return crops.view(*strip.shape[:2], end - begin, -1, self.size[1]).permute(0, 3, 1, 2, 4)
 
     def whole(
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
@@ -311,6 +310,7 @@ class PositionBias:
         if torch.compiler.is_exporting():
             # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
             strip, weight, strips = self.prepare(points, table)
+            strip = strip[:, :, None] + torch.arange(self.size[0], device=strip.device)[:, None]
             corner = (F.embedding(strip[..., c], strips) * weight[:, :, None, c, None] for c in range(4))
             read = sum(corner, start=strips.new_zeros(()))  # (row, key, line, head * place)
             return read.unflatten(3, (-1, self.size[1])).permute(0, 3, 2, 4, 1).flatten(2, 3)
@@ -324,44 +324,59 @@ class PositionBias:
         return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
 
 
-class Bags(torch.autograd.Function):
-    """Weighted sums of four strips each, by `embedding_bag`.
+class Crops(torch.autograd.Function):
+    """Weighted sums of four crops of some lines for each key, by `embedding_bag`.
 
-    A strip's gradient is a weighted sum too, over the bags that it is in: sorted by strips they are read as the strips
+    A strip's gradient is a weighted sum too, over the lines that read it: sorted by strips they are read as the strips
     were. torch adds them up one at a time, which takes three times as long.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        strip: Int[Tensor, "bag 4"],
-        weight: Float[Tensor, "bag 4"],
+        strip: Int[Tensor, "row key 4"],
+        weight: Float[Tensor, "row key 4"],
         strips: Float[Tensor, "strip width"],
-    ) -> Float[Tensor, "bag width"]:
+        lines: int,
+    ) -> Float[Tensor, "all width"]:
         ctx.save_for_backward(strip, weight, strips)
-        return F.embedding_bag(strip, strips, per_sample_weights=weight, mode="sum")
+        every, weights = of_every_line(strip, weight, lines=lines)
+        return F.embedding_bag(every, strips, per_sample_weights=weights, mode="sum")
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         strip, weight, strips = ctx.saved_tensors
         grad, of_weight, of_strips = grads[0].contiguous(), None, None
+        width, lines = grad.shape[1], len(grad) // (strip.shape[0] * strip.shape[1])
         if ctx.needs_input_grad[1]:
-            bag = torch.arange(len(strip))
+            # A crop lies in one piece, from its first strip on: as if it were a row of a table whose rows overlap.
+            crops = strips.as_strided((len(strips) - lines + 1, lines * width), (width, 1))
+            key = torch.arange(strip.shape[0] * strip.shape[1])
             of_weight = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                grad, strips, strip.flatten(), 4 * bag, bag.repeat_interleave(4), 0
+                grad.view(-1, lines * width), crops, strip.flatten(), 4 * key, key.repeat_interleave(4), 0
             ).view_as(weight)
         if ctx.needs_input_grad[2]:
-            order, place = strip.flatten().int().sort()
+            every, weights = of_every_line(strip.int(), weight, lines=lines)
+            order, place = every.flatten().sort()
             count = torch.bincount(order, minlength=len(strips))
             of_strips = F.embedding_bag(
-                place // 4,
+                place >> 2,
                 grad,
                 count.cumsum(0) - count,
-                per_sample_weights=weight.flatten()[place],
+                per_sample_weights=weights.flatten()[place],
                 mode="sum",
             )
-        return None, of_weight, of_strips
+        return None, of_weight, of_strips, None
+
+
+def of_every_line(
+    strip: Int[Tensor, "row key 4"], weight: Float[Tensor, "row key 4"], *, lines: int
+) -> tuple[Int[Tensor, "all 4"], Float[Tensor, "all 4"]]:
+    """The strips of each line of the crops, and what these weigh."""
+    line = torch.arange(lines, dtype=strip.dtype)[:, None]
+    every = strip[:, :, None] + line
+    return every.view(-1, 4), weight[:, :, None].expand(every.shape).reshape(-1, 4)
 
 
 def sliding(table: Float[Tensor, "*line x"], width: int) -> Float[Tensor, "*line start width"]:

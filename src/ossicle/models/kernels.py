@@ -80,7 +80,7 @@ class LinearFunction(torch.autograd.Function):
         if into_weight:
             x = (F.gelu(x) if ctx.gelu else x).flatten(0, -2)
             # oneDNN copies both to turn them round, which a narrow layer does not earn back.
-            narrow = min(dy.shape[1], x.shape[1]) < 128
+            narrow = min(dy.shape[1], x.shape[1]) < 64
             dweight = dy.T @ x if narrow else product(dy.T, x.T)
         return dx, dweight, dy.sum(0) if into_bias else None, None
 
