@@ -21,7 +21,7 @@ from ossicle.bench.forms import Cost, Engine, Variant, Work
 from ossicle.bench.worker import open_model, reason
 from ossicle.devices import choose_device
 from ossicle.errors import SettingRefused
-from ossicle.export import export_recognizer, write_int8
+from ossicle.export import export_recognizer, need_onnx, write_int8
 from ossicle.models.passt import Passt
 from ossicle.recognizer import Recognizer
 
@@ -73,6 +73,7 @@ def export_files(recognizer: Recognizer, folder: Path) -> Files:
     """Writes what the engines without torch run."""
     exact, small = folder / "model.onnx", folder / "model.int8.onnx"
     try:
+        need_onnx()
         export_recognizer(recognizer, exact)
         write_int8(small, exact)
     # Exporters too fail in every way there is.

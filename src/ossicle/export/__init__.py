@@ -37,7 +37,17 @@ from ossicle.recognizer import Recognizer
 
 SCHEMA_VERSION = 1  # of the metadata
 
-__all__ = ["FORMATS", "SCHEMA_VERSION", "Exported", "export_model", "export_recognizer", "metadata", "write_int8"]
+__all__ = [
+    "FORMATS",
+    "SCHEMA_VERSION",
+    "Exported",
+    "Written",
+    "export_model",
+    "export_recognizer",
+    "metadata",
+    "need_onnx",
+    "write_int8",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
