@@ -266,8 +266,8 @@ class PositionBias:
     """The bias of queries on all places of a map and keys at points in pixels: a table read at query minus key.
 
     The query's places are whole numbers, so one key reads the table at the same fractions for all of them: its bias is
-    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, the next row
-    its next line, and a weighted sum of four rows is what an embedding bag computes.
+    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, and the row
+    behind it the next line; a weighted sum of four rows is what an embedding bag computes.
     """
 
     size: tuple[int, int]  # lines, and places on each
