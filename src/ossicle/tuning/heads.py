@@ -99,7 +99,7 @@ class WeightedSumHead(Head):
 
 
 class AttentiveStatisticsHead(Head):
-    """The weighted sum of layers; mean and deviation over time by a learned attention; a norm, a linear map."""
+    """The weighted sum of layers; mean and deviation over time, weighted by a learned attention; a linear map."""
 
     takes_time = True
 
@@ -118,10 +118,7 @@ class AttentiveStatisticsHead(Head):
         share = score.softmax(1)
         mean = (share * h).sum(1)
         deviation = (share * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
-        # Frames are standardised, and the means of clips vary much less than frames do: without a norm the map that
-        # follows hardly learns. ECAPA-TDNN has one in this place.
-        pooled = torch.cat([mean, deviation], -1)
-        return self.fc(F.layer_norm(pooled, pooled.shape[-1:]))
+        return self.fc(torch.cat([mean, deviation], -1))
 
 
 class LayersHead(Head):
