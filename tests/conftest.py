@@ -1,10 +1,12 @@
 """What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -72,3 +74,18 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@contextlib.contextmanager
+def without_types() -> Iterator[None]:
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def untyped() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """For the making of a graph: shapes are symbols meanwhile, and a check of them would settle what they are."""
+    return without_types

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -62,13 +63,11 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 
 
 def test_an_exported_form_runs_without_torch_and_computes_the_same(
-    shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_bundle: Path, tmp_path: Path, untyped: Callable[[], AbstractContextManager[None]]
 ) -> None:
     work = Work(model=str(shared_bundle), seconds=1.0, batch=2, threads=1)
-    # What is traced has symbols for sizes, which the type checker of the tests takes for wrong.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    files = export_files(open_model(work, FLOAT32), tmp_path)
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with untyped():
+        files = export_files(open_model(work, FLOAT32), tmp_path)
     exact, small, plain = (prepare(work, form, file=files.get(form.engine))() for form in (ONNX, INT8, FLOAT32))
     np.testing.assert_allclose(exact, plain, atol=1e-4)
     assert 1e-4 < abs(small - plain).max() < 0.2 * abs(plain).max()

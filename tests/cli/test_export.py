@@ -1,9 +1,9 @@
 """`ossicle export`: one file, one summary, and a sentence where it cannot be."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import jaxtyping
 import pytest
 from typer.testing import Result
 
@@ -14,11 +14,9 @@ Record = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def untyped() -> Iterator[None]:
-    """Shapes are symbols while a graph is made, and a check of them would settle what they are."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def graphs(untyped: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    with untyped():
+        yield
 
 
 def test_a_model_becomes_two_files_checked_on_real_sounds(

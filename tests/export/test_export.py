@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -30,11 +30,9 @@ TINY: dict[str, Any] = {"depth": 2, "frames": 100}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def untyped() -> Iterator[None]:
-    """Shapes are symbols while a graph is made, and a check of them would settle what they are."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def graphs(untyped: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    with untyped():
+        yield
 
 
 def about(path: Path) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import typer
@@ -26,16 +26,14 @@ Record = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def exported(shared_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    shared_bundle: Path, tmp_path_factory: pytest.TempPathFactory, untyped: Callable[[], AbstractContextManager[None]]
+) -> Path:
     """The shared bundle as an ONNX file."""
     from ossicle.export import export_model
 
-    # Shapes are symbols while a graph is made, and a check of them would settle what they are.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
+    with untyped():
         return export_model(shared_bundle, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_scores_rows_and_embeddings_are_those_of_torch(exported: Path, shared_bundle: Path, record: Record) -> None:

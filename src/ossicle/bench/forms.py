@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ossicle.errors import SettingRefused
 
 Engine = Literal["eager", "compiled", "ONNX", "ONNX int8"]
 # Merging keeps of every token something, and comes first among forms of one share.
-METHODS: tuple[Literal["merge", "strided"], ...] = ("merge", "strided")
+Method = Literal["merge", "strided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Variant:
     engine: Engine = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
     keep: float = 1.0  # share of the patch tokens
-    keep_by: Literal["merge", "strided"] = "merge"
+    keep_by: Method = "merge"
 
     @property
     def is_file(self) -> bool:
@@ -47,7 +47,7 @@ def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]
         *(
             Variant(name=f"{method}, keep {share:g}", keep=share, keep_by=method)
             for share in sorted(set(keep), reverse=True)
-            for method in METHODS
+            for method in get_args(Method)
         ),
     ]
     return [form for form in forms if files or not form.is_file]

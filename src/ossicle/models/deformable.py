@@ -310,8 +310,8 @@ class PositionBias:
         if torch.compiler.is_exporting():
             # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
             strip, weight, strips = self.prepare(points, table)
-            strip = strip[:, :, None] + torch.arange(self.size[0], device=strip.device)[:, None]
-            corner = (F.embedding(strip[..., c], strips) * weight[:, :, None, c, None] for c in range(4))
+            strip, weight = of_every_line(strip, weight, lines=self.size[0])
+            corner = (F.embedding(strip[..., c], strips) * weight[..., c, None] for c in range(4))
             read = sum(corner, start=strips.new_zeros(()))  # (row, key, line, head * place)
             return read.unflatten(3, (-1, self.size[1])).permute(0, 3, 2, 4, 1).flatten(2, 3)
         line, place = (torch.arange(length, device=points.device) for length in self.size)
@@ -341,7 +341,7 @@ class Crops(torch.autograd.Function):
     ) -> Float[Tensor, "all width"]:
         ctx.save_for_backward(strip, weight, strips)
         every, weights = of_every_line(strip, weight, lines=lines)
-        return F.embedding_bag(every, strips, per_sample_weights=weights, mode="sum")
+        return F.embedding_bag(every.view(-1, 4), strips, per_sample_weights=weights.reshape(-1, 4), mode="sum")
 
     @staticmethod
     @once_differentiable
@@ -372,11 +372,10 @@ class Crops(torch.autograd.Function):
 
 def of_every_line(
     strip: Int[Tensor, "row key 4"], weight: Float[Tensor, "row key 4"], *, lines: int
-) -> tuple[Int[Tensor, "all 4"], Float[Tensor, "all 4"]]:
+) -> tuple[Int[Tensor, "row key line 4"], Float[Tensor, "row key line 4"]]:
     """The strips of each line of the crops, and what these weigh."""
-    line = torch.arange(lines, dtype=strip.dtype)[:, None]
-    every = strip[:, :, None] + line
-    return every.view(-1, 4), weight[:, :, None].expand(every.shape).reshape(-1, 4)
+    every = strip[:, :, None] + torch.arange(lines, dtype=strip.dtype, device=strip.device)[:, None]
+    return every, weight[:, :, None].expand(every.shape)
 
 
 def sliding(table: Float[Tensor, "*line x"], width: int) -> Float[Tensor, "*line start width"]:
