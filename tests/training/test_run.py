@@ -381,6 +381,68 @@ def test_a_run_stopped_after_any_step_resumes_to_the_very_same_weights(
     assert same(weights_of(whole), weights_of(run("stopped", resume=True, **drawing)))
 
 
+@pytest.mark.parametrize("average", ["none", "ema", "swa"])
+def test_a_run_stopped_after_its_last_step_resumes_to_the_very_same_weights(
+    average: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it scores the test part; without a development part no best weights are kept elsewhere."""
+    drawing = {"average": average, "development": 0.0, "epochs": 3}
+    whole = run("whole", **drawing)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped", **drawing)
+    assert same(weights_of(whole), weights_of(run("stopped", resume=True, **drawing)))
+
+
+def test_a_run_stopped_inside_an_accumulation_resumes_to_the_very_same_weights(run: Run) -> None:
+    whole = run("whole", accumulate=2, development=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(0, patch)
+        with pytest.raises(KeyboardInterrupt, match="Stopped after step 1;"):
+            run("stopped", accumulate=2, development=0.0)
+    assert same(weights_of(whole), weights_of(run("stopped", accumulate=2, development=0.0, resume=True)))
+
+
+def test_a_run_that_no_longer_improved_does_not_train_on(run: Run) -> None:
+    drawing = {"lr": 0.0, "patience": 2, "epochs": 9}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped", **drawing)
+    rows = (run("stopped", resume=True, **drawing).folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_is_not_continued_with_other_settings(run: Run) -> None:
+    run(epochs=1, network={"mels": 128})
+    with pytest.raises(
+        SettingRefused, match=r"settings that it has: epochs=1 there and 2 here, lr=0\.0004 there and 1e-05"
+    ):
+        run(epochs=2, lr=1e-5, network={"mels": 128}, resume=True)
+
+
+@pytest.mark.parametrize("when", ["before the bundle", "before the report"])
+def test_a_fold_is_finished_with_its_report_and_not_before(
+    when: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run("whole", development=0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        if when == "before the report":
+            patch.setattr("ossicle.training.folds.write_evaluation", interrupted)
+        else:
+            patch.setattr("ossicle.training.folds.sentences", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped", report=True, development=0.25)
+    again = run("stopped", development=0.25, resume=True)
+    config = json.loads((again.folder / "model" / "config.json").read_text())
+    assert config["temperature"] == json.loads((whole.folder / "model" / "config.json").read_text())["temperature"] != 1
+
+
 @pytest.mark.parametrize("withheld", ["optimizer_states", "batches", "Averaging"])
 def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(withheld: str, run: Run) -> None:
     """The control of the test above: it would notice."""

@@ -34,6 +34,8 @@ class WeightAverage:
             if self.decay is not None:
                 # The past weighs less while it is short, or the random start would linger in the average.
                 share = max(share, 1 - self.decay)
+            # A stored average is loaded before the module moves to its device.
+            self._mean = [mean.to(live) for mean, live in zip(self._mean, self._live, strict=True)]
             torch._foreach_lerp_(self._mean, self._live, share)
         self.count += 1
 
@@ -52,4 +54,4 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a stored average."""
         self.count = state["count"]
-        self._mean = [mean.to(live) for mean, live in zip(state["mean"], self._live, strict=bool(state["mean"]))]
+        self._mean = state["mean"]

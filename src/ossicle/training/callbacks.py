@@ -74,10 +74,6 @@ class Averaging(Callback):
         """The weights that train come back."""
         self.average.swap()
 
-    def on_train_end(self, *_: Any) -> None:
-        """The average is what the run leaves behind."""
-        self.average.swap()
-
     def state_dict(self) -> dict[str, Any]:
         """The average itself."""
         return {**self.average.state_dict(), "steps_seen": self.steps_seen}
@@ -118,9 +114,15 @@ class Recorder(Callback):
         """The weights of the epoch with the best development score."""
         return self.folder / "checkpoints" / "best.safetensors"
 
-    def on_train_start(self, *_: Any) -> None:
-        """Starts the clock, which a resumed run continues."""
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Starts the clock, which a resumed run continues; one that had stopped improving stays stopped."""
         self._started = time.monotonic() - self.seconds
+        trainer.should_stop = self.improves_no_more
+
+    @property
+    def improves_no_more(self) -> bool:
+        """Whether the development score has been no better for `patience` epochs."""
+        return bool(self.patience and self.dev) and len(self.rows) - 1 - self.best_epoch >= self.patience
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes the loss."""
@@ -154,8 +156,7 @@ class Recorder(Callback):
         self.losses = []
         self.rows.append(row)
         write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
-        if self.patience and trainer.current_epoch - self.best_epoch >= self.patience and self.dev:
-            trainer.should_stop = True
+        trainer.should_stop = self.improves_no_more
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
@@ -221,10 +222,13 @@ class StateKeeper(Callback):
                 signal.signal(number, ask)
         self._saved = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Saves when it is time, and stops when the user asked."""
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is time, and stops when the user asked: between optimiser steps, as gradients are not saved."""
         due = time.monotonic() - self._saved > 60 * self.minutes
-        if (self._interrupted or due) and not trainer.is_last_batch:
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if (self._interrupted or due) and whole and not trainer.is_last_batch:
             self.save(trainer)
             if self._interrupted:
                 raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import itertools
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,20 +16,21 @@ import torch
 from jaxtyping import Float, Int64
 
 from ossicle import __version__
-from ossicle.bundle import CONFIG
+from ossicle.bundle import CONFIG as BUNDLE
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
-from ossicle.errors import DataRefused, RunRefused
+from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation
 from ossicle.files import write_json
 from ossicle.listening import probabilities
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
-from ossicle.training.config import Config, TrainConfig, TuneConfig, read_config, write_config
+from ossicle.training.config import Config, read_config, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
-TEST_SCORES = "test_scores.safetensors"  # in a run folder
+CONFIG, TEST_SCORES = "config.yaml", "test_scores.safetensors"  # in a run folder
+UNDECIDED = ("precision", "auto")  # a setting that the machine decides
 Part = Int64[np.ndarray, "_"]  # positions in the data set
 
 
@@ -81,24 +82,40 @@ def starting_point(
         SettingRefused: a configuration that cannot be read.
     """
     if resume:
-        if output is None or not (output / "config.yaml").exists():
+        if output is None or not (output / CONFIG).exists():
             raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
-        config = config or output / "config.yaml"
+        config = config or output / CONFIG
     if config is None:
         return chosen, dict(columns), folds
     chosen, stored = read_config(config, type(chosen))
     return chosen, {name: value or stored.get(name) for name, value in columns.items()}, folds or stored.get("folds")
 
 
+def continued(config: Config, folder: Path) -> Config:
+    """The settings that a fold was begun with, if it was: also what the data and the machine decided then."""
+    if not (folder / CONFIG).exists():
+        return config
+    stored, _ = read_config(folder / CONFIG, type(config))
+    asked = json.loads(json.dumps(asdict(config)))
+    differ = [
+        f"{name}={there} there and {asked[name]} here"
+        for name, there in asdict(stored).items()
+        if asked[name] not in (there, None) and (name, asked[name]) != UNDECIDED
+    ]
+    if differ:
+        raise SettingRefused(f"{folder}: a run continues with the settings that it has: {', '.join(differ)}.")
+    return stored
+
+
 def refuse_taken(output: Path, *, resume: bool) -> None:
     """Refuses a folder that holds a run, unless that is to be continued."""
-    if (output / "config.yaml").exists() and not resume:
+    if (output / CONFIG).exists() and not resume:
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
 
 
 def over_folds(
     dataset: Dataset,
-    config: TrainConfig | TuneConfig,
+    config: Config,
     *,
     store: Store | None,
     output: Path,
@@ -107,13 +124,16 @@ def over_folds(
     skip_bad: bool,
     columns: Mapping[str, str | None] | None,
     say: Say,
-    run: Callable[[Split, Path, Mapping[str, Any]], FoldResult],
+    run: Callable[[Split, Path, Mapping[str, Any], Config], FoldResult],
 ) -> TrainResult:
     """One fold, or all of them and their figures together; with `resume` finished folds stay as they are.
 
     Args:
         store: says which items cannot be used; None where all can.
-        run: a fold's training and test, given its parts, its folder and where the data are.
+        run: a fold's training and test, given its parts, its folder, where the data are and its settings.
+
+    Raises:
+        SettingRefused: settings other than those that a fold was begun with.
     """
     failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
     results = []
@@ -122,13 +142,14 @@ def over_folds(
         split = split if store is None else usable_part(split, store)
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
+        settings = continued(config, folder) if resume else config
         data = {"path": str(dataset.root), **(columns or {}), "folds": name}
         if folds == "all":
-            write_config(output / "config.yaml", config, data={**data, "folds": "all"})
+            write_config(output / CONFIG, config, data={**data, "folds": "all"})
         done = load_finished(folder, dataset) if resume else None
         if done is not None:
             say(f"{folder}: this fold is finished.")
-        results.append(done or run(split, folder, data))
+        results.append(done or run(split, folder, data, settings))
         # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would come
         # after some folds.
         gc.collect()
@@ -219,6 +240,8 @@ def conclude(
     evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
     for line in evaluation_lines(evaluation):
         say(line)
+    save(**fitted, metrics=sentences(evaluation.headline))
+    # The report comes last: with it a fold counts as finished.
     write_evaluation(
         folder,
         evaluation,
@@ -229,7 +252,6 @@ def conclude(
         title=title,
         more_sections=sections(),
     )
-    save(**fitted, metrics=sentences(evaluation.headline))
     return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
 
 
@@ -239,7 +261,7 @@ def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
     if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
         return None
     stored = load_weights(folder / TEST_SCORES)
-    decisions = json.loads((folder / "model" / CONFIG).read_text(encoding="utf-8"))
+    decisions = json.loads((folder / "model" / BUNDLE).read_text(encoding="utf-8"))
     thresholds = decisions["thresholds"]
     clips = stored["clips"].numpy()
     scores = probabilities(stored["logits"].numpy(), task=dataset.task, temperature=decisions["temperature"])
@@ -301,7 +323,7 @@ def sentences(figures: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
-def environment(dataset: Dataset, config: TrainConfig | TuneConfig) -> dict[str, Any]:
+def environment(dataset: Dataset, config: Config) -> dict[str, Any]:
     """What else decides a run's numbers: versions, machine, threads, seed, data."""
     return {
         "ossicle": __version__,

@@ -43,9 +43,10 @@ from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
 from ossicle.training.callbacks import Averaging, Guard, Line, Recorder, StateKeeper
-from ossicle.training.config import TrainConfig, read_config, with_settings, write_config
+from ossicle.training.config import TrainConfig, with_settings, write_config
 from ossicle.training.defaults import resolve
 from ossicle.training.folds import (
+    CONFIG,
     FoldResult,
     Say,
     TrainResult,
@@ -146,9 +147,9 @@ def train(
         progress=lambda done, total: say(f"decoded {done} of {total} recordings") if done == total else None,
     )
 
-    def run(split: Split, folder: Path, data: Mapping[str, Any]) -> FoldResult:
+    def run(split: Split, folder: Path, data: Mapping[str, Any], settings: TrainConfig) -> FoldResult:
         return train_fold(
-            dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, data=data, say=say
+            dataset, store, split, settings, frontend=frontend, folder=folder, resume=resume, data=data, say=say
         )
 
     return over_folds(
@@ -178,8 +179,6 @@ def train_fold(
     say: Say,
 ) -> FoldResult:
     """Trains one model and tests it; an interrupted call continues where `resume` is given."""
-    if resume and (folder / "config.yaml").exists():
-        config = read_config(folder / "config.yaml", TrainConfig)[0]  # what the data decided then
     device = choose_device(config.device)
     if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
         bf16 = choose_dtype("auto", device) == torch.bfloat16
@@ -195,7 +194,7 @@ def train_fold(
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / "config.yaml", config, data=data)
+    write_config(folder / CONFIG, config, data=data)
     write_split(folder / SPLIT, dataset, split)
     write_json(folder / "environment.json", environment(dataset, config))
 
@@ -258,10 +257,11 @@ def fit(
     model = start_from(config, num_classes=len(dataset.labels), frames=frames)
     module = Trainee(model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches)
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
+    averaging = [Averaging(module)] if config.average != "none" else []
     callbacks = [
         Guard(),
         recorder,
-        *([Averaging(module)] if config.average != "none" else []),
+        *averaging,
         Line(recorder, say=say, epochs=config.epochs, score_name=score_name(dataset.task)),
         StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
     ]
@@ -310,6 +310,8 @@ def fit(
         raise KeyboardInterrupt(
             f"Stopped after step {trainer.global_step}; continue with --resume -o {folder}."
         ) from None
+    for one in averaging:  # here, not in a callback: a run resumed after its last step has no end of training
+        one.average.swap()
     return module, recorder
 
 

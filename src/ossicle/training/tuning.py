@@ -156,8 +156,8 @@ def tune(
     else:
         store = None
 
-    def run(split: Split, folder: Path, data: Mapping[str, Any]) -> FoldResult:
-        return tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
+    def run(split: Split, folder: Path, data: Mapping[str, Any], settings: TuneConfig) -> FoldResult:
+        return tune_fold(dataset, store, split, settings, encoder=encoder, folder=folder, data=data, say=say)
 
     return over_folds(
         dataset,
