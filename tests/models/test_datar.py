@@ -135,11 +135,21 @@ def test_short_input_is_refused_with_what_is_needed() -> None:
         ({"segment": 100}, "multiple of 32"),
         ({"frames": 0}, "at least 1"),
         ({"num_groups": (1, 1, 3, 2)}, "do not divide"),
+        ({"num_heads": (3, 2, 4, 8)}, "do not divide dims"),
+        ({"drop_path": 1.0}, "drop_path is 1.0; a share from 0 to below 1"),
     ],
 )
 def test_what_makes_no_network_is_refused(options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         small(**options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("adaptor", "spec"), ("offsets", False)])
+def test_a_word_that_names_no_variant_is_refused(name: str, value: Any) -> None:
+    config = small().config
+    object.__setattr__(config, name, value)  # the tests' type checker would refuse it first
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; one of .*none"):
+        config.__post_init__()
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -168,6 +178,20 @@ def test_drop_path_needs_a_generator_and_draws_from_no_other() -> None:
     assert torch.equal(first, model(spec, generator=torch.Generator().manual_seed(3)))
     assert not torch.equal(first, model(spec, generator=torch.Generator().manual_seed(4)))
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_cast_to_half_precision_runs(
+    dtype: torch.dtype, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, spec = small().eval(), torch.randn(2, 128, 96)
+    if plain:  # the way of other devices, and of compilers
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.inference_mode():
+        exact, half = model(spec), model.to(dtype)(spec.to(dtype))
+    assert half.dtype == dtype
+    assert (half.float() - exact).abs().max() < 0.02 * exact.abs().max() + 0.02
 
 
 def test_bfloat16_is_near_float32() -> None:
@@ -213,14 +237,14 @@ def squares(spec: Tensor) -> Tensor:
 
 
 def test_a_signal_is_stretched_along_time_alone() -> None:
-    signal = TrainableSignal(3, 4, axis=2)
+    signal = TrainableSignal(3, 4)
     signal.theta.data.copy_(torch.arange(4.0).expand(1, 3, 4))
     assert torch.equal(signal(torch.zeros(2, 3, 4))[0], torch.arange(4.0).expand(3, 4))
     longer = signal(torch.zeros(2, 3, 8))
     assert longer.shape == (2, 3, 8)
     assert (longer.diff(dim=2) >= 0).all()
     assert torch.equal(longer[0, 0], longer[1, 2])
-    on_maps = stretch(torch.randn(1, 3, 4, 5), 9, axis=2)
+    on_maps = stretch(torch.randn(1, 3, 4, 5), 9)
     assert on_maps.shape == (1, 3, 9, 5)
 
 

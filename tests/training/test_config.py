@@ -16,6 +16,7 @@ from ossicle.training import TrainConfig, run_training
 from ossicle.training.config import read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
 from ossicle.training.initial import start_from
+from ossicle.training.module import learning_rate
 from ossicle.training.recipes import RECIPES, recipe
 
 
@@ -69,6 +70,14 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         y, x = (length // 2 for length in old[name].shape[1:])
         far_y, far_x = (length // 2 for length in new[name].shape[1:])
         assert torch.equal(new[name][:, far_y - y : far_y + y + 1, far_x - x : far_x + x + 1], old[name])
+    with pytest.raises(WeightsRefused, match="do not fit"):  # what was learnt of other bins is not stretched
+        start_from(
+            dataclasses.replace(
+                config, weights=str(tmp_path / "given.safetensors"), network={**config.network, "mels": 64}
+            ),
+            num_classes=3,
+            frames=96,
+        )
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,27 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
         recipe("scrach")
     with pytest.raises(RunRefused, match="no run to continue"):
         run_training(data=tmp_path, output=tmp_path / "run", resume=True)
+
+
+def test_the_recipes_are_those_of_the_paper() -> None:
+    audioset, finetune = recipe("audioset"), recipe("finetune")
+    rates = [learning_rate(epoch / 130, audioset, warmup=5 / 130) for epoch in (2.5, 5, 50, 75, 100, 130)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.505, 0.01, 0.01])
+    assert audioset.warmup == finetune.warmup == 5
+    assert audioset.roll == finetune.roll == 50 / 32_000
+    assert learning_rate(1.0, finetune, warmup=0.5) == 1
+
+
+def test_recipes_are_refused_where_they_cannot_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="finetune goes on from trained weights: name them with --init"):
+        run_training(data=tmp_path, recipe="finetune")
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(SettingRefused, match="--resume and --config take from a file: one of them"):
+        run_training(data=tmp_path, recipe="scratch", output=tmp_path, resume=True)
+    with pytest.raises(
+        SettingRefused, match=r"patchout_t=10 with clips of 1.0 s: patchout drops 10 of 9 patch columns"
+    ):
+        resolve(recipe("finetune"), seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))
 
 
 def test_the_data_decide_what_the_user_did_not() -> None:

@@ -1,5 +1,6 @@
 """One step: losses, rates, averages, gradients."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from ossicle.data import Dataset
 from ossicle.data.cache import open_store
 from ossicle.errors import RunRefused
 from ossicle.frontend import create_frontend
+from ossicle.frontend.batch import spectrograms
 from ossicle.training import TrainConfig
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import clip_logits, development_score, is_snapshot
@@ -65,6 +67,21 @@ def test_labels_are_mixed_in_the_parts_in_which_the_sounds_are(trainee: Callable
     assert set(batch.targets.unique().tolist()) == {0.0, 1.0}  # the batch itself is left alone
 
 
+def test_waves_of_any_lengths_are_mixed_and_one_filterbank_is_drawn_for_them(
+    trainee: Callable[..., Trainee], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = trainee(wave_mixup=1.0, mixup=0.0, jitter=True)
+    batch = next(iter(module.batches))
+    shorter = [wave[: len(wave) - 1000 * number] for number, wave in enumerate(batch.waves)]
+    _, targets = module.augmented(dataclasses.replace(batch, waves=shorter), torch.Generator().manual_seed(0))
+    assert ((targets > 0) & (targets < 1)).any()
+    drawn = []
+    draw = module.frontend.draw_bank
+    monkeypatch.setattr(module.frontend, "draw_bank", lambda generator: drawn.append(draw(generator)) or drawn[-1])
+    spectrograms(module.frontend, shorter, generator=torch.Generator().manual_seed(0))
+    assert len(drawn) == 1 and not torch.equal(drawn[0], module.frontend.bank)
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(trainee: Callable[..., Trainee]) -> None:
     module = trainee()
     module.model.head[1].bias.data.fill_(math.nan)
@@ -86,13 +103,14 @@ def test_the_losses_are_those_of_the_textbook() -> None:
     progress=st.floats(0, 1),
     warmup=st.floats(0, 0.5),
     hold=st.floats(0, 1),
+    until=st.floats(0, 1),
     final=st.floats(0, 1),
     schedule=st.sampled_from(["cosine", "linear", "constant"]),
 )
 def test_the_rate_stays_between_nothing_and_its_peak(
-    progress: float, warmup: float, hold: float, final: float, schedule: str
+    progress: float, warmup: float, hold: float, until: float, final: float, schedule: str
 ) -> None:
-    config = TrainConfig(hold=hold, final_lr=final, schedule=schedule)  # type: ignore[arg-type]
+    config = TrainConfig(hold=hold, decay_until=until, final_lr=final, schedule=schedule)  # type: ignore[arg-type]
     assert 0 <= learning_rate(progress, config, warmup=warmup) <= 1 + 1e-9
 
 
@@ -100,6 +118,9 @@ def test_the_rate_rises_holds_and_falls_to_its_end() -> None:
     config = TrainConfig(hold=0.5, final_lr=0.1, schedule="linear")
     rates = [learning_rate(p, config, warmup=0.2) for p in (0.1, 0.2, 0.5, 0.75, 1.0)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1])
+    early = dataclasses.replace(config, decay_until=0.75)
+    rates = [learning_rate(p, early, warmup=0.2) for p in (0.5, 0.625, 0.75, 1.0)]
+    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1])
 
 
 def test_decay_pulls_on_matrices_alone(trainee: Callable[..., Trainee]) -> None:

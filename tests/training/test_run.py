@@ -26,6 +26,7 @@ from ossicle.training import TrainConfig, TrainResult
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import StateKeeper
+from ossicle.training.config import read_config
 from ossicle.training.module import Trainee
 
 Run = Callable[..., TrainResult]
@@ -153,7 +154,7 @@ def test_without_room_in_the_cache_the_run_decodes_as_it_goes_and_is_the_same(
     cached = run("cached")
     bare = run_module.train(
         dataset,
-        dataclasses.replace(run_module.read_config(cached.folder / "config.yaml", TrainConfig)[0], cache_gigabytes=0.0),
+        dataclasses.replace(read_config(cached.folder / "config.yaml", TrainConfig)[0], cache_gigabytes=0.0),
         output=tmp_path / "bare",
         cache=tmp_path / "no room",
         say=lambda _: None,
@@ -194,6 +195,7 @@ SWITCHES: dict[str, Any] = {
     "warmup": 1.0,
     "schedule": "linear",
     "hold": 0.9,
+    "decay_until": 0.5,
     "final_lr": 1.0,
     "clip_gradient": 1e-3,
     "label_smoothing": 0.3,

@@ -164,12 +164,12 @@ def adapt_pyramid(tensors: Mapping[str, Tensor], model: Datar) -> dict[str, Tens
             continue
         if name.startswith("head."):
             adapted[name] = own.clone()
-        elif name.endswith("relative_position_bias_table") and given.shape[0] == own.shape[0]:
+        elif given.shape[:2] + given.shape[3:] != own.shape[:2] + own.shape[3:]:
+            continue  # another length differs along time alone
+        elif name.endswith("relative_position_bias_table"):
             adapted[name] = fit_table(given, (own.shape[1] + 1) // 2, (own.shape[2] + 1) // 2)
         elif name.endswith("theta"):
-            # A signal differs along time alone.
-            axis = next(axis for axis in range(own.ndim) if own.shape[axis] != given.shape[axis])
-            adapted[name] = stretch(given, own.shape[axis], axis=axis)
+            adapted[name] = stretch(given, own.shape[2])
     return adapted
 
 

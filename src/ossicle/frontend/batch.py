@@ -38,8 +38,10 @@ def spectrograms(
     longest = max(frontend.frames(max(len(wave) for wave in waves)), frames or 0)
     first = waves[0]
     spec = torch.full((len(waves), frontend.config.mels, longest), silence(frontend), device=first.device)
-    for positions, clips in by_length(waves):
-        features = frontend(change(positions, clips), generator=generator)
+    changed = [(positions, change(positions, clips)) for positions, clips in by_length(waves)]
+    bank = frontend.draw_bank(generator)
+    for positions, clips in changed:
+        features = frontend(clips, generator=generator, bank=bank)
         spec[positions.to(spec.device), :, : features.shape[-1]] = features
     return spec
 

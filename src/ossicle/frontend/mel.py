@@ -154,24 +154,39 @@ class LogMel(nn.Module):
         """Gives the shortest clip, in samples, that has at least `frames` frames."""
         return self.config.samples(frames)
 
+    def draw_bank(self, generator: torch.Generator | None) -> Float[Tensor, "mel freq"]:
+        """The filterbank of a batch: in training with drawn edges.
+
+        Raises: ValueError in training without a generator.
+        """
+        if not self.training:
+            return self.bank
+        if generator is None:
+            raise ValueError("the front end draws in training and needs a generator; call eval() for fixed features")
+        jittered = jitter_edges(self.config, generator=generator)
+        return self.bank if jittered == self.config else _bank(jittered)
+
     def forward(
-        self, wave: Float[Tensor, "clip time"], *, generator: torch.Generator | None = None
+        self,
+        wave: Float[Tensor, "clip time"],
+        *,
+        generator: torch.Generator | None = None,
+        bank: Float[Tensor, "mel freq"] | None = None,
     ) -> Float[Tensor, "clip mel frame"]:
         """Computes the features.
 
         Args:
             generator: of the CPU; needed in training, untouched in evaluation.
+            bank: of a batch that comes in parts, from `draw_bank`; by default drawn for these clips.
 
         Raises: ValueError for clips shorter than `min_samples`, and in training without a generator.
         """
-        if not self.training:
-            return normalise(raw_log_mel(wave, self.config, window=self.window, bank=self.bank), self.config)
-        if generator is None:
-            raise ValueError("the front end draws in training and needs a generator; call eval() for fixed features")
-        jittered = jitter_edges(self.config, generator=generator)
-        bank = self.bank if jittered == self.config else _bank(jittered)
+        bank = self.draw_bank(generator) if bank is None else bank
         spec = raw_log_mel(wave, self.config, window=self.window, bank=bank)
-        spec = augment.mask(spec, freq_mask=self.config.freq_mask, time_mask=self.config.time_mask, generator=generator)
+        if self.training:
+            assert generator is not None
+            masks = {"freq_mask": self.config.freq_mask, "time_mask": self.config.time_mask}
+            spec = augment.mask(spec, **masks, generator=generator)
         return normalise(spec, self.config)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":

@@ -126,6 +126,12 @@ class Block(nn.Module):
         return branch
 
 
+def check_share(name: str, share: float) -> None:
+    """Refuses to drop less than nothing or everything."""
+    if not 0 <= share < 1:
+        raise ValueError(f"{name} is {share}; a share from 0 to below 1 is allowed")
+
+
 def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None) -> Tensor:
     """Stochastic depth: drops the branch of whole clips, the first axis; the mean is kept."""
     return branch * keep_mask(branch, (branch.shape[0], *[1] * (branch.ndim - 1)), rate=rate, generator=generator)

@@ -16,14 +16,14 @@ of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Transformer" (arX
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ossicle.models.attention import Mlp, drop_path
+from ossicle.models.attention import Mlp, check_share, drop_path
 from ossicle.models.deformable import DeformableAttention, Offsets
 from ossicle.models.kernels import Linear, attend, softmax_attention
 from ossicle.models.network import Network
@@ -64,6 +64,12 @@ class DatarConfig:
                 raise ValueError(f"{name} is {values}; one number of at least 1 for each of {STAGES} stages is needed")
         if min(self.num_classes, self.mels, self.frames, *self.window) < 1:
             raise ValueError("num_classes, mels, frames and window are at least 1")
+        for name, allowed in (("adaptor", get_args(Adaptor)), ("offsets", get_args(Offsets))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)} is allowed")
+        if any(dim % heads for dim, heads in zip(self.dims, self.num_heads, strict=True)):
+            raise ValueError(f"num_heads {self.num_heads} do not divide dims {self.dims}")
+        check_share("drop_path", self.drop_path)
         unit = PATCH * 2 ** (STAGES - 1)
         if self.segment is not None and (self.segment < unit or self.segment % unit):
             raise ValueError(f"segment is {self.segment} frames; a multiple of {unit} is allowed")
@@ -88,23 +94,22 @@ class DatarOutput(NamedTuple):
 
 
 class TrainableSignal(nn.Module):
-    """A learned tensor added to every input, zero at first; another length stretches it along time."""
+    """A learned tensor added to every map, zero at first; another length stretches it along time."""
 
-    def __init__(self, *shape: int, axis: int) -> None:
+    def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.axis = axis  # of time, counted with the clips in front
         self.theta = nn.Parameter(torch.zeros(1, *shape))
 
-    def forward(self, x: Float[Tensor, "clip *place"]) -> Float[Tensor, "clip *place"]:
-        return x + stretch(self.theta, x.shape[self.axis], axis=self.axis)
+    def forward(self, x: Float[Tensor, "clip row time *dim"]) -> Float[Tensor, "clip row time *dim"]:
+        return x + stretch(self.theta, x.shape[2])
 
 
-def stretch(theta: Float[Tensor, "1 *place"], length: int, *, axis: int) -> Float[Tensor, "1 *other"]:
-    """The tensor at another length along an axis, linear between its places."""
-    if not torch.compiler.is_exporting() and theta.shape[axis] == length:
+def stretch(theta: Float[Tensor, "1 row time *dim"], length: int) -> Float[Tensor, "1 row length *dim"]:
+    """The tensor at another length, linear between its places."""
+    if not torch.compiler.is_exporting() and theta.shape[2] == length:
         return theta
-    line = theta.movedim(axis, -1)
-    return F.interpolate(line.flatten(1, -2), length, mode="linear").view(*line.shape[:-1], -1).movedim(-1, axis)
+    line = theta.movedim(2, -1)
+    return F.interpolate(line.flatten(1, -2), length, mode="linear").view(*line.shape[:-1], -1).movedim(-1, 2)
 
 
 class Bottleneck(nn.Module):
@@ -341,7 +346,7 @@ class Stage(nn.Module):
         )
         for block in self.deforming():
             if config.adaptor == "feature":
-                block.adaptor = TrainableSignal(*size, dim, axis=2)
+                block.adaptor = TrainableSignal(*size, dim)
             elif config.adaptor == "bottleneck":
                 block.adaptor = Bottleneck(dim)
 
@@ -361,10 +366,10 @@ class Datar(Network):
         dim = config.dims[-1]
         self.spectrogram_adaptor: nn.Module = nn.Identity()
         if config.adaptor == "spectrogram":
-            self.spectrogram_adaptor = TrainableSignal(config.mels, config.frames, axis=2)
+            self.spectrogram_adaptor = TrainableSignal(config.mels, config.frames)
         self.position_table: nn.Module = nn.Identity()
         if config.adaptor == "position_table":
-            self.position_table = TrainableSignal(*config.map_size(0), config.dims[0], axis=2)
+            self.position_table = TrainableSignal(*config.map_size(0), config.dims[0])
         self.stages = nn.ModuleList(Stage(config, stage) for stage in range(STAGES))
         self.lateral = Linear(config.dims[-2], dim) if config.hop_features else None
         self.norm = nn.LayerNorm(dim)

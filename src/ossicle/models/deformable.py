@@ -279,7 +279,7 @@ class PositionBias:
     ) -> tuple[Int[Tensor, "row key 4"], Float[Tensor, "row key 4"], Float[Tensor, "strip width"]]:
         """The strips of the first line of each key's four crops, what these weigh, and all strips."""
         (lines, places), (above, beside) = self.size, self.margin
-        fitted = fit_table(table, lines + above, places + beside).unflatten(0, (self.num_groups, -1))
+        fitted = fit_table(at_least_float32(table), lines + above, places + beside).unflatten(0, (self.num_groups, -1))
         strips = sliding(fitted, places).permute(0, 3, 2, 1, 4)  # (group, start, y, head, place)
         groups, starts, height = strips.shape[:3]
         y, y1, fy = corners(points[..., 0], -above, lines - 1 + above)
@@ -319,7 +319,7 @@ class PositionBias:
         apart = place - points[:, None]  # (row, query, key, 2)
         reach = points.new_tensor([table.shape[2] // 2, table.shape[1] // 2])
         grid = (apart.flip(-1) / reach.clamp(min=1)).unflatten(0, (-1, self.num_groups)).transpose(0, 1).flatten(1, 2)
-        maps = table.unflatten(0, (self.num_groups, -1))
+        maps = at_least_float32(table).unflatten(0, (self.num_groups, -1))
         read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)
         return read.unflatten(2, (-1, apart.shape[1])).permute(2, 0, 1, 3, 4).flatten(0, 1)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ossicle.models.attention import Block
+from ossicle.models.attention import Block, check_share
 from ossicle.models.kernels import Linear
 from ossicle.models.network import Network
 from ossicle.models.tokens import Patchout, TokenReduction, select_patches
@@ -53,6 +53,8 @@ class PasstConfig:
             raise ValueError("num_classes, depth and stride are at least 1")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
+        check_share("dropout", self.dropout)
+        check_share("drop_path", self.drop_path)
 
     @property
     def rows(self) -> int:

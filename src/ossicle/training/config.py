@@ -33,9 +33,7 @@ class TrainConfig:
 
     # Data
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
-    development: float = (
-        0.15  # share of the training part that chooses the epoch, thresholds and temperature; 0 is none
-    )
+    development: float = 0.15  # share of the training part that chooses epoch, thresholds and temperature; 0 is none
     balance: Literal["none", "class"] | None = None  # class: rare labels are drawn more often
     balance_offset: float = 0.0  # label weight 1 / (count + offset); the AudioSet recipe of PaSST has 100
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
@@ -48,8 +46,9 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup: float = 2.0  # epochs
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    hold: float = 0.0  # share of the run at the peak before the decay starts
-    final_lr: float = 0.01  # learning rate at the end, as a share of the peak
+    hold: float = 0.0  # share of the run before the decay starts
+    decay_until: float = 1.0  # share of the run at which the decay has ended
+    final_lr: float = 0.01  # learning rate from there on, as a share of the peak
     clip_gradient: float = 1.0  # largest norm of the gradient; 0 is no limit
     label_smoothing: float = 0.1  # single-label only
     average: Literal["none", "ema", "swa"] = "ema"
@@ -107,6 +106,7 @@ class TuneConfig:
     warmup: float = 2.0  # epochs
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     hold: float = 0.0
+    decay_until: float = 1.0
     final_lr: float = 0.01
     clip_gradient: float = 1.0
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
@@ -144,6 +144,7 @@ _RANGES = {
     "weight_decay": (0.0, 10.0),
     "warmup": (0.0, 1e5),
     "hold": (0.0, 1.0),
+    "decay_until": (0.0, 1.0),
     "final_lr": (0.0, 1.0),
     "clip_gradient": (0.0, 1e9),
     "focal_gamma": (0.0, 100.0),

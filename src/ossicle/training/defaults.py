@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int64
 
+from ossicle.errors import SettingRefused
 from ossicle.frontend import FrontendConfig
+from ossicle.models.passt import patches_along
 from ossicle.models.registry import find_preset
+from ossicle.models.tokens import drop_count
 from ossicle.training.config import TrainConfig
+from ossicle.training.initial import amount
 
-PATCH = 16  # frames and mel bins of a patch
 CLIPS_SEEN = 96_000  # by a model that starts at random: about 60 epochs of 1600 clips
 LONGEST_WINDOW = 10.0  # seconds
 
@@ -26,6 +29,9 @@ def resolve(
     Args:
         seconds: length of each clip of the training part.
         counts: clips of each label in the training part.
+
+    Raises:
+        SettingRefused: patchout that leaves nothing of a clip.
     """
     chosen: dict[str, object] = {}
     said: list[str] = []
@@ -57,7 +63,21 @@ def resolve(
     preset = find_preset(config.model)
     window = config.window if config.window is not None else float(str(chosen["window"]))
     if preset.family == "passt":
-        columns = 1 + (frontend.frames(round(window * frontend.rate)) - PATCH) // preset.options["stride"]
+        stride = config.network.get("stride", preset.options["stride"])
+        samples = max(round(window * frontend.rate), frontend.min_samples)
+        columns, rows = patches_along(frontend.frames(samples), stride), patches_along(frontend.mels, stride)
         choose("patchout_t", 0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches")
         choose("patchout_f", 0.3 if columns >= 4 else 0.0, "rows of patches")
-    return dataclasses.replace(config, **chosen), said  # type: ignore[arg-type]
+    settled = dataclasses.replace(config, **chosen)  # type: ignore[arg-type]
+    if preset.family == "passt":
+        check_patchout(settled, columns=columns, rows=rows)
+    return settled, said
+
+
+def check_patchout(config: TrainConfig, *, columns: int, rows: int) -> None:
+    """Refuses patchout that leaves nothing of a clip."""
+    for name, total, what in (("patchout_t", columns, "columns"), ("patchout_f", rows, "rows")):
+        try:
+            drop_count(amount(getattr(config, name) or 0), total, what=f"patch {what}")
+        except ValueError as error:
+            raise SettingRefused(f"{name}={getattr(config, name)} with clips of {config.window} s: {error}.") from None

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
@@ -54,7 +55,7 @@ def learning_rate(progress: float, config: TrainConfig | TuneConfig, *, warmup: 
     start = max(warmup, config.hold)
     if config.schedule == "constant" or progress <= start:
         return 1.0
-    left = 1 - min((progress - start) / (1 - start), 1.0)
+    left = 1 - min((progress - start) / max(config.decay_until - start, 1e-9), 1.0)
     shape = left if config.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
     return config.final_lr + (1 - config.final_lr) * shape
 
@@ -103,7 +104,9 @@ class Trainee(lightning.LightningModule):
         self, batch: Batch, generator: torch.Generator
     ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
         """Features and labels of a batch after every augmentation that the settings switch on."""
-        config, targets = self.config, batch.targets.clone()
+        config, targets, waves = self.config, batch.targets.clone(), batch.waves
+        if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
+            waves = [*pad_sequence(waves, batch_first=True)]
 
         def change(positions: Tensor, clips: Tensor) -> Tensor:
             if config.gain:
@@ -117,7 +120,7 @@ class Trainee(lightning.LightningModule):
                 )
             return clips
 
-        spec = spectrograms(self.frontend, batch.waves, frames=self.frames, generator=generator, change=change)
+        spec = spectrograms(self.frontend, waves, frames=self.frames, generator=generator, change=change)
         if config.mixup:
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
         return spec, targets

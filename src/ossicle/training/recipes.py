@@ -21,13 +21,15 @@ def finetune() -> TrainConfig:
 
     Command: ossicle train DATA --recipe finetune --init passt-s-f128-p16-s10-ap.476-swa.pt
 
-    Source: PaSST, section 4.2, and the released ESC-50 script: AdamW, 1e-5 after a warm-up of 5 epochs, mixup 0.3, mean
-    of the weights after each epoch from the second on.
+    Source: PaSST, section 4.2, and the released ESC-50 script: AdamW, 1e-5 after a warm-up of 5 epochs (linear here,
+    exponential there), mixup 0.3, clips turned by up to 50 samples, mean of the weights after each epoch from the
+    second on.
     """
     return TrainConfig(
         model="passt_s_swa_p16_128_ap476",
         lr=1e-5,
         weight_decay=1e-4,
+        warmup=5.0,
         schedule="constant",
         label_smoothing=0.0,
         average="swa",
@@ -36,6 +38,7 @@ def finetune() -> TrainConfig:
         batch_size=12,
         patchout_t=10,
         patchout_f=3,
+        roll=50 / 32_000,
         freq_mask=48,
         time_mask=0.16,
     )
@@ -48,16 +51,19 @@ def audioset() -> TrainConfig:
     Machine and result in the paper: one RTX 2080 Ti, about 50 hours, mAP 0.471 (0.476 with averaged weights). Not
     repeated here.
 
-    Source: PaSST, section 3, and its released code: lr 2e-5 falling linearly from epoch 50, 100,000 clips an epoch
-    drawn by the weights 1000 / (count + 100), patchout of 40 columns and 4 rows, mixup of waves and of spectrograms.
+    Source: PaSST, section 3, and its released code: lr 2e-5 after a warm-up of 5 epochs (linear here, exponential
+    there), falling linearly to a hundredth from epoch 50 to 100, 100,000 clips an epoch drawn by the weights
+    1000 / (count + 100), patchout of 40 columns and 4 rows, mixup of waves and of spectrograms.
     """
     return TrainConfig(
         model="passt_base_s10",
         window=10.0,
         lr=2e-5,
         weight_decay=1e-4,
+        warmup=5.0,
         schedule="linear",
         hold=50 / 130,
+        decay_until=100 / 130,
         epochs=130,
         epoch_clips=100_000,
         batch_size=12,

@@ -33,6 +33,7 @@ from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import choose_device, choose_dtype
+from ossicle.errors import SettingRefused
 from ossicle.evaluation import SPLIT, score_items, write_split
 from ossicle.files import write_json
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
@@ -85,6 +86,8 @@ def run_training(
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
     keep_freed_memory()
     source = {"label": label, "group": group, "fold": fold_column}
+    if recipe is not None and (resume or config is not None):
+        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, source, folds = starting_point(
         named_recipe(recipe) if recipe is not None else TrainConfig(),
         source,
@@ -96,6 +99,8 @@ def run_training(
     chosen = with_settings(
         chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
     )
+    if recipe == "finetune" and chosen.weights is None:
+        raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
     assert data is not None
     dataset = read_dataset(data, label=source["label"], group=source["group"], fold=source["fold"])
     say(dataset.layout)
@@ -190,7 +195,7 @@ def train_fold(
     )
     for sentence in said:
         say(f"  {sentence}")
-    assert config.window is not None and config.epochs is not None and config.batch_size is not None
+    assert config.window is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +203,9 @@ def train_fold(
     write_split(folder / SPLIT, dataset, split)
     write_json(folder / "environment.json", environment(dataset, config))
 
-    module, recorder = fit(dataset, store, split, config, frontend=frontend, folder=folder, resume=resume, say=say)
+    module, recorder = fit(
+        dataset, store, split, config, frontend=frontend, window=window, folder=folder, resume=resume, say=say
+    )
     if recorder.best_weights.exists():
         load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
         say(f"Best epoch on the development part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
@@ -230,14 +237,18 @@ def fit(
     config: TrainConfig,
     *,
     frontend: FrontendConfig,
+    window: int,
     folder: Path,
     resume: bool,
     say: Say,
 ) -> tuple[Trainee, Recorder]:
-    """Runs the optimiser; the module comes back with the averaged weights where there is an average."""
-    assert config.window is not None and config.epochs is not None and config.batch_size is not None
+    """Runs the optimiser; the module comes back with the averaged weights where there is an average.
+
+    Args:
+        window: samples of a training clip.
+    """
+    assert config.epochs is not None and config.batch_size is not None
     targets = dataset.targets()
-    window = max(round(config.window * frontend.rate), frontend.min_samples)
     weights = None
     if config.balance == "class":
         weights = label_weights(targets[split.train], offset=config.balance_offset)
