@@ -21,7 +21,7 @@ from ossicle.bundle import load_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, load_state
 from ossicle.checkpoint.weights import load_weights
 from ossicle.data import Dataset, Item
-from ossicle.errors import DataRefused, RunRefused, SettingRefused
+from ossicle.errors import DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainConfig, TrainResult
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
@@ -300,6 +300,13 @@ def test_a_run_folder_is_not_overwritten(run: Run) -> None:
     run()
     with pytest.raises(RunRefused, match="holds a run already; continue it with --resume"):
         run()
+
+
+def test_a_training_that_cannot_begin_leaves_no_run_behind(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(WeightsRefused, match="w.safetensors"):
+        run(weights=str(tmp_path / "w.safetensors"))
+    run(epochs=1)
 
 
 def test_broken_recordings_are_counted_and_named_or_left_out(

@@ -156,6 +156,7 @@ def over_folds(
     evaluation = results[0].evaluation
     if folds == "all":
         evaluation = pooled(dataset, results, folder=output, say=say)
+    say(f"Report: {output / 'report.html'}")
     return TrainResult(folder=output, folds=tuple(results), evaluation=evaluation, failures=failures)
 
 

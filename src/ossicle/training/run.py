@@ -40,6 +40,7 @@ from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, m
 from ossicle.loading import load
 from ossicle.models.datar import Datar
 from ossicle.models.deformable import reference
+from ossicle.models.passt import Passt
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
@@ -106,10 +107,10 @@ def run_training(
     say(dataset.layout)
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.model}")
+    say(f"Run folder: {output}")
     result = train(
         dataset, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=source, say=say
     )
-    say(f"Run folder: {result.folder}")
     return result.failures
 
 
@@ -197,6 +198,8 @@ def train_fold(
         say(f"  {sentence}")
     assert config.window is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
+    # What cannot begin leaves no run behind.
+    model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window))
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / CONFIG, config, data=data)
@@ -204,7 +207,16 @@ def train_fold(
     write_json(folder / "environment.json", environment(dataset, config))
 
     module, recorder = fit(
-        dataset, store, split, config, frontend=frontend, window=window, folder=folder, resume=resume, say=say
+        model,
+        dataset,
+        store,
+        split,
+        config,
+        frontend=frontend,
+        window=window,
+        folder=folder,
+        resume=resume,
+        say=say,
     )
     if recorder.best_weights.exists():
         load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
@@ -231,6 +243,7 @@ def pad_to(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def fit(
+    model: Passt | Datar,
     dataset: Dataset,
     store: SampleStore,
     split: Split,
@@ -264,9 +277,14 @@ def fit(
         workers=config.workers,
         min_samples=frontend.min_samples,
     )
-    frames = frontend.frames(window)
-    model = start_from(config, num_classes=len(dataset.labels), frames=frames)
-    module = Trainee(model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches)
+    module = Trainee(
+        model,
+        create_frontend(frontend),
+        config,
+        task=dataset.task,
+        frames=frontend.frames(window),
+        batches=batches,
+    )
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
     averaging = [Averaging(module)] if config.average != "none" else []
     callbacks = [
@@ -283,8 +301,9 @@ def fit(
         )
     device = choose_device(config.device)
     say(
-        f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters on {device}, "
-        f"{config.precision}, {len(batches)} batches of {config.batch_size} an epoch"
+        f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
+        f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
+        f"{config.batch_size} an epoch"
     )
     quiet_lightning()
     trainer = lightning.Trainer(
