@@ -56,7 +56,7 @@ BASE = dataclasses.replace(
     patchout_t=0.0,
     patchout_f=0.0,
     jitter=False,
-    precision="bf16",
+    precision="bfloat16",
 )
 REFERENCE = "deformable"
 VARIANTS: dict[str, dict[str, Any]] = {

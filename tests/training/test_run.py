@@ -219,7 +219,7 @@ SWITCHES: dict[str, Any] = {
     "window": 0.3,
     "depth": 2,
     "seed": 3,
-    "precision": "bf16",
+    "precision": "bfloat16",
     "model": "passt_tiny_s10",
     "network": {"dropout": 0.5},
 }

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import yaml
 
+from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
 from ossicle.files import write_atomically
 from ossicle.settings import typed
@@ -72,7 +73,7 @@ class TrainConfig:
 
     # Machine
     device: str = "auto"
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where this machine multiplies faster in it
+    precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
     compile: bool = False
     workers: int = 2  # threads that prepare batches
     save_minutes: float = 10.0  # between checkpoints inside an epoch; one is always written at its end

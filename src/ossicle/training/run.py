@@ -32,7 +32,7 @@ from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, open_store
-from ossicle.devices import choose_device, choose_dtype
+from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.errors import SettingRefused
 from ossicle.evaluation import SPLIT, score_items, write_split
 from ossicle.files import write_json
@@ -187,8 +187,8 @@ def train_fold(
     """Trains one model and tests it; an interrupted call continues where `resume` is given."""
     device = choose_device(config.device)
     if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
-        bf16 = choose_dtype("auto", device) == torch.bfloat16
-        config = dataclasses.replace(config, precision="bf16" if bf16 else "float32")
+        chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
+        config = dataclasses.replace(config, precision=chosen)
     targets = dataset.targets()
     lengths = np.array([len(store.read(index)) for index in split.train.tolist()])
     config, said = resolve(
@@ -309,7 +309,7 @@ def fit(
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=1,
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
