@@ -16,18 +16,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Raises: SettingRefused for a device that torch does not know or this machine does not have.
     """
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    here = [*(gpu for gpu, there in gpus.items() if there), "cpu"]
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device(here[0])
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingRefused(
-            f"device={name}: not to be had here ({reason}); allowed are auto, cpu, cuda, mps."
-        ) from error
+        raise SettingRefused(f"device={name} is not to be had here; there are auto, {', '.join(here)}.") from error
     return device
 
 
