@@ -21,14 +21,14 @@ from jaxtyping import Float, Float32
 
 from ossicle.audio import read_clip
 from ossicle.data import Dataset, read_dataset, split_folds
+from ossicle.demo.matching import OnsetFigures, match_onsets
+from ossicle.demo.onsets import label_onsets
 from ossicle.demo.recordings import drums_folder
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.files import write_atomically
 from ossicle.loading import load
 from ossicle.metrics import Evaluation
-from ossicle.metrics.onsets import OnsetFigures, onset_f1
 from ossicle.predict import Row, write_tables
-from ossicle.predict.onsets import label_onsets
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
 from ossicle.timeline import draw_recording
@@ -110,14 +110,8 @@ def run_demo(
     say(f"\n3. When was what hit? A sequence of hits by {kit}, which the model has never heard:")
     sequence = sequence_of(dataset, kit, rate=recognizer.rate, file="sequence.wav")
     found = hits_in(sequence.samples, recognizer, file="sequence.wav")
-    onsets = onset_f1(
-        [row.start for row in found],
-        [row.start for row in sequence.truth],
-        tolerance=TOLERANCE,
-        estimated_labels=[row.label for row in found],
-        reference_labels=[row.label for row in sequence.truth],
-    )
-    for line in sequence_sentences(onsets, found=len(found), true=len(sequence.truth)):
+    onsets = match_onsets(found, sequence.truth, tolerance=TOLERANCE)
+    for line in sequence_sentences(onsets):
         say(f"   {line}")
 
     loop = read_clip(drums / "loops" / LOOP, recognizer.rate).samples
@@ -148,7 +142,7 @@ def run_demo(
                 blocks=[
                     f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes. "
                     f"{score_sentence(evaluation)} {baseline_sentence(evaluation)}",
-                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
+                    *sequence_sentences(onsets),
                     rounds_table(dataset, results),
                 ],
             ),
@@ -157,7 +151,7 @@ def run_demo(
                 title="A sequence",
                 blocks=[
                     f"Hits by {kit}, left out of this model's training, put together at random distances.",
-                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
+                    *sequence_sentences(onsets),
                     Chart(
                         figure=pictures["sequence"],
                         alt="spectrogram of the sequence with found and true hits",
@@ -271,13 +265,12 @@ def baseline_sentence(evaluation: Evaluation) -> str:
     return f"Always answering {baseline.label}, the commonest class, would give {baseline.accuracy or 0.0:.0%}."
 
 
-def sequence_sentences(figures: OnsetFigures, *, found: int, true: int) -> list[str]:
+def sequence_sentences(onsets: OnsetFigures) -> list[str]:
     """How many hits were found, and how many of these were given the right name."""
-    pairs = len(figures.pairs)
-    named = 0 if not pairs else round(figures.label_accuracy * pairs)
+    pairs, named = len(onsets.pairs), onsets.named
     return [
-        f"{pairs} of {true} hits found within {1000 * TOLERANCE:.0f} ms, {found - pairs} found that are none: "
-        f"onset F1 {figures.f1:.2f}.",
+        f"{pairs} of {onsets.true} hits found within {1000 * TOLERANCE:.0f} ms, {onsets.found - pairs} found that are "
+        f"none: onset F1 {onsets.f1:.2f}.",
         f"{named} of these {pairs} have the right name: label accuracy {named / max(pairs, 1):.0%}.",
     ]
 

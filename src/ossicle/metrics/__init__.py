@@ -15,7 +15,6 @@ from ossicle.metrics.evaluation import (
     mean_over_folds,
 )
 from ossicle.metrics.intervals import Estimate, mean_interval, t_quantile
-from ossicle.metrics.onsets import OnsetFigures, onset_f1
 from ossicle.metrics.ranking import average_precision, d_prime, mean_average_precision, roc_auc
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "ClassFigures",
     "Estimate",
     "Evaluation",
-    "OnsetFigures",
     "average_precision",
     "balanced_accuracy",
     "calibration_bins",
@@ -38,7 +36,6 @@ __all__ = [
     "mean_average_precision",
     "mean_interval",
     "mean_over_folds",
-    "onset_f1",
     "roc_auc",
     "t_quantile",
 ]
