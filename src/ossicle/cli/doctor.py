@@ -23,6 +23,7 @@ CORE = (
     "huggingface_hub",
     "lightning",
     "matplotlib",
+    "pillow",
     "jaxtyping",
     "pyyaml",
     "typer",
