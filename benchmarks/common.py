@@ -1,11 +1,14 @@
-"""What every benchmark writes beside its figures: machine, date, commit, command; and where it writes."""
+"""What benchmarks share: functions timed in turns, random networks, tables of claims, what stands beside figures."""
 
 import json
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,57 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from ossicle import create_model
+from ossicle.bundle import save_bundle
+from ossicle.frontend import frontend_config
+from ossicle.models import find_preset
+
 RESULTS = Path(__file__).parent / "results"
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def in_turns(
+    functions: Mapping[Any, Callable[[], object]],
+    *,
+    rounds: int,
+    warm: int = 1,
+    before: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Any, float]:
+    """Median seconds of each function: they take turns in every round, so that a busy machine hurts all of them.
+
+    Args:
+        warm: rounds that go before and do not count
+        before: called ahead of every turn, outside its time
+    """
+    times: dict[Any, list[float]] = {name: [] for name in functions}
+    for _ in range(warm + rounds):
+        for name, function in functions.items():
+            before()
+            began = clock()
+            function()
+            times[name].append(clock() - began)
+    return {name: statistics.median(values[warm:]) for name, values in times.items()}
+
+
+def random_bundle(folder: Path, model: str, *, window: float) -> Path:
+    """A network with random weights and 50 labels, saved in the folder; windows of so many seconds."""
+    torch.manual_seed(0)
+    save_bundle(
+        folder,
+        model=create_model(model, num_classes=50),
+        model_name=model,
+        frontend=frontend_config(find_preset(model).frontend),
+        task="single-label",
+        labels=[f"label {number}" for number in range(50)],
+        window_seconds=window,
+    )
+    return folder
+
+
+# --- reporting -------------------------------------------------------------------------------------------------------
 
 
 def about_this_run() -> dict[str, Any]:
@@ -48,6 +101,13 @@ def read_result(name: str) -> dict[str, Any] | None:
 def stored_runs(name: str) -> dict[str, Any]:
     """What is known of a study whose finished runs accumulate in `results/NAME.json`."""
     return read_result(name) or {"runs": []}
+
+
+def claim_table(claims: Iterable[tuple[str, str, str, bool | None]]) -> list[str]:
+    """Lines of Markdown: what was claimed, got, wanted, and whether it is met; None where nothing was wanted."""
+    said = {None: "", True: "yes", False: "**no**"}
+    rows = [f"| {what} | {got} | {wanted} | {said[met]} |" for what, got, wanted, met in claims]
+    return ["| what | got | wanted | met |", "|---|---|---|---|", *rows]
 
 
 def write_result(

@@ -10,14 +10,14 @@ one thread.
 """
 
 import argparse
+import functools
 import gc
-import statistics
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import about_this_run, write_result
+from common import about_this_run, in_turns, write_result
 from kept import kept_bytes
 from torch import Tensor, nn
 
@@ -106,22 +106,13 @@ def measure(name: str, *, repeats: int) -> dict[str, Any]:
     of_gradient = (found["ours"].permute(0, 3, 1, 2) - found["plain"]).abs().max() / found["plain"].abs().max()
     parameters = [*ours.parameters(), *plain.parameters()]
     kept = {side: kept_bytes(lambda s=side: layers[s](inputs[s]), parameters) / BATCH for side in layers}
-    times: dict[str, dict[str, list[float]]] = {
-        what: {side: [] for side in layers} for what in ("forward", "forward and backward")
-    }
-    for _ in range(repeats + 2):
-        for side, layer in layers.items():
-            gc.collect()
-            with torch.no_grad():
-                start = time.perf_counter()
-                layer(inputs[side])
-                times["forward"][side].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            layer(inputs[side]).backward(gradients[side])
-            times["forward and backward"][side].append(time.perf_counter() - start)
+    passes: dict[tuple[str, str], Callable[[], object]] = {}
+    for side, layer in layers.items():
+        passes["forward", side] = functools.partial(forward, layer, inputs[side])
+        passes["forward and backward", side] = functools.partial(both_passes, layer, inputs[side], gradients[side])
+    times = in_turns(passes, rounds=repeats, warm=2, before=gc.collect)
     seconds = {
-        what: {side: statistics.median(values[2:]) / BATCH for side, values in sides.items()}
-        for what, sides in times.items()
+        what: {side: times[what, side] / BATCH for side in layers} for what in ("forward", "forward and backward")
     }
     return {
         "largest_difference": float(difference.detach()),
@@ -129,6 +120,17 @@ def measure(name: str, *, repeats: int) -> dict[str, Any]:
         "seconds": seconds,
         "kept_bytes": kept,
     }
+
+
+@torch.no_grad()
+def forward(layer: nn.Module, x: Tensor) -> None:
+    """A pass that keeps nothing."""
+    layer(x)
+
+
+def both_passes(layer: nn.Module, x: Tensor, dy: Tensor) -> None:
+    """Forward and backward, to x and to every parameter."""
+    layer(x).backward(dy)
 
 
 def main() -> None:

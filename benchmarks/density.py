@@ -10,15 +10,13 @@ most between the start of the forward and the end of the backward pass, x and it
 
 import argparse
 import gc
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import about_this_run, write_result
+from common import about_this_run, claim_table, in_turns, write_result
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -78,18 +76,9 @@ def product_like(package: nn.Module) -> DensityProduct:
 
 def measure(sides: dict[str, nn.Module], x: Tensor, dy: Tensor, repeats: int) -> dict[str, Any]:
     """Seconds and peak bytes of each side."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats + 3):
-        for name, layer in sides.items():
-            run = both_passes(layer, x, dy)
-            gc.collect()
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {
-        name: {"seconds": statistics.median(times[name][3:]), "peak_bytes": peak_bytes(both_passes(layer, x, dy))}
-        for name, layer in sides.items()
-    }
+    runs = {name: both_passes(layer, x, dy) for name, layer in sides.items()}
+    seconds = in_turns(runs, rounds=repeats, warm=3, before=gc.collect)
+    return {name: {"seconds": seconds[name], "peak_bytes": peak_bytes(run)} for name, run in runs.items()}
 
 
 def both_passes(layer: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], None]:
@@ -128,10 +117,12 @@ def report(result: dict[str, Any]) -> None:
     faster, memory = package["seconds"] / product["seconds"], product["peak_bytes"] / package["peak_bytes"]
     lines += [
         "",
-        "| goal, product against package | wanted | got | met |",
-        "|---|---|---|---|",
-        f"| faster | at least 2 | {faster:.2f} | {'yes' if faster >= 2 else '**no**'} |",
-        f"| peak memory | at most 0.5 | {memory:.2f} | {'yes' if memory <= 0.5 else '**no**'} |",
+        *claim_table(
+            [
+                ("product faster than the package", f"{faster:.2f}", "at least 2", faster >= 2),
+                ("peak memory of the product / package", f"{memory:.2f}", "at most 0.5", memory <= 0.5),
+            ]
+        ),
         "",
         f"Largest difference of the two outputs: {result['largest_difference']:.1e}.",
     ]

@@ -11,7 +11,7 @@ and a pause between them, since threads that wait for work are not idle at once.
 """
 
 import argparse
-import statistics
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -19,14 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_this_run, stored_runs, write_result
+from common import about_this_run, claim_table, in_turns, random_bundle, stored_runs, write_result
 
-from ossicle import create_model
-from ossicle.bundle import save_bundle
 from ossicle.export import export_model
 from ossicle.export.formats import open_onnx
 from ossicle.export.int8 import hear, megabytes
-from ossicle.frontend import frontend_config
 from ossicle.loading import load
 
 SECONDS = (5, 10)
@@ -56,15 +53,8 @@ def answers_of(model: str | Path, folder: Path, *, threads: int) -> tuple[dict[s
 def timed(answers: dict[str, Any], samples: int, *, rounds: int) -> dict[str, float]:
     """Median seconds of a window, in turns; the first turn warms up."""
     window = np.random.default_rng(0).normal(scale=0.1, size=(1, samples)).astype(np.float32)
-    times: dict[str, list[float]] = {name: [] for name in answers}
-    for number in range(rounds + 1):
-        for name, answer in answers.items():
-            time.sleep(PAUSE)
-            began = time.perf_counter()
-            answer(window)
-            if number:
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
+    passes = {name: functools.partial(answer, window) for name, answer in answers.items()}
+    return in_turns(passes, rounds=rounds, before=lambda: time.sleep(PAUSE))
 
 
 def measure(model: str | Path, *, data: Path | None, name: str, threads: int, rounds: int) -> dict[str, Any]:
@@ -97,22 +87,6 @@ def measure(model: str | Path, *, data: Path | None, name: str, threads: int, ro
         return row
 
 
-def random_bundle(name: str, folder: Path) -> Path:
-    """A bundle of that network with random weights and 50 labels."""
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=50)
-    save_bundle(
-        folder / name,
-        model=model,
-        model_name=name,
-        frontend=frontend_config(model.frontend),
-        task="single-label",
-        labels=[str(number) for number in range(50)],
-        window_seconds=5.0,
-    )
-    return folder / name
-
-
 def claims(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
     """(what, got, wanted, met)."""
     found = []
@@ -132,10 +106,7 @@ def claims(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, bool]]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The result as lines of Markdown."""
-    lines = ["| what | got | wanted | met |", "|---|---|---|---|"]
-    lines += [
-        f"| {what} | {got} | {wanted} | {'yes' if met else '**no**'} |" for what, got, wanted, met in claims(rows)
-    ]
+    lines = claim_table(claims(rows))
     lines += ["", "| model | how | MB | 5 s | 10 s | accuracy | same best label | logits differ by |"]
     lines.append("|---" * 8 + "|")
     for row in rows:
@@ -171,7 +142,7 @@ def main() -> None:
     pace = {"threads": args.threads, "rounds": args.rounds}
     with tempfile.TemporaryDirectory() as folder:
         cases: list[tuple[str, Path | str, Path | None]] = [(run.name, run, args.data) for run in args.runs]
-        cases += [(name, random_bundle(name, Path(folder)), None) for name in args.random]
+        cases += [(name, random_bundle(Path(folder) / name, name, window=5.0), None) for name in args.random]
         for name, model, data in cases:
             rows[name] = measure(model, data=data, name=name, **pace)
             result = {"runs": list(rows.values()), **about_this_run()}

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import about_this_run, write_result
+from common import about_this_run, claim_table, write_result
 from matplotlib.figure import Figure
 
 from ossicle import create_model
@@ -157,11 +157,17 @@ def claims(cases: list[Case], lengths: list[int]) -> list[dict[str, Any]]:
 
 def table(cases: list[Case], models: list[str], lengths: list[int], found: list[dict[str, Any]]) -> list[str]:
     """The result as lines of Markdown."""
-    lines = ["| what | got | wanted | met |", "|---|---|---|---|"] if found else []
-    for claim in found:
-        got = "not measured" if claim["got"] is None else f"{claim['got']:.2f}"
-        wanted = f"at most {SLACK:g} x {lengths[-1] / lengths[0]:g} = {claim['wanted']:.1f}"
-        lines.append(f"| {claim['what']} | {got} | {wanted} | {'yes' if claim['met'] else '**no**'} |")
+    wanted = f"at most {SLACK:g} x {lengths[-1] / lengths[0]:g} = "
+    rows = [
+        (
+            claim["what"],
+            "not measured" if claim["got"] is None else f"{claim['got']:.2f}",
+            f"{wanted}{claim['wanted']:.1f}",
+            claim["met"],
+        )
+        for claim in found
+    ]
+    lines = claim_table(rows) if rows else []
     for measure, (unit, scale) in MEASURES.items():
         title = f"{unit} (times its own at {lengths[0]} s)"
         lines += [

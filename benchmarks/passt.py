@@ -408,12 +408,11 @@ def claims(result):
 
 def table(result):
     """The result as lines of Markdown."""
+    from common import claim_table
+
     rates = ", ".join(f"{key.replace('_', ' ')} {value / 1e9:.0f}" for key, value in best_rates(result).items())
     lines = [f"Matrix products on this machine, Gflop/s: {rates}.", ""]
-    lines += ["| what | got | wanted | met |", "|---|---|---|---|"]
-    for claim in result["claims"]:
-        met = {None: "", True: "yes", False: "**no**"}[claim["met"]]
-        lines.append(f"| {claim['what']} | {claim['got']} | {claim['wanted']} | {met} |")
+    lines += claim_table(tuple(claim.values()) for claim in result["claims"])
     lines += ["", "| seconds a clip | peer | ours | of which optimiser, peer | ours |", "|---|---|---|---|---|"]
     for what, sides in result["times"].items():
         cells = [sides.get(side, {}).get(key) for key in ("seconds", "optimiser_seconds") for side in ("peer", "ours")]

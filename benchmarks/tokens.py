@@ -18,7 +18,7 @@ About 4 minutes a run and 3 for the times. Writes results/tokens.json, tokens.md
 """
 
 import argparse
-import statistics
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_this_run, stored_runs, write_result
+from common import about_this_run, in_turns, stored_runs, write_result
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -154,14 +154,12 @@ def score(model: Passt, specs: Float[Tensor, "clip mel frame"], targets: list[in
 def median_seconds(name: str, *, frames: int, rounds: int) -> list[float]:
     """Median processor seconds of a pass over one clip, for each setting; they take turns in every round."""
     model = ossicle.create_model(name, frames=frames).eval()
-    turns: list[list[float]] = []
-    for spec in torch.randn(rounds + 1, 1, model.config.mels, frames, generator=torch.Generator().manual_seed(0)):
-        turns.append([])
-        for reduction in SETTINGS:
-            begun = time.process_time()
-            model.forward_features(spec, reduction=reduction)
-            turns[-1].append(time.process_time() - begun)
-    return [statistics.median(of_setting) for of_setting in zip(*turns[1:], strict=True)]  # the first warms up
+    spec = torch.randn(1, model.config.mels, frames, generator=torch.Generator().manual_seed(0))
+    passes = {
+        number: functools.partial(model.forward_features, spec, reduction=reduction)
+        for number, reduction in enumerate(SETTINGS)
+    }
+    return list(in_turns(passes, rounds=rounds, clock=time.process_time).values())
 
 
 # --- reporting -------------------------------------------------------------------------------------------------------

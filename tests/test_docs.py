@@ -40,6 +40,7 @@ def described_lines(text: str) -> list[str]:
 COMMANDS = [(path.name, line) for path in DOCUMENTS for line in command_lines(path.read_text())]
 DESCRIBED = [(path.name, line) for path in DOCUMENTS for line in described_lines(path.read_text())]
 LINKS = [(path, a or b) for path in DOCUMENTS for a, b in LINK.findall(BLOCK.sub("", path.read_text()))]
+QUOTES = [quote for path in DOCUMENTS for quote in RESULTS.findall(path.read_text())]
 COMMAND: Any = typer.main.get_command(app)
 
 
@@ -195,13 +196,10 @@ def test_the_layouts_document_names_every_column_and_split_that_is_recognised() 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["passt", "length", "deformable", "density", "esc50_main"])
-def test_every_quoted_figure_was_measured(name: str) -> None:
-    quoted = [text for found, text in RESULTS.findall((ROOT / "README.md").read_text()) if found == name]
-    assert quoted, f"README.md has no place for the results of {name}"
-    figures = {figure for text in quoted for figure in FIGURE.findall(re.sub(r"\(http[^)]*\)", "", text))}
-    if not figures:
-        pytest.skip(f"README.md quotes no figure of {name} yet")
+@pytest.mark.parametrize("name, text", QUOTES, ids=[name for name, _ in QUOTES])
+def test_every_quoted_figure_was_measured(name: str, text: str) -> None:
+    figures = set(FIGURE.findall(re.sub(r"\(http[^)]*\)", "", text)))
+    assert figures, f"the place for the results of {name} quotes no figure"
     measured = set(FIGURE.findall((ROOT / "benchmarks" / "results" / f"{name}.md").read_text()))
     assert figures <= measured, f"{sorted(figures - measured)} is not in benchmarks/results/{name}.md"
 

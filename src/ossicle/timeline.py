@@ -60,27 +60,33 @@ def draw_recording(
 def loudest(
     frontend: LogMel, blocks: Iterable[Float32[np.ndarray, " _"]]
 ) -> tuple[Float[np.ndarray, "mel column"], float]:
-    """The log-mel of a recording in columns of the loudest frames, and its seconds.
+    """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its seconds.
 
-    Whenever there are too many columns, two neighbours become one: an hour costs no more memory than a minute.
+    Each column is the loudest of equally many frames. Whenever there are too many columns, two neighbours become one: a
+    day costs no more memory than a minute.
     """
     device = frontend.bank.device
-    columns: list[np.ndarray] = []
-    each, count, samples = 1, 0, 0  # frames to a column, columns so far
+    columns = np.full((MOST_COLUMNS, frontend.config.mels), -np.inf, np.float32)
+    each, frames, samples = 1, 0, 0  # frames to a column, frames so far
+
+    def add(wave: Float32[np.ndarray, " _"]) -> None:
+        nonlocal each, frames
+        mel = frontend(torch.from_numpy(wave)[None].to(device))[0].T.cpu().numpy()
+        places = np.arange(frames, frames + len(mel))
+        frames += len(mel)
+        while frames > each * MOST_COLUMNS:
+            columns[: MOST_COLUMNS // 2] = np.maximum(columns[::2], columns[1::2])
+            columns[MOST_COLUMNS // 2 :] = -np.inf
+            each *= 2
+        np.maximum.at(columns, places // each, mel)
+
     held = np.zeros(0, dtype=np.float32)
     for block in blocks:
         samples += len(block)
         held = np.concatenate([held, block])
-        if len(held) < frontend.min_samples:
-            continue  # too short to have a spectrum of its own: it goes with the next
-        mel = frontend(torch.from_numpy(held)[None].to(device))[0].cpu().numpy()
-        held = held[:0]
-        columns.append(np.maximum.reduceat(mel, np.arange(0, mel.shape[1], each), axis=1))
-        count += columns[-1].shape[1]
-        while count > 2 * MOST_COLUMNS:
-            columns = [np.maximum.reduceat(np.concatenate(columns, axis=1), np.arange(0, count, 2), axis=1)]
-            each, count = 2 * each, columns[0].shape[1]
-    if not columns:  # shorter than one patch
-        padded = np.pad(held, (0, frontend.min_samples - len(held)))
-        columns = [frontend(torch.from_numpy(padded)[None].to(device))[0].cpu().numpy()]
-    return np.concatenate(columns, axis=1), samples / frontend.rate
+        if len(held) >= frontend.min_samples:  # else too short to have a spectrum of its own: it goes with the next
+            add(held)
+            held = held[:0]
+    if not frames:  # shorter than one patch
+        add(np.pad(held, (0, frontend.min_samples - len(held))))
+    return columns[: -(-frames // each)].T, samples / frontend.rate

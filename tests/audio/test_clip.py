@@ -38,7 +38,7 @@ def test_an_exact_format_returns_the_mean_over_its_channels(name, zoo, sounds):
     clip = read_clip(zoo[name], 48_000)
     channels, step = sounds.SNDFILE_ZOO[name][2:]
     expected = sounds.chirp(48_000, 2.0, channels).mean(axis=1)
-    assert (clip.rate, clip.source_rate, clip.source_channels, clip.padded_samples) == (48_000, 48_000, channels, 0)
+    assert (clip.rate, clip.source_rate, clip.source_channels) == (48_000, 48_000, channels)
     assert clip.samples.shape == expected.shape
     assert np.abs(clip.samples - expected).max() <= step
 
@@ -157,33 +157,15 @@ def test_a_segment_that_makes_no_sense_is_the_callers_slip(start, end, zoo):
         read_clip(zoo["pcm16.wav"], 32_000, start=start, end=end)
 
 
-# --- padding ----------------------------------------------------------------------------------------------------------
-
-
-@given(length=st.integers(1, 400), min_samples=st.integers(0, 400))
-@settings(max_examples=25, deadline=None)
-def test_a_short_clip_is_filled_with_silence_at_its_end_and_says_so(length, min_samples, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "short.wav"
-    samples = np.linspace(0.1, 0.9, length, dtype=np.float32)
-    soundfile.write(path, samples, 32_000, subtype="FLOAT")
-    for clip in (
-        read_clip(path, 32_000, min_samples=min_samples),
-        as_clip(samples, 32_000, rate=32_000, min_samples=min_samples),
-    ):
-        assert clip.padded_samples == max(0, min_samples - length)
-        assert clip.seconds == length / 32_000
-        np.testing.assert_array_equal(clip.samples, np.append(samples, np.zeros(clip.padded_samples, np.float32)))
+# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 def test_less_than_one_sample_at_the_new_rate_is_refused(tmp_path):
     soundfile.write(tmp_path / "blip.wav", [0.5], 96_000)
     with pytest.raises(AudioRefused, match="no samples"):
-        read_clip(tmp_path / "blip.wav", 16_000, min_samples=100)
+        read_clip(tmp_path / "blip.wav", 16_000)
     with pytest.raises(AudioRefused, match="shorter than one sample"):
         as_clip(np.full(1, 0.5), 96_000, rate=16_000)
-
-
-# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 def test_length_is_limited_to_the_sample_and_blocks_are_not(tmp_path):
@@ -236,11 +218,10 @@ def test_a_sample_that_would_poison_the_features_is_refused_with_its_time(value,
 
 
 def test_a_long_clip_is_decoded_twice_and_equals_one_decoded_once(zoo, monkeypatch):
-    once = read_clip(zoo["vorbis.ogg"], 44_100, start=0.2, min_samples=100_000)
+    once = read_clip(zoo["vorbis.ogg"], 44_100, start=0.2)
     monkeypatch.setattr(clip_module, "HELD_SAMPLES", 10_000)
-    twice = read_clip(zoo["vorbis.ogg"], 44_100, start=0.2, min_samples=100_000)
+    twice = read_clip(zoo["vorbis.ogg"], 44_100, start=0.2)
     np.testing.assert_array_equal(twice.samples, once.samples)
-    assert twice.padded_samples == once.padded_samples > 0
 
 
 @pytest.mark.parametrize("length", [20_000, 60_000])

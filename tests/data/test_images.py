@@ -1,5 +1,7 @@
 """Images are found in the layouts of sound, and read upright, RGB, with one sentence for what is no image."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -135,6 +137,17 @@ def test_an_image_is_turned_upright_as_pillow_does_it(tmp_path, orientation, nam
         upright = np.asarray(ImageOps.exif_transpose(stored))
     np.testing.assert_array_equal(read_image(path), upright)
     assert upright.shape == ((7, 5, 3) if orientation > 4 else (5, 7, 3))
+
+
+def test_another_damaged_tag_does_not_keep_an_image_from_being_turned(tmp_path):
+    tags = [(ORIENTATION, 3, 1, b"\0\6\0\0"), (0x0128, 2, 2, b"x\0\0\0")]  # the unit of resolution is no text
+    tiff = (
+        b"MM\0*" + struct.pack(">IH", 8, len(tags)) + b"".join(struct.pack(">HHI4s", *tag) for tag in tags) + bytes(4)
+    )
+    path = save(tmp_path / "a.png", exif=b"Exif\0\0" + tiff)
+    with Image.open(path) as stored, pytest.raises(struct.error):
+        ImageOps.exif_transpose(stored)
+    np.testing.assert_array_equal(read_image(path), np.rot90(PIXELS, -1))
 
 
 def test_of_several_frames_the_first_is_read(tmp_path):

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 from sklearn.calibration import calibration_curve
 
-from ossicle.metrics import calibration_bins, calibration_error, fit_temperature
+from ossicle.metrics import calibration_bins, fit_temperature
 from ossicle.metrics.calibration import TEMPERATURES
 
 
@@ -31,7 +31,7 @@ def test_the_single_label_error_looks_at_the_given_label_only(clips, labels, see
     targets = np.eye(labels, dtype=bool)[generator.integers(0, labels, clips)]
     given_label = scores.argmax(axis=1)
     expected = error_by_definition(scores.max(axis=1), targets[np.arange(clips), given_label])
-    assert calibration_error(scores, targets, task="single-label") == pytest.approx(expected)
+    assert calibration_bins(scores, targets, task="single-label").error == pytest.approx(expected)
 
 
 @settings(max_examples=50, deadline=None)
@@ -40,7 +40,7 @@ def test_the_multi_label_error_looks_at_every_probability(clips, labels, seed):
     generator = np.random.default_rng(seed)
     scores, targets = generator.random((clips, labels)), generator.random((clips, labels)) < 0.5
     expected = error_by_definition(scores.ravel(), targets.ravel())
-    assert calibration_error(scores, targets, task="multi-label") == pytest.approx(expected)
+    assert calibration_bins(scores, targets, task="multi-label").error == pytest.approx(expected)
 
 
 @settings(max_examples=50, deadline=None)
@@ -56,7 +56,7 @@ def test_the_bins_equal_scikit_learn_also_on_their_edges(scores, targets):
 
 def test_what_is_no_probability_is_refused():
     with pytest.raises(ValueError, match="probabilities lie between 0 and 1"):
-        calibration_error(np.array([[-2.0, 3.0]]), np.array([[True, False]]), task="single-label")
+        calibration_bins(np.array([[-2.0, 3.0]]), np.array([[True, False]]), task="single-label")
 
 
 def loss(sharpness, logits, targets, task):

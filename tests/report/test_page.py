@@ -112,7 +112,6 @@ def test_the_lines_hold_protocol_figures_baseline_and_classes():
     ]
     assert any("most frequent label" in line and "not clearly beaten" in line for line in lines)
     assert [line.split()[:2] for line in lines[-3:]] == [["label", "0"], ["label", "1"], ["label", "2"]]
-    assert len(evaluation_lines(evaluation, classes=False)) == len(lines) - 5
 
 
 def test_what_is_not_defined_is_a_dash():

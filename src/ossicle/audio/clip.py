@@ -28,12 +28,10 @@ class Clip:
     rate: int
     source_rate: int  # before resampling
     source_channels: int  # before averaging
-    padded_samples: int = 0  # silence that was added at the end
 
     @property
     def seconds(self) -> float:
-        """Length of the recording itself, without the silence added."""
-        return (len(self.samples) - self.padded_samples) / self.rate
+        return len(self.samples) / self.rate
 
 
 def read_clip(
@@ -42,7 +40,6 @@ def read_clip(
     *,
     start: float = 0.0,
     end: float | None = None,
-    min_samples: int = 0,
     limits: AudioLimits = DEFAULT_LIMITS,
 ) -> Clip:
     """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
@@ -54,7 +51,6 @@ def read_clip(
     Args:
         start: seconds.
         end: seconds; None reads to the end.
-        min_samples: a shorter clip is padded with silence at its end to this length, at `rate`.
 
     Raises:
         AudioUnreadable: no decoder makes samples of the file, or it is missing.
@@ -64,8 +60,6 @@ def read_clip(
     check_rate(rate)
     if not (0 <= start < math.inf and (end is None or start < end)):
         raise ValueError(f"a segment needs 0 <= start < end, not {start} and {end}")
-    if min_samples < 0:
-        raise ValueError(f"min_samples must not be negative, not {min_samples}")
 
     held: list[np.ndarray] = []
     total = 0
@@ -79,20 +73,13 @@ def read_clip(
         if total == 0:
             raise AudioRefused(f"{recording.name}: {nothing_found(start, end)}; at least one sample is needed")
 
-    padded = max(0, min_samples - total)
-    samples = np.zeros(total + padded, np.float32)
+    samples = np.empty(total, np.float32)
     if total > HELD_SAMPLES:
         with open_recording(path, limits) as recording:
-            fill(samples[:total], segment(recording, rate, start=start, end=end, limits=limits), recording.name)
+            fill(samples, segment(recording, rate, start=start, end=end, limits=limits), recording.name)
     else:
-        np.concatenate(held, out=samples[:total])
-    return Clip(
-        samples=samples,
-        rate=rate,
-        source_rate=recording.rate,
-        source_channels=recording.channels,
-        padded_samples=padded,
-    )
+        np.concatenate(held, out=samples)
+    return Clip(samples=samples, rate=rate, source_rate=recording.rate, source_channels=recording.channels)
 
 
 def read_blocks(
@@ -133,7 +120,6 @@ def as_clip(
     source_rate: int,
     *,
     rate: int,
-    min_samples: int = 0,
     limits: AudioLimits = DEFAULT_LIMITS,
 ) -> Clip:
     """Makes a clip of samples from Python: (time,) or (time, channel), floating point or scaled whole numbers.
@@ -145,8 +131,6 @@ def as_clip(
         ValueError: a shape or a type that is not audio.
     """
     check_rate(rate)
-    if min_samples < 0:
-        raise ValueError(f"min_samples must not be negative, not {min_samples}")
     values = np.asarray(samples)
     if values.ndim not in (1, 2):
         raise ValueError(f"samples have the shape {values.shape}; allowed are (time,) and (time, channel)")
@@ -162,14 +146,7 @@ def as_clip(
     mono = resample(to_mono(values), source_rate, rate)
     if len(mono) == 0:
         raise AudioRefused(f"{name} is shorter than one sample at {rate} Hz; at least one is needed")
-    padded = max(0, min_samples - len(mono))
-    return Clip(
-        samples=np.pad(mono, (0, padded)),
-        rate=rate,
-        source_rate=source_rate,
-        source_channels=values.shape[1],
-        padded_samples=padded,
-    )
+    return Clip(samples=mono, rate=rate, source_rate=source_rate, source_channels=values.shape[1])
 
 
 # --- the way of the blocks --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ossicle.cli.outcome import SOME_FAILED, Sentences
+from ossicle.cli.progress import counting
 
 app = typer.Typer(
     cls=Sentences, help="Look at data before training.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -33,18 +34,13 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Decode every clip and print what was detected: counts, lengths, rates, problems and the split for training."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ossicle.data import check_dataset, read_dataset
 
     if text is not None and modality != "text":
         raise typer.BadParameter("a column of texts goes with --modality text", param_hint="--text")
     dataset = read_dataset(data, label=label, group=group, fold=fold, modality=modality, text=text)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("Listening", total=len(dataset))
-        report = check_dataset(dataset, progress=lambda done, _: bar.update(task, completed=done))
+    with counting("Listening") as progress:
+        report = check_dataset(dataset, progress=progress)
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
     if report.failed:
         raise typer.Exit(SOME_FAILED)

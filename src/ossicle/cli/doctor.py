@@ -2,43 +2,17 @@
 
 import importlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-
-@dataclass(frozen=True, kw_only=True)
-class Extra:
-    """One optional part: what it gives, the modules that must import, and the distributions they come from.
-
-    "later" marks what no command of this version asks for.
-    """
-
-    name: str
-    gives: str
-    modules: tuple[str, ...]
-    packages: tuple[str, ...]
-
-
-EXTRAS = (
-    Extra(name="media", gives="m4a, webm, wma and the sound of videos", modules=("av",), packages=("av",)),
-    Extra(name="hf", gives="later: encoders of Hugging Face", modules=("transformers",), packages=("transformers",)),
-    Extra(name="peft", gives="later: adapters in the peft format", modules=("peft",), packages=("peft",)),
-    Extra(
-        name="export",
-        gives="ONNX files of trained models",
-        modules=("onnx", "onnxscript", "onnxruntime"),
-        packages=("onnx", "onnxscript", "onnxruntime"),
-    ),
-    Extra(name="mic", gives="later: the microphone", modules=("sounddevice",), packages=("sounddevice",)),
-    Extra(
-        name="serve",
-        gives="later: the HTTP service",
-        modules=("fastapi", "uvicorn", "python_multipart"),
-        packages=("fastapi", "uvicorn", "python-multipart"),
-    ),
-    Extra(name="shards", gives="later: data in tar shards", modules=("webdataset",), packages=("webdataset",)),
-    Extra(name="cluster", gives="later: labelling on many machines", modules=("ray.data",), packages=("ray",)),
-    Extra(name="track", gives="later: TensorBoard logs", modules=("tensorboard",), packages=("tensorboard",)),
-)
+# As in pyproject.toml: what each gives, and the modules that must import, each from a distribution of its name.
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "media": ("m4a, webm, wma and the sound of videos", ("av",)),
+    "hf": ("encoders of speech, text and images", ("transformers",)),
+    "peft": ("LoRA, IA3 and VeRA inside an encoder", ("peft",)),
+    "export": ("ONNX files of trained models", ("onnx", "onnxscript", "onnxruntime")),
+    "mic": ("live sound from a microphone", ("sounddevice",)),
+    "cluster": ("prediction on a Ray cluster", ("ray.data",)),
+}
 
 CORE = (
     "torch",
@@ -49,6 +23,7 @@ CORE = (
     "huggingface_hub",
     "lightning",
     "matplotlib",
+    "pillow",
     "jaxtyping",
     "pyyaml",
     "typer",
@@ -70,8 +45,8 @@ def doctor() -> None:
     for line in device_lines():
         print(f"  {line}")
     print("\nExtras (pip install 'ossicle[NAME]')")
-    for extra in EXTRAS:
-        print(f"  {extra.name:8} {extra.gives:42} {extra_state(extra)}")
+    for name, (gives, modules) in EXTRAS.items():
+        print(f"  {name:8} {gives:42} {extra_state(modules)}")
 
 
 def installed_version(package: str) -> str | None:
@@ -84,19 +59,19 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def extra_state(extra: Extra) -> str:
+def extra_state(modules: Sequence[str]) -> str:
     """Says whether an extra is absent, broken or works: its modules are really imported.
 
     A package that is installed and raises anything at all on import (a missing shared library is an OSError) is broken.
     """
-    versions = {package: installed_version(package) for package in extra.packages}
+    versions = {module.partition(".")[0]: installed_version(module.partition(".")[0]) for module in modules}
     present = [f"{package} {version}" for package, version in versions.items() if version]
     absent = [package for package, version in versions.items() if not version]
     if not present:
         return "not installed"
     if absent:
         return f"incomplete: {', '.join(present)}, but no {', '.join(absent)}"
-    for module in extra.modules:
+    for module in modules:
         try:
             importlib.import_module(module)
         except Exception as error:

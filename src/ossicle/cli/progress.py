@@ -48,8 +48,8 @@ def hours_of_sound() -> Iterator[Callable[[float, int, int], None]]:
 
 
 @contextlib.contextmanager
-def latest_lines(count: int = 12) -> Iterator[Callable[[str], None]]:
-    """Yields a function that shows a line: the latest ones refreshed in place at a terminal, one by one in a pipe."""
+def latest_lines() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows a line: the latest twelve refreshed in place at a terminal, one by one in a pipe."""
     if not sys.stdout.isatty():
         yield lambda line: print(line, flush=True)
         return
@@ -58,7 +58,7 @@ def latest_lines(count: int = 12) -> Iterator[Callable[[str], None]]:
     from rich.live import Live
     from rich.text import Text
 
-    lines: deque[str] = deque(maxlen=count)
+    lines: deque[str] = deque(maxlen=12)
     with Live(refresh_per_second=8) as live:
 
         def show(line: str) -> None:

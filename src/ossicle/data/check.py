@@ -121,24 +121,23 @@ class DataReport:
         }
 
 
-def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> DataReport:
+def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] = lambda done, total: None) -> DataReport:
     """Decodes every clip and reports what is there and what is wrong; a bad file never stops it.
 
     Args:
         progress: called with the number of clips done and the number of all.
     """
-    heard: list[_Heard] = []
+    heard: list[_ClipFacts] = []
     if dataset.modality == "sound":
         rate = _listen(dataset.items[0], FIRST_RATE).rate or FIRST_RATE  # most sets have one rate
-        examine: Callable[[Item], _Heard] = partial(_listen, rate=rate)
+        examine: Callable[[Item], _ClipFacts] = partial(_listen, rate=rate)
     else:
         examine = partial(_look, modality=dataset.modality)
     # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for facts in pool.map(examine, dataset.items):
             heard.append(facts)
-            if progress is not None:
-                progress(len(heard), len(dataset.items))
+            progress(len(heard), len(dataset.items))
     good = [facts for facts in heard if facts.content and dataset.modality == "sound"]
     problems = [
         Problem(kind=kind, file=_name(dataset, item), detail=detail)
@@ -163,8 +162,8 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Heard:
-    """What one clip sounded like; `content` is a hash of its samples, empty for a clip that cannot be used."""
+class _ClipFacts:
+    """What was found out about one clip; `content` is a hash of it, empty for one that cannot be used."""
 
     problems: tuple[tuple[Kind, str], ...] = ()
     seconds: float = 0.0
@@ -174,15 +173,15 @@ class _Heard:
     silent: bool = False
 
 
-def _listen(item: Item, rate: int) -> _Heard:
+def _listen(item: Item, rate: int) -> _ClipFacts:
     if not os.path.isfile(item.file):
-        return _Heard(problems=(("missing", "no such file"),))
+        return _ClipFacts(problems=(("missing", "no such file"),))
     try:
         clip = read_clip(item.file, rate, start=item.start, end=item.end)
         if clip.source_rate != rate:  # resampling moves peaks, so they are judged at the recording's own rate
             clip = read_clip(item.file, clip.source_rate, start=item.start, end=item.end)
     except AudioError as error:
-        return _Heard(problems=(("broken", str(error)),))
+        return _ClipFacts(problems=(("broken", str(error)),))
     loudness = np.abs(clip.samples)
     silent = bool(loudness.max() < SILENCE)
     problems: list[tuple[Kind, str]] = []
@@ -193,7 +192,7 @@ def _listen(item: Item, rate: int) -> _Heard:
         problems.append(("clipped", f"{share:.1%} of the samples at full scale"))
     if item.end is not None and clip.seconds < item.end - item.start - SLACK_SECONDS:
         problems.append(("cut short", f"asked for {item.end - item.start:g} s, found {clip.seconds:.2f} s"))
-    return _Heard(
+    return _ClipFacts(
         problems=tuple(problems),
         seconds=clip.seconds,
         rate=clip.source_rate,
@@ -203,19 +202,19 @@ def _listen(item: Item, rate: int) -> _Heard:
     )
 
 
-def _look(item: Item, modality: Modality) -> _Heard:
+def _look(item: Item, modality: Modality) -> _ClipFacts:
     """The content of a text or an image, which has neither length nor rate."""
     if not os.path.isfile(item.file):
-        return _Heard(problems=(("missing", "no such file"),))
+        return _ClipFacts(problems=(("missing", "no such file"),))
     try:
         content = read_input(item, modality=modality)
     except ImageRefused as error:
-        return _Heard(problems=(("broken", str(error)),))
+        return _ClipFacts(problems=(("broken", str(error)),))
     size, data = ("", content.encode()) if isinstance(content, str) else (str(content.shape), content.tobytes())
-    return _Heard(content=size + hashlib.blake2b(data, digest_size=16).hexdigest())
+    return _ClipFacts(content=size + hashlib.blake2b(data, digest_size=16).hexdigest())
 
 
-def _duplicates(dataset: Dataset, heard: Sequence[_Heard]) -> list[Problem]:
+def _duplicates(dataset: Dataset, heard: Sequence[_ClipFacts]) -> list[Problem]:
     """Clips that are the same as an earlier one; silence is no sound."""
     groups = group_ids(dataset)
     same: dict[tuple[int, str], list[int]] = defaultdict(list)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ossicle.errors import ExtraMissing, ImageRefused
+from ossicle.errors import ImageRefused
 
 # Lower case; a suffix only selects files from a folder. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .webp .bmp .dib .gif".split())
@@ -23,6 +23,7 @@ MAX_PIXELS = 8192 * 8192
 Pixels = UInt8[np.ndarray, "row column 3"]
 
 # EXIF, tag 0x0112: how the camera was held, and what turns the picture upright again.
+# ImageOps.exif_transpose also writes the other tags anew, and fails where one of them is damaged.
 ORIENTATION = 0x0112
 UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -45,12 +46,9 @@ def read_image(path: Path) -> Pixels:
 
     Raises:
         ImageRefused: no such file, another format, damaged bytes, more pixels than `MAX_PIXELS`.
-        ExtraMissing: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ExtraMissing("images are read by Pillow, which is not installed: pip install pillow") from error
+    from PIL import Image
+
     if not path.is_file():
         raise ImageRefused(f"{path}: there is no such file")
     with _QUIET, warnings.catch_warnings():

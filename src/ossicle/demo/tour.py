@@ -11,7 +11,7 @@ OUTPUT/
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +21,17 @@ from jaxtyping import Float, Float32
 
 from ossicle.audio import read_clip
 from ossicle.data import Dataset, read_dataset, split_folds
+from ossicle.demo.matching import OnsetFigures, match_onsets
+from ossicle.demo.onsets import label_onsets
 from ossicle.demo.recordings import drums_folder
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.files import write_atomically
 from ossicle.loading import load
 from ossicle.metrics import Evaluation
-from ossicle.metrics.onsets import OnsetFigures, onset_f1
 from ossicle.predict import Row, write_tables
-from ossicle.predict.onsets import label_onsets
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
+from ossicle.report.style import Figure
 from ossicle.timeline import draw_recording
 from ossicle.training import FoldResult, TrainConfig, train
 from ossicle.training.folds import free_folder, pooled
@@ -94,30 +95,23 @@ def run_demo(
     drums = drums or drums_folder()
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
-    groups = {item.group for item in dataset.items}
     say("ossicle demo: a recogniser of drum sounds, made here and now.\n")
-    say(f"1. The recordings: {len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes:")
+    say(f"1. The recordings: {what_it_holds(dataset)}:")
     say(f"   {', '.join(dataset.labels)}.")
 
     say("\n2. Training: each round leaves some makers out, and is tested on their hits.")
     results = rounds(dataset, config, output=output, say=say)
     evaluation = pooled(dataset, results, folder=output / "all", say=lambda line: None)
     say(f"   {score_sentence(evaluation)}")
-    say(f"   {baseline_sentence(evaluation)}")
+    say(f"   {majority_sentence(evaluation)}")
 
     result, kit = largest_kit(dataset, results)
     recognizer = load(result.folder / "model", device=config.device)
     say(f"\n3. When was what hit? A sequence of hits by {kit}, which the model has never heard:")
     sequence = sequence_of(dataset, kit, rate=recognizer.rate, file="sequence.wav")
     found = hits_in(sequence.samples, recognizer, file="sequence.wav")
-    onsets = onset_f1(
-        [row.start for row in found],
-        [row.start for row in sequence.truth],
-        tolerance=TOLERANCE,
-        estimated_labels=[row.label for row in found],
-        reference_labels=[row.label for row in sequence.truth],
-    )
-    for line in sequence_sentences(onsets, found=len(found), true=len(sequence.truth)):
+    onsets = match_onsets(found, sequence.truth, tolerance=TOLERANCE)
+    for line in sequence_sentences(onsets):
         say(f"   {line}")
 
     loop = read_clip(drums / "loops" / LOOP, recognizer.rate).samples
@@ -139,25 +133,36 @@ def run_demo(
     }
     for name, figure in pictures.items():
         save_figure(figure, output / f"{name}.png")
+    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(heard))
+    write_page(tour, pictures, dataset=dataset, results=results, kit=kit)
+    say(f"\nDone in {minutes(time.monotonic() - began)}. Open in a browser:")
+    say(f"   {output / 'report.html'}")
+    say("Look and listen, in Audacity (File > Import > Audio, then Labels):")
+    for name in ("sequence.wav", "loop.flac"):
+        say(f"   {output / name}  with  {output / name}.txt")
+    say("Next, hear something else with this model, or learn sounds of your own:")
+    say(f"   ossicle predict {result.folder} RECORDING")
+    say("   ossicle train FOLDER   # with a folder of recordings for each class")
+    return tour
+
+
+def write_page(
+    tour: Tour, pictures: Mapping[str, Figure], *, dataset: Dataset, results: Sequence[FoldResult], kit: str
+) -> None:
+    """Writes `report.html`: in short, the figures of merit, the sequence and the loop."""
+    hits = sequence_sentences(tour.onsets)
+    facts = [f"{what_it_holds(dataset)}.", score_sentence(tour.evaluation), majority_sentence(tour.evaluation)]
     write_report(
-        output / "report.html",
+        tour.folder / "report.html",
         title="ossicle demo: drum sounds",
         sections=[
-            Section(
-                title="In short",
-                blocks=[
-                    f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes. "
-                    f"{score_sentence(evaluation)} {baseline_sentence(evaluation)}",
-                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
-                    rounds_table(dataset, results),
-                ],
-            ),
-            *evaluation_sections(evaluation),
+            Section(title="In short", blocks=[" ".join(facts), *hits, rounds_table(dataset, results)]),
+            *evaluation_sections(tour.evaluation),
             Section(
                 title="A sequence",
                 blocks=[
                     f"Hits by {kit}, left out of this model's training, put together at random distances.",
-                    *sequence_sentences(onsets, found=len(found), true=len(sequence.truth)),
+                    *hits,
                     Chart(
                         figure=pictures["sequence"],
                         alt="spectrogram of the sequence with found and true hits",
@@ -168,21 +173,12 @@ def run_demo(
             Section(
                 title="A real loop",
                 blocks=[
-                    f"{LOOP}; its maker and licence are in the README.md of the recordings. {loop_sentence(heard)}",
+                    f"{LOOP}; its maker and licence are in the README.md of the recordings. {loop_sentence(tour.loop)}",
                     Chart(figure=pictures["loop"], alt="spectrogram of the loop with found hits"),
                 ],
             ),
         ],
     )
-    say(f"\nDone in {minutes(time.monotonic() - began)}. Open in a browser:")
-    say(f"   {output / 'report.html'}")
-    say("Look and listen, in Audacity (File > Import > Audio, then Labels):")
-    for name in ("sequence.wav", "loop.flac"):
-        say(f"   {output / name}  with  {output / name}.txt")
-    say("Next, hear something else with this model, or learn sounds of your own:")
-    say(f"   ossicle predict {result.folder} RECORDING")
-    say("   ossicle train FOLDER   # with a folder of recordings for each class")
-    return Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(heard))
 
 
 def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
@@ -255,6 +251,12 @@ def write_wav(path: Path, sequence: Assembled) -> None:
     soundfile.write(path, sequence.samples, sequence.rate, subtype="PCM_16", format="WAV")
 
 
+def what_it_holds(dataset: Dataset) -> str:
+    """How many hits, makers and classes."""
+    groups = {item.group for item in dataset.items}
+    return f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes"
+
+
 def score_sentence(evaluation: Evaluation) -> str:
     """The pooled accuracy with its interval."""
     own = evaluation.accuracy
@@ -265,19 +267,18 @@ def score_sentence(evaluation: Evaluation) -> str:
     )
 
 
-def baseline_sentence(evaluation: Evaluation) -> str:
+def majority_sentence(evaluation: Evaluation) -> str:
     """What knowing nothing would give."""
     baseline = evaluation.baseline
     return f"Always answering {baseline.label}, the commonest class, would give {baseline.accuracy or 0.0:.0%}."
 
 
-def sequence_sentences(figures: OnsetFigures, *, found: int, true: int) -> list[str]:
+def sequence_sentences(onsets: OnsetFigures) -> list[str]:
     """How many hits were found, and how many of these were given the right name."""
-    pairs = len(figures.pairs)
-    named = 0 if not pairs else round(figures.label_accuracy * pairs)
+    pairs, named = len(onsets.pairs), onsets.named
     return [
-        f"{pairs} of {true} hits found within {1000 * TOLERANCE:.0f} ms, {found - pairs} found that are none: "
-        f"onset F1 {figures.f1:.2f}.",
+        f"{pairs} of {onsets.true} hits found within {1000 * TOLERANCE:.0f} ms, {onsets.found - pairs} found that are "
+        f"none: onset F1 {onsets.f1:.2f}.",
         f"{named} of these {pairs} have the right name: label accuracy {named / max(pairs, 1):.0%}.",
     ]
 

@@ -5,7 +5,7 @@ class without positives has no average precision) the functions give NaN, `Evalu
 the classes where it is.
 """
 
-from ossicle.metrics.calibration import CalibrationBins, calibration_bins, calibration_error, fit_temperature
+from ossicle.metrics.calibration import CalibrationBins, calibration_bins, fit_temperature
 from ossicle.metrics.decisions import balanced_accuracy, confusion_matrix, decide, fit_thresholds
 from ossicle.metrics.evaluation import (
     Baseline,
@@ -15,8 +15,7 @@ from ossicle.metrics.evaluation import (
     mean_over_folds,
 )
 from ossicle.metrics.intervals import Estimate, mean_interval, t_quantile
-from ossicle.metrics.onsets import OnsetFigures, onset_f1
-from ossicle.metrics.ranking import average_precision, d_prime, mean_average_precision, roc_auc
+from ossicle.metrics.ranking import average_precision, d_prime, mean_average_precision
 
 __all__ = [
     "Baseline",
@@ -24,11 +23,9 @@ __all__ = [
     "ClassFigures",
     "Estimate",
     "Evaluation",
-    "OnsetFigures",
     "average_precision",
     "balanced_accuracy",
     "calibration_bins",
-    "calibration_error",
     "confusion_matrix",
     "d_prime",
     "decide",
@@ -38,7 +35,5 @@ __all__ = [
     "mean_average_precision",
     "mean_interval",
     "mean_over_folds",
-    "onset_f1",
-    "roc_auc",
     "t_quantile",
 ]

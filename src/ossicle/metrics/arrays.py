@@ -15,10 +15,10 @@ def ratio(numerator: Any, denominator: Any) -> Any:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
-def mean_of_defined(values: Float[np.ndarray, "*axes"], *, axis: int = 0) -> Any:
-    """Mean over an axis of the values that are not NaN; NaN where there are none."""
+def mean_of_defined(values: Float[np.ndarray, "label *axes"]) -> Any:
+    """Mean over the labels of the values that are not NaN; NaN where there are none."""
     defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0.0).sum(axis=axis), defined.sum(axis=axis))
+    return ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
 
 
 def check_task(task: str) -> None:

@@ -29,7 +29,10 @@ class CalibrationBins:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean distance of confidence and frequency, weighted by the counts."""
+        """Expected calibration error: the mean distance of confidence and frequency, weighted by the counts.
+
+        Source: Guo et al. 2017, On calibration of modern neural networks, section 2.
+        """
         distance = np.where(self.count > 0, np.abs(self.confidence - self.frequency), 0.0)
         return float((self.count * distance).sum() / self.count.sum())
 
@@ -52,16 +55,6 @@ def calibration_bins(
         confidence=ratio(np.bincount(where, confidence.ravel().astype(float), bins), count),
         frequency=ratio(np.bincount(where, right.ravel().astype(float), bins), count),
     )
-
-
-def calibration_error(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"], *, task: Task, bins: int = BINS
-) -> float:
-    """Expected calibration error over bins of equal width.
-
-    Source: Guo et al. 2017, On calibration of modern neural networks, section 2.
-    """
-    return calibration_bins(scores, targets, task=task, bins=bins).error
 
 
 def stated(

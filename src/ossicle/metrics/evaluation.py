@@ -4,8 +4,7 @@ One function measures under a weighting of the clips: weights of one give the fi
 distribution, so that a figure and its interval cannot drift apart.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,14 +37,12 @@ class ClassFigures:
 class Baseline:
     """What knowing nothing about the sound gives on the same clips.
 
-    `accuracy` is that of always answering `label`, the most frequent one of the `counted` part ("training" or "test");
-    both are None in a multi-label task. `mean_average_precision` is that of scores drawn at random: the mean share of
-    positives.
+    `accuracy` is that of always answering `label`, the most frequent one of these clips; both are None in a multi-label
+    task. `mean_average_precision` is that of scores drawn at random: the mean share of positives.
     """
 
     label: str | None
     accuracy: float | None
-    counted: str
     mean_average_precision: float | None
 
 
@@ -152,7 +149,6 @@ def evaluate(
     task: Task,
     thresholds: Float[np.ndarray, " label"] | None = None,
     groups: Sequence[str] | None = None,
-    training_counts: Sequence[int] | Mapping[str, int] | None = None,
     protocol: str = "",
     resamples: int = 1000,
     seed: int = 0,
@@ -168,8 +164,6 @@ def evaluate(
         thresholds: from `fit_thresholds` on the development part; they decide in a multi-label task and are only shown
             in a single-label one.
         groups: one name for each clip (recording, speaker); whole groups are then drawn.
-        training_counts: clips of each label in the training part, for the majority baseline; without it the test part's
-            own majority is used, which is harder to beat.
         protocol: the sentence that says which clips were tested and how they were chosen; travels with the figures.
         resamples: 0 leaves the intervals out.
 
@@ -205,7 +199,7 @@ def evaluate(
         seed=seed,
         **{name: percentile_estimate(value, resampled[name]) for name, value in figures.items()},
         classes_scored=int(targets.any(axis=0).sum()),
-        baseline=_baseline(targets, labels=labels, task=task, training_counts=training_counts),
+        baseline=_baseline(targets, labels=labels, task=task),
         classes=tuple(
             ClassFigures(
                 label=label,
@@ -295,31 +289,11 @@ class _Measures:
         return part.T @ weights.astype(float)
 
 
-def _baseline(
-    targets: Bool[np.ndarray, "clip label"],
-    *,
-    labels: Sequence[str],
-    task: Task,
-    training_counts: Sequence[int] | Mapping[str, int] | None,
-) -> Baseline:
+def _baseline(targets: Bool[np.ndarray, "clip label"], *, labels: Sequence[str], task: Task) -> Baseline:
     share = targets.mean(axis=0)
     present = share[share > 0]
-    chance = float(present.mean()) if len(present) else math.nan
-    counted = "test" if training_counts is None else "training"
+    chance = float(present.mean()) if len(present) else None
     if task == "multi-label":
-        return Baseline(label=None, accuracy=None, counted=counted, mean_average_precision=defined(chance))
-    if training_counts is None:
-        counts = list(targets.sum(axis=0))
-    elif isinstance(training_counts, Mapping):
-        counts = [training_counts.get(label, 0) for label in labels]
-    else:
-        if len(training_counts) != len(labels):
-            raise ValueError(f"{len(training_counts)} training counts are given for {len(labels)} labels; one for each")
-        counts = list(training_counts)
-    majority = int(np.argmax(counts))
-    return Baseline(
-        label=labels[majority],
-        accuracy=float(share[majority]),
-        counted=counted,
-        mean_average_precision=defined(chance),
-    )
+        return Baseline(label=None, accuracy=None, mean_average_precision=chance)
+    majority = int(np.argmax(share))
+    return Baseline(label=labels[majority], accuracy=float(share[majority]), mean_average_precision=chance)

@@ -25,15 +25,15 @@ def defined(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def percentile_estimate(value: float, resampled: Float[np.ndarray, " resample"], *, level: float = 0.95) -> Estimate:
-    """The value with the middle `level` of its resampled distribution; resamples where it is not defined are left out.
+def percentile_estimate(value: float, resampled: Float[np.ndarray, " resample"]) -> Estimate:
+    """The value with the middle 95 % of its resampled distribution; resamples where it is not defined are left out.
 
     Source: Efron and Tibshirani 1993, An introduction to the bootstrap, chapter 13.
     """
     resampled = resampled[~np.isnan(resampled)]
     if math.isnan(value) or not len(resampled):
         return Estimate(value=defined(value))
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(value=float(value), low=float(low), high=float(high))
 
 
@@ -55,8 +55,8 @@ def bootstrap_weights(
         yield np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(np.int32)[units]
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
-    """Mean over folds (or seeds) with Student's t interval; no interval for a single value.
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean over folds (or seeds) with Student's t interval of 95 %; no interval for a single value.
 
     Folds share training clips, so the interval is somewhat too narrow: read it as the least that is uncertain.
 
@@ -69,7 +69,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     if len(values) == 1:
         return Estimate(value=mean)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    reach = t_quantile((1 + level) / 2, degrees=len(values) - 1) * math.sqrt(variance / len(values))
+    reach = t_quantile(0.975, degrees=len(values) - 1) * math.sqrt(variance / len(values))
     return Estimate(value=mean, low=mean - reach, high=mean + reach)
 
 

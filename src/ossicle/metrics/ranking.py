@@ -65,7 +65,9 @@ def average_precision(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
 ) -> Float[np.ndarray, " label"]:
     """Average precision of each class: precision averaged over steps of recall; NaN for a class without positives."""
-    return _measure_each(scores, targets)[0]
+    once = np.ones((len(scores), 1), np.int32)
+    rankings = (Ranking(scores[:, label], targets[:, label]) for label in range(scores.shape[1]))
+    return np.array([ranking.measure(once)[0].item() for ranking in rankings])
 
 
 def mean_average_precision(
@@ -80,16 +82,6 @@ def mean_average_precision(
     return float(mean_of_defined(each)), int(np.isfinite(each).sum())
 
 
-def roc_auc(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> Float[np.ndarray, " label"]:
-    """Area under the ROC curve of each class: how often a positive outscores a negative, ties counting half.
-
-    NaN for a class that lacks positives or negatives.
-    """
-    return _measure_each(scores, targets)[1]
-
-
 def d_prime(auroc: float) -> float:
     """Separation of two normal distributions of equal deviation that would give this AUROC: sqrt(2) * Phi^-1(AUROC).
 
@@ -100,11 +92,3 @@ def d_prime(auroc: float) -> float:
     if math.isnan(auroc):
         return math.nan
     return math.sqrt(2) * NormalDist().inv_cdf(min(max(auroc, AUROC_MARGIN), 1 - AUROC_MARGIN))
-
-
-def _measure_each(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
-) -> tuple[Float[np.ndarray, " label"], Float[np.ndarray, " label"]]:
-    once = np.ones((len(scores), 1), np.int32)
-    both = [Ranking(scores[:, label], targets[:, label]).measure(once) for label in range(scores.shape[1])]
-    return np.array([float(ap[0]) for ap, _ in both]), np.array([float(auroc[0]) for _, auroc in both])

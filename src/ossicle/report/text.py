@@ -43,30 +43,25 @@ def baseline_sentence(evaluation: Evaluation) -> str:
     if baseline.accuracy is not None:
         verdict = "the whole accuracy interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
         return (
-            f"Always answering '{baseline.label}', the most frequent label of the {baseline.counted} part, "
+            f"Always answering '{baseline.label}', the most frequent label of these clips, "
             f"has accuracy {number(baseline.accuracy)}: {verdict}."
         )
     verdict = "the whole mAP interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
     return f"Scores drawn at random have mAP {number(baseline.mean_average_precision)}: {verdict}."
 
 
-def evaluation_lines(evaluation: Evaluation, *, classes: bool = True) -> list[str]:
-    """Protocol, headline figures with intervals, the baseline and (if asked) a line for each class."""
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """Protocol, headline figures with intervals, the baseline and a line for each class."""
     lines = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
     lines += [subject(evaluation), ""]
     lines += _figure_lines(evaluation.headline)
     lines += ["", baseline_sentence(evaluation)]
-    if classes:
-        rows = [class_cells(evaluation, i) for i in range(len(evaluation.classes))]
-        header = class_header(evaluation)
-        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-        lines.append("")
-        for row in [header, *rows]:
-            aligned = [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-            lines.append("  ".join(aligned).rstrip())
+    lines.append("")
+    rows = [class_header(evaluation), *(class_cells(evaluation, i) for i in range(len(evaluation.classes)))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        aligned = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
+        lines.append("  ".join(aligned).rstrip())
     return lines
 
 
@@ -102,8 +97,8 @@ def _figure_lines(figures: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
-def worst_confusions(evaluation: Evaluation, most: int = 10) -> Sequence[tuple[str, str, int, float]]:
-    """The most frequent mistakes as (true label, given label, clips, share of the true label's clips)."""
+def worst_confusions(evaluation: Evaluation) -> Sequence[tuple[str, str, int, float]]:
+    """The ten most frequent mistakes as (true label, given label, clips, share of the true label's clips)."""
     if evaluation.confusion is None:
         return []
     mistakes = [
@@ -115,5 +110,5 @@ def worst_confusions(evaluation: Evaluation, most: int = 10) -> Sequence[tuple[s
     mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
     return [
         (evaluation.labels[true], evaluation.labels[given], count, count / int(evaluation.confusion[true].sum()))
-        for count, true, given in mistakes[:most]
+        for count, true, given in mistakes[:10]
     ]

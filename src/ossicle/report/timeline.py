@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ossicle.predict import Row
 from ossicle.report.style import CYCLE, FAINT, INK, LEVELS, RULE, Figure, dress, legend, new_figure, note, set_labels
 
-MOST_COLUMNS = 4000
+MOST_COLUMNS = 1000  # even; no more than the picture has dots in a row, so that each column is seen
 STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between the ticks of a long recording
 HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
@@ -29,7 +29,8 @@ def timeline_figure(
     Found events are filled, the fainter the lower their score; reference events are outlined around them.
 
     Args:
-        mel: log-mel in any unit, lowest band first; evenly spaced from `fmin` to `fmax` hertz on the mel scale.
+        mel: log-mel in any unit, at most `MOST_COLUMNS` frames; the bands, lowest first, are evenly spaced from `fmin`
+            to `fmax` hertz on the mel scale.
         seconds: length of the recording.
         labels: order of the lanes; those that have an event are drawn. Without it, in the order of first appearance.
     """
@@ -42,11 +43,10 @@ def timeline_figure(
     lane_inches = 0.26 * max(len(lanes), 1) + 0.5
     figure = new_figure(9.6, 2.7 + lane_inches)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.3, lane_inches])
-    picture = _narrowed(mel)
     # From the fifth percentile up: digital silence would otherwise take most of the range.
-    low, high = np.percentile(picture, [5, 99.8]) if picture.size else (0.0, 1.0)
+    low, high = np.percentile(mel, [5, 99.8]) if mel.size else (0.0, 1.0)
     upper.imshow(
-        picture,
+        mel,
         origin="lower",
         aspect="auto",
         extent=(0, seconds, 0, mel.shape[0]),
@@ -100,15 +100,6 @@ def timeline_figure(
         ]
         legend(upper, handles, ["found", "reference"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
-
-
-def _narrowed(mel: Float[np.ndarray, "mel frame"]) -> Float[np.ndarray, "mel column"]:
-    """At most 4000 columns, each the loudest of the frames that it stands for: a click survives an hour."""
-    frames = mel.shape[1]
-    if frames <= MOST_COLUMNS:
-        return mel
-    starts = np.linspace(0, frames, MOST_COLUMNS, endpoint=False).astype(int)
-    return np.maximum.reduceat(mel, starts, axis=1)
 
 
 def _mel(hertz: Float[np.ndarray, " tick"]) -> Float[np.ndarray, " tick"]:

@@ -13,9 +13,9 @@ hits are short; one frame is compared with the frame one hop before it, whatever
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float, Float32, Float64
 
-from ossicle.predict.rows import Row
-from ossicle.shapes import Float, Float32, Float64
+from ossicle.predict import Row
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.005
@@ -74,7 +74,6 @@ def label_onsets(
     *,
     labels: Sequence[str],
     longest: float,
-    onsets: Sequence[float] | None = None,
     lead: float = 0.005,
     file: str = "",
 ) -> list[Row]:
@@ -83,11 +82,10 @@ def label_onsets(
     Args:
         score: scores one stretch of samples at `rate`; the label with the highest score names the row
         longest: seconds of an event at most, such as the window that the model was trained on
-        onsets: seconds, ascending; by default those of `find_onsets`
         lead: seconds before the onset that the model hears as well: an attack begins before its steepest rise
         file: name in the rows
     """
-    times = find_onsets(samples, rate) if onsets is None else np.asarray(onsets, dtype=np.float64)
+    times = find_onsets(samples, rate)
     rows = []
     for onset, following in zip(times, [*times[1:], np.inf], strict=True):
         end = min(following, onset + longest, len(samples) / rate)
