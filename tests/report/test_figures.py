@@ -101,6 +101,12 @@ def test_the_learning_curve_marks_the_best_epoch_and_bears_gaps():
     assert len(learning_curve_figure(rows[:1]).axes) == 1
 
 
+def test_of_equal_scores_the_epoch_with_the_smallest_loss_is_marked_as_it_is_kept():
+    rows = [{"epoch": n + 1, "train_loss": 1.0, "dev_loss": loss, "dev_score": 0.5} for n, loss in enumerate((3, 1, 1))]
+    (marked,) = learning_curve_figure(rows).axes[1].texts
+    assert marked.get_text() == "best 0.500, epoch 2"
+
+
 def test_classes_are_drawn_best_first_and_absent_ones_not_at_all():
     scores = np.array([[0.9, 0.3, 0.0], [0.8, 0.2, 0.0], [0.1, 0.1, 0.0]])
     targets = np.array([[True, False, False], [True, False, False], [False, True, False]])

@@ -110,12 +110,12 @@ def reliability_figure(bins: CalibrationBins) -> Figure:
     )
     dress(upper, title=f"Calibration error {bins.error:.3f}", y="observed frequency", grid="y")
     upper.set(xlim=(0, 1), ylim=(0, 1))
-    legend(upper, [observed, gap, diagonal], ["observed", "gap to the confidence", "perfect"], loc="upper left")
     lower.bar(left, bins.count[filled], width, align="edge", color=FAINT, edgecolor="white", linewidth=0.8)
     dress(lower, x="stated confidence", y="predictions", grid="y")
     from matplotlib.ticker import MaxNLocator
 
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    outside_legend(figure, [observed, gap, diagonal], ["observed", "gap to the confidence", "perfect"])
     return figure
 
 
@@ -142,7 +142,7 @@ def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str 
         legend(panels[0], curves, names, loc="upper right", ncols=2)
     if scored:
         panels[1].plot(epochs, score, color=ORANGE, linewidth=1.6, marker=dot, markersize=3)
-        best = int(np.nanargmax(score))
+        best = _best(score, dev)
         panels[1].plot(
             epochs[best], score[best], "o", color=VERMILION, markersize=7, markerfacecolor="none", markeredgewidth=1.6
         )
@@ -158,12 +158,19 @@ def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str 
             va="top",
         )
         dress(panels[1], title=score_name, x="epoch", grid="y")
+        panels[1].set(ylim=(-0.02, 1.02))
+    panels[0].margins(y=0.12)
     for panel in panels:
-        panel.margins(y=0.12)
         from matplotlib.ticker import MaxNLocator
 
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _best(score: Float[np.ndarray, " row"], loss: Float[np.ndarray, " row"]) -> int:
+    """The row that a training keeps: of equal scores that with the smallest loss, of equal losses the first."""
+    ranked = np.lexsort((np.nan_to_num(loss, nan=np.inf), -np.nan_to_num(score, nan=-np.inf)))
+    return int(ranked[0])
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, " row"]:
@@ -192,10 +199,10 @@ def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
     )
     set_labels(axes, "y", places, [row.label for row in known])
     for place, row in zip(places, known, strict=True):
-        note(axes, 1.015, float(place), str(row.support), va="center", color=FAINT, fontsize=7.5)
+        note(axes, 1.015, float(place), str(row.support), va="center", color=INK, fontsize=8)
     dress(axes, x="average precision, F1", grid="x")
-    note(axes, 1.015, -1.0, "clips", va="center", color=FAINT, fontsize=7.5)
-    axes.set(xlim=(0, 1), ylim=(len(known) - 0.4, -0.6))
+    note(axes, 1.015, -1.0, "clips", va="center", color=INK, fontsize=8)
+    axes.set(xlim=(-0.02, 1), ylim=(len(known) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     if left_out > 0:
         axes.axhline(MOST_BARS / 2 - 0.5, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -208,13 +215,18 @@ def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
             va="center",
             backgroundcolor="white",
         )
+    outside_legend(figure, [bars, dots], ["average precision", "F1"])
+    return figure
+
+
+def outside_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Names what is drawn above the axes, where it hides nothing."""
     figure.legend(
-        [bars, dots],
-        ["average precision", "F1"],
+        handles,
+        names,
         loc="outside upper right",
-        ncols=2,
+        ncols=len(names),
         fontsize=8.5,
         frameon=False,
         labelcolor=INK,
     )
-    return figure

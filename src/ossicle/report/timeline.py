@@ -95,10 +95,11 @@ def timeline_figure(
         lower.xaxis.set_major_formatter(lambda place, _: f"{int(place // 60)}:{place % 60:02.0f}")
     if reference:
         handles = [
-            Rectangle((0, 0), 1, 1, color=CYCLE[0], linewidth=0),
+            Rectangle((0, 0), 1, 1, color=FAINT, linewidth=0),
             Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK),
         ]
-        legend(upper, handles, ["found", "reference"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        names = ["found (paler: lower score)", "reference"]
+        legend(upper, handles, names, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 
