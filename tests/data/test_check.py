@@ -192,3 +192,12 @@ def test_the_command_prints_json_and_passes_its_columns_on(healthy):
     assert len(report["groups"]) == 6
     assert report["folds"] == {"p0": 3, "p1": 3}
     assert "official `part` column" in report["protocol"]
+
+
+def test_data_without_a_test_part_are_said_to_train_nothing(healthy):
+    (healthy / "one.csv").write_text(
+        "file,label,group\n" + "".join(f"{'ab'[n % 2]}/{n}.wav,{'ab'[n % 2]},x\n" for n in range(6))
+    )
+    report = check_dataset(read_dataset(healthy / "one.csv"))
+    assert not report.trainable and not report.problems
+    assert report.lines()[-1] == "problems  nothing can be trained: see the split"

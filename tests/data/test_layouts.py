@@ -134,6 +134,7 @@ def test_several_labels_are_detected_and_announced(tree):
 def test_a_column_called_labels_may_be_empty_where_nothing_is_heard(tree):
     dataset = read_dataset(tree(rows("file,labels", "a.wav,bird", "b.wav,bird", "c.wav,", "d.wav,")))
     assert dataset.task == "multi-label"
+    assert "multi-label (2 have no label, such as c.wav, and none has several)" in dataset.layout
     assert dataset.labels == ("bird",)
 
 

@@ -71,6 +71,7 @@ class DataReport:
     rates: Mapping[int, int]
     channels: Mapping[int, int]
     problems: tuple[Problem, ...]
+    trainable: bool = True  # a test part can be cut
     modality: Modality = "sound"
 
     @property
@@ -93,7 +94,7 @@ class DataReport:
             lines.append("rates     " + ", ".join(f"{rate} Hz {count}" for rate, count in self.rates.items()))
             lines.append("channels  " + ", ".join(f"{number}: {count}" for number, count in self.channels.items()))
         if not self.problems:
-            lines.append("problems  none")
+            lines.append("problems  none" if self.trainable else "problems  nothing can be trained: see the split")
         for kind, meaning in MEANING.items():
             these = [problem for problem in self.problems if problem.kind == kind]
             if these:
@@ -114,6 +115,7 @@ class DataReport:
             "protocol": self.protocol,
             "clips": self.clips,
             "failed": len(self.failed),
+            "trainable": self.trainable,
             **counts,
             "seconds": lengths,
             **numbers,
@@ -145,9 +147,11 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] = la
         for kind, detail in facts.problems
     ]
     problems += _duplicates(dataset, heard)
+    protocol, trainable = _protocol(dataset)
     return DataReport(
         layout=dataset.layout,
-        protocol=_protocol(dataset),
+        protocol=protocol,
+        trainable=trainable,
         clips=len(dataset.items),
         labels={label: int(n) for label, n in zip(dataset.labels, dataset.targets().sum(axis=0), strict=True)},
         groups=_count([item.group for item in dataset.items]),
@@ -255,11 +259,12 @@ def _name(dataset: Dataset, item: Item) -> str:
     return f"{dataset.relative(item)} [{item.start:g} s to {end}]"
 
 
-def _protocol(dataset: Dataset) -> str:
+def _protocol(dataset: Dataset) -> tuple[str, bool]:
+    """How a training would split, or why it could not; and whether it could."""
     try:
-        return split_dataset(dataset).protocol
+        return split_dataset(dataset).protocol, True
     except DataRefused as error:
-        return f"none: {error}"
+        return f"none: {error}", False
 
 
 def _count(values: Sequence[str | None]) -> dict[str, int]:

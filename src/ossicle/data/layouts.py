@@ -337,13 +337,24 @@ def _sentence(found: _Found, counts: Counter[str], task: Task, modality: Modalit
     clips = f"{len(found.items)} {NOUNS[modality]}s"
     if modality == "sound" and files != len(found.items):
         clips += f" of {files} files"
-    facts = [f"{found.what}: {clips}, {len(counts)} classes, {task}", _kept_together(found, modality)]
+    facts = [
+        f"{found.what}: {clips}, {len(counts)} classes, {task}{_why(found, task)}",
+        _kept_together(found, modality),
+    ]
     if found.columns is not None and found.columns.fold is not None:
         facts.append(f"{len({item.fold for item in found.items})} folds from `{found.columns.fold}`")
     splits = Counter(item.split for item in found.items if item.split is not None)
     if splits:
         facts.append("splits " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())))
     return "; ".join([*facts, *found.remarks]) + "."
+
+
+def _why(found: _Found, task: Task) -> str:
+    """What makes it multi-label, where that is empty cells alone and may be a slip."""
+    empty = [item for item in found.items if not item.labels]
+    if task == "single-label" or any(len(item.labels) > 1 for item in found.items):
+        return ""
+    return f" ({len(empty)} have no label, such as {empty[0].file.name}, and none has several)"
 
 
 def _kept_together(found: _Found, modality: Modality) -> str:
