@@ -8,6 +8,10 @@
 Every row has the same folds, features, budget and optimiser; the epoch is chosen on a development part cut by speaker
 from the training folds, and the test fold is read with that epoch's weights. Beside it stands the oracle: the best
 epoch on the test fold, as the paper chose it. Finished rows stay in the result and are skipped by the next call.
+
+`--inside` adds rows with a tuner in an encoder that hears the clip's own length. An epoch of theirs costs a hundred
+times as much: all rows called "cropped", with a tuner or without, have 10 epochs, and are to be compared among
+themselves.
 """
 
 import argparse
@@ -25,12 +29,11 @@ from torch import Tensor, nn
 from ossicle.allocator import keep_freed_memory
 from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
 from ossicle.encoders import Encoder, Hidden, load_encoder
-from ossicle.encoders.cache import open_features
+from ossicle.encoders.cache import FeatureStore
 from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head, score_part
-from ossicle.training.tuning import create_model, source_of
+from ossicle.training.tuning import create_inside, create_model, open_inputs, source_of
 from ossicle.tuning.heads import HEADS, DensityHead, LayersHead
-from ossicle.tuning.tuners import create_tuner
 
 WHISPER = Path("../shared/weights/whisper_tiny_en_encoder")
 DATA = Path("../shared/data")
@@ -100,14 +103,16 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "density gate, mean and deviation": {"head": "density", "pool": "statistics"},
 }
-# With the encoder in every step, on the clip's own length; the first is their reference.
+# With the encoder in every step, on the clip's own length, and the same heads without a tuner; all of 10 epochs.
 INSIDE: dict[str, dict[str, Any]] = {
-    "cropped: density gate, no tuner": {"head": "density"},
-    "cropped: density gate and LoRA": {"head": "density", "tuner": "lora", "epochs": 10},
-    "cropped: density gate and IA3": {"head": "density", "tuner": "ia3", "epochs": 10},
-    "cropped: density gate inside and on top": {"head": "density", "tuner": "density", "epochs": 10},
-    "cropped: mean of the last layer and LoRA": {"head": "mean", "tuner": "lora", "epochs": 10},
+    "cropped: density gate": {"head": "density"},
+    "cropped: density gate and LoRA": {"head": "density", "tuner": "lora"},
+    "cropped: density gate and IA3": {"head": "density", "tuner": "ia3"},
+    "cropped: density gate inside and on top": {"head": "density", "tuner": "density"},
+    "cropped: mean of the last layer": {"head": "mean"},
+    "cropped: mean of the last layer and LoRA": {"head": "mean", "tuner": "lora"},
 }
+INSIDE_EPOCHS = 10
 
 
 def main() -> None:
@@ -133,8 +138,8 @@ def main() -> None:
             known = {(run["set"], run["row"], run["seed"]) for run in result["runs"]}
             if (name, row, arguments.seed) in known or (arguments.only and row not in arguments.only):
                 continue
-            settings = {"encoder": str(place), "epochs": arguments.epochs, "seed": arguments.seed, "device": "cpu"}
-            config = TuneConfig(**{**settings, **changes})
+            epochs = INSIDE_EPOCHS if row in INSIDE else arguments.epochs
+            config = TuneConfig(encoder=str(place), epochs=epochs, seed=arguments.seed, device="cpu", **changes)
             found = run_row(dataset, config, encoder=encoders[row.startswith("cropped")], only_first=name == "esc50")
             result = stored_runs("tuning")
             result["runs"].append({"set": name, "row": row, "seed": arguments.seed, **about_this_run(), **found})
@@ -170,21 +175,16 @@ def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_firs
     """Accuracy of a row on every fold, chosen honestly and by the oracle; what trained, and for how long."""
     targets = dataset.targets()
     model = create_model(config, encoder, labels=dataset.labels)
-    inside = config.tuner is not None
-    if inside:
-        store = None
-    else:
-        store = open_features(encoder, dataset.items, pool="time" if model.head.takes_time else config.pool)
-        whole = None if model.head.takes_time else store.read(range(len(dataset)))
+    store = open_inputs(dataset, config, encoder=encoder, pool=model.pool)
+    pooled = isinstance(store, FeatureStore) and model.pool != "time"
+    whole = store.read(range(len(dataset))) if pooled else None
     honest, oracle, seconds, sizes = [], [], [], []
     folds = split_folds(dataset)
     for fold in folds[:1] if only_first else folds:
         split = split_dataset(dataset, fold=fold, seed=config.seed)
         model = create_model(config, encoder, labels=dataset.labels)
-        tuner = create_tuner(config.tuner, encoder, **config.tuner_options) if config.tuner is not None else None
-        source = source_of(dataset, store, encoder, model)
-        if not inside and whole is not None:
-            source = in_memory(whole)
+        tuner = create_inside(config, encoder, layers=model.layers)
+        source = source_of(dataset, store, encoder, model) if whole is None else in_memory(whole)
         seen: list[float] = []
 
         def look(row: dict[str, Any], model=model, source=source, split=split, seen=seen) -> None:
@@ -198,7 +198,7 @@ def run_row(dataset: Dataset, config: TuneConfig, *, encoder: Encoder, only_firs
             dataset=dataset,
             split=split,
             tuner=tuner,
-            encoder=encoder if inside else None,
+            encoder=encoder if tuner is not None else None,
             on_epoch=look,
         )
         seconds.append(time.process_time() - start)

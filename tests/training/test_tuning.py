@@ -20,6 +20,7 @@ from ossicle.data import Dataset, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
+from ossicle.training.tuning import create_model, open_inputs, source_of
 from ossicle.tuning.importance import Importance
 
 Tune = Callable[..., TrainResult]
@@ -175,6 +176,15 @@ def test_layers_are_chosen_without_the_test_part_and_no_later_block_runs(run: Tu
         block.register_forward_hook(lambda *_, n=number: calls.append(n))
     recognizer.predict((np.zeros(16_000, np.float32), recognizer.rate))
     assert calls == [0, 1, 2]
+
+
+def test_an_encoder_hears_sound_that_no_store_holds(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
+    config = TuneConfig(head="mean", tuner="density")
+    model = create_model(config, encoder, labels=dataset.labels)
+    stored = open_inputs(dataset, config, encoder=encoder, pool="mean", cache=tmp_path)
+    items = np.array([5, 2])
+    heard, read = (source_of(dataset, store, encoder, model)(items).features for store in (None, stored))
+    torch.testing.assert_close(heard, read, rtol=1e-4, atol=1e-4)
 
 
 def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: Dataset) -> None:

@@ -28,7 +28,7 @@ from ossicle.data import Dataset, Split, read_dataset, read_input
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
-from ossicle.encoders.cache import FeatureStore, open_features
+from ossicle.encoders.cache import FeatureStore, Pool, open_features
 from ossicle.errors import SettingRefused
 from ossicle.evaluation import SPLIT, write_split
 from ossicle.files import write_atomically, write_json
@@ -55,6 +55,7 @@ from ossicle.tuning.importance import Importance, choose_layers, measure_importa
 from ossicle.tuning.tuned import TunedHead, pool_time, save_tuned
 from ossicle.tuning.tuners import Tuner, create_tuner
 
+Inputs = FeatureStore | SampleStore | None
 LONGEST_WINDOW = 30.0  # seconds
 LENGTH_RATE = 16_000  # hertz; any would do to measure a length
 
@@ -138,25 +139,9 @@ def tune(
     refuse_taken(output, resume=resume)
     with torch.device("meta"):  # what cannot be built is refused before the encoder runs
         pool = create_model(config, encoder, labels=dataset.labels).pool
-    store: FeatureStore | SampleStore | None
-    if config.tuner is None:
-        said = 0
+    store = open_inputs(dataset, config, encoder=encoder, pool=pool, cache=cache, say=say)
 
-        def progress(done: int, total: int) -> None:
-            nonlocal said
-            if done == total or done - said >= total / 10:
-                said = done
-                say(f"encoded {done} of {total} {dataset.noun}s")
-
-        store = open_features(encoder, dataset.items, pool=pool, folder=cache, progress=progress)
-    elif dataset.modality == "sound":
-        assert encoder.rate is not None
-        budget = int(config.cache_gigabytes * 2**30)
-        store = open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
-    else:
-        store = None
-
-    def run(split: Split, folder: Path, data: Mapping[str, Any]) -> FoldResult:
+    def run(split: Split, folder: Path, data: Mapping[str, Any], config: TuneConfig = config) -> FoldResult:
         return tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
 
     return over_folds(
@@ -171,6 +156,26 @@ def tune(
         say=say,
         run=run,
     )
+
+
+def open_inputs(
+    dataset: Dataset, config: TuneConfig, *, encoder: Encoder, pool: Pool, cache: Path | None = None, say: Say = tell
+) -> Inputs:
+    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else nothing is kept."""
+    if config.tuner is None:
+        said = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said
+            if done == total or done - said >= total / 10:
+                said = done
+                say(f"encoded {done} of {total} {dataset.noun}s")
+
+        return open_features(encoder, dataset.items, pool=pool, folder=cache, progress=progress)
+    if encoder.rate is not None:
+        budget = int(config.cache_gigabytes * 2**30)
+        return open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
+    return None
 
 
 def create_model(
@@ -189,9 +194,16 @@ def create_model(
         )
 
 
+def create_inside(config: TuneConfig, encoder: Encoder, *, layers: Sequence[int]) -> Tuner | None:
+    """Puts the tuner that the settings ask for, if any, into the blocks that a head of these layers hears."""
+    if config.tuner is None:
+        return None
+    return create_tuner(config.tuner, encoder, layers=max(layers), seed=config.seed, **config.tuner_options)
+
+
 def tune_fold(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     split: Split,
     config: TuneConfig,
     *,
@@ -209,9 +221,7 @@ def tune_fold(
     layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
     model.to(next(encoder.network.parameters()).device)
-    tuner = None
-    if config.tuner is not None:
-        tuner = create_tuner(config.tuner, encoder, layers=max(model.layers), seed=config.seed, **config.tuner_options)
+    tuner = create_inside(config, encoder, layers=model.layers)
     try:
         source = source_of(dataset, store, encoder, model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -249,7 +259,7 @@ def tune_fold(
 
 def kept_layers(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     split: Split,
     config: TuneConfig,
     *,
@@ -337,7 +347,7 @@ def importance_sections(
 
 def source_of(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     encoder: Encoder,
     model: TunedHead,
 ) -> Source:
@@ -354,7 +364,8 @@ def source_of(
         if isinstance(store, SampleStore):
             inputs: list[Any] = [np.array(store.read(item)) for item in items.tolist()]
         else:
-            inputs = [read_input(dataset.items[item], modality=dataset.modality) for item in items.tolist()]
+            read = functools.partial(read_input, modality=encoder.modality, rate=encoder.rate)
+            inputs = [read(dataset.items[item]) for item in items.tolist()]
         return model.pooled(encoder.encode(encoder.prepare(inputs), layers=max(model.layers)))
 
     return encoded
