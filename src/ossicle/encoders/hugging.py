@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ossicle.bundle import CONFIG
 from ossicle.encoders.hidden import Encoder, Hidden, Modality
 from ossicle.encoders.pretrained import (
     PREPROCESSOR,
@@ -86,7 +87,11 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
         raise ModelUnknown(f"{name}: encoders of the family {model_type!r} are not read here; there are {known}")
     library = import_transformers()
     config = read_config(folder)
-    settings: dict[str, Any] = {"family": model_type, "library": f"transformers {library.__version__.split('.')[0]}"}
+    settings: dict[str, Any] = {
+        "family": model_type,
+        "library": f"transformers {library.__version__.split('.')[0]}",
+        "network": told_of(config, folder),
+    }
     if model_type == "whisper":
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
     options = {"add_pooling_layer": False} if family.pooler else {}
@@ -101,6 +106,21 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
         dim=config.hidden_size,
         settings=settings,
     )
+
+
+def told_of(config: Any, folder: Path) -> dict[str, Any]:
+    """What a configuration says of its network: heads, activations, norms; all that weights of one shape leave open.
+
+    What configurations of every family have (names, versions, labels, number format, forms of output) is left out.
+
+    Raises: BundleRefused for values that are no JSON, such as NaN.
+    """
+    common = import_transformers().PretrainedConfig().to_dict()
+    told = {key: value for key, value in config.to_dict().items() if key not in common}
+    try:
+        return json.loads(json.dumps(told, allow_nan=False))
+    except (ValueError, TypeError) as error:
+        raise BundleRefused(f"{folder / CONFIG}: not what a configuration holds ({error}).") from error
 
 
 class WaveEncoder(SoundEncoder):

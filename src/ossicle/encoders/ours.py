@@ -11,6 +11,8 @@ A clip longer than the network's table of positions is heard in pieces. A bundle
 short clips gets it here too, and the mask leaves it out.
 """
 
+import dataclasses
+import json
 from typing import Any, cast
 
 import numpy as np
@@ -47,6 +49,7 @@ class BundleEncoder(SoundEncoder):
             name=name,
             settings={
                 "family": bundle.model_name,
+                "network": json.loads(json.dumps(dataclasses.asdict(cast(Any, bundle.model).config))),
                 "frontend": frontend.config.to_dict(),
                 "padded_frames": min(window, max_frames) if bundle.pad else None,
                 **settings,
