@@ -27,7 +27,7 @@ from ossicle.report.importance import importance_figure, layer_share_figure
 from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
 from ossicle.training.tuning import create_model, importance_of, probes_of
-from ossicle.tuning.importance import Importance, choose_layers, rank_correlation
+from ossicle.tuning.importance import Importance, largest, rank_correlation
 from tuning import accuracy, add_sets, data_of, encoder_of, in_memory
 
 
@@ -73,12 +73,10 @@ def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs:
         gate = TuneConfig(head="density", options={"num_heads": 1}, standardise=False, epochs=epochs)
         probes = probes_of(dataset, split, source)
         maps.append(importance_of(split, model=fit(gate)[0], source=source, probes=probes))
-        figures = {"probes": maps[-1].probes, "share": maps[-1].trained.share}
+        figures = {"best": probes, "IF": maps[-1].trained.share}
         choices = {"all": tuple(range(1, layers + 1))}
         for k in counts:
-            choices |= {
-                f"{word}:{k}": choose_layers(f"{word}:{k}", layers=layers, **figures) for word in ("best", "IF")
-            }
+            choices |= {f"{word}:{k}": largest(values, k) for word, values in figures.items()}
             choices[f"first:{k}"] = tuple(range(1, k + 1))
         linear = TuneConfig(head="layers", options={"decoder": "linear"}, epochs=epochs)
         for choice, kept in choices.items():

@@ -16,12 +16,13 @@ import ossicle
 from ossicle.bundle import CONFIG, WEIGHTS
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.cli import app
-from ossicle.data import Dataset, read_dataset
+from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
-from ossicle.training.tuning import create_model, open_inputs, source_of
-from ossicle.tuning.importance import Importance
+from ossicle.training.tuning import create_model, importance_of, open_inputs, source_of
+from ossicle.tuning.importance import Importance, largest
+from ossicle.tuning.tuned import TunedHead
 
 Tune = Callable[..., TrainResult]
 
@@ -80,8 +81,8 @@ def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert {"config.yaml", "split.json", "metrics.csv", "environment.json", "importance.json", "model"} <= names
     assert {"metrics.json", "predictions.csv", "figures", "report.html"} <= names
-    importance = Importance.from_json(json.loads((result.folder / "importance.json").read_text()))
-    assert importance.layers == (1, 2, 3, 4, 5, 6) and importance.probes is not None
+    importance = json.loads((result.folder / "importance.json").read_text())
+    assert importance["layers"] == [1, 2, 3, 4, 5, 6] and importance["heads"] == 2 and importance["probes"] is not None
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.network.state_dict().items())
     assert not any(name.startswith("encoder") for name in tensors_of(result.folder))
 
@@ -185,6 +186,21 @@ def test_an_encoder_hears_sound_that_no_store_holds(dataset: Dataset, encoder: E
     items = np.array([5, 2])
     heard, read = (source_of(dataset, store, encoder, model)(items).features for store in (None, stored))
     torch.testing.assert_close(heard, read, rtol=1e-4, atol=1e-4)
+
+
+def test_the_importance_factor_chooses_by_one_head_on_raw_features(run: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[TunedHead, Importance]] = []
+
+    def measured(split: Split, *, model: TunedHead, source: Any) -> Importance:
+        seen.append((model, importance_of(split, model=model, source=source)))
+        return seen[-1][1]
+
+    monkeypatch.setattr("ossicle.training.tuning.importance_of", measured)
+    fold = run(keep_layers="IF:3").folds[0]
+    ((model, importance),) = seen
+    assert importance.heads == 1 and (model.deviation == 1).all()
+    config = json.loads((fold.folder / "model" / CONFIG).read_text())
+    assert tuple(config["features"]["layers"]) == largest(importance.trained.share, 3)
 
 
 def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: Dataset) -> None:

@@ -51,7 +51,14 @@ from ossicle.training.folds import (
     tell,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
-from ossicle.tuning.importance import Importance, choose_layers, measure_importance, probe_layers
+from ossicle.tuning.importance import (
+    Importance,
+    Ranking,
+    largest,
+    measure_importance,
+    probe_layers,
+    read_choice,
+)
 from ossicle.tuning.tuned import TunedHead, pool_time, save_tuned
 from ossicle.tuning.tuners import Tuner, create_tuner
 
@@ -267,28 +274,36 @@ def kept_layers(
     say: Say,
 ) -> tuple[int, ...]:
     """Numbers of the layers that `keep_layers` asks for, chosen without the test part."""
-    every = tuple(range(1, encoder.num_layers + 1))
-    if config.keep_layers is None:
-        return every
-    figures: dict[str, Any] = {}
-    if config.keep_layers.startswith(("best", "IF")):
-        if not isinstance(store, FeatureStore) or not len(split.development):
+    wanted = read_choice(config.keep_layers, layers=encoder.num_layers)
+    if isinstance(wanted, Ranking):
+        if not len(split.development):
             raise SettingRefused(
-                f"keep_layers={config.keep_layers} goes by a frozen encoder's features on a development part; with a "
-                "tuner, or without that part, give the layers by number."
+                f"keep_layers={config.keep_layers} goes by a development part, and there is none; "
+                "give the layers by number."
             )
-        by_probes = config.keep_layers.startswith("best")
-        plain = dataclasses.replace(config, head="mean" if by_probes else "density", options={})
-        whole = create_model(plain, encoder, labels=dataset.labels)
+        ranking = ranking_config(config, wanted.by)
+        whole = create_model(ranking, encoder, labels=dataset.labels)
         source = source_of(dataset, store, encoder, whole)
-        if by_probes:
-            figures["probes"] = probes_of(dataset, split, source)
+        if wanted.by == "best":
+            values = probes_of(dataset, split, source)
         else:
-            fit_head(whole, source, config, dataset=dataset, split=split)
-            figures["share"] = importance_of(split, model=whole, source=source).trained.share
-    kept = choose_layers(config.keep_layers, layers=len(every), **figures)
-    say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, kept))} of {len(every)}")
-    return kept
+            fit_head(whole, source, ranking, dataset=dataset, split=split)
+            values = importance_of(split, model=whole, source=source).trained.share
+        wanted = largest(values, wanted.number)
+    if config.keep_layers is not None:
+        say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, wanted))} of {encoder.num_layers}")
+    return wanted
+
+
+def ranking_config(config: TuneConfig, by: str) -> TuneConfig:
+    """The settings of the head over all layers that ranks them.
+
+    For the Importance Factor a gate of one head, since shares of several cannot be compared, on raw features, as in the
+    paper.
+    """
+    if by == "best":
+        return dataclasses.replace(config, head="mean", options={})
+    return dataclasses.replace(config, head="density", options={"num_heads": 1}, standardise=False)
 
 
 def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
@@ -330,19 +345,7 @@ def importance_sections(
     probes = probes_of(dataset, split, source) if len(split.development) else None
     importance = importance_of(split, model=model, source=source, probes=probes)
     write_json(folder / "importance.json", importance.to_json())
-    return [
-        importance_section(
-            importance.trained.factor,
-            share=importance.trained.share,
-            initial=importance.initial.share,
-            against_initial=importance.against_initial,
-            layers=importance.layers,
-            clips=importance.clips,
-            probes=importance.probes,
-            against_probes=importance.against_probes,
-            probe_name=score_name(dataset.task),
-        )
-    ]
+    return [importance_section(importance, probe_name=score_name(dataset.task))]
 
 
 def source_of(
