@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
+from torch.nn import functional as F
 
 from ossicle.errors import SettingRefused
+from ossicle.tuning.guard import PASSES, GradientGuard
 from ossicle.tuning.heads import HEADS, Head, create_head, grid_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -124,6 +126,19 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
     silent = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()]
     # What adds the same to every logit of a softmax leaves it as it was.
     assert silent in ([], ["score.2.bias"], ["weigh.2.k.bias"])
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("density", "gq_density")])
+def test_a_head_on_one_layer_passes_the_guard(name: str) -> None:
+    head = made(name, layers=1).float()
+    guard = GradientGuard(head.named_parameters())
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    for _ in range(PASSES):
+        optimiser.zero_grad()
+        F.cross_entropy(head(features(head, 5, 1, 6).float()), torch.tensor([0, 1, 2, 0, 1])).backward()
+        guard.check()
+        optimiser.step()
+    guard.finish()
 
 
 @given(real=st.integers(1, 5), padding=st.integers(0, 4), junk=st.sampled_from([0.0, 1e30, float("nan")]))

@@ -71,7 +71,7 @@ class WeightedSum(nn.Module):
 
     def __init__(self, layers: int, *, normalise: bool = False) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.zeros(layers))
+        self.logit = nn.Parameter(torch.zeros(layers), requires_grad=layers > 1)  # the softmax of one is 1
         self.normalise = normalise
 
     def forward(self, x: Float[Tensor, "clip layer *time dim"]) -> Float[Tensor, "clip *time dim"]:
