@@ -323,7 +323,7 @@ def test_without_the_library_a_sentence_says_what_to_install(
 
 def test_cropping_is_for_whisper(saved: Callable[[str], Path]) -> None:
     for name in ("hubert", "passt"):
-        with pytest.raises(ValueError, match="crop is an option of Whisper"):
+        with pytest.raises(SettingRefused, match="crop is an option of Whisper"):
             load_encoder(saved(name), crop=True)
 
 

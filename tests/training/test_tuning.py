@@ -244,12 +244,44 @@ def test_a_bundle_with_a_missing_or_foreign_tensor_is_refused(run: Tune) -> None
         ossicle.load(path.parent)
 
 
-def test_what_cannot_be_built_leaves_no_run(run: Tune, tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="no head 'densty'"):
-        run(head="densty")
-    with pytest.raises(SettingRefused, match="num_heads=6 over 6 layers"):
-        run(options={"num_heads": 6})
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"head": "densty"}, "no head 'densty'"),
+        ({"options": {"num_heads": 6}}, "num_heads=6 over 6 layers"),
+        ({"keep_layers": "best:2"}, "num_heads=1 over 2 layers"),
+        ({"keep_layers": "1,2"}, "num_heads=1 over 2 layers"),
+        ({"keep_layers": "worst:2"}, "neither best:K nor IF:K"),
+        ({"keep_layers": "best:3", "tuner": "density"}, "tuner=density changes them; give the layers by number"),
+        ({"tuner": "lroa"}, "there is no tuner 'lroa'"),
+        ({"tuner": "density", "tuner_options": {"rank": 4}}, "the tuner density has no option 'rank'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused_before_the_encoder_runs(
+    run: Tune, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("ossicle.training.tuning.open_inputs", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(SettingRefused, match=said):
+        run(**changes)
+    assert not (tmp_path / "run").exists() and not encoder.adapted
+
+
+def test_a_choice_without_a_development_part_leaves_no_run(run: Tune, tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="goes by a development part, and there is none"):
+        run(keep_layers="best:3", development=0.0)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_layers_by_number_no_later_block_runs(
+    dataset: Dataset, encoder: Encoder, tmp_path: Path, without_pictures: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    network: Any = encoder.network
+    network.blocks[3].register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+    config = TuneConfig(head="mean", keep_layers="1,3", epochs=1, encoder=encoder.name)
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        tune(dataset, config, encoder=encoder, output=tmp_path / "run", cache=tmp_path / "cache", say=lambda _: None)
 
 
 def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: Path) -> None:

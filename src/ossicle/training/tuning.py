@@ -141,12 +141,11 @@ def tune(
     Raises:
         DataRefused: items that cannot be read, or a class that they leave without any.
         RunRefused: `output` holds a run already, or a parameter that should train does not.
-        SettingRefused: options that the head or the tuner does not have.
+        SettingRefused: see `settled`; and a choice of layers by a development part that is not there.
     """
     refuse_taken(output, resume=resume)
-    with torch.device("meta"):  # what cannot be built is refused before the encoder runs
-        pool = create_model(config, encoder, labels=dataset.labels).pool
-    store = open_inputs(dataset, config, encoder=encoder, pool=pool, cache=cache, say=say)
+    layers, pool = settled(config, encoder, labels=dataset.labels)
+    store = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=cache, say=say)
 
     def run(split: Split, folder: Path, data: Mapping[str, Any], config: TuneConfig = config) -> FoldResult:
         return tune_fold(dataset, store, split, config, encoder=encoder, folder=folder, data=data, say=say)
@@ -165,10 +164,46 @@ def tune(
     )
 
 
+def settled(config: TuneConfig, encoder: Encoder, *, labels: Sequence[str]) -> tuple[tuple[int, ...], Pool]:
+    """The layers that must run, and how they are pooled over time.
+
+    Raises:
+        SettingRefused: a head, a tuner or a choice of layers that cannot be had; nothing has run yet.
+    """
+    every = tuple(range(1, encoder.num_layers + 1))
+    wanted = read_choice(config.keep_layers, layers=len(every))
+    ranked = isinstance(wanted, Ranking)
+    if ranked and config.tuner is not None:
+        raise SettingRefused(
+            f"keep_layers={config.keep_layers} goes by the features of a frozen encoder, and tuner={config.tuner} "
+            "changes them; give the layers by number."
+        )
+    kept = every[: wanted.number] if isinstance(wanted, Ranking) else wanted
+    with torch.device("meta"):
+        model = create_model(config, encoder, labels=labels, layers=kept)
+        if isinstance(wanted, Ranking):
+            create_model(ranking_config(config, wanted.by), encoder, labels=labels)
+    tuner = create_inside(config, encoder, layers=kept)
+    if tuner is not None:
+        tuner.remove()
+    return every if ranked else kept, model.pool
+
+
 def open_inputs(
-    dataset: Dataset, config: TuneConfig, *, encoder: Encoder, pool: Pool, cache: Path | None = None, say: Say = tell
+    dataset: Dataset,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    pool: Pool,
+    layers: int | None = None,
+    cache: Path | None = None,
+    say: Say = tell,
 ) -> Inputs:
-    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else nothing is kept."""
+    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else nothing is kept.
+
+    Args:
+        layers: of a frozen encoder the first so many run; by default all.
+    """
     if config.tuner is None:
         said = 0
 
@@ -178,7 +213,7 @@ def open_inputs(
                 said = done
                 say(f"encoded {done} of {total} {dataset.noun}s")
 
-        return open_features(encoder, dataset.items, pool=pool, folder=cache, progress=progress)
+        return open_features(encoder, dataset.items, pool=pool, layers=layers, folder=cache, progress=progress)
     if encoder.rate is not None:
         budget = int(config.cache_gigabytes * 2**30)
         return open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
@@ -205,7 +240,7 @@ def create_inside(config: TuneConfig, encoder: Encoder, *, layers: Sequence[int]
     """Puts the tuner that the settings ask for, if any, into the blocks that a head of these layers hears."""
     if config.tuner is None:
         return None
-    return create_tuner(config.tuner, encoder, layers=max(layers), seed=config.seed, **config.tuner_options)
+    return create_tuner(config.tuner, encoder, layers=max(layers), seed=config.seed, options=config.tuner_options)
 
 
 def tune_fold(
@@ -220,12 +255,12 @@ def tune_fold(
     say: Say,
 ) -> FoldResult:
     """Tunes one head and tests it."""
+    layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)  # or is refused, and leaves no folder
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / "config.yaml", config, data=data)
     write_split(folder / SPLIT, dataset, split)
     about = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
     write_json(folder / "environment.json", environment(dataset, config) | about)
-    layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
     model.to(next(encoder.network.parameters()).device)
     tuner = create_inside(config, encoder, layers=model.layers)
