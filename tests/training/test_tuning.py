@@ -105,8 +105,13 @@ def test_every_head_goes_the_whole_way(run: Tune, head: str) -> None:
     assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
 
 
-def test_the_same_seed_gives_the_same_head_and_another_another(run: Tune) -> None:
-    first, again, other = run("a"), run("b"), run("c", seed=1)
+@pytest.mark.parametrize("tuner", [{}, {"tuner": "lora", "tuner_options": {"dropout": 0.5}, "epochs": 1}], ids=str)
+def test_the_same_seed_gives_the_same_tensors_and_another_others(run: Tune, tuner: dict[str, Any]) -> None:
+    first = run("a", **tuner)
+    drawn = torch.rand(3), torch.get_rng_state()
+    again = run("b", **tuner)
+    assert torch.equal(torch.get_rng_state(), drawn[1])
+    other = run("c", seed=1, **tuner)
     assert all(torch.equal(t, tensors_of(again.folder)[n]) for n, t in tensors_of(first.folder).items())
     assert any(not torch.equal(t, tensors_of(other.folder)[n]) for n, t in tensors_of(first.folder).items())
 
