@@ -95,6 +95,9 @@ def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> 
         prediction = recognizer.predict(item.file)
         np.testing.assert_allclose(prediction.scores, scores, atol=1e-4)
         assert prediction.rows[0].label == prediction.top[0]
+    for method in (recognizer.spectrogram, recognizer.hop_scores):
+        with pytest.raises(ValueError, match=r"has no spectrogram; encoder\.prepare"):
+            method(np.zeros((1, 32_000), np.float32))
 
 
 @pytest.mark.parametrize("head", ["gq_density", "layers", "mha", "weighted_sum", "attentive_stats", "mean"])

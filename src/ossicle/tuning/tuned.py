@@ -237,6 +237,10 @@ class TunedRecognizer(Recognizer):
         """None: a head answers once for each window."""
         return None
 
+    def spectrogram(self, windows: Float32[np.ndarray, "window time"]) -> Float32[Tensor, "window mel frame"]:
+        """Raises: ValueError, since what an encoder is given need be no spectrogram, and is its own affair."""
+        raise ValueError(f"{self.bundle.model_name} has no spectrogram; encoder.prepare gives what its encoder takes")
+
     def __repr__(self) -> str:
         return f"TunedRecognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.device})"
 
