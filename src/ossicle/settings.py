@@ -28,7 +28,7 @@ def checked_options(
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
-    """The value as the hint wants it; text is read as YAML, so `1e-4`, `null` and `[a, b]` work.
+    """The value as the hint wants it; text is read as YAML, so `1e-4`, `null` and `[a, b]` work, and `a` for `[a]`.
 
     Raises: SettingRefused for another type, or a word that is none of a Literal's.
     """
@@ -39,8 +39,10 @@ def typed(name: str, value: Any, hint: Any) -> Any:
             return value
         raise SettingRefused(f"{name}={value!r} is no mapping of names to values.")
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else (hint,)
-    if isinstance(value, list | tuple) and any(get_origin(kind) is Sequence for kind in kinds):
-        return [str(one) for one in value]
+    if any(get_origin(kind) is Sequence for kind in kinds) and value is not None:
+        if isinstance(value, str | list | tuple):
+            return [value] if isinstance(value, str) else [str(one) for one in value]
+        raise SettingRefused(f"{name}={value!r} is no list of names.")
     choices = [c for kind in kinds for c in (get_args(kind) or ([kind] if isinstance(kind, str) else []))]
     if choices:
         if value in choices or (value is None and type(None) in kinds):

@@ -152,6 +152,48 @@ def nudge(tensors: dict[str, torch.Tensor]) -> None:
     tensors[block_tensor(tensors)].view(-1)[-1] += 1e-3
 
 
+# Of each network a field that no tensor's shape tells.
+FIELDS: dict[str, tuple[str, Any]] = {
+    "whisper": ("activation_function", "relu"),
+    "distilbert": ("activation", "relu"),
+    **{name: ("rms_norm_eps", 0.1) for name in ("llama", "mistral", "qwen2")},
+}
+
+
+def reconfigured(folder: Path, **changes: Any) -> Path:
+    """The folder, after these fields of its configuration have other values."""
+    config = json.loads((folder / "config.json").read_text())
+    assert all(config.get(key) != value for key, value in changes.items())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+def test_the_same_weights_in_another_network_have_another_fingerprint(
+    hugging: str, save: Save, load: Any, tmp_path: Path
+) -> None:
+    """Or features that were kept of the one would pass for those of the other."""
+    field, value = FIELDS.get(hugging, ("layer_norm_eps", 0.1))
+    assert field in load(hugging).settings["network"]
+    folder = reconfigured(save(hugging, tmp_path / "network"), **{field: value})
+    assert load_encoder(folder).fingerprint != load(hugging).fingerprint
+
+
+def test_our_weights_in_another_network_have_another_fingerprint(ours: str, save: Save, load: Any, tmp_path: Path):
+    folder = save(ours, tmp_path / "bundle")
+    config = json.loads((folder / "config.json").read_text())
+    changed = {"passt": {"num_heads": 6}, "datar": {"offset_range": 2.0}}[ours]
+    assert changed.keys() <= config["model"]["options"].keys()
+    config["model"]["options"] |= changed
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_encoder(folder).fingerprint != load(ours).fingerprint
+
+
+def test_names_labels_and_versions_make_no_other_fingerprint(save: Save, load: Any, tmp_path: Path) -> None:
+    names = {"_name_or_path": "a/b", "architectures": ["BertModel"], "transformers_version": "5.0.0"}
+    folder = reconfigured(save("bert", tmp_path / "bert"), **names, id2label={"0": "yes", "1": "no"}, dtype="float16")
+    assert load_encoder(folder).fingerprint == load("bert").fingerprint
+
+
 def test_cropping_makes_another_fingerprint(load: Any) -> None:
     assert load("whisper").fingerprint != load("whisper cropped").fingerprint
 
@@ -222,6 +264,7 @@ def test_the_name_of_an_architecture_is_no_encoder() -> None:
         ({"model_type": "bert", "num_attention_heads": 7}, OssicleError, "config|weights|multiple"),
         ({"model_type": "bert", "hidden_size": "wide"}, BundleRefused, "config.json"),
         ({"schema_version": 1}, BundleRefused, "missing"),
+        ({"model_type": "bert", "eps": float("nan")}, BundleRefused, "config.json: not what a configuration holds"),
         ([1], BundleRefused, "a JSON object is needed"),
         ("{", BundleRefused, "not valid JSON"),
     ],
@@ -280,7 +323,7 @@ def test_without_the_library_a_sentence_says_what_to_install(
 
 def test_cropping_is_for_whisper(saved: Callable[[str], Path]) -> None:
     for name in ("hubert", "passt"):
-        with pytest.raises(ValueError, match="crop is an option of Whisper"):
+        with pytest.raises(SettingRefused, match="crop is an option of Whisper"):
             load_encoder(saved(name), crop=True)
 
 

@@ -150,6 +150,26 @@ def test_lora_that_nothing_hears_stops_the_run_by_name(
 ) -> None:
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     call = ["tune", str(saved("wavlm")), str(speech), "--tuner", "lora", "-o", str(tmp_path / "run")]
-    stopped = CliRunner().invoke(app, [*call, "--set", *SETTINGS, "epochs=9", "tuner_options.targets=[q_proj]"])
+    stopped = CliRunner().invoke(app, [*call, "--set", *SETTINGS, "epochs=9", "tuner_options.targets=q_proj"])
     assert stopped.exit_code == 1
     assert "q_proj" in stopped.output and "lora_A" in stopped.output
+
+
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("crop=true", "crop is an option of Whisper"),
+        ("options.layers=3", "the head density has no option 'layers'"),
+        ("options.dim=8", "the head density has no option 'dim'"),
+        ("tuner_options.seed=1", "the tuner lora has no option 'seed'"),
+        ("tuner_options.targets=w_proj", "no block has a linear layer 'w_proj'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_sentence(
+    setting: str, said: str, saved: Callable[[str], Path], speech: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    call = ["tune", str(saved("hubert")), str(speech), "--tuner", "lora", "-o", str(run), "--set", setting]
+    refused = CliRunner().invoke(app, call)
+    assert refused.exit_code == 1 and said in " ".join(refused.output.split()), refused.output
+    assert not run.exists()

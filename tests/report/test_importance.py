@@ -8,6 +8,7 @@ import pytest
 
 from ossicle.report import png_bytes, write_report
 from ossicle.report.importance import importance_figure, importance_section, layer_share_figure
+from ossicle.tuning.importance import DensityMap, Importance
 
 FACTOR = np.random.default_rng(0).random((5, 8))
 
@@ -17,15 +18,16 @@ def shares(count):
     return 100 * rising / rising.sum()
 
 
-def section(**changes):
+def section(probe_name="balanced accuracy", **changes):
+    """Of five layers whose shares rise where those of the untrained head fall."""
+    layers = np.arange(1.0, 6)[:, None]
     given = {
-        "share": shares(5),
-        "initial": shares(5)[::-1],
-        "against_initial": (-1.0, 5, 0.0167),
+        "trained": DensityMap(mean=layers * np.ones(8)),
+        "initial": DensityMap(mean=layers[::-1] * np.ones(8)),
         "layers": (2, 3, 5, 8, 13),
         "clips": 40,
     }
-    return importance_section(FACTOR, **{**given, **changes})
+    return importance_section(Importance(**{**given, **changes}), probe_name=probe_name)
 
 
 def test_the_map_has_a_row_for_each_layer_with_the_first_at_the_bottom():
@@ -72,7 +74,7 @@ def test_the_shares_of_both_heads_are_drawn_and_the_probes_below_them():
 
 
 def test_the_paragraph_says_each_correlation_with_layers_and_p_and_warns(tmp_path):
-    made = section(probes=np.linspace(0.2, 0.6, 5), against_probes=(0.9, 5, 0.0833), probe_name="mAP")
+    made = section(probes=np.array([0.2, 0.3, 0.5, 0.4, 0.6]), probe_name="mAP")
     paragraph, heat, curve = made.blocks
     assert "with the untrained ones -1.00 (5 layers, p = 0.017)" in paragraph
     assert "with the mAP of each layer alone 0.90 (5 layers, p = 0.083)" in paragraph
@@ -84,9 +86,14 @@ def test_the_paragraph_says_each_correlation_with_layers_and_p_and_warns(tmp_pat
 
 
 def test_a_correlation_that_is_not_defined_is_said_so_and_probes_that_are_not_there_are_not():
-    paragraph, _, curve = section(against_initial=(None, 5, None), clips=1).blocks
+    paragraph, _, curve = section(initial=DensityMap(mean=np.ones((5, 8))), clips=1).blocks
     assert "not defined (all values of one side are equal; 5 layers)" in paragraph and "1 clip " in paragraph
     assert "alone" not in paragraph + curve.alt + curve.caption and "nan" not in paragraph
+
+
+def test_several_heads_are_said_with_what_their_shares_compare():
+    assert "one head over all layers" in section().blocks[0]
+    assert "4 heads" in section(heads=4).blocks[0] and "not across heads" in section(heads=4).blocks[0]
 
 
 def test_the_room_knows_neither_torch_nor_pyplot():

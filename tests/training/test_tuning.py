@@ -16,11 +16,13 @@ import ossicle
 from ossicle.bundle import CONFIG, WEIGHTS
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.cli import app
-from ossicle.data import Dataset, read_dataset
+from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
-from ossicle.tuning.importance import Importance
+from ossicle.training.tuning import create_model, importance_of, open_inputs, source_of
+from ossicle.tuning.importance import Importance, largest
+from ossicle.tuning.tuned import TunedHead
 
 Tune = Callable[..., TrainResult]
 
@@ -79,8 +81,8 @@ def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert {"config.yaml", "split.json", "metrics.csv", "environment.json", "importance.json", "model"} <= names
     assert {"metrics.json", "predictions.csv", "figures", "report.html"} <= names
-    importance = Importance.from_json(json.loads((result.folder / "importance.json").read_text()))
-    assert importance.layers == (1, 2, 3, 4, 5, 6) and importance.probes is not None
+    importance = json.loads((result.folder / "importance.json").read_text())
+    assert importance["layers"] == [1, 2, 3, 4, 5, 6] and importance["heads"] == 2 and importance["probes"] is not None
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.network.state_dict().items())
     assert not any(name.startswith("encoder") for name in tensors_of(result.folder))
 
@@ -93,6 +95,9 @@ def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> 
         prediction = recognizer.predict(item.file)
         np.testing.assert_allclose(prediction.scores, scores, atol=1e-4)
         assert prediction.rows[0].label == prediction.top[0]
+    for method in (recognizer.spectrogram, recognizer.hop_scores):
+        with pytest.raises(ValueError, match=r"has no spectrogram; encoder\.prepare"):
+            method(np.zeros((1, 32_000), np.float32))
 
 
 @pytest.mark.parametrize("head", ["gq_density", "layers", "mha", "weighted_sum", "attentive_stats", "mean"])
@@ -103,8 +108,13 @@ def test_every_head_goes_the_whole_way(run: Tune, head: str) -> None:
     assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
 
 
-def test_the_same_seed_gives_the_same_head_and_another_another(run: Tune) -> None:
-    first, again, other = run("a"), run("b"), run("c", seed=1)
+@pytest.mark.parametrize("tuner", [{}, {"tuner": "lora", "tuner_options": {"dropout": 0.5}, "epochs": 1}], ids=str)
+def test_the_same_seed_gives_the_same_tensors_and_another_others(run: Tune, tuner: dict[str, Any]) -> None:
+    first = run("a", **tuner)
+    drawn = torch.rand(3), torch.get_rng_state()
+    again = run("b", **tuner)
+    assert torch.equal(torch.get_rng_state(), drawn[1])
+    other = run("c", seed=1, **tuner)
     assert all(torch.equal(t, tensors_of(again.folder)[n]) for n, t in tensors_of(first.folder).items())
     assert any(not torch.equal(t, tensors_of(other.folder)[n]) for n, t in tensors_of(first.folder).items())
 
@@ -177,6 +187,30 @@ def test_layers_are_chosen_without_the_test_part_and_no_later_block_runs(run: Tu
     assert calls == [0, 1, 2]
 
 
+def test_an_encoder_hears_sound_that_no_store_holds(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
+    config = TuneConfig(head="mean", tuner="density")
+    model = create_model(config, encoder, labels=dataset.labels)
+    stored = open_inputs(dataset, config, encoder=encoder, pool="mean", cache=tmp_path)
+    items = np.array([5, 2])
+    heard, read = (source_of(dataset, store, encoder, model)(items).features for store in (None, stored))
+    torch.testing.assert_close(heard, read, rtol=1e-4, atol=1e-4)
+
+
+def test_the_importance_factor_chooses_by_one_head_on_raw_features(run: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[TunedHead, Importance]] = []
+
+    def measured(split: Split, *, model: TunedHead, source: Any) -> Importance:
+        seen.append((model, importance_of(split, model=model, source=source)))
+        return seen[-1][1]
+
+    monkeypatch.setattr("ossicle.training.tuning.importance_of", measured)
+    fold = run(keep_layers="IF:3").folds[0]
+    ((model, importance),) = seen
+    assert importance.heads == 1 and (model.deviation == 1).all()
+    config = json.loads((fold.folder / "model" / CONFIG).read_text())
+    assert tuple(config["features"]["layers"]) == largest(importance.trained.share, 3)
+
+
 def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: Dataset) -> None:
     result = run(folds="all", epochs=1)
     assert sorted(np.concatenate([fold.tested for fold in result.folds]).tolist()) == list(range(len(dataset)))
@@ -218,12 +252,44 @@ def test_a_bundle_with_a_missing_or_foreign_tensor_is_refused(run: Tune) -> None
         ossicle.load(path.parent)
 
 
-def test_what_cannot_be_built_leaves_no_run(run: Tune, tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="no head 'densty'"):
-        run(head="densty")
-    with pytest.raises(SettingRefused, match="num_heads=6 over 6 layers"):
-        run(options={"num_heads": 6})
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"head": "densty"}, "no head 'densty'"),
+        ({"options": {"num_heads": 6}}, "num_heads=6 over 6 layers"),
+        ({"keep_layers": "best:2"}, "num_heads=1 over 2 layers"),
+        ({"keep_layers": "1,2"}, "num_heads=1 over 2 layers"),
+        ({"keep_layers": "worst:2"}, "neither best:K nor IF:K"),
+        ({"keep_layers": "best:3", "tuner": "density"}, "tuner=density changes them; give the layers by number"),
+        ({"tuner": "lroa"}, "there is no tuner 'lroa'"),
+        ({"tuner": "density", "tuner_options": {"rank": 4}}, "the tuner density has no option 'rank'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused_before_the_encoder_runs(
+    run: Tune, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("ossicle.training.tuning.open_inputs", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(SettingRefused, match=said):
+        run(**changes)
+    assert not (tmp_path / "run").exists() and not encoder.adapted
+
+
+def test_a_choice_without_a_development_part_leaves_no_run(run: Tune, tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="goes by a development part, and there is none"):
+        run(keep_layers="best:3", development=0.0)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_layers_by_number_no_later_block_runs(
+    dataset: Dataset, encoder: Encoder, tmp_path: Path, without_pictures: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    network: Any = encoder.network
+    network.blocks[3].register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+    config = TuneConfig(head="mean", keep_layers="1,3", epochs=1, encoder=encoder.name)
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        tune(dataset, config, encoder=encoder, output=tmp_path / "run", cache=tmp_path / "cache", say=lambda _: None)
 
 
 def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
+from torch.nn import functional as F
 
 from ossicle.errors import SettingRefused
+from ossicle.tuning.guard import PASSES, GradientGuard
 from ossicle.tuning.heads import HEADS, Head, create_head, grid_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -29,8 +31,7 @@ def test_the_density_head_is_the_authors() -> None:
         layers=config["layers"],
         dim=config["dim"],
         num_classes=config["num_classes"],
-        num_heads=config["num_heads"],
-        hidden=config["hidden"],
+        options={"num_heads": config["num_heads"], "hidden": config["hidden"]},
     )
     state = {f"decode.{name.removeprefix('state.')}": t for name, t in tensors.items() if name.startswith("state.")}
     theirs = [f"decode.daam.gcts.{h}" for h in range(config["num_heads"])]
@@ -58,7 +59,7 @@ def test_parameters_are_those_of_the_paper(
     name: str, options: dict, layers: int, dim: int, classes: int, wanted: int | None, without_classifier: int | None
 ) -> None:
     with torch.device("meta"):
-        head = create_head(name, layers=layers, dim=dim, num_classes=classes, **options)
+        head = create_head(name, layers=layers, dim=dim, num_classes=classes, options=options)
     if wanted is not None:
         assert count(head) == wanted
     if without_classifier is not None:
@@ -66,7 +67,7 @@ def test_parameters_are_those_of_the_paper(
 
 
 def test_a_product_of_four_gaussians_in_eight_heads_has_64_parameters() -> None:
-    assert count(create_head("density", layers=24, dim=16, num_classes=2, form="product").weigh) == 64
+    assert count(create_head("density", layers=24, dim=16, num_classes=2, options={"form": "product"}).weigh) == 64
 
 
 @pytest.mark.parametrize("layers, heads", [(3, 1), (4, 1), (6, 2), (12, 4), (24, 8)])
@@ -77,20 +78,26 @@ def test_by_default_every_head_has_three_layers(layers: int, heads: int) -> None
 @pytest.mark.parametrize("layers, options", [(2, {}), (4, {"num_heads": 2}), (24, {"num_heads": 9})])
 def test_heads_of_fewer_than_three_layers_are_refused_with_the_reason(layers: int, options: dict) -> None:
     with pytest.raises(SettingRefused, match="the same for both, whatever they are"):
-        create_head("density", layers=layers, dim=8, num_classes=2, **options)
+        create_head("density", layers=layers, dim=8, num_classes=2, options=options)
 
 
 def test_what_is_refused_is_refused_by_name() -> None:
     with pytest.raises(SettingRefused, match="no head 'desnity'; there are density, gq_density"):
         create_head("desnity", layers=3, dim=8, num_classes=2)
     with pytest.raises(SettingRefused, match="the head mean has no option 'form'; it has none"):
-        create_head("mean", layers=3, dim=8, num_classes=2, form="gate")
+        create_head("mean", layers=3, dim=8, num_classes=2, options={"form": "gate"})
     with pytest.raises(SettingRefused, match=r"no option 'heads'; it has form, num_heads, num_gaussians, decoder"):
-        create_head("density", layers=3, dim=8, num_classes=2, heads=1)
+        create_head("density", layers=3, dim=8, num_classes=2, options={"heads": 1})
     with pytest.raises(SettingRefused, match="form='gat' is not one of gate, product, mixture"):
-        create_head("density", layers=3, dim=8, num_classes=2, form="gat")
+        create_head("density", layers=3, dim=8, num_classes=2, options={"form": "gat"})
     with pytest.raises(SettingRefused, match="num_gaussians=65"):
-        create_head("density", layers=3, dim=8, num_classes=2, num_gaussians=65)
+        create_head("density", layers=3, dim=8, num_classes=2, options={"num_gaussians": 65})
+    for option in ("layers", "dim", "num_classes"):
+        with pytest.raises(SettingRefused, match=f"the head density has no option '{option}'; it has form"):
+            create_head("density", layers=3, dim=8, num_classes=2, options={option: 3})
+    for head, option in (("mha", "num_heads"), ("layers", "hidden"), ("gq_density", "width")):
+        with pytest.raises(SettingRefused, match=f"{option}=0 lies outside its range, 1 or more"):
+            create_head(head, layers=3, dim=8, num_classes=2, options={option: 0})
     with pytest.raises(SettingRefused, match="num_heads=8 does not divide the encoder's width of 12"):
         create_head("mha", layers=3, dim=12, num_classes=2)
 
@@ -99,7 +106,7 @@ def made(name: str, layers: int = 4) -> Head:
     torch.manual_seed(0)
     options = {"gq_density": {"width": 16, "hidden": 4}, "mha": {"num_heads": 2, "hidden": 4}}
     small = {"density": {"hidden": 4}, "layers": {"hidden": 4}}
-    return create_head(name, layers=layers, dim=8, num_classes=3, **{**options, **small}.get(name, {})).double()
+    return create_head(name, layers=layers, dim=8, num_classes=3, options={**options, **small}.get(name)).double()
 
 
 def features(head: Head, clips: int, layers: int, times: int) -> torch.Tensor:
@@ -124,6 +131,19 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
     silent = [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()]
     # What adds the same to every logit of a softmax leaves it as it was.
     assert silent in ([], ["score.2.bias"], ["weigh.2.k.bias"])
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("density", "gq_density")])
+def test_a_head_on_one_layer_passes_the_guard(name: str) -> None:
+    head = made(name, layers=1).float()
+    guard = GradientGuard(head.named_parameters())
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    for _ in range(PASSES):
+        optimiser.zero_grad()
+        F.cross_entropy(head(features(head, 5, 1, 6).float()), torch.tensor([0, 1, 2, 0, 1])).backward()
+        guard.check()
+        optimiser.step()
+    guard.finish()
 
 
 @given(real=st.integers(1, 5), padding=st.integers(0, 4), junk=st.sampled_from([0.0, 1e30, float("nan")]))

@@ -1,9 +1,11 @@
 """The Importance Factor: means that no batches change, statistics against brute force, probes against theirs."""
 
+import dataclasses
 import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +22,12 @@ from ossicle.tuning.importance import (
     DensityMap,
     DensityMean,
     Importance,
-    choose_layers,
     fit_logistic,
+    largest,
     measure_importance,
     probe_layers,
     rank_correlation,
+    read_choice,
 )
 
 
@@ -37,8 +40,8 @@ def moved(density: Density) -> Density:
     return density
 
 
-def features(clips: int, layers: int, dim: int, *shape: int) -> torch.Tensor:
-    return torch.randn(clips, layers, *shape, dim, generator=torch.Generator().manual_seed(0)).cumsum(1)
+def features(clips: int, layers: int, dim: int) -> torch.Tensor:
+    return torch.randn(clips, layers, dim, generator=torch.Generator().manual_seed(0)).cumsum(1)
 
 
 def measured(layers: int = 6, *, probes: bool = True) -> Importance:
@@ -58,26 +61,20 @@ def measured(layers: int = 6, *, probes: bool = True) -> Importance:
 @settings(max_examples=20)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6))
 def test_how_clips_are_divided_into_batches_changes_nothing(density: Density, sizes: list[int]) -> None:
-    x, mask = features(sum(sizes), 7, 4, 3), torch.rand(sum(sizes), 1, 3, 1) < 0.7
-    mask[0] = True
+    x = features(sum(sizes), 7, 4)
     whole, parts = DensityMean(density), DensityMean(density)
-    whole.add(x, mask)
-    for part, part_mask in zip(x.split(sizes), mask.split(sizes), strict=True):
-        parts.add(part, part_mask)
+    whole.add(x)
+    for part in x.split(sizes):
+        parts.add(part)
     np.testing.assert_allclose(parts.result().mean, whole.result().mean, rtol=1e-6)
     assert parts.clips == whole.clips == sum(sizes)
 
 
-def test_the_mean_is_that_of_the_weights_of_real_entries_alone() -> None:
-    density, x = moved(DensityGate(4)), features(5, 6, 4, 3)
-    mask = torch.ones(5, 1, 3, 1, dtype=torch.bool)
-    mask[:, :, 2] = False
-    padded = x.clone()
-    padded[:, :, 2] = torch.nan
+def test_the_mean_is_that_of_the_weights() -> None:
+    density, x = moved(DensityGate(4)), features(5, 6, 4)
     mean = DensityMean(density)
-    mean.add(padded, mask)
-    expected = density.weights(x[:, :, :2]).double().mean((0, 2))
-    np.testing.assert_allclose(mean.result().mean, expected.detach().numpy(), rtol=1e-6)
+    mean.add(x)
+    np.testing.assert_allclose(mean.result().mean, density.weights(x).double().mean(0).detach().numpy(), rtol=1e-6)
     assert mean.result().mean.dtype == np.float64
 
 
@@ -96,7 +93,6 @@ def test_the_factor_runs_from_zero_to_one_and_the_shares_sum_to_a_hundred() -> N
     one = DensityMap(mean=np.array([[1.0, 2.0], [3.0, 5.0], [5.0, 4.0]]))
     np.testing.assert_array_equal(one.factor, [[0, 0.25], [0.5, 1], [1, 0.75]])
     np.testing.assert_allclose(one.share, [15, 40, 45])
-    np.testing.assert_array_equal(one.by_feature, [3, 11 / 3])
     assert measured().trained.share.sum() == pytest.approx(100, abs=1e-9)
 
 
@@ -118,47 +114,58 @@ def test_the_start_against_itself_is_perfect_and_training_moves_it() -> None:
 
 def test_nothing_seen_has_no_mean() -> None:
     mean = DensityMean(DensityGate(2))
-    with pytest.raises(ValueError, match="finite"):
-        mean.result()
-    mean.add(torch.ones(1, 3, 2), torch.tensor([True, False, True])[:, None])
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="somewhere positive"):
         mean.result()
 
 
-# ---------------------------------------------------------------- to disk and back
+# ---------------------------------------------------------------- to disk
 
 
 @pytest.mark.parametrize("probes", [True, False])
-def test_what_is_written_comes_back_bit_for_bit(probes: bool) -> None:
+def test_what_is_written_holds_every_number_and_how_many_heads_there_were(probes: bool) -> None:
     one = measured(probes=probes)
     told = json.loads(json.dumps(one.to_json(), allow_nan=False))
-    back = Importance.from_json(told)
-    for mine, its in ((one.trained, back.trained), (one.initial, back.initial)):
-        assert mine.mean.tobytes() == its.mean.tobytes()
-    assert (back.layers, back.clips) == (one.layers, one.clips) == ((2, 3, 4, 5, 6, 7), 20)
-    assert back.to_json() == one.to_json()
+    for name, written in (("trained", one.trained), ("initial", one.initial)):
+        assert np.array(told[name]["density"]).tobytes() == written.mean.tobytes()
+        assert told[name]["share"] == written.share.tolist()
+    assert (told["layers"], told["clips"], told["heads"]) == ([2, 3, 4, 5, 6, 7], 20, 1)
     assert told["against_initial"]["layers"] == 6 and (told["against_probes"] is not None) == probes
+    several = dataclasses.replace(one, heads=2).to_json()
+    assert several["heads"] == 2 and "one head" in several["shares_compare"] and "all" in told["shares_compare"]
 
 
-def test_what_is_no_importance_is_refused_in_one_sentence() -> None:
-    good = measured().to_json()
-    for damage in (
-        {"trained": {"density": [[1.0, math.nan]] * 6}},
-        {"trained": {"density": [[1.0], [1.0, 2.0]]}},
-        {"trained": {"density": [[1.0, None, 1.0, 1.0]] * 6}},
-        {"trained": {"density": [[0.0] * 4] * 6}},
-        {"initial": {"density": [[1.0] * 4] * 5}},
-        {"initial": {}},
-        {"layers": [1, 2, 3, 4, 5, 5]},
-        {"layers": [0, 1, 2, 3, 4, 5]},
-        {"probes": [0.5]},
-        {"probes": [math.inf] * 6},
-    ):
-        with pytest.raises(ValueError, match="no Importance Factor"):
-            Importance.from_json({**good, **damage})
-    for nothing in (None, [], {}):
-        with pytest.raises(ValueError, match="no Importance Factor"):
-            Importance.from_json(nothing)
+def test_of_three_layers_a_head_the_middle_one_has_the_largest_share_and_one_head_ranks_them_all() -> None:
+    """Why shares of several heads rank no layers."""
+    x = features(200, 12, 16)
+    several, single = (
+        measure_importance([x], trained=DensityGate(16, num_heads=n), initial=DensityGate(16, num_heads=n))
+        for n in (4, 1)
+    )
+    assert (several.heads, single.heads) == (4, 1)
+    assert largest(several.trained.share, 4) == (2, 5, 8, 11)
+    assert largest(single.trained.share, 4) == (5, 6, 7, 8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trained": DensityMap(mean=np.ones((5, 4)))},
+        {"layers": (1, 2, 3, 4, 5, 5)},
+        {"layers": (0, 1, 2, 3, 4, 5)},
+        {"probes": np.ones(1)},
+        {"probes": np.full(6, math.inf)},
+    ],
+    ids=str,
+)
+def test_maps_layers_and_probes_must_fit(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="both are|ascend|one finite number"):
+        dataclasses.replace(measured(), **changes)
+
+
+@pytest.mark.parametrize("mean", [[[1.0, math.nan]], [[-1.0, 2.0]], [[0.0, 0.0]], [1.0, 2.0]])
+def test_a_map_of_densities_is_finite_and_positive(mean: list[Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match="nowhere negative|mean"):
+        DensityMap(mean=np.array(mean))
 
 
 # ---------------------------------------------------------------- rank correlation
@@ -204,12 +211,14 @@ def test_a_single_layer_has_no_correlation_and_nan_no_rank() -> None:
 # ---------------------------------------------------------------- a choice of layers
 
 
-def test_layers_are_chosen_by_probes_by_share_or_by_number() -> None:
-    probes, share = [0.1, 0.5, 0.5, 0.3, 0.5], [30.0, 10.0, 20.0, 25.0, 15.0]
-    assert choose_layers("best:2", layers=5, probes=probes) == (2, 3)  # of equals the earlier
-    assert choose_layers("IF:3", layers=5, probes=probes, share=np.array(share)) == (1, 3, 4)
-    assert choose_layers("best:5", layers=5, probes=probes) == (1, 2, 3, 4, 5)
-    assert choose_layers("5, 1,4", layers=5) == (1, 4, 5)
+def test_a_choice_is_a_ranking_or_numbers() -> None:
+    assert read_choice("best:2", layers=5) == ("best", 2) and read_choice("IF:5", layers=5) == ("IF", 5)
+    assert read_choice("5, 1,4", layers=5) == (1, 4, 5) and read_choice(None, layers=3) == (1, 2, 3)
+
+
+def test_the_largest_are_kept_and_of_equals_the_earlier() -> None:
+    values = np.array([0.1, 0.5, 0.5, 0.3, 0.5])
+    assert largest(values, 2) == (2, 3) and largest(values, 4) == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -233,15 +242,9 @@ def test_layers_are_chosen_by_probes_by_share_or_by_number() -> None:
 )
 def test_nonsense_is_refused_in_one_sentence(choice: str, reason: str) -> None:
     with pytest.raises(SettingRefused, match=reason) as caught:
-        choose_layers(choice, layers=5, probes=[0.0] * 5, share=[20.0] * 5)
+        read_choice(choice, layers=5)
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message and ". " not in message
-
-
-def test_a_choice_needs_the_numbers_that_it_goes_by() -> None:
-    for choice in ("best:2", "IF:2"):
-        with pytest.raises(ValueError, match="one number a layer"):
-            choose_layers(choice, layers=5, probes=[0.5] * 4)
 
 
 # ---------------------------------------------------------------- probes

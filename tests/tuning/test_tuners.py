@@ -187,6 +187,10 @@ def test_a_second_tuner_must_wait_for_the_first_to_leave(load: Load) -> None:
         ("lora", {"dropout": 1.5}, "the tuner lora cannot be built with these options"),
         ("lora", {"targets": ["q_proj", "w_proj"]}, "no block has a linear layer 'w_proj'; in .* there are attention."),
         ("ia3", {"targets": []}, "targets are empty"),
+        ("ia3", {"targets": "w_proj"}, "no block has a linear layer 'w_proj'"),
+        ("ia3", {"targets": 5}, "targets=5 is no list of names"),
+        ("lora", {"seed": 1}, "the tuner lora has no option 'seed'; it has targets, rank"),
+        ("lora", {"layers": 1}, "the tuner lora has no option 'layers'; it has targets, rank"),
     ],
 )
 def test_what_a_tuner_does_not_have_is_refused_by_name_and_the_encoder_stays(
@@ -194,7 +198,7 @@ def test_what_a_tuner_does_not_have_is_refused_by_name_and_the_encoder_stays(
 ) -> None:
     encoder = load("hubert")
     with pytest.raises(SettingRefused, match=said):
-        create_tuner(name, encoder, **options)
+        create_tuner(name, encoder, options=options)
     assert not encoder.adapted and fingerprint(encoder.network, encoder.settings) == encoder.fingerprint
 
 
@@ -210,7 +214,7 @@ def test_every_option_reaches_the_weights(name: str, options: dict[str, Any], lo
     tuned = []
     for changed in ({}, options):
         encoder = load("hubert")
-        tune(encoder, create_tuner(name, encoder, **changed))
+        tune(encoder, create_tuner(name, encoder, options=changed))
         tuned.append(features(encoder))
     assert not torch.allclose(tuned[0], tuned[1], rtol=0, atol=1e-6)
 
@@ -247,13 +251,13 @@ def test_by_default_a_tuner_adapts_what_its_paper_does_where_the_network_hears_i
 @pytest.mark.parametrize("target", ["qkv", "proj", "fc1", "fc2"])
 def test_every_linear_layer_of_a_block_of_ours_takes_an_adapter(target: str, load: Load) -> None:
     encoder = load("passt")
-    assert not tune(encoder, create_tuner("lora", encoder, targets=[target]))._silent
+    assert not tune(encoder, create_tuner("lora", encoder, options={"targets": [target]}))._silent
 
 
 def test_an_adapter_that_the_network_passes_by_is_named_by_the_guard(load: Load) -> None:
     encoder = load("wavlm")
     with pytest.raises(RunRefused) as refused:
-        tune(encoder, create_tuner("lora", encoder, targets=["q_proj"]), passes=PASSES)
+        tune(encoder, create_tuner("lora", encoder, options={"targets": "q_proj"}), passes=PASSES)
     assert str(refused.value).startswith("network.encoder.layers.0.attention.q_proj.lora_A.default.weight, ")
     assert " and 3 more: 6 of 7 parameters that should train, and their gradient was absent or" in str(refused.value)
 

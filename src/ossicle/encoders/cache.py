@@ -66,7 +66,6 @@ class FeatureStore:
     """
 
     pool: Pool
-    num_layers: int
     dim: int
     """Of the features: twice the encoder's for "statistics"."""
     shards: tuple[Path, ...]
@@ -166,7 +165,6 @@ def open_features(
     rows = [found.get(key) for key in keys]
     return FeatureStore(
         pool=pool,
-        num_layers=layers,
         dim=encoder.dim * (2 if pool == "statistics" else 1),
         shards=tuple(shards),
         places=np.array([(shards[row[0]], row[1]) if row else (-1, 0) for row in rows], np.int64).reshape(-1, 2),

@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ossicle.bundle import CONFIG
 from ossicle.encoders.hidden import Encoder, Hidden, Modality
 from ossicle.encoders.pretrained import (
     PREPROCESSOR,
@@ -71,6 +72,17 @@ FAMILIES = {
 }
 
 
+# Of a configuration what no hidden state depends on: names, versions, labels, the number format on disk, generation.
+UNHEARD = frozenset(
+    {
+        *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
+        *("dtype", "torch_dtype", "id2label", "label2id", "problem_type"),
+        *("use_cache", "output_attentions", "output_hidden_states", "return_dict"),
+        *("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_decoder_ids", "suppress_tokens"),
+    }
+)
+
+
 def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> Encoder:
     """The encoder in a folder that `transformers` wrote.
 
@@ -86,7 +98,11 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
         raise ModelUnknown(f"{name}: encoders of the family {model_type!r} are not read here; there are {known}")
     library = import_transformers()
     config = read_config(folder)
-    settings: dict[str, Any] = {"family": model_type, "library": f"transformers {library.__version__.split('.')[0]}"}
+    settings: dict[str, Any] = {
+        "family": model_type,
+        "library": f"transformers {library.__version__.split('.')[0]}",
+        "network": told_of(folder),
+    }
     if model_type == "whisper":
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
     options = {"add_pooling_layer": False} if family.pooler else {}
@@ -101,6 +117,20 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
         dim=config.hidden_size,
         settings=settings,
     )
+
+
+def told_of(folder: Path) -> dict[str, Any]:
+    """What a configuration says of its network: heads, activations, norms; all that weights of one shape leave open.
+
+    As the file has it: what the library adds to it differs from version to version.
+
+    Raises: BundleRefused for values that are no JSON, such as NaN.
+    """
+    told = {key: value for key, value in read_json(folder / CONFIG).items() if key not in UNHEARD}
+    try:
+        return json.loads(json.dumps(told, allow_nan=False))
+    except ValueError as error:
+        raise BundleRefused(f"{folder / CONFIG}: not what a configuration holds ({error}).") from error
 
 
 class WaveEncoder(SoundEncoder):

@@ -9,7 +9,7 @@ from ossicle.devices import choose_device
 from ossicle.encoders.hidden import Encoder
 from ossicle.encoders.hugging import hugging_encoder, read_json
 from ossicle.encoders.ours import bundle_encoder
-from ossicle.errors import BundleRefused, ExtraMissing
+from ossicle.errors import BundleRefused, ExtraMissing, SettingRefused
 
 PACKAGE = "package:"
 HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
@@ -33,11 +33,12 @@ def load_encoder(
         ModelUnknown: a family of networks that is not read here
         WeightsRefused: tensors that are missing, unexpected, misshapen or damaged, by name
         ExtraMissing: the name needs a package that is not installed
+        SettingRefused: `crop` of another network than Whisper, or a device that is not there
     """
     folder = find_folder(str(name), local_files_only=local_files_only)
     model_type = read_json(folder / CONFIG).get("model_type")  # ours have none
     if crop and model_type != "whisper":
-        raise ValueError(f"crop is an option of Whisper, and {name} is none")
+        raise SettingRefused(f"crop is an option of Whisper, and {name} is none.")
     if isinstance(model_type, str):
         encoder: Encoder = hugging_encoder(folder, model_type=model_type, name=str(name), crop=crop)
     else:

@@ -11,6 +11,8 @@ A clip longer than the network's table of positions is heard in pieces. A bundle
 short clips gets it here too, and the mask leaves it out.
 """
 
+import dataclasses
+import json
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +32,13 @@ from ossicle.models.passt import PATCH as PASST_PATCH
 from ossicle.models.passt import Passt, patches_along
 
 
+def told_of(config: Any) -> dict[str, Any]:
+    """The options of a network that are not as they are by default: an option of a later version changes nothing."""
+    options = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
+    told = {field.name: value for field, value in options if value != field.default}
+    return json.loads(json.dumps(told, default=dataclasses.asdict))
+
+
 class BundleEncoder(SoundEncoder):
     """What PaSST and DATAR share: the bundle's front end."""
 
@@ -47,6 +56,7 @@ class BundleEncoder(SoundEncoder):
             name=name,
             settings={
                 "family": bundle.model_name,
+                "network": told_of(cast(Any, bundle.model).config),
                 "frontend": frontend.config.to_dict(),
                 "padded_frames": min(window, max_frames) if bundle.pad else None,
                 **settings,

@@ -5,7 +5,7 @@ untrained head stands beside the trained one, and the accuracy of each layer alo
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,9 @@ from ossicle.report.style import (
 )
 from ossicle.report.text import number
 
-Found = tuple[float | None, int, float | None]  # a rank correlation, of so many layers, and its p-value
+if TYPE_CHECKING:  # they bring torch, and this room has none
+    from ossicle.tuning.importance import Correlation, Importance
+
 MOST_NUMBERS = 26  # of layers along an axis
 MOST_COLUMNS = 1200  # of features
 
@@ -107,38 +109,26 @@ def layer_share_figure(
     return figure
 
 
-def importance_section(
-    factor: Float[np.ndarray, "layer dim"],
-    *,
-    share: Float[np.ndarray, " layer"],
-    initial: Float[np.ndarray, " layer"],
-    against_initial: Found,
-    layers: Sequence[int],
-    clips: int,
-    probes: Float[np.ndarray, " layer"] | None = None,
-    against_probes: Found | None = None,
-    probe_name: str = "balanced accuracy",
-) -> Section:
+def importance_section(importance: "Importance", *, probe_name: str = "balanced accuracy") -> Section:
     """The Importance Factor of a trained head, beside that of the head that has seen no label.
 
     Args:
-        factor, share: of the trained head.
-        initial: shares of the head at its start.
-        against_initial, against_probes: rank correlation of `share` with `initial` and with `probes`, number of layers
-            and p-value.
-        clips: that the mean is over.
+        probe_name: what the probes are measured by.
     """
-    found = f"with the untrained ones {_said(against_initial)}"
-    if against_probes is not None:
-        found += f", with the {probe_name} of each layer alone {_said(against_probes)}"
+    layers, clips, probes = importance.layers, importance.clips, importance.probes
+    factor, share, initial = importance.trained.factor, importance.trained.share, importance.initial.share
+    found = f"with the untrained ones {_said(importance.against_initial)}"
+    if importance.against_probes is not None:
+        found += f", with the {probe_name} of each layer alone {_said(importance.against_probes)}"
     paragraph = (
         "The map shows how much weight the trained head gives each layer and feature, on average over "
         f"{clips} clip{'' if clips == 1 else 's'} and stretched to run from 0 to 1; the curve below it shows each "
         "layer's part of all weights. The untrained head has seen no label: it weighs a layer by how near its values "
         "lie to the mean of the layers, whatever the task. So the trained curve says something about the task only "
-        f"where it leaves the untrained one. Spearman's rank correlation of the trained shares: {found}. The p-values "
-        "are of a permutation test that takes layers for independent; neighbouring layers are alike, so they are "
-        "rather too small."
+        f"where it leaves the untrained one. {_heads_said(importance.heads)} "
+        f"Spearman's rank correlation of the trained shares: {found}. The p-values are of a "
+        "permutation test that takes layers for independent; neighbouring layers are alike, so they are rather too "
+        "small."
     )
     named = f"{len(layers)} layer{'' if len(layers) == 1 else 's'}"
     charts = [
@@ -158,7 +148,16 @@ def importance_section(
     return Section(title="Importance of the layers", blocks=[paragraph, *charts])
 
 
-def _said(found: Found) -> str:
+def _heads_said(heads: int) -> str:
+    if heads == 1:
+        return "The density has one head over all layers."
+    return (
+        f"The density has {heads} heads, each over a stretch of the layers, and weighs a layer against those of its "
+        "own head: shares compare layers inside a head, not across heads."
+    )
+
+
+def _said(found: "Correlation") -> str:
     value, layers, p = found
     if value is None or p is None:
         return f"not defined (all values of one side are equal; {layers} layers)"

@@ -1,5 +1,6 @@
 """The optimiser's loop of `ossicle tune`: hidden states of a frozen encoder in, the weights of a head out."""
 
+import contextlib
 import copy
 import math
 import time
@@ -19,7 +20,7 @@ from ossicle.training.callbacks import development_score
 from ossicle.training.config import TuneConfig
 from ossicle.training.folds import Part
 from ossicle.training.loader import label_weights
-from ossicle.training.module import decays, learning_rate, loss_of
+from ossicle.training.module import adamw, learning_rate, loss_of
 from ossicle.tuning.guard import GradientGuard
 from ossicle.tuning.tuned import TunedHead
 from ossicle.tuning.tuners import Tuner
@@ -66,59 +67,64 @@ def fit_head(
         standardise(model, source, train)
     parts: dict[str, TunedHead | Tuner] = {"head": model, **({"tuner": tuner} if tuner is not None else {})}
     named = [(f"{part}.{name}", p) for part, owner in parts.items() for name, p in owner.named_parameters()]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
-            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-    )
+    optimiser = adamw(named, config)
     guard = GradientGuard([*named, *(encoder.named_parameters(prefix="encoder") if encoder is not None else [])])
     weights = label_weights(targets[train]) if config.balance == "class" else None
     steps = math.ceil(len(train) / config.batch_size) * config.epochs
     warmup = min(config.warmup / config.epochs, 0.5)
     fitted, best, kept = Fitted(), (-1.0, -math.inf), None
     started, step = time.monotonic(), 0
-    for epoch in range(config.epochs):
-        set_training(model, encoder, True)
-        losses = []
-        for batch in batches(train, size=config.batch_size, weights=weights, generator=generator):
-            for group in optimiser.param_groups:
-                group["lr"] = config.lr * learning_rate((step + 0.5) / steps, config, warmup=warmup)
-            step += 1
-            wanted = torch.from_numpy(targets[batch]).float()
-            gamma = config.focal_gamma if config.loss == "focal" else 0.0
-            logits = model.score(source(batch)).cpu()
-            loss = loss_of(logits, wanted, task=task, smoothing=config.label_smoothing, focal_gamma=gamma)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise RunRefused(
-                    f"the loss became {losses[-1]} in epoch {epoch + 1}; a lower rate than lr={config.lr:g} may help."
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            guard.check()
-            if config.clip_gradient:
-                torch.nn.utils.clip_grad_norm_([p for _, p in named], config.clip_gradient)
-            optimiser.step()
-        row = {"epoch": epoch + 1, "step": step, "seconds": round(time.monotonic() - started, 2)}
-        row |= {"lr": optimiser.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
-        if len(development):
-            set_training(model, encoder, False)
-            logits = score_part(model, source, development)
-            row["dev_loss"] = float(loss_of(logits, torch.from_numpy(targets[development]).float(), task=task))
-            row["dev_score"] = development_score(logits, targets[development], task=task)
-            if (row["dev_score"], -row["dev_loss"]) > best:
-                best, fitted.best_epoch = (row["dev_score"], -row["dev_loss"]), epoch
-                kept = {part: copy.deepcopy(owner.state_dict()) for part, owner in parts.items()}
-        fitted.rows.append(row)
-        on_epoch(row)
+    with seeded(config.seed):
+        for epoch in range(config.epochs):
+            set_training(model, encoder, True)
+            losses = []
+            for batch in batches(train, size=config.batch_size, weights=weights, generator=generator):
+                for group in optimiser.param_groups:
+                    group["lr"] = config.lr * learning_rate((step + 0.5) / steps, config, warmup=warmup)
+                step += 1
+                wanted = torch.from_numpy(targets[batch]).float()
+                gamma = config.focal_gamma if config.loss == "focal" else 0.0
+                logits = model.score(source(batch)).cpu()
+                loss = loss_of(logits, wanted, task=task, smoothing=config.label_smoothing, focal_gamma=gamma)
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    found = f"the loss became {losses[-1]} in epoch {epoch + 1}"
+                    raise RunRefused(f"{found}; a lower rate than lr={config.lr:g} may help.")
+                optimiser.zero_grad()
+                loss.backward()
+                guard.check()
+                if config.clip_gradient:
+                    torch.nn.utils.clip_grad_norm_([p for _, p in named], config.clip_gradient)
+                optimiser.step()
+            row = {"epoch": epoch + 1, "step": step, "seconds": round(time.monotonic() - started, 2)}
+            row |= {"lr": optimiser.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
+            if len(development):
+                set_training(model, encoder, False)
+                logits = score_part(model, source, development)
+                row["dev_loss"] = float(loss_of(logits, torch.from_numpy(targets[development]).float(), task=task))
+                row["dev_score"] = development_score(logits, targets[development], task=task)
+                if (row["dev_score"], -row["dev_loss"]) > best:
+                    best, fitted.best_epoch = (row["dev_score"], -row["dev_loss"]), epoch
+                    kept = {part: copy.deepcopy(owner.state_dict()) for part, owner in parts.items()}
+            fitted.rows.append(row)
+            on_epoch(row)
     guard.finish()
     for part, owner in parts.items():
         if kept is not None:
             owner.load_state_dict(kept[part])
     set_training(model, encoder, False)
     return fitted
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Makes what draws from torch's global streams depend on the seed alone; behind it they are as they were.
+
+    Dropout of a tuner and of other people's networks takes no generator.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def set_training(model: TunedHead, encoder: Encoder | None, mode: bool) -> None:

@@ -1,6 +1,7 @@
 """One optimiser step and one evaluation pass, in the terms of Lightning."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
@@ -149,12 +150,7 @@ class Trainee(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with decay on matrices only, and a rate that moves with every optimiser step."""
-        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in trained if decays(name, p)], "weight_decay": self.config.weight_decay},
-            {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, lr=self.config.lr, fused=True)
+        optimiser = adamw(self.model.named_parameters(), self.config, fused=True)
         epochs = self.config.epochs or 1
         steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
         warmup = min(self.config.warmup / epochs, 0.5)
@@ -165,6 +161,18 @@ class Trainee(lightning.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def adamw(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: TrainConfig | TuneConfig, *, fused: bool = False
+) -> torch.optim.AdamW:
+    """The optimiser of all that trains, with decay where `decays` says."""
+    trained = [(name, p) for name, p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
 
 
 def decays(name: str, parameter: Tensor) -> bool:

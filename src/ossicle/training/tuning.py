@@ -28,7 +28,7 @@ from ossicle.data import Dataset, Split, read_dataset, read_input
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
-from ossicle.encoders.cache import FeatureStore, open_features
+from ossicle.encoders.cache import FeatureStore, Pool, open_features
 from ossicle.errors import SettingRefused
 from ossicle.evaluation import SPLIT, write_split
 from ossicle.files import write_atomically, write_json
@@ -51,10 +51,18 @@ from ossicle.training.folds import (
     tell,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
-from ossicle.tuning.importance import Importance, choose_layers, measure_importance, probe_layers
+from ossicle.tuning.importance import (
+    Importance,
+    Ranking,
+    largest,
+    measure_importance,
+    probe_layers,
+    read_choice,
+)
 from ossicle.tuning.tuned import TunedHead, pool_time, save_tuned
 from ossicle.tuning.tuners import Tuner, create_tuner
 
+Inputs = FeatureStore | SampleStore | None
 LONGEST_WINDOW = 30.0  # seconds
 LENGTH_RATE = 16_000  # hertz; any would do to measure a length
 
@@ -92,6 +100,7 @@ def run_tuning(
     say(dataset.layout)
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.head}")
+    say(f"Run folder: {output}")
     result = tune(
         dataset,
         chosen,
@@ -103,7 +112,6 @@ def run_tuning(
         columns=columns,
         say=say,
     )
-    say(f"Run folder: {result.folder}")
     return result.failures
 
 
@@ -133,28 +141,11 @@ def tune(
     Raises:
         DataRefused: items that cannot be read, or a class that they leave without any.
         RunRefused: `output` holds a run already, or a parameter that should train does not.
-        SettingRefused: options that the head or the tuner does not have.
+        SettingRefused: see `settled`; and a choice of layers by a development part that is not there.
     """
     refuse_taken(output, resume=resume)
-    with torch.device("meta"):  # what cannot be built is refused before the encoder runs
-        pool = create_model(config, encoder, labels=dataset.labels).pool
-    store: FeatureStore | SampleStore | None
-    if config.tuner is None:
-        said = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal said
-            if done == total or done - said >= total / 10:
-                said = done
-                say(f"encoded {done} of {total} {dataset.noun}s")
-
-        store = open_features(encoder, dataset.items, pool=pool, folder=cache, progress=progress)
-    elif dataset.modality == "sound":
-        assert encoder.rate is not None
-        budget = int(config.cache_gigabytes * 2**30)
-        store = open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
-    else:
-        store = None
+    layers, pool = settled(config, encoder, labels=dataset.labels)
+    store = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=cache, say=say)
 
     def run(split: Split, folder: Path, data: Mapping[str, Any], settings: TuneConfig) -> FoldResult:
         return tune_fold(dataset, store, split, settings, encoder=encoder, folder=folder, data=data, say=say)
@@ -173,6 +164,62 @@ def tune(
     )
 
 
+def settled(config: TuneConfig, encoder: Encoder, *, labels: Sequence[str]) -> tuple[tuple[int, ...], Pool]:
+    """The layers that must run, and how they are pooled over time.
+
+    Raises:
+        SettingRefused: a head, a tuner or a choice of layers that cannot be had; nothing has run yet.
+    """
+    every = tuple(range(1, encoder.num_layers + 1))
+    wanted = read_choice(config.keep_layers, layers=len(every))
+    ranked = isinstance(wanted, Ranking)
+    if ranked and config.tuner is not None:
+        raise SettingRefused(
+            f"keep_layers={config.keep_layers} goes by the features of a frozen encoder, and tuner={config.tuner} "
+            "changes them; give the layers by number."
+        )
+    kept = every[: wanted.number] if isinstance(wanted, Ranking) else wanted
+    with torch.device("meta"):
+        model = create_model(config, encoder, labels=labels, layers=kept)
+        if isinstance(wanted, Ranking):
+            create_model(ranking_config(config, wanted.by), encoder, labels=labels)
+    tuner = create_inside(config, encoder, layers=kept)
+    if tuner is not None:
+        tuner.remove()
+    return every if ranked else kept, model.pool
+
+
+def open_inputs(
+    dataset: Dataset,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    pool: Pool,
+    layers: int | None = None,
+    cache: Path | None = None,
+    say: Say = tell,
+) -> Inputs:
+    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else nothing is kept.
+
+    Args:
+        layers: of a frozen encoder the first so many run; by default all.
+    """
+    if config.tuner is None:
+        said = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said
+            if done == total or done - said >= total / 10:
+                said = done
+                say(f"encoded {done} of {total} {dataset.noun}s")
+
+        return open_features(encoder, dataset.items, pool=pool, layers=layers, folder=cache, progress=progress)
+    if encoder.rate is not None:
+        budget = int(config.cache_gigabytes * 2**30)
+        return open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
+    return None
+
+
 def create_model(
     config: TuneConfig, encoder: Encoder, *, labels: Sequence[str], layers: Sequence[int] | None = None
 ) -> TunedHead:
@@ -189,9 +236,16 @@ def create_model(
         )
 
 
+def create_inside(config: TuneConfig, encoder: Encoder, *, layers: Sequence[int]) -> Tuner | None:
+    """Puts the tuner that the settings ask for, if any, into the blocks that a head of these layers hears."""
+    if config.tuner is None:
+        return None
+    return create_tuner(config.tuner, encoder, layers=max(layers), seed=config.seed, options=config.tuner_options)
+
+
 def tune_fold(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     split: Split,
     config: TuneConfig,
     *,
@@ -201,17 +255,15 @@ def tune_fold(
     say: Say,
 ) -> FoldResult:
     """Tunes one head and tests it."""
+    layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)  # or is refused, and leaves no folder
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / "config.yaml", config, data=data)
     write_split(folder / SPLIT, dataset, split)
     about = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
     write_json(folder / "environment.json", environment(dataset, config) | about)
-    layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
     model.to(next(encoder.network.parameters()).device)
-    tuner = None
-    if config.tuner is not None:
-        tuner = create_tuner(config.tuner, encoder, layers=max(model.layers), seed=config.seed, **config.tuner_options)
+    tuner = create_inside(config, encoder, layers=model.layers)
     try:
         source = source_of(dataset, store, encoder, model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -249,7 +301,7 @@ def tune_fold(
 
 def kept_layers(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     split: Split,
     config: TuneConfig,
     *,
@@ -257,28 +309,36 @@ def kept_layers(
     say: Say,
 ) -> tuple[int, ...]:
     """Numbers of the layers that `keep_layers` asks for, chosen without the test part."""
-    every = tuple(range(1, encoder.num_layers + 1))
-    if config.keep_layers is None:
-        return every
-    figures: dict[str, Any] = {}
-    if config.keep_layers.startswith(("best", "IF")):
-        if not isinstance(store, FeatureStore) or not len(split.development):
+    wanted = read_choice(config.keep_layers, layers=encoder.num_layers)
+    if isinstance(wanted, Ranking):
+        if not len(split.development):
             raise SettingRefused(
-                f"keep_layers={config.keep_layers} goes by a frozen encoder's features on a development part; with a "
-                "tuner, or without that part, give the layers by number."
+                f"keep_layers={config.keep_layers} goes by a development part, and there is none; "
+                "give the layers by number."
             )
-        by_probes = config.keep_layers.startswith("best")
-        plain = dataclasses.replace(config, head="mean" if by_probes else "density", options={})
-        whole = create_model(plain, encoder, labels=dataset.labels)
+        ranking = ranking_config(config, wanted.by)
+        whole = create_model(ranking, encoder, labels=dataset.labels)
         source = source_of(dataset, store, encoder, whole)
-        if by_probes:
-            figures["probes"] = probes_of(dataset, split, source)
+        if wanted.by == "best":
+            values = probes_of(dataset, split, source)
         else:
-            fit_head(whole, source, config, dataset=dataset, split=split)
-            figures["share"] = importance_of(split, model=whole, source=source).trained.share
-    kept = choose_layers(config.keep_layers, layers=len(every), **figures)
-    say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, kept))} of {len(every)}")
-    return kept
+            fit_head(whole, source, ranking, dataset=dataset, split=split)
+            values = importance_of(split, model=whole, source=source).trained.share
+        wanted = largest(values, wanted.number)
+    if config.keep_layers is not None:
+        say(f"keep_layers={config.keep_layers}: layers {', '.join(map(str, wanted))} of {encoder.num_layers}")
+    return wanted
+
+
+def ranking_config(config: TuneConfig, by: str) -> TuneConfig:
+    """The settings of the head over all layers that ranks them.
+
+    For the Importance Factor a gate of one head, since shares of several cannot be compared, on raw features, as in the
+    paper.
+    """
+    if by == "best":
+        return dataclasses.replace(config, head="mean", options={})
+    return dataclasses.replace(config, head="density", options={"num_heads": 1}, standardise=False)
 
 
 def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
@@ -320,24 +380,12 @@ def importance_sections(
     probes = probes_of(dataset, split, source) if len(split.development) else None
     importance = importance_of(split, model=model, source=source, probes=probes)
     write_json(folder / "importance.json", importance.to_json())
-    return [
-        importance_section(
-            importance.trained.factor,
-            share=importance.trained.share,
-            initial=importance.initial.share,
-            against_initial=importance.against_initial,
-            layers=importance.layers,
-            clips=importance.clips,
-            probes=importance.probes,
-            against_probes=importance.against_probes,
-            probe_name=score_name(dataset.task),
-        )
-    ]
+    return [importance_section(importance, probe_name=score_name(dataset.task))]
 
 
 def source_of(
     dataset: Dataset,
-    store: FeatureStore | SampleStore | None,
+    store: Inputs,
     encoder: Encoder,
     model: TunedHead,
 ) -> Source:
@@ -354,7 +402,8 @@ def source_of(
         if isinstance(store, SampleStore):
             inputs: list[Any] = [np.array(store.read(item)) for item in items.tolist()]
         else:
-            inputs = [read_input(dataset.items[item], modality=dataset.modality) for item in items.tolist()]
+            read = functools.partial(read_input, modality=encoder.modality, rate=encoder.rate)
+            inputs = [read(dataset.items[item]) for item in items.tolist()]
         return model.pooled(encoder.encode(encoder.prepare(inputs), layers=max(model.layers)))
 
     return encoded

@@ -15,6 +15,7 @@ classified by two convolutions and a linear map. Beside it the heads that the fi
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -71,7 +72,7 @@ class WeightedSum(nn.Module):
 
     def __init__(self, layers: int, *, normalise: bool = False) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.zeros(layers))
+        self.logit = nn.Parameter(torch.zeros(layers), requires_grad=layers > 1)  # the softmax of one is 1
         self.normalise = normalise
 
     def forward(self, x: Float[Tensor, "clip layer *time dim"]) -> Float[Tensor, "clip *time dim"]:
@@ -307,8 +308,13 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def create_head(name: str, *, layers: int, dim: int, num_classes: int, **options: Any) -> Head:
+def create_head(
+    name: str, *, layers: int, dim: int, num_classes: int, options: Mapping[str, Any] | None = None
+) -> Head:
     """Builds a head with random weights.
+
+    Args:
+        options: of the head, by name.
 
     Raises:
         SettingRefused: no such head, or an option or value that it does not have.
@@ -317,9 +323,8 @@ def create_head(name: str, *, layers: int, dim: int, num_classes: int, **options
         raise SettingRefused(f"there is no head {name!r}; there are {', '.join(HEADS)}.")
     kind = HEADS[name]
     fixed = ("layers", "dim", "num_classes")
-    return kind(
-        layers,
-        dim,
-        num_classes=num_classes,
-        **checked_options(kind.__init__, options, what=f"the head {name}", fixed=fixed),
-    )
+    chosen = checked_options(kind.__init__, options or {}, what=f"the head {name}", fixed=fixed)
+    for option, value in chosen.items():
+        if type(value) is int and value < 1:
+            raise SettingRefused(f"{option}={value} lies outside its range, 1 or more.")
+    return kind(layers, dim, num_classes=num_classes, **chosen)

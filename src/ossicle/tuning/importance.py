@@ -8,10 +8,12 @@ A gate weighs a value by how near it lies to the mean of the layers, and does so
 the trained head says little alone. Here it comes with the map of the same head at its start, with the accuracy of a
 probe on each single layer, and with the rank correlations of the layers' shares with both. Their p-values are those of
 a permutation test, which takes layers for exchangeable; neighbouring layers are alike, so they are rather too small.
+A density of several heads weighs a layer against its own head's layers: of three, mostly the middle one. So layers are
+ranked by a density of one head.
 
 **Deviations** from the authors' code:
 - the mean is over the clips of one pass. Theirs averages batch means, of all epochs together;
-- padding leaves the mean.
+- padding leaves the mean: a head is given clips that are averaged over their real time.
 """
 
 import math
@@ -19,17 +21,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ossicle.errors import SettingRefused
 from ossicle.metrics import balanced_accuracy, mean_average_precision
-from ossicle.metrics.arrays import check_scores, ratio
+from ossicle.metrics.arrays import check_scores
 from ossicle.metrics.decisions import Task
 from ossicle.models.density import Density
 
@@ -60,11 +62,6 @@ class DensityMap:
         """Each layer's part of all weights, in percent."""
         return 100 * self.mean.sum(1) / self.mean.sum()
 
-    @property
-    def by_feature(self) -> Float[np.ndarray, " dim"]:
-        """The mean weight of each feature over the layers."""
-        return self.mean.mean(0)
-
 
 class DensityMean:
     """Gathers the mean of a density's weights, batch by batch; how clips are divided into batches changes nothing."""
@@ -72,25 +69,17 @@ class DensityMean:
     def __init__(self, density: Density) -> None:
         self.density = density
         self.total: Float[np.ndarray, "layer dim"] | float = 0.0
-        self.count: Int[np.ndarray, "layer dim"] | int = 0
         self.clips = 0
 
     @torch.no_grad()
-    def add(self, x: Float[Tensor, "clip layer *time dim"], mask: Bool[Tensor, "..."] | None = None) -> None:
-        """Adds a batch, as the head is given it.
-
-        Args:
-            mask: true where an entry is real; of a shape that broadcasts to x. The others count for nothing.
-        """
-        real = torch.ones((), dtype=torch.bool, device=x.device) if mask is None else mask
-        others = [axis for axis in range(x.ndim) if axis not in (1, x.ndim - 1)]
-        self.total += self.density.weights(x, mask).double().sum(others).cpu().numpy()  # what is not real weighs 0
-        self.count += real.expand(x.shape).sum(others).cpu().numpy()
+    def add(self, x: Float[Tensor, "clip layer dim"]) -> None:
+        """Adds a batch, as the head is given it."""
+        self.total += self.density.weights(x).double().sum(0).cpu().numpy()
         self.clips += len(x)
 
     def result(self) -> DensityMap:
-        """Raises: ValueError where a layer or feature had no real entry."""
-        return DensityMap(mean=np.atleast_2d(ratio(self.total, self.count)))
+        """Raises: ValueError where no clip was added."""
+        return DensityMap(mean=np.atleast_2d(self.total) / max(self.clips, 1))
 
 
 class Correlation(NamedTuple):
@@ -110,6 +99,8 @@ class Importance:
     layers: tuple[int, ...]
     """The encoder's hidden layers that the maps describe, ascending, counted from 1."""
     clips: int
+    heads: int = 1
+    """Of the density, each over a stretch of the layers; a share compares a layer with those of its own head."""
     probes: Float[np.ndarray, " layer"] | None = None
     """A figure of merit of each layer alone, as from `probe_layers`."""
 
@@ -138,6 +129,8 @@ class Importance:
         return {
             "layers": list(self.layers),
             "clips": self.clips,
+            "heads": self.heads,
+            "shares_compare": "all layers" if self.heads == 1 else "the layers of one head, a stretch of all",
             **{
                 name: {"density": one.mean.tolist(), "share": one.share.tolist()}
                 for name, one in (("trained", self.trained), ("initial", self.initial))
@@ -146,26 +139,6 @@ class Importance:
             "against_initial": self.against_initial._asdict(),
             "against_probes": None if self.against_probes is None else self.against_probes._asdict(),
         }
-
-    @classmethod
-    def from_json(cls, told: Any) -> "Importance":
-        """What `to_json` gave, bit for bit.
-
-        Raises: ValueError for anything else.
-        """
-        try:
-            trained, initial = (
-                DensityMap(mean=np.array(told[name]["density"], np.float64)) for name in ("trained", "initial")
-            )
-            return cls(
-                trained=trained,
-                initial=initial,
-                layers=tuple(told["layers"]),
-                clips=told["clips"],
-                probes=None if told["probes"] is None else np.array(told["probes"], np.float64),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no Importance Factor as ossicle writes it: {error}") from error
 
 
 def measure_importance(
@@ -192,6 +165,7 @@ def measure_importance(
         initial=maps[1],
         layers=tuple(range(1, len(maps[0].mean) + 1) if layers is None else layers),
         clips=means[0].clips,
+        heads=trained.num_heads,
         probes=probes,
     )
 
@@ -216,32 +190,31 @@ def rank_correlation(a: Shaped[np.ndarray, " layer"], b: Shaped[np.ndarray, " la
     return Correlation(found / most, len(a), float((1 + extreme.sum()) / (1 + DRAWS)))
 
 
-def choose_layers(
-    choice: str,
-    *,
-    layers: int,
-    probes: Sequence[float] | Float[np.ndarray, " layer"] | None = None,
-    share: Sequence[float] | Float[np.ndarray, " layer"] | None = None,
-) -> tuple[int, ...]:
-    """Numbers of layers to keep, ascending and from 1.
+class Ranking(NamedTuple):
+    """A choice of layers that is yet to be made."""
+
+    by: Literal["best", "IF"]  # single-layer probes, or shares of the Importance Factor
+    number: int
+
+
+def read_choice(choice: str | None, *, layers: int) -> Ranking | tuple[int, ...]:
+    """What `keep_layers` asks for: a ranking, or numbers of layers, ascending and from 1; without a choice all.
 
     Args:
-        choice: "best:K" by the probes, "IF:K" by the share, of equals the earlier; or numbers, as "1,3,5".
+        choice: "best:K" or "IF:K"; or numbers, as "1,3,5".
         layers: how many there are.
 
     Raises:
         SettingRefused: a choice that is none of these, or of layers that there are not.
-        ValueError: the numbers that the choice goes by were not given.
     """
+    if choice is None:
+        return tuple(range(1, layers + 1))
     told = f"keep_layers={choice!r}"
     if ranked := re.fullmatch(r"(best|IF):([0-9]{1,9})", choice):
         number = int(ranked[2])
         if not 1 <= number <= layers:
             raise SettingRefused(f"{told} asks for {number} of {layers} layers; 1 to {layers} can be kept.")
-        values = probes if ranked[1] == "best" else share
-        if values is None or len(values) != layers:
-            raise ValueError(f"{told} goes by {'probes' if ranked[1] == 'best' else 'share'}: one number a layer")
-        return tuple(sorted((np.argsort(-np.asarray(values), kind="stable")[:number] + 1).tolist()))
+        return Ranking("best" if ranked[1] == "best" else "IF", number)
     if not re.fullmatch(r" *[0-9]{1,9} *(, *[0-9]{1,9} *)*", choice):
         raise SettingRefused(f"{told} is neither best:K nor IF:K, with K a number, nor numbers such as 1,3,5.")
     kept = sorted(int(part) for part in choice.split(","))
@@ -250,6 +223,11 @@ def choose_layers(
     if len(set(kept)) < len(kept):
         raise SettingRefused(f"{told} names a layer twice.")
     return tuple(kept)
+
+
+def largest(values: Float[np.ndarray, " layer"], number: int) -> tuple[int, ...]:
+    """Numbers of the layers with the largest values, ascending and from 1; of equals the earlier."""
+    return tuple(sorted((np.argsort(-values, kind="stable")[:number] + 1).tolist()))
 
 
 # ---------------------------------------------------------------- probes

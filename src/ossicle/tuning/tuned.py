@@ -56,7 +56,7 @@ class TunedHead(nn.Module):
 
     def anew(self) -> Head:
         """Another head of the same kind, with random weights; what a density starts from is not random."""
-        return create_head(self.name, **self._sizes, **self.options)
+        return create_head(self.name, **self._sizes, options=self.options)
 
     def forward(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
         """Logits of all hidden states of an encoder, from its first layer on."""
@@ -151,7 +151,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         raise BundleRefused(
             f"{path}: the encoder of this head is not there; --encoder says where it is: {error}"
         ) from error
-    except ValueError as error:
+    except SettingRefused as error:
         raise BundleRefused(f"{path}: {error}") from error
     if found.fingerprint != wanted["fingerprint"]:
         raise BundleRefused(
@@ -173,8 +173,9 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
                 num_classes=len(answers["labels"]),
                 options=config["head"]["options"],
             )
-        name = config["tuner"]["name"]
-        tuner = create_tuner(name, found, layers=max(layers), **config["tuner"]["options"]) if name else None
+        name, options = config["tuner"]["name"], dict(config["tuner"]["options"])
+        seed = options.pop("seed", 0)
+        tuner = create_tuner(name, found, layers=max(layers), seed=seed, options=options) if name else None
     except (SettingRefused, ValueError, TypeError) as error:
         raise BundleRefused(f"{path}: {error}") from error
     parts: dict[str, dict[str, Tensor]] = {"head": {}, "tuner": {}}
@@ -235,6 +236,10 @@ class TunedRecognizer(Recognizer):
     def hop_feature_seconds(self) -> float | None:
         """None: a head answers once for each window."""
         return None
+
+    def spectrogram(self, windows: Float32[np.ndarray, "window time"]) -> Float32[Tensor, "window mel frame"]:
+        """Raises: ValueError, since what an encoder is given need be no spectrogram, and is its own affair."""
+        raise ValueError(f"{self.bundle.model_name} has no spectrogram; encoder.prepare gives what its encoder takes")
 
     def __repr__(self) -> str:
         return f"TunedRecognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.device})"

@@ -88,12 +88,19 @@ class Tuner:
         self.encoder.train(self.encoder.training)
 
 
-def create_tuner(name: str, encoder: Encoder, *, layers: int | None = None, seed: int = 0, **options: Any) -> Tuner:
+def create_tuner(
+    name: str,
+    encoder: Encoder,
+    *,
+    layers: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Tuner:
     """Puts a tuner into an encoder. Its random weights depend on `seed` alone.
 
     Args:
         layers: adapt the first so many of the encoder's blocks; by default all. What a head does not hear cannot learn.
-        options: see `TUNERS`.
+        options: of the tuner, by name; see `TUNERS`.
 
     Raises:
         SettingRefused: no such tuner, or an option or value that it does not have.
@@ -107,12 +114,12 @@ def create_tuner(name: str, encoder: Encoder, *, layers: int | None = None, seed
     if layers is not None and not 1 <= layers <= encoder.num_layers:
         raise ValueError(f"layers is {layers}; {encoder.name} has 1 to {encoder.num_layers}")
     tune = TUNERS[name]
-    options = checked_options(tune, options, what=f"the tuner {name}", fixed=("encoder", "blocks"))
+    chosen = checked_options(tune, options or {}, what=f"the tuner {name}", fixed=("encoder", "blocks"))
     blocks = blocks_that_run(encoder, layers or encoder.num_layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            undo = tune(encoder, blocks, **options)
+            undo = tune(encoder, blocks, **chosen)
         except (TypeError, ValueError) as error:
             raise SettingRefused(f"the tuner {name} cannot be built with these options: {error}") from error
     convolutions: Any = getattr(encoder.network, "feature_extractor", None)
@@ -159,7 +166,7 @@ def lora(
         dora: the length of each column of the sum trains too.
     """
     settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": dora}
-    return wrap(encoder, chosen(encoder, blocks, targets), kind="Lora", **settings)
+    return wrap(encoder, targeted(encoder, blocks, targets), kind="Lora", **settings)
 
 
 def ia3(encoder: Encoder, blocks: Blocks, *, targets: Sequence[str] | None = None) -> Undo:
@@ -167,7 +174,7 @@ def ia3(encoder: Encoder, blocks: Blocks, *, targets: Sequence[str] | None = Non
 
     The layer that ends a feed-forward part, which the default has too, has it on what it is given.
     """
-    layers = chosen(encoder, blocks, targets, default=(*KEYS, *VALUES, *FALL))
+    layers = targeted(encoder, blocks, targets, default=(*KEYS, *VALUES, *FALL))
     ends = set(named(blocks, FALL)).intersection(layers)
     return wrap(encoder, layers, kind="IA3", feedforward_modules=ends)
 
@@ -181,10 +188,10 @@ def vera(
     dropout: float = 0.0,
 ) -> Undo:
     """LoRA with matrices that are random, fixed and the same in all layers; a factor for each of their rows trains."""
-    return wrap(encoder, chosen(encoder, blocks, targets), kind="Vera", r=rank, vera_dropout=dropout)
+    return wrap(encoder, targeted(encoder, blocks, targets), kind="Vera", r=rank, vera_dropout=dropout)
 
 
-def chosen(
+def targeted(
     encoder: Encoder,
     blocks: Blocks,
     targets: Sequence[str] | None,
@@ -198,7 +205,6 @@ def chosen(
     """
     if targets is None:
         return named(blocks, FEED_FORWARD if encoder.settings["family"] in DEAF else default)
-    targets = [targets] if isinstance(targets, str) else list(targets)
     missing = [target for target in targets if not named(blocks, [target])]
     if missing or not targets:
         there = sorted({key for block in blocks.values() for key in linear_layers(block)})
