@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import Result
 
+from ossicle.listening import Answers, Listener
 from ossicle.loading import load
+from ossicle.predict import Reporting, Row
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
@@ -194,6 +198,48 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     assert "locked: this folder cannot be listed (Permission denied)" in result.stderr
     assert "locked" in (tmp_path / "out" / "errors.csv").read_text()
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
+
+
+class Pictures(Listener):
+    """Sees a cat in every picture: what becomes of answers does not depend on the model."""
+
+    modality, rate, min_samples = "image", 8000, 1  # type: ignore[assignment]
+    bundle = Answers(
+        model_name="cats",
+        task="single-label",
+        labels=("cat",),
+        thresholds=None,
+        temperature=1.0,
+        window_seconds=1.0,
+        hop_seconds=1.0,
+        pad=False,
+        weights_licence=None,
+        library_version="0",
+        version="0" * 12,
+    )
+    scores = features = None  # type: ignore[assignment]
+
+    def predict_item(self, item: Any, *, reporting: Reporting) -> Any:
+        return SimpleNamespace(rows=(Row(file=item.place, start=0.0, end=0.0, label="cat", score=1.0),))
+
+
+def test_tables_of_images_replace_only_what_ossicle_wrote(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossicle.cli.predict._load", lambda *_, **__: Pictures())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_text("precious")
+    arguments = ("predict", "model", tmp_path / "a.png", "-o", out)
+    for more in ((), ("--overwrite",)):
+        refused = run(*arguments, *more)
+        assert refused.exit_code == 1 and "ossicle did not write it" in refused.stderr
+    assert (out / "predictions.csv").read_text() == "precious"
+    assert run(*arguments, "--format", "jsonl").exit_code == 0
+    again = run(*arguments, "--format", "jsonl")
+    assert again.exit_code == 1 and "give --overwrite" in again.stderr
+    assert run(*arguments, "--format", "table", "--overwrite").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {".ossicle", "predictions.csv"}
 
 
 def test_pictures_of_what_was_heard_lie_beside_the_tables(

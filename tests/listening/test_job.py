@@ -99,11 +99,47 @@ def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost
     assert (out / "predictions.csv").read_bytes() != before
 
 
-def test_tables_of_somebody_else_are_not_overwritten(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "predictions.csv").write_text("precious")
-    with pytest.raises(RunRefused, match="would be overwritten"):
-        run_job(tmp_path, files, recognizer, hearing=Hearing(), formats=("csv",))
-    assert (tmp_path / "predictions.csv").read_text() == "precious"
+@pytest.mark.parametrize("name", ["predictions.csv", "errors.csv", "1.wav.txt"])
+def test_a_file_of_somebody_else_is_in_the_way_and_stays(
+    name: str, recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, files, recognizer, hearing=Hearing(), formats=("csv", "audacity"))
+    out.mkdir()
+    (out / name).write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(RunRefused, match=f"{name}: this is there already and ossicle did not write it"):
+            run(overwrite=overwrite)
+    assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "precious"
+
+
+def test_overwriting_removes_what_a_job_wrote_and_nothing_else(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    strangers = {out / ".plan.20240101.txt": "mine", out / "notes" / "0.wav.csv": "mine too", out / "a.wav.txt": "b"}
+    for path, text in strangers.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    run = functools.partial(run_job, out, hearing=Hearing(), listener=recognizer)
+    run(files, formats=("csv", "audacity"), each=True)
+    torn = out / ".0.wav.ossicle-0123abcd.csv"
+    torn.write_text("of a killed job")
+    assert (out / "errors.csv").exists()
+    run(files[:1], formats=("jsonl",), overwrite=True)
+    assert {path: path.read_text() for path in strangers} == strangers
+    left = {path.relative_to(out).as_posix() for path in out.rglob("[!.]*") if path.is_file() and path not in strangers}
+    assert {name for name in left if not name.startswith(".ossicle")} == {"predictions.jsonl"} and not torn.exists()
+
+
+def test_a_list_that_names_files_elsewhere_removes_none_of_them(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / ".ossicle").mkdir(parents=True)
+    (tmp_path / "mine.csv").write_text("precious")
+    (tmp_path / "out" / ".ossicle" / "written.json").write_text(f'["../mine.csv", "{tmp_path / "mine.csv"}"]')
+    run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), overwrite=True)
+    assert (tmp_path / "mine.csv").read_text() == "precious"
 
 
 def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:

@@ -223,8 +223,10 @@ def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | 
 
 
 def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[Path]:
+    from ossicle.predict import places_of
     from ossicle.timeline import draw_recordings
 
+    result.store.written.claim([folder / f"{place}.png" for place in places_of(result.files)])
     return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels)
 
 
@@ -259,7 +261,8 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
     from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.errors import DataRefused
     from ossicle.listening.command import check_labels, say_written
-    from ossicle.predict import TABLES, Row, table_lines, table_text, write_tables
+    from ossicle.listening.store import Written
+    from ossicle.predict import TABLES, Row, table_lines, table_paths, table_text, write_tables
 
     hearing, noun = choices.hearing(), NOUNS[recognizer.modality]
     check_labels(recognizer, hearing)
@@ -270,6 +273,10 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
             raise DataRefused(f"{path}: there is no {noun.removesuffix('s')} in this folder or below it.")
         items += found
     items = list(dict.fromkeys(items))
+    tables = [name for name in choices.wanted if name in TABLES]
+    if choices.output is not None:
+        written = Written(choices.output)
+        written.begin(table_paths(choices.output, [], formats=tables), overwrite=choices.overwrite)
     rows_of_place: dict[Path, tuple[Row, ...]] = {}
     failed = 0
     for item in items:
@@ -282,15 +289,15 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
         rows_of_place[Path(item.place)] = rows
         if "table" in choices.wanted:
             print("\n".join(table_lines(item.place, rows)))
-    tables = [name for name in choices.wanted if name in TABLES]
     if choices.output is None:
         everything = [row for rows in rows_of_place.values() for row in rows]
         for name in tables:
             sys.stdout.writelines(table_text(name, everything, recognizer.source))
     else:
-        places = list(rows_of_place)
+        written.claim(table_paths(choices.output, list(rows_of_place), formats=tables))
+        rows_of = rows_of_place.items()
         say_written(
-            write_tables(choices.output, rows_of_place.items(), files=places, formats=tables, source=recognizer.source)
+            write_tables(choices.output, rows_of, files=list(rows_of_place), formats=tables, source=recognizer.source)
         )
     if failed:
         say(f"{failed} of {len(items)} {noun} could not be used.")

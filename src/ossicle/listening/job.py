@@ -24,7 +24,7 @@ from ossicle.files import write_atomically
 from ossicle.listening.ahead import Ahead, read_ahead
 from ossicle.listening.listener import BATCH, Listener
 from ossicle.listening.store import Stamp, Store, stamp_of
-from ossicle.predict import Reporting, Row, write_tables
+from ossicle.predict import Reporting, Row, table_paths, write_tables
 
 ERRORS = "errors.csv"
 
@@ -105,10 +105,17 @@ def run_job(
         pool: hears files elsewhere; by default they are heard here
 
     Raises:
-        RunRefused: the folder holds results of another model or of other settings; see `Store`
+        RunRefused: the folder holds results of another model or of other settings, or files of somebody else where
+            results would lie; see `Store`
         OSError: it cannot be written; what is done stays done
     """
-    store = Store(folder, settings=hearing.settings(listener), resume=resume, overwrite=overwrite)
+    store = Store(
+        folder,
+        settings=hearing.settings(listener),
+        outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
+        resume=resume,
+        overwrite=overwrite,
+    )
     places = [str(file) for file in files]
     done = {place for place in places if resume and store.done(place)}
     seconds, before = 0.0, len(done)
@@ -124,13 +131,16 @@ def run_job(
     errors.sort(key=lambda heard: order.get(heard.file, -1))
     bad = {heard.file for heard in errors}
     good = tuple(file for file in files if str(file) not in bad)
+    store.written.claim(
+        [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
+    )
     recordings = store.recordings(good)
     written = write_tables(folder, recordings, files=good, formats=formats, source=listener.source, each=each)
     if errors:
         write_atomically(folder / ERRORS, errors_text(errors))
         written.append(folder / ERRORS)
     else:
-        (folder / ERRORS).unlink(missing_ok=True)
+        store.written.remove([folder / ERRORS])
     return JobResult(
         written=tuple(written), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
     )

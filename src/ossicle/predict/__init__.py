@@ -13,7 +13,16 @@ from ossicle.predict.windows import (
     summarise,
     window_starts,
 )
-from ossicle.predict.writers import FORMATS, TABLES, Source, places_of, table_lines, table_text, write_tables
+from ossicle.predict.writers import (
+    FORMATS,
+    TABLES,
+    Source,
+    places_of,
+    table_lines,
+    table_paths,
+    table_text,
+    write_tables,
+)
 
 __all__ = [
     "FORMATS",
@@ -39,6 +48,7 @@ __all__ = [
     "stream_scores",
     "summarise",
     "table_lines",
+    "table_paths",
     "table_text",
     "window_starts",
     "write_tables",

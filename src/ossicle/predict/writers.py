@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from ossicle.files import replacing
 from ossicle.predict.rows import Row
@@ -149,31 +150,49 @@ def write_tables(
         files: all of them, in the same order
         each: a table for each recording in every format; otherwise in the formats whose rows name no recording
     """
-    tables = [TABLES[name] for name in formats if name in TABLES]
-    together = [table for table in tables if not table.per_recording]
-    apart = [table for table in tables if table.per_recording or each]
-    tracks: list[Path] = []
+    together, apart = _planned(folder, files, formats=formats, each=each)
     with ExitStack() as stack:
-        paths = [folder / f"predictions{table.suffix}" for table in together]
-        outputs = [open(stack.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in paths]
-        for output, table in zip(outputs, together, strict=True):
-            # Closed, and so flushed, before `replacing` gives it its name.
-            stack.callback(output.close)
-            output.write(table.header)
+        begun = _begin(together, stack)
         number = 0
-        for (_, rows), place in zip(recordings, places_of(files), strict=True):
+        for (_, rows), tables in zip(recordings, apart, strict=True):
             with ExitStack() as inner:
-                # The recording's own suffix stays: a.wav and a.flac may lie side by side.
-                own = [folder / place.parent / f"{place.name}{table.suffix}" for table in apart]
-                tracks += own
-                pieces = [open(inner.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in own]
-                for piece, table in zip(pieces, apart, strict=True):
-                    inner.callback(piece.close)
-                    piece.write(table.header)
+                own = _begin(tables, inner)
                 for own_number, row in enumerate(rows, 1):
                     number += 1
-                    for output, table in zip(outputs, together, strict=True):
-                        output.write(table.line(row, number, source))
-                    for piece, table in zip(pieces, apart, strict=True):
-                        piece.write(table.line(row, own_number, source))
-    return [*paths, *tracks]
+                    for table, file in begun:
+                        file.write(table.line(row, number, source))
+                    for table, file in own:
+                        file.write(table.line(row, own_number, source))
+    return [path for tables in (together, *apart) for _, path in tables]
+
+
+def table_paths(folder: Path, files: Sequence[Path], *, formats: Sequence[str], each: bool = False) -> list[Path]:
+    """The paths that `write_tables` writes."""
+    together, apart = _planned(folder, files, formats=formats, each=each)
+    return [path for tables in (together, *apart) for _, path in tables]
+
+
+_Tables = list[tuple[Format, Path]]
+
+
+def _planned(
+    folder: Path, files: Sequence[Path], *, formats: Sequence[str], each: bool
+) -> tuple[_Tables, list[_Tables]]:
+    """The tables of all recordings together, and those of each."""
+    tables = [TABLES[name] for name in formats if name in TABLES]
+    together = [(table, folder / f"predictions{table.suffix}") for table in tables if not table.per_recording]
+    own = [table for table in tables if table.per_recording or each]
+    # The recording's own suffix stays: a.wav and a.flac may lie side by side.
+    places = [folder / place for place in places_of(files)]
+    return together, [[(table, place.with_name(place.name + table.suffix)) for table in own] for place in places]
+
+
+def _begin(tables: _Tables, stack: ExitStack) -> list[tuple[Format, TextIO]]:
+    begun: list[tuple[Format, TextIO]] = []
+    for table, path in tables:
+        file = open(stack.enter_context(replacing(path)), "w", encoding="utf-8", newline="")
+        # Closed, and so flushed, before `replacing` gives it its name.
+        stack.callback(file.close)
+        file.write(table.header)
+        begun.append((table, file))
+    return begun
