@@ -27,7 +27,7 @@ from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import AudioError, SettingRefused
-from ossicle.files import write_atomically
+from ossicle.files import legible, write_atomically
 from ossicle.predict import WindowScores, join_scores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
@@ -70,7 +70,7 @@ def embed_files(
     for number, file in enumerate(files, 1):
         try:
             windows = recognizer.stream_windows(read_blocks(file, recognizer.rate), embed, window=window, hop=hop)
-            found.append((str(file), together(windows, timestamps=timestamps)))
+            found.append((legible(file), together(windows, timestamps=timestamps)))
         except AudioError as error:
             failed(str(error))
         progress(number, len(files))

@@ -51,6 +51,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def legible(name: str | os.PathLike[str]) -> str:
+    """A file's name as UTF-8 can hold it: bytes of it that are no text become `\\udc..`."""
+    return os.fspath(name).encode(errors="backslashreplace").decode()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN, which JSON does not have, is refused."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,6 +1,8 @@
 """`ossicle embed`: the vectors of recordings and of their windows, in the documented arrays."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,3 +63,13 @@ def test_mistakes_are_one_sentence(
     (tmp_path / "calls" / "text.wav").write_text("dear diary")
     result = run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / name)
     assert result.exit_code == code and said in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_name_that_is_no_unicode_is_embedded(
+    name: str, run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    record("calls/a.wav").rename(tmp_path / "calls" / os.fsdecode(b"caf\xe9.wav"))
+    assert run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / name).exit_code == 0
+    assert run("predict", shared_bundle, tmp_path / "calls").stdout.splitlines()[0].endswith("caf\\udce9.wav")

@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from ossicle.errors import RunRefused
 from ossicle.listening import Heard, Hearing, Workers, run_job
 from ossicle.listening.ahead import read_ahead
 from ossicle.loading import load, load_among
-from ossicle.predict import EventRules, Reporting
+from ossicle.predict import TABLES, EventRules, Reporting
 from ossicle.recognizer import Recognizer
 
 Record = Callable[..., Path]
@@ -140,6 +141,35 @@ def test_a_list_that_names_files_elsewhere_removes_none_of_them(
     (tmp_path / "out" / ".ossicle" / "written.json").write_text(f'["../mine.csv", "{tmp_path / "mine.csv"}"]')
     run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), overwrite=True)
     assert (tmp_path / "mine.csv").read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_a_device_among_the_recordings_is_named_and_the_rest_is_done(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    fine, pipe, device = record("a.wav"), tmp_path / "b.wav", tmp_path / "c.wav"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    result = run_job(tmp_path / "out", [pipe, device, fine], recognizer, hearing=Hearing(), formats=("csv",))
+    assert [Path(heard.file) for heard in result.failed] == [pipe, device] and result.files == (fine,)
+    assert all("this is a pipe or a device" in str(heard.error) for heard in result.failed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    odd, torn = (tmp_path / "in" / os.fsdecode(name) for name in (b"caf\xe9.wav", b"th\xe9.wav"))
+    record("in/a.wav").rename(odd)
+    torn.write_text("dear diary")
+    run = functools.partial(
+        run_job, tmp_path / "out", [odd, torn], recognizer, hearing=Hearing(), formats=tuple(TABLES), each=True
+    )
+    for resume in (False, True):
+        assert run(resume=resume).before == resume
+    assert read(tmp_path / "out")[0]["file"] == f"{tmp_path}/in/caf\\udce9.wav"
+    assert "th\\udce9.wav," in (tmp_path / "out" / "errors.csv").read_text()
+    run(overwrite=True)
 
 
 def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:

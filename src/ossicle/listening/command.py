@@ -11,6 +11,7 @@ from typing import Any
 
 from ossicle.audio import find_audio
 from ossicle.errors import AudioError, DataRefused
+from ossicle.files import legible
 from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
 from ossicle.listening.listener import Listener
 from ossicle.listening.store import Store
@@ -274,9 +275,9 @@ def say_written(paths: Sequence[Path]) -> None:
     together = [path for path in paths if path.name.startswith("predictions.") or path.name == ERRORS]
     apart = [path for path in paths if path not in set(together)]
     for path in together:
-        print(f"Wrote {path}")
+        print(f"Wrote {legible(path)}")
     if apart:
-        print(f"Wrote {apart[0]}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
+        print(f"Wrote {legible(apart[0])}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
 
 
 # --- live -------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.audio import read_blocks
+from ossicle.audio.recording import check_regular, printable
 from ossicle.errors import AudioError
-from ossicle.files import write_atomically
+from ossicle.files import legible, write_atomically
 from ossicle.listening.ahead import Ahead, read_ahead
 from ossicle.listening.listener import BATCH, Listener
 from ossicle.listening.store import Stamp, Store, stamp_of
@@ -150,7 +151,7 @@ def errors_text(errors: Iterable[Heard]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "error"))
-    writer.writerows((heard.file, heard.error) for heard in errors)
+    writer.writerows((legible(heard.file), heard.error) for heard in errors)
     return text.getvalue()
 
 
@@ -172,12 +173,14 @@ def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead
 
 def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
     """The stamp of a file, then its blocks."""
+    file = Path(place)
+    check_regular(file, printable(file))  # a pipe or a device would be read for ever
     try:
-        stamp = stamp_of(Path(place))
+        stamp = stamp_of(file)
     except OSError:
         stamp = Stamp(size=0, changed=0, digest="")  # reading says what is wrong
     yield stamp
-    yield from read_blocks(place, rate)
+    yield from read_blocks(file, rate)
 
 
 def hear_file(place: str, blocks: Ahead[Any], store: Store, *, listener: Listener, hearing: Hearing) -> Heard:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from ossicle.files import replacing
+from ossicle.files import legible, replacing
 from ossicle.predict.rows import Row
 
 CSV_COLUMNS = ("file", "start", "end", "label", "score", "model", "model_version")
@@ -66,7 +66,7 @@ class Csv(Format):
     def line(self, row: Row, number: int, source: Source) -> str:
         text = io.StringIO()
         values = (f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.score:.4f}")
-        csv.writer(text, lineterminator="\n").writerow([row.file, *values, source.model, source.model_version])
+        csv.writer(text, lineterminator="\n").writerow([legible(row.file), *values, source.model, source.model_version])
         return text.getvalue()
 
 
@@ -74,7 +74,7 @@ class Jsonl(Format):
     suffix = ".jsonl"
 
     def line(self, row: Row, number: int, source: Source) -> str:
-        values = (row.file, round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
+        values = (legible(row.file), round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
         named = dict(zip(CSV_COLUMNS, (*values, source.model, source.model_version), strict=True))
         return json.dumps(named, ensure_ascii=False) + "\n"
 
@@ -91,7 +91,7 @@ class Raven(Format):
 
     def line(self, row: Row, number: int, source: Source) -> str:
         times = f"{row.start:.6f}\t{row.end:.6f}\t0\t{source.highest:g}"
-        place = f"{flat(row.file)}\t{row.start:.6f}"
+        place = f"{flat(legible(row.file))}\t{row.start:.6f}"
         return f"{number}\tSpectrogram 1\t1\t{times}\t{flat(row.label)}\t{row.score:.4f}\t{place}\n"
 
 
@@ -114,14 +114,14 @@ def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
     """Gives one recording's rows as aligned lines below its name; what has no length has no times."""
     if not rows:
-        return [file, "  nothing reached the thresholds"]
+        return [legible(file), "  nothing reached the thresholds"]
     width = max(len(row.label) for row in rows)
     times = max(len(f"{row.end:.2f}") for row in rows)
 
     def when(row: Row) -> str:
         return f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
 
-    return [file, *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
+    return [legible(file), *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
 
 
 def places_of(files: Sequence[Path]) -> list[Path]:
