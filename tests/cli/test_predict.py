@@ -180,6 +180,22 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     assert len((out / "predictions.csv").read_text().splitlines()) == 4
 
 
+def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
+    run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("locked", "empty"):
+        (tmp_path / name).mkdir()
+
+    def find(folder: Path, *, unlisted: Callable[[str], None]) -> list[Path]:
+        if folder.name == "locked":
+            unlisted(f"{folder}: this folder cannot be listed (Permission denied)")
+        return []
+
+    monkeypatch.setattr("ossicle.listening.command.find_audio", find)
+    result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
+    assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
+
+
 def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

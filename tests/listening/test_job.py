@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.errors import RunRefused
+from ossicle.errors import JobStopped, RunRefused
 from ossicle.listening import Heard, Hearing, Workers, run_job
 from ossicle.listening.ahead import read_ahead
 from ossicle.loading import load, load_among
@@ -193,6 +193,14 @@ def test_workers_write_the_same_bytes(
     assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
     for path in one.glob("[!.]*.*"):
         assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_a_worker_that_dies_ends_the_job_in_a_sentence_that_says_how_to_go_on(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    dying = Workers(functools.partial(os._exit, 9), number=1, hearing=Hearing())
+    with pytest.raises(JobStopped, match="with --resume goes on"):
+        run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), pool=dying)
 
 
 def test_events_of_a_job_are_those_of_the_recording_sorted(

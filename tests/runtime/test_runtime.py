@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,16 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     assert main([str(exported) if argument == "MODEL" else argument for argument in arguments]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_the_program_in_silence(exported: Path, record: Record) -> None:
+    command = [sys.executable, "-m", "ossicle.runtime", exported, *[record("a.wav")] * 2, "--threads", "1"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_files_of_others_are_refused(exported: Path, tmp_path: Path) -> None:

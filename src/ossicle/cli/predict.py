@@ -184,28 +184,16 @@ def _predict(
     if recognizer.modality != "sound":
         _refuse_times(recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
         return _predict_whole(recognizer, inputs, choices, text=text)
-    choices.suit(recognizer)
-    if choices.live(inputs):
-        return command.listen_live(recognizer, choices, say=say, screen=latest_lines)
-    files, unlisted = command.find_recordings(inputs)
-    if choices.output is None:
-        failed = len(unlisted) + command.print_files(recognizer, files, choices, say=say)
-        for heard in unlisted:
-            say(str(heard.error))
-    else:
-        failed = command.fill_folder(
-            recognizer,
-            files,
-            choices,
-            say=say,
-            failed=unlisted,
-            pool=_pool(start, choices, cluster),
-            bar=hours_of_sound,
-            draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
-        )
-    if failed:
-        say(f"{failed} of {len(files) + len(unlisted)} recordings could not be used.")
-    return failed
+    return command.predict(
+        recognizer,
+        inputs,
+        choices,
+        say=say,
+        pool=_pool(start, choices, cluster),
+        screen=latest_lines,
+        bar=hours_of_sound,
+        draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
+    )
 
 
 def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | None) -> "Pool | None":

@@ -22,6 +22,7 @@ Say = Callable[[str], None]
 Pool = Callable[[Sequence[str], Store], Iterator[Heard]]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
+Draw = Callable[[Path, JobResult], list[Path]]
 
 
 class WrongUsage(ValueError):
@@ -159,6 +160,41 @@ def no_pictures(folder: Path, result: JobResult) -> list[Path]:
     return []
 
 
+def predict(
+    listener: Listener,
+    inputs: Sequence[Path],
+    choices: Choices,
+    *,
+    say: Say,
+    pool: Pool | None = None,
+    screen: Screen = plain_lines,
+    bar: Bar = no_bar,
+    draw: Draw = no_pictures,
+) -> int:
+    """Hears what was asked for, to where it was asked for; gives how many inputs could not be used.
+
+    Args:
+        say: told, in a sentence, what went wrong
+        pool: hears the files of a folder of results elsewhere
+        screen: shows lines of live sound
+        bar: shows how far a folder of results is
+        draw: makes pictures of the results, and gives their paths
+    """
+    choices.suit(listener)
+    if choices.live(inputs):
+        return listen_live(listener, choices, say=say, screen=screen)
+    files, failed = find_recordings(inputs)
+    for heard in failed:
+        say(str(heard.error))
+    if choices.output is None:
+        bad = len(failed) + print_files(listener, files, choices, say=say)
+    else:
+        bad = fill_folder(listener, files, choices, say=say, failed=failed, pool=pool, bar=bar, draw=draw)
+    if bad:
+        say(f"{bad} of {len(files) + len(failed)} recordings could not be used.")
+    return bad
+
+
 def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
     """The recordings that are named, each once, in order, and the folders that cannot be listed.
 
@@ -169,8 +205,9 @@ def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
     files: list[Path] = []
     unlisted: list[str] = []
     for path in inputs:
+        before = len(unlisted)
         found = find_audio(path, unlisted=unlisted.append) if path.is_dir() else [path]
-        if not found and not unlisted:
+        if not found and len(unlisted) == before:
             raise DataRefused(f"{path}: there is no recording in this folder or below it.")
         files += found
     failed = [Heard(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
@@ -211,20 +248,17 @@ def fill_folder(
     choices: Choices,
     *,
     say: Say,
-    failed: Sequence[Heard] = (),
-    pool: Pool | None = None,
-    bar: Bar = no_bar,
-    draw: Callable[[Path, JobResult], list[Path]] = no_pictures,
+    failed: Sequence[Heard],
+    pool: Pool | None,
+    bar: Bar,
+    draw: Draw,
 ) -> int:
     """Runs a job and says what came of it; gives how many inputs could not be used.
 
     Args:
         failed: inputs that could not be used before
-        draw: makes pictures of the results, and gives their paths
     """
     assert choices.output is not None
-    for heard in failed:
-        say(str(heard.error))
     began, done = time.monotonic(), 0
     try:
         with bar() as show:
@@ -283,7 +317,7 @@ def say_written(paths: Sequence[Path]) -> None:
 # --- live -------------------------------------------------------------------------------------------------------------
 
 
-def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen = plain_lines) -> int:
+def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
     if choices.mic:

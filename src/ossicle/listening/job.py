@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any
 
 from ossicle.audio import read_blocks
 from ossicle.audio.recording import check_regular, printable
-from ossicle.errors import AudioError
+from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, write_atomically
 from ossicle.listening.ahead import Ahead, read_ahead
 from ossicle.listening.listener import BATCH, Listener
@@ -108,7 +109,8 @@ def run_job(
     Raises:
         RunRefused: the folder holds results of another model or of other settings, or files of somebody else where
             results would lie; see `Store`
-        OSError: it cannot be written; what is done stays done
+        JobStopped: a process of the pool died; what is done stays done
+        OSError: it cannot be written; likewise
     """
     store = Store(
         folder,
@@ -244,6 +246,11 @@ class Workers:
             try:
                 for done in as_completed([pool.submit(_hear, place) for place in places]):
                     yield done.result()
+            except BrokenProcessPool:
+                raise JobStopped(
+                    "A process that shared the files died, perhaps killed for want of memory: what is done is kept, and "
+                    "the same command with --resume goes on, best with fewer --workers."
+                ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
 
