@@ -88,7 +88,7 @@ class ExtraMissing(OssicleError):
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:
-    """How a command ends with an error: a sentence and the exit code; None for a mistake of ours, with its traceback."""
+    """How a command ends with an error: its sentence and exit code; None for a mistake of ours, with its traceback."""
     if isinstance(error, OssicleError):
         return str(error), USER_ERROR
     if isinstance(error, KeyboardInterrupt):

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +15,38 @@ import pytest
 import soundfile
 from typer.testing import Result
 
+from ossicle.errors import AudioUnreadable
 from ossicle.listening import Answers, Listener
 from ossicle.loading import load
 from ossicle.predict import Reporting, Row
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
+
+
+def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_off_stay(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a pipe; the default table, whose columns depend on all rows of a recording, has whole ones alone."""
+
+    def torn(file: Path, rate: int) -> Iterator[np.ndarray]:
+        yield from [np.ones(rate, np.float32)] * 20
+        raise AudioUnreadable(f"{file}: decoding stops")
+
+    monkeypatch.setattr("ossicle.listening.command.read_blocks", torn)
+    rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
+    assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
+    table = run("predict", shared_bundle, "a.wav")
+    assert (table.exit_code, table.stdout) == (3, "") and "decoding stops" in table.stderr
+
+
+def test_a_label_with_a_comma_is_named_in_quotes(
+    run: Run, make_bundle: Callable[..., Path], record: Record, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "speech", labels=("Male speech, man speaking", "Bark", "Bow"))
+    wanted = '"Male speech, man speaking", Bow'
+    result = run("predict", bundle, record("a.wav"), "--format", "csv", "--labels", wanted, "--min-score", "0")
+    assert {row["label"] for row in csv.DictReader(result.stdout.splitlines())} == {"Male speech, man speaking", "Bow"}
 
 
 def test_files_and_folders_become_a_table(run: Run, shared_bundle: Path, record: Record, tmp_path: Path) -> None:
@@ -105,6 +131,7 @@ def test_a_csv_of_bad_files_has_its_header(run: Run, shared_bundle: Path, tmp_pa
         (["nowhere", "a.wav"], 1, "no such folder"),
         (["passt_tiny_s16", "a.wav"], 1, "random"),
         (["MODEL", "a.wav", "--device", "warp"], 1, "warp"),
+        (["MODEL", "a.wav", "--encoder", "x"], 1, "network of its own"),
         (["MODEL", "a.wav", "--format", "elan"], 2, "elan"),
         (["MODEL", "a.wav", "--window", "0.01"], 2, "window"),
         (["MODEL", "a.wav", "--window", "inf"], 2, "window"),
@@ -292,6 +319,11 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
     assert b"middle of a sample: 1 of 2 bytes" in done.stderr
 
 
+def test_a_pipe_without_a_sample_is_refused_as_an_empty_file_is(run: Run, shared_bundle: Path) -> None:
+    result = run("predict", shared_bundle, "-", "--pcm", "s16le", "--rate", "8000")  # its input is empty
+    assert result.exit_code == 1 and "standard input: the recording holds no samples" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -301,7 +333,19 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
         (["a.wav", "--min-duration", "0.5"], "needs --events"),
         (["a.wav", "--events", "--median", "2"], "odd"),
         (["a.wav", "--events", "--top-k", "2"], "top_k"),
-        (["a.wav", "--labels", "drums"], "did you mean 'drum'"),
+        (["a.wav", "--events", "--merge-gap", "inf"], "0 s or more, and finite"),
+        (["a.wav", "--labels", "drums"], "no label 'drums'; the nearest is 'drum'."),
+        (["a.wav", "--labels", ""], "no label ''"),
+        (["a.wav", "--labels", '"drum'], "with a comma in quotes"),
+        (["a.wav", "--format", "csv,jsonl"], "give -o for several"),
+        (["a.wav", "-o", "out", "--resume", "--overwrite"], "Either go on"),
+        (["a.wav", "--text", "body"], "answers no texts"),
+        (["a.wav", "--keep-by", "merge"], "needs --keep"),
+        (["a.wav", "--mic-device", "2"], "needs --mic"),
+        (["a.wav", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
+        (["--mic", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
+        (["-", "a.wav"], "is the only input"),
+        (["-", "--pcm", "s16le", "--rate", "0"], "1 or more, not 0"),
         (["a.wav", "--rate", "8000"], "needs --pcm"),
         (["a.wav", "--keep", "0"], "share above 0"),
         (["a.wav", "--keep", "0.5"], "merging leaves at least 1 of the tokens of 1 blocks"),

@@ -286,11 +286,12 @@ def test_what_failed_before_is_listed_first(recognizer: Recognizer, record: Reco
 
 def test_labels_and_stretches_are_chosen(recognizer: Recognizer, record: Record) -> None:
     path = record("a.wav", seconds=3)
-    only = recognizer.predict(path, reporting=Reporting(labels=("drum",), min_score=0.0)).rows
-    assert {row.label for row in only} == {"drum"}
+    only = recognizer.predict(path, reporting=Reporting(labels=("drum",), min_score=0.0))
+    assert {row.label for row in only.rows} == {"drum"} and only.chosen == ("drum",)
     stretches = recognizer.predict(path, hop=0.5, reporting=Reporting(overlap="max", top_k=1)).rows
     assert [row.start for row in stretches] == np.arange(0, 3, 0.5).tolist()
-    with pytest.raises(ValueError, match="no label 'drun'; did you mean 'drum'"):
+    with pytest.raises(ValueError, match="no label 'drun'; the nearest is 'drum'"):
         recognizer.predict(path, reporting=Reporting(labels=("drun",)))
-    with pytest.raises(ValueError, match="top_k counts"):
-        Reporting(events=EventRules(), top_k=1)
+    for wrong in ({"events": EventRules(), "top_k": 1}, {"top_k": 0}, {"min_score": 1.5}, {"min_score": float("nan")}):
+        with pytest.raises(ValueError, match="top_k counts|1 or more|0 to 1"):
+            Reporting(**wrong)  # type: ignore[arg-type]

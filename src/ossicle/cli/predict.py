@@ -46,7 +46,9 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Report labels from this score on, in place of the thresholds.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Report at most this many labels for each window.")] = None,
-    labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Report these labels alone.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Report these labels alone; one with a comma in quotes.")
+    ] = None,
     overlap: Annotated[
         Literal["mean", "max"] | None,
         typer.Option(help="Report stretches in place of overlapping windows, by the mean or the highest of these."),
@@ -63,8 +65,9 @@ def predict(
         float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
     ] = None,
     keep_by: Annotated[
-        Literal["merge", "strided"], typer.Option(help="Merge tokens that are alike, or leave evenly spaced ones out.")
-    ] = "merge",
+        Literal["merge", "strided"] | None,
+        typer.Option(help="With --keep: merge tokens that are alike, the default, or leave evenly spaced ones out."),
+    ] = None,
     events: Annotated[
         bool,
         typer.Option(
@@ -115,7 +118,7 @@ def predict(
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.listening.command import Choices, WrongUsage
+    from ossicle.listening.command import Choices, WrongUsage, needs
 
     choices = Choices(
         output=output,
@@ -143,6 +146,7 @@ def predict(
     )
     try:
         choices.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
+        needs(keep is not None, {"--keep-by": keep_by}, "--keep")
         start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
         failed = _predict(start, inputs or [], choices, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
@@ -152,14 +156,14 @@ def predict(
 
 
 def _load(
-    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"]
+    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"] | None
 ) -> "Recognizer":
     from ossicle.listening.command import WrongUsage
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
 
     try:
-        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by or "merge")
         return load(model, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         if keep is None:
@@ -181,6 +185,8 @@ def _predict(
     from ossicle.listening import command
 
     recognizer = start()
+    if text is not None and recognizer.modality != "text":
+        raise command.WrongUsage("This model answers no texts, and needs no column of them.", "--text")
     if recognizer.modality != "sound":
         _refuse_times(recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
         return _predict_whole(recognizer, inputs, choices, text=text)

@@ -1,6 +1,7 @@
 """What `ossicle predict` does with sound, for every command line that offers it: to a terminal, to a folder, live."""
 
 import contextlib
+import csv
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import find_audio
+from ossicle.audio import find_audio, read_blocks
 from ossicle.errors import AudioError, DataRefused
 from ossicle.files import legible
 from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
-from ossicle.listening.listener import Listener
+from ossicle.listening.listener import Listener, in_time
 from ossicle.listening.store import Store
 from ossicle.predict import FORMATS, TABLES, EventRules, Reporting, Row, label_indices, table_lines, table_text
 
@@ -70,23 +71,29 @@ class Choices:
         Args:
             more: further options that need an output folder, by name
         """
+        if not self.live(inputs) and Path(STANDARD_INPUT) in inputs:
+            raise WrongUsage("Standard input is heard as it comes, and is the only input: leave out the others.")
         if self.live(inputs):
             if self.output is not None or self.mic and inputs:
                 raise WrongUsage("Live sound is printed, and is the only input: leave out -o and other inputs.")
-            if len(self.wanted) > 1:
-                raise WrongUsage("Live sound is printed in one format.", "--format")
         elif not inputs:
             raise WrongUsage("Name a recording, a folder, - for standard input, or give --mic.")
+        if self.output is None and len(self.wanted) > 1:
+            raise WrongUsage("What is printed has one format: give -o for several.", "--format")
+        if self.resume and self.overwrite:
+            raise WrongUsage("Either go on with what the folder holds, or throw it away.", "--resume / --overwrite")
+        counts = {"--workers": self.workers, "--channels": self.channels, "--rate": self.rate}
+        if small := [name for name, value in counts.items() if value is not None and value < 1]:
+            raise WrongUsage(f"This is 1 or more, not {counts[small[0]]}.", small[0])
         folder = {"--each": self.each, "--resume": self.resume, "--overwrite": self.overwrite}
         folder |= {"--workers": self.workers > 1, **more}
-        _needs(self.output, folder, "-o")
-        _needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
+        needs(self.output, folder, "-o")
+        needs(self.live(inputs) and not self.mic, {"--pcm": self.pcm}, "- for standard input")
+        needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
+        needs(self.mic, {"--mic-device": self.mic_device}, "--mic")
         rules = {"--release": self.release, "--median": self.median}
-        _needs(
-            self.events or None,
-            rules | {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap},
-            "--events",
-        )
+        rules |= {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap}
+        needs(self.events, {name: value is not None for name, value in rules.items()}, "--events")
         if unknown := [name for name in self.wanted if name not in FORMATS]:
             raise WrongUsage(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}.", "--format")
         if self.pcm is not None and self.rate is None:
@@ -98,7 +105,7 @@ class Choices:
         """The formats: by default a table to the terminal, CSV to a folder."""
         if self.formats is None:
             return ("table",) if self.output is None else ("csv",)
-        return tuple(name.strip() for name in self.formats.split(","))
+        return tuple(dict.fromkeys(name.strip() for name in self.formats.split(",")))
 
     def hearing(self) -> Hearing:
         """What these options say about how to hear."""
@@ -113,12 +120,12 @@ class Choices:
             reporting = Reporting(
                 top_k=self.top_k,
                 min_score=self.min_score,
-                labels=None if self.labels is None else tuple(label.strip() for label in self.labels.split(",")),
+                labels=None if self.labels is None else split_labels(self.labels),
                 overlap=self.overlap,
                 events=EventRules(**given) if self.events else None,
             )
         except ValueError as error:
-            raise WrongUsage(f"{error}.", "--events") from error
+            raise WrongUsage(f"{error}.") from error
         return Hearing(window=self.window, hop=self.hop, reporting=reporting)
 
     def suit(self, listener: Listener) -> None:
@@ -130,8 +137,18 @@ class Choices:
             raise WrongUsage(f"{error}.", "--window / --hop") from error
 
 
-def _needs(needed: Any, given: dict[str, Any], name: str) -> None:
-    if needed is None and (alone := [option for option, value in given.items() if value]):
+def split_labels(text: str) -> tuple[str, ...]:
+    """Labels between commas; one that has a comma itself stands in double quotes."""
+    try:
+        (labels,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise WrongUsage(f"Labels stand between commas, those with a comma in quotes ({error}).", "--labels") from error
+    return tuple(label.strip() for label in labels or [""])
+
+
+def needs(needed: Any, given: dict[str, Any], name: str) -> None:
+    """Refuses options that say nothing without another one."""
+    if not needed and (alone := [option for option, value in given.items() if value]):
         raise WrongUsage(f"This needs {name} as well.", alone[0])
 
 
@@ -218,24 +235,35 @@ def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
 
 
 def print_files(listener: Listener, files: Sequence[Path], choices: Choices, *, say: Say) -> int:
-    """Prints what each recording says; gives how many could not be used."""
-    hearing, tables = choices.hearing(), [name for name in choices.wanted if name in TABLES]
-    if len(files) > 1 and any(TABLES[name].per_recording for name in tables):
+    """Prints what each recording says, while it says it; gives how many could not be used."""
+    hearing, (name,) = choices.hearing(), choices.wanted
+    if len(files) > 1 and name in TABLES and TABLES[name].per_recording:
         raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
-    heard: list[Row] = []
     failed = 0
-    for file in files:
+
+    def rows_of(file: Path) -> Iterator[Row]:
+        nonlocal failed
+        rows = listener.stream(
+            read_blocks(file, listener.rate),
+            file=str(file),
+            reporting=hearing.reporting,
+            window=hearing.window,
+            hop=hearing.hop,
+        )
         try:
-            rows = listener.predict(file, window=hearing.window, hop=hearing.hop, reporting=hearing.reporting).rows
+            yield from in_time(rows, hearing.reporting)
         except AudioError as error:
             say(str(error))
             failed += 1
-            continue
-        heard += rows if tables else ()
-        if "table" in choices.wanted:
+
+    if name in TABLES:
+        everything = (row for file in files for row in rows_of(file))
+        sys.stdout.writelines(table_text(name, everything, listener.source))
+        return failed
+    for file in files:
+        before, rows = failed, list(rows_of(file))
+        if failed == before:
             print("\n".join(table_lines(str(file), rows)))
-    for name in tables:
-        sys.stdout.writelines(table_text(name, heard, listener.source))
     return failed
 
 

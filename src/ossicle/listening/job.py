@@ -24,7 +24,7 @@ from ossicle.audio.recording import check_regular, printable
 from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, write_atomically
 from ossicle.listening.ahead import Ahead, read_ahead
-from ossicle.listening.listener import BATCH, Listener
+from ossicle.listening.listener import BATCH, Listener, in_time
 from ossicle.listening.store import Stamp, Store, stamp_of
 from ossicle.predict import Reporting, Row, table_paths, write_tables
 
@@ -216,11 +216,7 @@ def rows_of(
         hop=hearing.hop,
         batch=hearing.batch,
     )
-    if hearing.reporting.events is None:
-        for some in rows:
-            yield from some
-    else:  # an event comes when it is over, and a later one may have begun before it
-        yield from sorted((row for some in rows for row in some), key=lambda row: (row.start, row.end))
+    yield from in_time(rows, hearing.reporting)
     about["seconds"] = samples / listener.rate
 
 
@@ -248,8 +244,8 @@ class Workers:
                     yield done.result()
             except BrokenProcessPool:
                 raise JobStopped(
-                    "A process that shared the files died, perhaps killed for want of memory: what is done is kept, and "
-                    "the same command with --resume goes on, best with fewer --workers."
+                    "a process that shared the files died, perhaps killed for want of memory: what is done is kept, "
+                    "and the same command with --resume goes on, best with fewer --workers."
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)

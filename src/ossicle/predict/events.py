@@ -44,9 +44,10 @@ class EventRules:
             raise ValueError(f"the release is a share of the threshold, above 0 and at most 1, not {self.release:g}")
         if self.median < 1 or self.median % 2 == 0:
             raise ValueError(f"the median is of an odd number of windows, not {self.median}")
-        if not (self.min_seconds >= 0 and self.merge_gap >= 0):
+        if not (0 <= self.min_seconds < np.inf and 0 <= self.merge_gap < np.inf):
             raise ValueError(
-                f"the least duration and the gap are 0 s or more, not {self.min_seconds:g} and {self.merge_gap:g}"
+                "the least duration and the gap are 0 s or more, and finite, "
+                f"not {self.min_seconds:g} and {self.merge_gap:g}"
             )
 
 

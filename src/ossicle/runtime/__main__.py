@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add("--hop", type=float, help="seconds from one window to the next")
     add("--min-score", type=float, help="report labels from this score on")
     add("--top-k", type=int, help="report at most this many labels for each window")
-    add("--labels", metavar="A,B,...", help="report these labels alone")
+    add("--labels", metavar="A,B,...", help="report these labels alone; one with a comma in quotes")
     add("--overlap", choices=("mean", "max"), help="report stretches in place of overlapping windows")
     add("--events", action="store_true", help="report events with onset and offset, not windows")
     add("--release", type=float, help="an event lasts down to this share of its threshold")
