@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.audio import find_audio, read_blocks
+from ossicle.audio.hush import speak_apart
 from ossicle.errors import AudioError, DataRefused
 from ossicle.files import legible
 from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
@@ -197,6 +198,7 @@ def predict(
         bar: shows how far a folder of results is
         draw: makes pictures of the results, and gives their paths
     """
+    speak_apart()  # decoders are hushed while others have something to say
     choices.suit(listener)
     if choices.live(inputs):
         return listen_live(listener, choices, say=say, screen=screen)

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -100,8 +101,8 @@ FORMATS = ("table", *TABLES)
 
 
 def flat(text: str) -> str:
-    """Text in which no tab or line end breaks a table."""
-    return " ".join(text.split())
+    """Text in which no tab or line end breaks a table; other spaces stay, for they are part of a file's name."""
+    return re.sub(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]", " ", text)
 
 
 def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
