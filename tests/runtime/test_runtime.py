@@ -155,7 +155,11 @@ def test_the_small_distribution_predicts_in_an_environment_without_torch(
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
     python = tmp_path / "empty" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*install, ROOT / "packages" / "ossicle-runtime"], check=True, capture_output=True)
+    subprocess.run([*install, "hatchling"], check=True, capture_output=True)
+    build = [python, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT / "packages" / "ossicle-runtime")
+    (source,) = tmp_path.glob("ossicle_runtime-*.tar.gz")  # from which a wheel is built and installed
+    subprocess.run([*install, source], check=True, capture_output=True)
     command = [tmp_path / "empty" / "bin" / "ossicle-runtime", exported, path, "--format", "csv", "--top-k", "3"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": ""})
     assert done.returncode == 0, done.stderr
