@@ -1,6 +1,6 @@
 """From windows of samples to labelled times: needs numpy and a function that scores windows, and never torch."""
 
-from ossicle.predict.events import Event, EventRules, events_from_scores, onset_peaks, stream_events
+from ossicle.predict.events import Event, EventRules, stream_events
 from ossicle.predict.reporting import Reporting, label_indices, stream_rows
 from ossicle.predict.rows import Row, rows_from_windows, select_labels
 from ossicle.predict.windows import (
@@ -36,10 +36,8 @@ __all__ = [
     "aggregate",
     "combine_overlaps",
     "cut_windows",
-    "events_from_scores",
     "join_scores",
     "label_indices",
-    "onset_peaks",
     "places_of",
     "rows_from_windows",
     "select_labels",
