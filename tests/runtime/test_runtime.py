@@ -110,6 +110,7 @@ def test_the_command_writes_what_predict_writes(
         (["MODEL", "a.wav", "--top-k", "0"], 2, "1 or more"),
         (["MODEL", "a.wav", "--min-score", "2"], 2, "0 to 1"),
         (["MODEL", "a.wav", "-o", "out", "--workers", "0"], 2, "1 or more, not 0. (--workers)"),
+        (["MODEL", "a.wav", "--threads", "0"], 2, "1 or more, not 0. (--threads)"),
         (["MODEL"], 2, "Name a recording"),
         (["MODEL", "gone.wav"], 3, "there is no such file"),
     ],

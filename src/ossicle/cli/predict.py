@@ -35,7 +35,7 @@ def predict(
         typer.Option(
             "--format",
             metavar="table,csv,jsonl,audacity,raven",
-            help="One or several; by default a table, with -o a CSV file. Without -o everything is printed.",
+            help="By default a table, with -o a CSV file; with -o also several.",
         ),
     ] = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once; by default the model's.")] = None,
@@ -95,7 +95,7 @@ def predict(
         bool, typer.Option("--resume", help="Go on with what the folder holds.", rich_help_panel=FOLDER)
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away what the folder holds.", rich_help_panel=FOLDER)
+        bool, typer.Option("--overwrite", help="Throw away the results that the folder holds.", rich_help_panel=FOLDER)
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the files.", rich_help_panel=FOLDER)] = 1,
     cluster: Annotated[

@@ -72,10 +72,8 @@ class Choices:
         Args:
             more: further options that need an output folder, by name
         """
-        if not self.live(inputs) and Path(STANDARD_INPUT) in inputs:
-            raise WrongUsage("Standard input is heard as it comes, and is the only input: leave out the others.")
-        if self.live(inputs):
-            if self.output is not None or self.mic and inputs:
+        if self.live(inputs) or Path(STANDARD_INPUT) in inputs:
+            if self.output is not None or self.mic and inputs or len(inputs) > 1:
                 raise WrongUsage("Live sound is printed, and is the only input: leave out -o and other inputs.")
         elif not inputs:
             raise WrongUsage("Name a recording, a folder, - for standard input, or give --mic.")
@@ -117,11 +115,12 @@ class Choices:
             "merge_gap": self.merge_gap,
         }
         given: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
+        labels = None if self.labels is None else split_labels(self.labels)
         try:
             reporting = Reporting(
                 top_k=self.top_k,
                 min_score=self.min_score,
-                labels=None if self.labels is None else split_labels(self.labels),
+                labels=labels,
                 overlap=self.overlap,
                 events=EventRules(**given) if self.events else None,
             )

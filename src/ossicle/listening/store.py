@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ossicle.errors import RunRefused
@@ -57,10 +57,11 @@ class Written:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.list = folder, folder / HIDDEN / "written.json"
+        here = Path(os.path.abspath(folder))
         try:
             names = json.loads(self.list.read_text(encoding="utf-8"))
             # The list may be a stranger's: nothing outside the folder is ours.
-            self.names = {name for name in names if not {"/", ".."} & set(PurePosixPath(name).parts)}
+            self.names = {name for name in names if here in Path(os.path.abspath(here / name)).parents}
         except (OSError, ValueError, TypeError):
             self.names = set()
 

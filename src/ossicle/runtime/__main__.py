@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     add("model", type=Path, help="ONNX file of `ossicle export`")
     add("inputs", type=Path, nargs="*", metavar="INPUT", help="recordings, folders with recordings, or -")
     add("-o", "--output", type=Path, help="folder for tables of what was heard")
-    add("--format", dest="formats", metavar="table,csv,jsonl,audacity,raven", help="one or several")
+    add("--format", dest="formats", metavar="table,csv,jsonl,audacity,raven", help="with -o also several")
     add("--window", type=float, help="seconds heard at once")
     add("--hop", type=float, help="seconds from one window to the next")
     add("--min-score", type=float, help="report labels from this score on")
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--merge-gap", type=float, help="seconds between events that count as one")
     add("--each", action="store_true", help="also a table for each recording")
     add("--resume", action="store_true", help="go on with what the folder holds")
-    add("--overwrite", action="store_true", help="throw away what the folder holds")
+    add("--overwrite", action="store_true", help="throw away the results that the folder holds")
     add("--workers", type=int, default=1, help="processes that share the files")
     add("--pcm", metavar="s16le|f32le|...", help="standard input is raw samples, not WAV")
     add("--rate", type=int, help="of raw samples, hertz")
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choices = Choices(**given)
     try:
         choices.check(inputs)
+        if threads is not None and threads < 1:
+            raise WrongUsage(f"This is 1 or more, not {threads}.", "--threads")
         workers = None
         if choices.workers > 1:
             start = functools.partial(load, model, threads=1)
