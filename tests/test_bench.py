@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ import torch
 from ossicle.bench.forms import Cost, Variant, Work, fitting, variants
 from ossicle.bench.measure import export_files, measure
 from ossicle.bench.worker import is_registry_name, open_model, prepare
+from ossicle.encoders import load_encoder
 from ossicle.errors import BundleRefused, ExportRefused, OssicleError, SettingRefused
+from ossicle.tuning.tuned import TunedHead, save_tuned
 
 FLOAT32 = Variant(name="float32")
 FEW = Variant(name="few", keep=0.5, keep_by="strided")
@@ -130,6 +133,18 @@ def test_a_registry_name_has_random_weights_and_is_told_from_a_folder(
         assert prepare(Work(model="passt_tiny_s20", seconds=1.0), FLOAT32)().shape == (1, 527)
     (tmp_path / "passt_tiny_s20").mkdir()
     assert not is_registry_name("passt_tiny_s20")
+
+
+def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(shared_bundle: Path, tmp_path: Path) -> None:
+    head = TunedHead("mean", layers=(1,), dim=192, pool="mean", num_classes=3, options={})
+    answers: dict[str, Any] = {"task": "single-label", "labels": ("a", "b", "c"), "window_seconds": 0.5, "pad": False}
+    save_tuned(tmp_path / "head", encoder=load_encoder(shared_bundle), model=head, **answers)
+    work = Work(model=str(tmp_path / "head"), seconds=0.5, batch=2, device="cpu")
+    assert prepare(work, FLOAT32)().shape == (2, 3)
+    with pytest.raises(SettingRefused, match="are not compiled here"):
+        prepare(work, Variant(name="", engine="compiled"))
+    with pytest.raises(SettingRefused, match="is no PaSST"):
+        measure(work, [FEW])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A bundle comes back bit for bit, or not at all and with the file and the key that are wrong."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(RunRefused, match="letters"):
         saved(letters)
     assert (letters / "dear.txt").read_text() == "keep me"
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, replace = tmp_path / "bundle", os.replace
+    saved(folder)
+
+    def refuse(source: Path, target: Path) -> None:
+        if target == folder and not str(source).endswith(".old"):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        saved(folder, labels=("x", "y", "z"))
+    assert load_bundle(folder).labels == LABELS
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_a_failed_save_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,8 @@ def save_bundle(
 ) -> None:
     """Writes a bundle, the folder as a whole: it is there complete, or as it was before.
 
-    An older bundle in `folder` is replaced; a folder that holds anything else is left alone.
+    An older bundle in `folder` is replaced; a folder that holds anything else is left alone. That takes two renames: a
+    process that is killed between them leaves the older bundle beside it, as `.NAME.*.old`.
 
     Args:
         model: made by `create_model(model_name, ...)`; its options are read from `model.config`
@@ -181,7 +182,12 @@ def write_bundle(
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             os.replace(folder, older)  # a full folder cannot be renamed over
-        os.replace(beside, folder)
+        try:
+            os.replace(beside, folder)
+        except BaseException:
+            if older.exists():
+                os.replace(older, folder)
+            raise
         sync_folder(folder.parent)
         shutil.rmtree(older, ignore_errors=True)
     finally:

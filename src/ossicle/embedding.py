@@ -11,8 +11,11 @@
 The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop.
 """
 
+import contextlib
 import copy
 import json
+import os
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from ossicle.audio import read_blocks
 from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
-from ossicle.errors import AudioError, SettingRefused
-from ossicle.files import write_atomically
+from ossicle.errors import AudioError, RunRefused, SettingRefused
+from ossicle.files import legible, write_atomically
 from ossicle.predict import WindowScores, join_scores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
@@ -70,7 +75,7 @@ def embed_files(
     for number, file in enumerate(files, 1):
         try:
             windows = recognizer.stream_windows(read_blocks(file, recognizer.rate), embed, window=window, hop=hop)
-            found.append((str(file), together(windows, timestamps=timestamps)))
+            found.append((legible(file), together(windows, timestamps=timestamps)))
         except AudioError as error:
             failed(str(error))
         progress(number, len(files))
@@ -118,14 +123,31 @@ def encoder_of(recognizer: Recognizer) -> Encoder:
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
 
 
+def refuse_stranger(path: Path) -> None:
+    """Raises RunRefused where a file exists that holds no embeddings of ours."""
+    ours = False
+    with contextlib.suppress(OSError, zipfile.BadZipFile, SafetensorError):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                ours = {"about.npy", "embeddings.npy"} <= set(archive.namelist())
+        else:
+            with safe_open(path, "np") as file:
+                ours = "ossicle" in (file.metadata() or {})
+    if os.path.lexists(path) and not ours:
+        raise RunRefused(f"{path}: this is there already and ossicle did not write it; choose another file.")
+
+
 def save_embeddings(path: Path, found: Embeddings, *, about: dict[str, Any]) -> None:
     """Writes `.npz` or `.safetensors`, whole or not at all.
 
     Args:
         about: the metadata
 
-    Raises: SettingRefused for another suffix.
+    Raises:
+        SettingRefused: another suffix
+        RunRefused: a file of somebody else is there
     """
+    refuse_stranger(path)
     arrays = {name: np.ascontiguousarray(getattr(found, name)) for name in ("embeddings", "index", "start", "end")}
     text = json.dumps({"files": found.files, **about}, ensure_ascii=False)
     if path.suffix == ".npz":
@@ -136,8 +158,6 @@ def save_embeddings(path: Path, found: Embeddings, *, about: dict[str, Any]) -> 
 
         write_atomically(path, write)
     elif path.suffix == ".safetensors":
-        from safetensors.numpy import save
-
         write_atomically(path, save(arrays, metadata={"ossicle": text}))
     else:
         raise SettingRefused(f"{path}: embeddings are written as {' or '.join(SUFFIXES)}.")

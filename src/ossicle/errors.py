@@ -12,14 +12,23 @@ the machine is one of
     ├── ModelUnknown            a model, recipe or front end that no registry has
     ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
-    ├── SettingRefused      a setting that does not exist or lies outside its range
+    ├── SettingRefused          a setting that does not exist or lies outside its range
     ├── RunRefused              a run folder that cannot be continued or overwritten
+    ├── JobStopped              a process that shared the files of a job died
     ├── ExportRefused           a model that cannot be exported, or a file that gives other numbers than it
     └── ExtraMissing            an optional package is absent or does not work here
 
 Each message is one sentence that says what was found and what is allowed, and names the file where there is one.
-The command line prints it and exits with 1; no traceback.
+The command lines print it and exit with 1; no traceback. `ending` is their rule.
 """
+
+import errno
+
+DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
+
+# What the machine refuses is the outside world too, whatever its number: a full disk, no right, a file that is gone.
+# These alone only a mistake of ours brings about; and of a pipe whose reader has left there is nothing to say.
+_OURS = {errno.EBADF, errno.EFAULT, errno.EPIPE}
 
 
 class OssicleError(Exception):
@@ -66,9 +75,25 @@ class RunRefused(OssicleError):
     """A run folder that cannot be continued, or must not be overwritten."""
 
 
+class JobStopped(OssicleError):
+    """A process that shared the files of a job died; what was done before is kept."""
+
+
 class ExportRefused(OssicleError):
     """A model that cannot be exported, a file that gives other numbers than it, or one that must not be overwritten."""
 
 
 class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
+
+
+def ending(error: BaseException) -> tuple[str, int] | None:
+    """How a command ends with an error: its sentence and exit code; None for a mistake of ours, with its traceback."""
+    if isinstance(error, OssicleError):
+        return str(error), USER_ERROR
+    if isinstance(error, KeyboardInterrupt):
+        # Whoever was interrupted may have said what is left on disk and how to go on.
+        return str(error) or "Interrupted.", INTERRUPTED
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OURS:
+        return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.", USER_ERROR
+    return None

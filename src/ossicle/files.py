@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling of `path`; at the end it is flushed and takes the name, or on an error is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: some writers choose their format by it.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.ossicle-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -31,10 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files that a killed process left in `folder` or below; nobody may be writing there."""
-    for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+\.[0-9a-f]{8}(\.\w+)?", path.name) and path.is_file():
+def remove_abandoned(folder: Path, *, below: bool = False) -> None:
+    """Removes the temporary files that a killed process left in `folder`; nobody may be writing there.
+
+    Args:
+        below: in the folders below it too
+    """
+    for path in (folder.rglob if below else folder.glob)(".*.ossicle-*"):
+        if re.fullmatch(r"\..*\.ossicle-[0-9a-f]{8}(\..*)?", path.name, re.DOTALL) and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -45,6 +49,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def legible(name: str | os.PathLike[str]) -> str:
+    """A file's name as UTF-8 can hold it: bytes of it that are no text become `\\udc..`."""
+    return os.fspath(name).encode(errors="backslashreplace").decode()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
 from ossicle.devices import Precision
+from ossicle.errors import SettingRefused
 from ossicle.models.tokens import TokenReduction
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer, load_tuned
@@ -33,7 +34,8 @@ def load(
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on
         WeightsRefused: damaged weights, or the bare name of an architecture, whose scores would be random
-        ValueError: an encoder for a network of its own, or fewer tokens of anything but a PaSST
+        SettingRefused: an encoder for a network of its own
+        ValueError: fewer tokens of anything but a PaSST
     """
     folder = find_bundle(model, local_files_only=local_files_only)
     if "encoder" in read_bundle_config(folder):
@@ -42,7 +44,7 @@ def load(
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)
         return TunedRecognizer(tuned, device=device, precision=precision)
     if encoder is not None:
-        raise ValueError(f"{model} is a network of its own, which takes no encoder")
+        raise SettingRefused(f"encoder={encoder}: {model} is a network of its own, which takes none.")
     return Recognizer(load_bundle(folder), device=device, precision=precision, reduction=reduction)
 
 

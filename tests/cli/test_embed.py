@@ -1,13 +1,15 @@
 """`ossicle embed`: the vectors of recordings and of their windows, in the documented arrays."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import Result
 
 from ossicle.audio import read_clip
@@ -61,3 +63,26 @@ def test_mistakes_are_one_sentence(
     (tmp_path / "calls" / "text.wav").write_text("dear diary")
     result = run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / name)
     assert result.exit_code == code and said in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_name_that_is_no_unicode_is_embedded(
+    name: str, run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    record("calls/a.wav").rename(tmp_path / "calls" / os.fsdecode(b"caf\xe9.wav"))
+    for _ in range(2):  # what it wrote it may replace
+        assert run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / name).exit_code == 0
+    assert run("predict", shared_bundle, tmp_path / "calls").stdout.splitlines()[0].endswith("caf\\udce9.wav")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_file_of_somebody_else_is_not_replaced(name: str, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
+    if name == "a.npz":
+        np.savez(tmp_path / name, embeddings=np.zeros(2))
+    else:
+        save_file({"embeddings": np.zeros(2)}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    result = run("embed", shared_bundle, tmp_path / "a.wav", "-o", tmp_path / name)
+    assert result.exit_code == 1 and "ossicle did not write it" in result.stderr
+    assert (tmp_path / name).read_bytes() == before

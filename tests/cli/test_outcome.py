@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from ossicle import cli
 from ossicle.cli.outcome import Sentences
 from ossicle.errors import BundleRefused
+from ossicle.runtime import __main__ as runtime
 
 
 def ended(error: BaseException) -> Result:
@@ -33,12 +34,38 @@ def ended(error: BaseException) -> Result:
         (KeyboardInterrupt(), 130, "ossicle: Interrupted.\n"),
         (KeyboardInterrupt("Stopped; --resume goes on."), 130, "ossicle: Stopped; --resume goes on.\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "ossicle: No space left on device.\n"),
+        (OSError(errno.EFBIG, "File too large"), 1, "ossicle: File too large.\n"),
+        (OSError(errno.EIO, "Input/output error", "/x"), 1, "ossicle: Input/output error: /x.\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x"), 1, "ossicle: No such file: /x.\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "ossicle: Permission denied: /x.\n"),
     ],
 )
 def test_what_the_outside_world_does_is_one_sentence(error: BaseException, code: int, sentence: str) -> None:
     result = ended(error)
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", sentence)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "ossicle-runtime: Disk quota exceeded.\n"),
+        (KeyboardInterrupt(), 130, "ossicle-runtime: Interrupted.\n"),
+        (BundleRefused("x: no bundle."), 1, "ossicle-runtime: x: no bundle.\n"),
+    ],
+)
+def test_the_program_without_torch_has_the_same_rule(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ossicle.runtime.__main__.load", fail)
+    assert runtime.main(["model.onnx", "a.wav"]) == code
+    assert capsys.readouterr().err == sentence
 
 
 @pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours"), OSError(errno.EBADF, "ours")])

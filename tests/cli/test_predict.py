@@ -5,18 +5,48 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import Result
 
+from ossicle.errors import AudioUnreadable
+from ossicle.listening import Answers, Listener
 from ossicle.loading import load
+from ossicle.predict import Reporting, Row
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
+
+
+def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_off_stay(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a pipe; the default table, whose columns depend on all rows of a recording, has whole ones alone."""
+
+    def torn(file: Path, rate: int) -> Iterator[np.ndarray]:
+        yield from [np.ones(rate, np.float32)] * 20
+        raise AudioUnreadable(f"{file}: decoding stops")
+
+    monkeypatch.setattr("ossicle.listening.command.read_blocks", torn)
+    rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
+    assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
+    table = run("predict", shared_bundle, "a.wav")
+    assert (table.exit_code, table.stdout) == (3, "") and "decoding stops" in table.stderr
+
+
+def test_a_label_with_a_comma_is_named_in_quotes(
+    run: Run, make_bundle: Callable[..., Path], record: Record, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "speech", labels=("Male speech, man speaking", "Bark", "Bow"))
+    wanted = '"Male speech, man speaking", Bow'
+    result = run("predict", bundle, record("a.wav"), "--format", "csv", "--labels", wanted, "--min-score", "0")
+    assert {row["label"] for row in csv.DictReader(result.stdout.splitlines())} == {"Male speech, man speaking", "Bow"}
 
 
 def test_files_and_folders_become_a_table(run: Run, shared_bundle: Path, record: Record, tmp_path: Path) -> None:
@@ -101,6 +131,7 @@ def test_a_csv_of_bad_files_has_its_header(run: Run, shared_bundle: Path, tmp_pa
         (["nowhere", "a.wav"], 1, "no such folder"),
         (["passt_tiny_s16", "a.wav"], 1, "random"),
         (["MODEL", "a.wav", "--device", "warp"], 1, "warp"),
+        (["MODEL", "a.wav", "--encoder", "x"], 1, "network of its own"),
         (["MODEL", "a.wav", "--format", "elan"], 2, "elan"),
         (["MODEL", "a.wav", "--window", "0.01"], 2, "window"),
         (["MODEL", "a.wav", "--window", "inf"], 2, "window"),
@@ -176,6 +207,22 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     assert len((out / "predictions.csv").read_text().splitlines()) == 4
 
 
+def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
+    run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("locked", "empty"):
+        (tmp_path / name).mkdir()
+
+    def find(folder: Path, *, unlisted: Callable[[str], None]) -> list[Path]:
+        if folder.name == "locked":
+            unlisted(f"{folder}: this folder cannot be listed (Permission denied)")
+        return []
+
+    monkeypatch.setattr("ossicle.listening.command.find_audio", find)
+    result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
+    assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
+
+
 def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +241,48 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     assert "locked: this folder cannot be listed (Permission denied)" in result.stderr
     assert "locked" in (tmp_path / "out" / "errors.csv").read_text()
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
+
+
+class Pictures(Listener):
+    """Sees a cat in every picture: what becomes of answers does not depend on the model."""
+
+    modality, rate, min_samples = "image", 8000, 1  # type: ignore[assignment]
+    bundle = Answers(
+        model_name="cats",
+        task="single-label",
+        labels=("cat",),
+        thresholds=None,
+        temperature=1.0,
+        window_seconds=1.0,
+        hop_seconds=1.0,
+        pad=False,
+        weights_licence=None,
+        library_version="0",
+        version="0" * 12,
+    )
+    scores = features = None  # type: ignore[assignment]
+
+    def predict_item(self, item: Any, *, reporting: Reporting) -> Any:
+        return SimpleNamespace(rows=(Row(file=item.place, start=0.0, end=0.0, label="cat", score=1.0),))
+
+
+def test_tables_of_images_replace_only_what_ossicle_wrote(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossicle.cli.predict._load", lambda *_, **__: Pictures())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_text("precious")
+    arguments = ("predict", "model", tmp_path / "a.png", "-o", out)
+    for more in ((), ("--overwrite",)):
+        refused = run(*arguments, *more)
+        assert refused.exit_code == 1 and "ossicle did not write it" in refused.stderr
+    assert (out / "predictions.csv").read_text() == "precious"
+    assert run(*arguments, "--format", "jsonl").exit_code == 0
+    again = run(*arguments, "--format", "jsonl")
+    assert again.exit_code == 1 and "give --overwrite" in again.stderr
+    assert run(*arguments, "--format", "table", "--overwrite").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {".ossicle", "predictions.csv"}
 
 
 def test_pictures_of_what_was_heard_lie_beside_the_tables(
@@ -230,6 +319,11 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
     assert b"middle of a sample: 1 of 2 bytes" in done.stderr
 
 
+def test_a_pipe_without_a_sample_is_refused_as_an_empty_file_is(run: Run, shared_bundle: Path) -> None:
+    result = run("predict", shared_bundle, "-", "--pcm", "s16le", "--rate", "8000")  # its input is empty
+    assert result.exit_code == 1 and "standard input: the recording holds no samples" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -239,7 +333,19 @@ def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) 
         (["a.wav", "--min-duration", "0.5"], "needs --events"),
         (["a.wav", "--events", "--median", "2"], "odd"),
         (["a.wav", "--events", "--top-k", "2"], "top_k"),
-        (["a.wav", "--labels", "drums"], "did you mean 'drum'"),
+        (["a.wav", "--events", "--merge-gap", "inf"], "0 s or more, and finite"),
+        (["a.wav", "--labels", "drums"], "no label 'drums'; the nearest is 'drum'."),
+        (["a.wav", "--labels", ""], "no label ''"),
+        (["a.wav", "--labels", '"drum'], "with a comma in quotes"),
+        (["a.wav", "--format", "csv,jsonl"], "give -o for several"),
+        (["a.wav", "-o", "out", "--resume", "--overwrite"], "Either go on"),
+        (["a.wav", "--text", "body"], "answers no texts"),
+        (["a.wav", "--keep-by", "merge"], "needs --keep"),
+        (["a.wav", "--mic-device", "2"], "needs --mic"),
+        (["a.wav", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
+        (["--mic", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
+        (["-", "a.wav"], "is the only input"),
+        (["-", "--pcm", "s16le", "--rate", "0"], "1 or more, not 0"),
         (["a.wav", "--rate", "8000"], "needs --pcm"),
         (["a.wav", "--keep", "0"], "share above 0"),
         (["a.wav", "--keep", "0.5"], "merging leaves at least 1 of the tokens of 1 blocks"),

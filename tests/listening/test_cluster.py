@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ossicle.errors import ExtraMissing
 from ossicle.listening import Hearing, run_job
 from ossicle.listening.cluster import Actor, ClusterWorkers
+from ossicle.listening.store import Store
 from ossicle.loading import load, load_among
 
 Record = Callable[..., Path]
@@ -49,6 +51,20 @@ def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Rec
     assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
     assert [row["score"] for row in answer["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
     assert answer["seconds"] == 2.5
+
+
+def test_local_is_a_cluster_of_its_own_and_no_other_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Started(Exception):
+        pass
+
+    def init(*, address: str | None, **_: object) -> None:
+        raise Started(address)
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init, data=None))
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    pool = ClusterWorkers(load, number=2, hearing=Hearing(), address="local")  # type: ignore[arg-type]
+    with pytest.raises(Started, match="^local$"):
+        next(pool(["a.wav"], object.__new__(Store)))
 
 
 def test_without_ray_the_error_says_what_to_install(

@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.errors import RunRefused
+from ossicle.errors import JobStopped, RunRefused
 from ossicle.listening import Heard, Hearing, Workers, run_job
 from ossicle.listening.ahead import read_ahead
 from ossicle.loading import load, load_among
-from ossicle.predict import EventRules, Reporting
+from ossicle.predict import TABLES, EventRules, Reporting
 from ossicle.recognizer import Recognizer
 
 Record = Callable[..., Path]
@@ -99,11 +100,76 @@ def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost
     assert (out / "predictions.csv").read_bytes() != before
 
 
-def test_tables_of_somebody_else_are_not_overwritten(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "predictions.csv").write_text("precious")
-    with pytest.raises(RunRefused, match="would be overwritten"):
-        run_job(tmp_path, files, recognizer, hearing=Hearing(), formats=("csv",))
-    assert (tmp_path / "predictions.csv").read_text() == "precious"
+@pytest.mark.parametrize("name", ["predictions.csv", "errors.csv", "1.wav.txt"])
+def test_a_file_of_somebody_else_is_in_the_way_and_stays(
+    name: str, recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, files, recognizer, hearing=Hearing(), formats=("csv", "audacity"))
+    out.mkdir()
+    (out / name).write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(RunRefused, match=f"{name}: this is there already and ossicle did not write it"):
+            run(overwrite=overwrite)
+    assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "precious"
+
+
+def test_overwriting_removes_what_a_job_wrote_and_nothing_else(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    strangers = {out / ".plan.20240101.txt": "mine", out / "notes" / "0.wav.csv": "mine too", out / "a.wav.txt": "b"}
+    for path, text in strangers.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    run = functools.partial(run_job, out, hearing=Hearing(), listener=recognizer)
+    run(files, formats=("csv", "audacity"), each=True)
+    torn = out / ".0.wav.ossicle-0123abcd.csv"
+    torn.write_text("of a killed job")
+    assert (out / "errors.csv").exists()
+    run(files[:1], formats=("jsonl",), overwrite=True)
+    assert {path: path.read_text() for path in strangers} == strangers
+    left = {path.relative_to(out).as_posix() for path in out.rglob("[!.]*") if path.is_file() and path not in strangers}
+    assert {name for name in left if not name.startswith(".ossicle")} == {"predictions.jsonl"} and not torn.exists()
+
+
+def test_a_list_that_names_files_elsewhere_removes_none_of_them(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / ".ossicle").mkdir(parents=True)
+    (tmp_path / "mine.csv").write_text("precious")
+    (tmp_path / "out" / ".ossicle" / "written.json").write_text(f'["../mine.csv", "{tmp_path / "mine.csv"}"]')
+    run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), overwrite=True)
+    assert (tmp_path / "mine.csv").read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_a_device_among_the_recordings_is_named_and_the_rest_is_done(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    fine, pipe, device = record("a.wav"), tmp_path / "b.wav", tmp_path / "c.wav"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    result = run_job(tmp_path / "out", [pipe, device, fine], recognizer, hearing=Hearing(), formats=("csv",))
+    assert [Path(heard.file) for heard in result.failed] == [pipe, device] and result.files == (fine,)
+    assert all("this is a pipe or a device" in str(heard.error) for heard in result.failed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
+def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    odd, torn = (tmp_path / "in" / os.fsdecode(name) for name in (b"caf\xe9.wav", b"th\xe9.wav"))
+    record("in/a.wav").rename(odd)
+    torn.write_text("dear diary")
+    run = functools.partial(
+        run_job, tmp_path / "out", [odd, torn], recognizer, hearing=Hearing(), formats=tuple(TABLES), each=True
+    )
+    for resume in (False, True):
+        assert run(resume=resume).before == resume
+    assert read(tmp_path / "out")[0]["file"] == f"{tmp_path}/in/caf\\udce9.wav"
+    assert "th\\udce9.wav," in (tmp_path / "out" / "errors.csv").read_text()
+    run(overwrite=True)
 
 
 def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
@@ -127,6 +193,14 @@ def test_workers_write_the_same_bytes(
     assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
     for path in one.glob("[!.]*.*"):
         assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_a_worker_that_dies_ends_the_job_in_a_sentence_that_says_how_to_go_on(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    dying = Workers(functools.partial(os._exit, 9), number=1, hearing=Hearing())
+    with pytest.raises(JobStopped, match="with --resume goes on"):
+        run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), pool=dying)
 
 
 def test_events_of_a_job_are_those_of_the_recording_sorted(
@@ -212,11 +286,12 @@ def test_what_failed_before_is_listed_first(recognizer: Recognizer, record: Reco
 
 def test_labels_and_stretches_are_chosen(recognizer: Recognizer, record: Record) -> None:
     path = record("a.wav", seconds=3)
-    only = recognizer.predict(path, reporting=Reporting(labels=("drum",), min_score=0.0)).rows
-    assert {row.label for row in only} == {"drum"}
+    only = recognizer.predict(path, reporting=Reporting(labels=("drum",), min_score=0.0))
+    assert {row.label for row in only.rows} == {"drum"} and only.chosen == ("drum",)
     stretches = recognizer.predict(path, hop=0.5, reporting=Reporting(overlap="max", top_k=1)).rows
     assert [row.start for row in stretches] == np.arange(0, 3, 0.5).tolist()
-    with pytest.raises(ValueError, match="no label 'drun'; did you mean 'drum'"):
+    with pytest.raises(ValueError, match="no label 'drun'; the nearest is 'drum'"):
         recognizer.predict(path, reporting=Reporting(labels=("drun",)))
-    with pytest.raises(ValueError, match="top_k counts"):
-        Reporting(events=EventRules(), top_k=1)
+    for wrong in ({"events": EventRules(), "top_k": 1}, {"top_k": 0}, {"min_score": 1.5}, {"min_score": float("nan")}):
+        with pytest.raises(ValueError, match="top_k counts|1 or more|0 to 1"):
+            Reporting(**wrong)  # type: ignore[arg-type]

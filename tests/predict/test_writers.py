@@ -7,7 +7,7 @@ from ossicle.predict import TABLES, Row, Source, table_lines, table_text, write_
 
 SOURCE = Source(model="m", model_version="v", highest=16_000.0)
 ROW = Row(file="a.wav", start=0.0, end=1.5, label="dog, barking", score=0.87654)
-ODD = Row(file="b 'loud' \".wav", start=3600.0, end=3601.0, label="two\nlines\tand a tab", score=1.0)
+ODD = Row(file="b  'loud' \".wav", start=3600.0, end=3601.0, label="two\nlines\tand a tab", score=1.0)
 
 
 def text(name: str, *rows: Row) -> str:
@@ -59,6 +59,7 @@ def test_a_raven_table_has_a_numbered_selection_for_each_row() -> None:
     assert (first["Low Freq (Hz)"], first["High Freq (Hz)"]) == ("0", "16000")
     assert (first["Label"], first["Score"], first["Begin Path"]) == ("dog, barking", "0.8765", "a.wav")
     assert lines[1][0] == "2"
+    assert dict(zip(header, lines[1], strict=True))["Begin Path"] == ODD.file
 
 
 def test_a_table_names_the_file_and_says_when_nothing_was_heard() -> None:

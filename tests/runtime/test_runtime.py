@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,10 @@ def test_the_command_writes_what_predict_writes(
         (["gone.onnx", "a.wav"], 1, "no such file"),
         (["MODEL", "a.wav", "--hop", "5"], 2, "--window / --hop"),
         (["MODEL", "a.wav", "--resume"], 2, "needs -o"),
+        (["MODEL", "a.wav", "--top-k", "0"], 2, "1 or more"),
+        (["MODEL", "a.wav", "--min-score", "2"], 2, "0 to 1"),
+        (["MODEL", "a.wav", "-o", "out", "--workers", "0"], 2, "1 or more, not 0. (--workers)"),
+        (["MODEL", "a.wav", "--threads", "0"], 2, "1 or more, not 0. (--threads)"),
         (["MODEL"], 2, "Name a recording"),
         (["MODEL", "gone.wav"], 3, "there is no such file"),
     ],
@@ -115,6 +120,16 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     assert main([str(exported) if argument == "MODEL" else argument for argument in arguments]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_the_program_in_silence(exported: Path, record: Record) -> None:
+    command = [sys.executable, "-m", "ossicle.runtime", exported, *[record("a.wav")] * 2, "--threads", "1"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_files_of_others_are_refused(exported: Path, tmp_path: Path) -> None:
@@ -141,7 +156,11 @@ def test_the_small_distribution_predicts_in_an_environment_without_torch(
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
     python = tmp_path / "empty" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*install, ROOT / "packages" / "ossicle-runtime"], check=True, capture_output=True)
+    subprocess.run([*install, "hatchling"], check=True, capture_output=True)
+    build = [python, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT / "packages" / "ossicle-runtime")
+    (source,) = tmp_path.glob("ossicle_runtime-*.tar.gz")  # from which a wheel is built and installed
+    subprocess.run([*install, source], check=True, capture_output=True)
     command = [tmp_path / "empty" / "bin" / "ossicle-runtime", exported, path, "--format", "csv", "--top-k", "3"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": ""})
     assert done.returncode == 0, done.stderr

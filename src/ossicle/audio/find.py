@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from ossicle.audio.recording import printable
 from ossicle.errors import DataRefused
 
 # Lower case; a suffix only selects files from a folder. What a file is, its content decides.
@@ -39,7 +40,7 @@ def find_files(
         )
 
     def refuse(error: OSError) -> None:
-        sentence = f"{error.filename}: this folder cannot be listed ({error.strerror})"
+        sentence = f"{printable(error.filename)}: this folder cannot be listed ({error.strerror})"
         if unlisted is None:
             raise DataRefused(sentence) from error
         unlisted(sentence)

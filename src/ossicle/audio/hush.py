@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 
 
@@ -9,7 +10,7 @@ class Hush:
     """Sends standard error nowhere while C code that cannot be told to be quiet runs; threads may overlap.
 
     The descriptor belongs to the process: what others write meanwhile is lost too, so hold it for single calls only,
-    and only for MPEG audio.
+    and only for MPEG audio. A program whose sentences must not be lost calls `speak_apart` first.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,14 @@ class Hush:
             os.dup2(self.kept, 2)
             os.close(self.kept)
         self.__init__()  # type: ignore[misc]
+
+
+def speak_apart() -> None:
+    """Gives Python's standard error a descriptor of its own, which no hush silences; once, before threads start."""
+    with contextlib.suppress(AttributeError, OSError):  # no standard error, or one that is no file
+        if sys.stderr.fileno() == 2:
+            own = os.dup(2)
+            sys.stderr = open(own, "w", 1, sys.stderr.encoding, errors="backslashreplace", closefd=False)
 
 
 HUSH = Hush()

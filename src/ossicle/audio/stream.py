@@ -11,12 +11,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ossicle.audio.clip import check_finite, check_rate, to_mono
+from ossicle.audio.clip import check_finite, check_rate, nothing_found, to_mono
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
 from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
 from ossicle.audio.source import to_float32
-from ossicle.errors import AudioUnreadable
+from ossicle.errors import AudioRefused, AudioUnreadable
 from ossicle.shapes import Float32
 
 NAME = "standard input"
@@ -100,6 +100,8 @@ def stream_blocks(
             check_finite(NAME, block, at, layout.rate, limits)
             at += len(block)
             yield to_mono(block)
+        if at == 0:
+            raise AudioRefused(f"{NAME}: {nothing_found(0.0, None)}; at least one is needed")
 
     for piece in resampled(mono(), layout.rate, rate):
         if len(piece):

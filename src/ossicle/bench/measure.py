@@ -101,7 +101,7 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     except ValueError as error:
         raise SettingRefused(f"{work.model}: {error}.") from error
     choose_device(work.device)
-    if any(form.keep < 1 for form in forms) and not isinstance(recognizer.model, Passt):
+    if any(form.keep < 1 for form in forms) and not isinstance(getattr(recognizer, "model", None), Passt):
         raise SettingRefused(f"{work.model}: is no PaSST, and only of a PaSST can a share of the tokens be kept.")
     return recognizer
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ossicle.bench.forms import Variant, Work
+from ossicle.errors import SettingRefused
 
 if TYPE_CHECKING:
+    from ossicle.bundle import Bundle
     from ossicle.listening import Listener
     from ossicle.recognizer import Recognizer
 
@@ -68,41 +70,49 @@ def open_eager(work: Work, form: Variant) -> "Listener":
         torch.set_num_threads(work.threads)
     recognizer = open_model(work, form)
     if form.engine == "compiled":
-        model: Any = recognizer.model
+        model: Any = getattr(recognizer, "model", None)
+        if model is None:
+            raise SettingRefused("heads on frozen encoders are not compiled here")
         model.forward_features = torch.compile(model.forward_features)
     return recognizer
 
 
 def open_model(work: Work, form: Variant) -> "Recognizer":
     """The recogniser of a bundle, a run or a Hub id; of a registry name, one with random weights."""
-    from ossicle import __version__
-    from ossicle.bundle import Bundle, find_bundle, load_bundle
-    from ossicle.frontend import create_frontend
-    from ossicle.models import create_model, find_preset
+    from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
     from ossicle.recognizer import Recognizer
 
-    if is_registry_name(work.model):
-        preset = find_preset(work.model)
-        bundle = Bundle(
-            model=create_model(work.model).eval(),
-            frontend=create_frontend(preset.frontend).eval(),
-            model_name=work.model,
-            task="multi-label",
-            labels=tuple(str(number) for number in range(preset.num_classes)),
-            thresholds=None,
-            temperature=1.0,
-            window_seconds=10.0,
-            hop_seconds=10.0,
-            pad=False,
-            weights_licence=None,
-            library_version=__version__,
-            version="random",
-        )
-    else:
-        bundle = load_bundle(find_bundle(work.model))
     reduction = TokenReduction(keep=form.keep, method=form.keep_by) if form.keep < 1 else None
-    return Recognizer(bundle, device=work.device, precision=form.precision, reduction=reduction)
+    if is_registry_name(work.model):
+        bundle = untrained(work.model)
+        return Recognizer(bundle, device=work.device, precision=form.precision, reduction=reduction)
+    return load(work.model, device=work.device, precision=form.precision, reduction=reduction)
+
+
+def untrained(name: str) -> "Bundle":
+    """The bundle of a network with random weights."""
+    from ossicle import __version__
+    from ossicle.bundle import Bundle
+    from ossicle.frontend import create_frontend
+    from ossicle.models import create_model, find_preset
+
+    preset = find_preset(name)
+    return Bundle(
+        model=create_model(name).eval(),
+        frontend=create_frontend(preset.frontend).eval(),
+        model_name=name,
+        task="multi-label",
+        labels=tuple(str(number) for number in range(preset.num_classes)),
+        thresholds=None,
+        temperature=1.0,
+        window_seconds=10.0,
+        hop_seconds=10.0,
+        pad=False,
+        weights_licence=None,
+        library_version=__version__,
+        version="random",
+    )
 
 
 def is_registry_name(model: str) -> bool:

@@ -29,12 +29,13 @@ def embed(
 ) -> None:
     """Turn recordings into vectors, for search, clustering or a classifier of your own."""
     from ossicle.cli.progress import counting
-    from ossicle.embedding import SUFFIXES, embed_files, save_embeddings
+    from ossicle.embedding import SUFFIXES, embed_files, refuse_stranger, save_embeddings
     from ossicle.listening.command import find_recordings
     from ossicle.loading import load
 
     if output.suffix not in SUFFIXES:
         raise typer.BadParameter(f"The file must end in {' or '.join(SUFFIXES)}.", param_hint="--output")
+    refuse_stranger(output)
     recognizer = load(model, device=device, encoder=encoder)
     if recognizer.modality != "sound":
         raise typer.BadParameter(f"{model} answers {recognizer.modality}s; `ossicle embed` is for sound.")

@@ -1,27 +1,14 @@
-"""How a command ends: the exit codes, and an error said in one sentence."""
+"""How a command ends: an error is said in one sentence and sets the exit code."""
 
-import errno
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ossicle.errors import OssicleError
+from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
 
-DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-
-# What the machine refuses is the outside world too: no right to write here, a full disk, a file in place of a folder.
-_REFUSED_BY_THE_MACHINE = {
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+__all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USER_ERROR", "WRONG_USAGE", "Sentences", "say"]
 
 
 def say(sentence: str) -> None:
@@ -35,15 +22,8 @@ class Sentences(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except OssicleError as error:
-            say(str(error))
-            raise typer.Exit(USER_ERROR) from error
-        except KeyboardInterrupt as error:
-            # Whoever was interrupted may have said what is left on disk and how to go on.
-            say(str(error) or "Interrupted.")
-            raise typer.Exit(INTERRUPTED) from error
-        except OSError as error:
-            if error.errno not in _REFUSED_BY_THE_MACHINE:
+        except (Exception, KeyboardInterrupt) as error:
+            if (how := ending(error)) is None:
                 raise
-            say(f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.")
-            raise typer.Exit(USER_ERROR) from error
+            say(how[0])
+            raise typer.Exit(how[1]) from error

@@ -35,7 +35,7 @@ def predict(
         typer.Option(
             "--format",
             metavar="table,csv,jsonl,audacity,raven",
-            help="One or several; by default a table, with -o a CSV file. Without -o everything is printed.",
+            help="By default a table, with -o a CSV file; with -o also several.",
         ),
     ] = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once; by default the model's.")] = None,
@@ -46,7 +46,9 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Report labels from this score on, in place of the thresholds.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Report at most this many labels for each window.")] = None,
-    labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Report these labels alone.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Report these labels alone; one with a comma in quotes.")
+    ] = None,
     overlap: Annotated[
         Literal["mean", "max"] | None,
         typer.Option(help="Report stretches in place of overlapping windows, by the mean or the highest of these."),
@@ -63,8 +65,9 @@ def predict(
         float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
     ] = None,
     keep_by: Annotated[
-        Literal["merge", "strided"], typer.Option(help="Merge tokens that are alike, or leave evenly spaced ones out.")
-    ] = "merge",
+        Literal["merge", "strided"] | None,
+        typer.Option(help="With --keep: merge tokens that are alike, the default, or leave evenly spaced ones out."),
+    ] = None,
     events: Annotated[
         bool,
         typer.Option(
@@ -92,7 +95,7 @@ def predict(
         bool, typer.Option("--resume", help="Go on with what the folder holds.", rich_help_panel=FOLDER)
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away what the folder holds.", rich_help_panel=FOLDER)
+        bool, typer.Option("--overwrite", help="Throw away the results that the folder holds.", rich_help_panel=FOLDER)
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the files.", rich_help_panel=FOLDER)] = 1,
     cluster: Annotated[
@@ -115,7 +118,7 @@ def predict(
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.listening.command import Choices, WrongUsage
+    from ossicle.listening.command import Choices, WrongUsage, needs
 
     choices = Choices(
         output=output,
@@ -143,6 +146,7 @@ def predict(
     )
     try:
         choices.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
+        needs(keep is not None, {"--keep-by": keep_by}, "--keep")
         start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
         failed = _predict(start, inputs or [], choices, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
@@ -152,14 +156,14 @@ def predict(
 
 
 def _load(
-    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"]
+    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"] | None
 ) -> "Recognizer":
     from ossicle.listening.command import WrongUsage
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
 
     try:
-        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by or "merge")
         return load(model, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         if keep is None:
@@ -181,31 +185,21 @@ def _predict(
     from ossicle.listening import command
 
     recognizer = start()
+    if text is not None and recognizer.modality != "text":
+        raise command.WrongUsage("This model answers no texts, and needs no column of them.", "--text")
     if recognizer.modality != "sound":
         _refuse_times(recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
         return _predict_whole(recognizer, inputs, choices, text=text)
-    choices.suit(recognizer)
-    if choices.live(inputs):
-        return command.listen_live(recognizer, choices, say=say, screen=latest_lines)
-    files, unlisted = command.find_recordings(inputs)
-    if choices.output is None:
-        failed = len(unlisted) + command.print_files(recognizer, files, choices, say=say)
-        for heard in unlisted:
-            say(str(heard.error))
-    else:
-        failed = command.fill_folder(
-            recognizer,
-            files,
-            choices,
-            say=say,
-            failed=unlisted,
-            pool=_pool(start, choices, cluster),
-            bar=hours_of_sound,
-            draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
-        )
-    if failed:
-        say(f"{failed} of {len(files) + len(unlisted)} recordings could not be used.")
-    return failed
+    return command.predict(
+        recognizer,
+        inputs,
+        choices,
+        say=say,
+        pool=_pool(start, choices, cluster),
+        screen=latest_lines,
+        bar=hours_of_sound,
+        draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
+    )
 
 
 def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | None) -> "Pool | None":
@@ -223,8 +217,10 @@ def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | 
 
 
 def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[Path]:
+    from ossicle.predict import places_of
     from ossicle.timeline import draw_recordings
 
+    result.store.written.claim([folder / f"{place}.png" for place in places_of(result.files)])
     return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels)
 
 
@@ -259,7 +255,8 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
     from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.errors import DataRefused
     from ossicle.listening.command import check_labels, say_written
-    from ossicle.predict import TABLES, Row, table_lines, table_text, write_tables
+    from ossicle.listening.store import Written
+    from ossicle.predict import TABLES, Row, table_lines, table_paths, table_text, write_tables
 
     hearing, noun = choices.hearing(), NOUNS[recognizer.modality]
     check_labels(recognizer, hearing)
@@ -270,6 +267,10 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
             raise DataRefused(f"{path}: there is no {noun.removesuffix('s')} in this folder or below it.")
         items += found
     items = list(dict.fromkeys(items))
+    tables = [name for name in choices.wanted if name in TABLES]
+    if choices.output is not None:
+        written = Written(choices.output)
+        written.begin(table_paths(choices.output, [], formats=tables), overwrite=choices.overwrite)
     rows_of_place: dict[Path, tuple[Row, ...]] = {}
     failed = 0
     for item in items:
@@ -282,15 +283,15 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
         rows_of_place[Path(item.place)] = rows
         if "table" in choices.wanted:
             print("\n".join(table_lines(item.place, rows)))
-    tables = [name for name in choices.wanted if name in TABLES]
     if choices.output is None:
         everything = [row for rows in rows_of_place.values() for row in rows]
         for name in tables:
             sys.stdout.writelines(table_text(name, everything, recognizer.source))
     else:
-        places = list(rows_of_place)
+        written.claim(table_paths(choices.output, list(rows_of_place), formats=tables))
+        rows_of = rows_of_place.items()
         say_written(
-            write_tables(choices.output, rows_of_place.items(), files=places, formats=tables, source=recognizer.source)
+            write_tables(choices.output, rows_of, files=list(rows_of_place), formats=tables, source=recognizer.source)
         )
     if failed:
         say(f"{failed} of {len(items)} {noun} could not be used.")

@@ -34,12 +34,10 @@ from ossicle.export.int8 import Reduced, hear, measure, megabytes, take_turns, w
 from ossicle.files import replacing, write_atomically
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
-
-SCHEMA_VERSION = 1  # of the metadata
+from ossicle.runtime import SCHEMA_VERSION
 
 __all__ = [
     "FORMATS",
-    "SCHEMA_VERSION",
     "Exported",
     "Written",
     "export_model",

@@ -15,14 +15,13 @@ from jaxtyping import Float32
 
 from ossicle.errors import ExtraMissing
 from ossicle.export.graph import Graph
+from ossicle.runtime import INPUT, KEY, open_session
 
 Format = Literal["onnx", "pt2"]
 FORMATS: tuple[Format, ...] = ("onnx", "pt2")
 Answer = Callable[[Float32[np.ndarray, "clip time"]], dict[str, np.ndarray]]
 
-KEY = "ossicle"  # of the metadata
 OPSET = 20  # the first with GELU as one operation
-INPUT = "waveform"
 
 
 def need_onnx() -> None:
@@ -105,12 +104,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Answer:
     Args:
         threads: to compute with; by default as torch does.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads=threads or torch.get_num_threads())
     names = [output.name for output in session.get_outputs()]
     return lambda waveform: dict(zip(names, session.run(names, {INPUT: waveform}), strict=True))
 

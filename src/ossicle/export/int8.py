@@ -4,6 +4,8 @@ Products with weights alone are quantised, each output channel with a scale of i
 end, whose smallest numbers count as much as its largest; convolutions; the head, which is small and decides.
 """
 
+import hashlib
+import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -20,20 +22,26 @@ from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
 from ossicle.evaluation import choose_part, split_of_run
 from ossicle.export.check import batches, first_window, lengths, made_sounds
-from ossicle.export.formats import Answer, quietly
+from ossicle.export.formats import Answer, metadata_text, quietly
 from ossicle.export.graph import Graph
 from ossicle.metrics import decide
 from ossicle.recognizer import Recognizer
+from ossicle.runtime import KEY
 
 
 def write_int8(path: Path, source: Path) -> None:
-    """Writes the quantised graph of the ONNX file `source`, with its metadata."""
+    """Writes the quantised graph of the ONNX file `source`, with its metadata but a version of its own."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
     # Shapes of a dynamic graph are symbols that the quantiser does not read.
     del model.graph.value_info[:]
+    for entry in model.metadata_props:
+        if entry.key == KEY:
+            about = json.loads(entry.value)
+            about["model"]["version"] = hashlib.sha256(f"{about['model']['version']} int8".encode()).hexdigest()[:12]
+            entry.value = metadata_text(about)
     with quietly():
         quantize_dynamic(
             model,

@@ -16,7 +16,6 @@ from ossicle.listening.listener import Listener
 from ossicle.listening.store import Stamp, Store
 from ossicle.predict import Row
 
-LOCAL = "local"
 FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other
 
 
@@ -50,7 +49,7 @@ class ClusterWorkers:
         ray = import_ray()
         own = not ray.is_initialized()
         if own:
-            ray.init(address=None if self.address == LOCAL else self.address, log_to_driver=False)
+            ray.init(address=self.address, log_to_driver=False)
         try:
             files = ray.data.from_items([{"place": place} for place in places])
             heard = files.map_batches(

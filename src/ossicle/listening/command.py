@@ -1,6 +1,7 @@
 """What `ossicle predict` does with sound, for every command line that offers it: to a terminal, to a folder, live."""
 
 import contextlib
+import csv
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import find_audio
+from ossicle.audio import find_audio, read_blocks
+from ossicle.audio.hush import speak_apart
 from ossicle.errors import AudioError, DataRefused
+from ossicle.files import legible
 from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
-from ossicle.listening.listener import Listener
+from ossicle.listening.listener import Listener, in_time
 from ossicle.listening.store import Store
 from ossicle.predict import FORMATS, TABLES, EventRules, Reporting, Row, label_indices, table_lines, table_text
 
@@ -21,6 +24,7 @@ Say = Callable[[str], None]
 Pool = Callable[[Sequence[str], Store], Iterator[Heard]]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
+Draw = Callable[[Path, JobResult], list[Path]]
 
 
 class WrongUsage(ValueError):
@@ -68,23 +72,27 @@ class Choices:
         Args:
             more: further options that need an output folder, by name
         """
-        if self.live(inputs):
-            if self.output is not None or self.mic and inputs:
+        if self.live(inputs) or Path(STANDARD_INPUT) in inputs:
+            if self.output is not None or self.mic and inputs or len(inputs) > 1:
                 raise WrongUsage("Live sound is printed, and is the only input: leave out -o and other inputs.")
-            if len(self.wanted) > 1:
-                raise WrongUsage("Live sound is printed in one format.", "--format")
         elif not inputs:
             raise WrongUsage("Name a recording, a folder, - for standard input, or give --mic.")
+        if self.output is None and len(self.wanted) > 1:
+            raise WrongUsage("What is printed has one format: give -o for several.", "--format")
+        if self.resume and self.overwrite:
+            raise WrongUsage("Either go on with what the folder holds, or throw it away.", "--resume / --overwrite")
+        counts = {"--workers": self.workers, "--channels": self.channels, "--rate": self.rate}
+        if small := [name for name, value in counts.items() if value is not None and value < 1]:
+            raise WrongUsage(f"This is 1 or more, not {counts[small[0]]}.", small[0])
         folder = {"--each": self.each, "--resume": self.resume, "--overwrite": self.overwrite}
         folder |= {"--workers": self.workers > 1, **more}
-        _needs(self.output, folder, "-o")
-        _needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
+        needs(self.output, folder, "-o")
+        needs(self.live(inputs) and not self.mic, {"--pcm": self.pcm}, "- for standard input")
+        needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
+        needs(self.mic, {"--mic-device": self.mic_device}, "--mic")
         rules = {"--release": self.release, "--median": self.median}
-        _needs(
-            self.events or None,
-            rules | {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap},
-            "--events",
-        )
+        rules |= {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap}
+        needs(self.events, {name: value is not None for name, value in rules.items()}, "--events")
         if unknown := [name for name in self.wanted if name not in FORMATS]:
             raise WrongUsage(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}.", "--format")
         if self.pcm is not None and self.rate is None:
@@ -96,7 +104,7 @@ class Choices:
         """The formats: by default a table to the terminal, CSV to a folder."""
         if self.formats is None:
             return ("table",) if self.output is None else ("csv",)
-        return tuple(name.strip() for name in self.formats.split(","))
+        return tuple(dict.fromkeys(name.strip() for name in self.formats.split(",")))
 
     def hearing(self) -> Hearing:
         """What these options say about how to hear."""
@@ -107,16 +115,17 @@ class Choices:
             "merge_gap": self.merge_gap,
         }
         given: dict[str, Any] = {name: value for name, value in rules.items() if value is not None}
+        labels = None if self.labels is None else split_labels(self.labels)
         try:
             reporting = Reporting(
                 top_k=self.top_k,
                 min_score=self.min_score,
-                labels=None if self.labels is None else tuple(label.strip() for label in self.labels.split(",")),
+                labels=labels,
                 overlap=self.overlap,
                 events=EventRules(**given) if self.events else None,
             )
         except ValueError as error:
-            raise WrongUsage(f"{error}.", "--events") from error
+            raise WrongUsage(f"{error}.") from error
         return Hearing(window=self.window, hop=self.hop, reporting=reporting)
 
     def suit(self, listener: Listener) -> None:
@@ -128,8 +137,18 @@ class Choices:
             raise WrongUsage(f"{error}.", "--window / --hop") from error
 
 
-def _needs(needed: Any, given: dict[str, Any], name: str) -> None:
-    if needed is None and (alone := [option for option, value in given.items() if value]):
+def split_labels(text: str) -> tuple[str, ...]:
+    """Labels between commas; one that has a comma itself stands in double quotes."""
+    try:
+        (labels,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise WrongUsage(f"Labels stand between commas, those with a comma in quotes ({error}).", "--labels") from error
+    return tuple(label.strip() for label in labels or [""])
+
+
+def needs(needed: Any, given: dict[str, Any], name: str) -> None:
+    """Refuses options that say nothing without another one."""
+    if not needed and (alone := [option for option, value in given.items() if value]):
         raise WrongUsage(f"This needs {name} as well.", alone[0])
 
 
@@ -158,6 +177,42 @@ def no_pictures(folder: Path, result: JobResult) -> list[Path]:
     return []
 
 
+def predict(
+    listener: Listener,
+    inputs: Sequence[Path],
+    choices: Choices,
+    *,
+    say: Say,
+    pool: Pool | None = None,
+    screen: Screen = plain_lines,
+    bar: Bar = no_bar,
+    draw: Draw = no_pictures,
+) -> int:
+    """Hears what was asked for, to where it was asked for; gives how many inputs could not be used.
+
+    Args:
+        say: told, in a sentence, what went wrong
+        pool: hears the files of a folder of results elsewhere
+        screen: shows lines of live sound
+        bar: shows how far a folder of results is
+        draw: makes pictures of the results, and gives their paths
+    """
+    speak_apart()  # decoders are hushed while others have something to say
+    choices.suit(listener)
+    if choices.live(inputs):
+        return listen_live(listener, choices, say=say, screen=screen)
+    files, failed = find_recordings(inputs)
+    for heard in failed:
+        say(str(heard.error))
+    if choices.output is None:
+        bad = len(failed) + print_files(listener, files, choices, say=say)
+    else:
+        bad = fill_folder(listener, files, choices, say=say, failed=failed, pool=pool, bar=bar, draw=draw)
+    if bad:
+        say(f"{bad} of {len(files) + len(failed)} recordings could not be used.")
+    return bad
+
+
 def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
     """The recordings that are named, each once, in order, and the folders that cannot be listed.
 
@@ -168,8 +223,9 @@ def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
     files: list[Path] = []
     unlisted: list[str] = []
     for path in inputs:
+        before = len(unlisted)
         found = find_audio(path, unlisted=unlisted.append) if path.is_dir() else [path]
-        if not found and not unlisted:
+        if not found and len(unlisted) == before:
             raise DataRefused(f"{path}: there is no recording in this folder or below it.")
         files += found
     failed = [Heard(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
@@ -180,24 +236,35 @@ def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
 
 
 def print_files(listener: Listener, files: Sequence[Path], choices: Choices, *, say: Say) -> int:
-    """Prints what each recording says; gives how many could not be used."""
-    hearing, tables = choices.hearing(), [name for name in choices.wanted if name in TABLES]
-    if len(files) > 1 and any(TABLES[name].per_recording for name in tables):
+    """Prints what each recording says, while it says it; gives how many could not be used."""
+    hearing, (name,) = choices.hearing(), choices.wanted
+    if len(files) > 1 and name in TABLES and TABLES[name].per_recording:
         raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
-    heard: list[Row] = []
     failed = 0
-    for file in files:
+
+    def rows_of(file: Path) -> Iterator[Row]:
+        nonlocal failed
+        rows = listener.stream(
+            read_blocks(file, listener.rate),
+            file=str(file),
+            reporting=hearing.reporting,
+            window=hearing.window,
+            hop=hearing.hop,
+        )
         try:
-            rows = listener.predict(file, window=hearing.window, hop=hearing.hop, reporting=hearing.reporting).rows
+            yield from in_time(rows, hearing.reporting)
         except AudioError as error:
             say(str(error))
             failed += 1
-            continue
-        heard += rows if tables else ()
-        if "table" in choices.wanted:
+
+    if name in TABLES:
+        everything = (row for file in files for row in rows_of(file))
+        sys.stdout.writelines(table_text(name, everything, listener.source))
+        return failed
+    for file in files:
+        before, rows = failed, list(rows_of(file))
+        if failed == before:
             print("\n".join(table_lines(str(file), rows)))
-    for name in tables:
-        sys.stdout.writelines(table_text(name, heard, listener.source))
     return failed
 
 
@@ -210,20 +277,17 @@ def fill_folder(
     choices: Choices,
     *,
     say: Say,
-    failed: Sequence[Heard] = (),
-    pool: Pool | None = None,
-    bar: Bar = no_bar,
-    draw: Callable[[Path, JobResult], list[Path]] = no_pictures,
+    failed: Sequence[Heard],
+    pool: Pool | None,
+    bar: Bar,
+    draw: Draw,
 ) -> int:
     """Runs a job and says what came of it; gives how many inputs could not be used.
 
     Args:
         failed: inputs that could not be used before
-        draw: makes pictures of the results, and gives their paths
     """
     assert choices.output is not None
-    for heard in failed:
-        say(str(heard.error))
     began, done = time.monotonic(), 0
     try:
         with bar() as show:
@@ -274,15 +338,15 @@ def say_written(paths: Sequence[Path]) -> None:
     together = [path for path in paths if path.name.startswith("predictions.") or path.name == ERRORS]
     apart = [path for path in paths if path not in set(together)]
     for path in together:
-        print(f"Wrote {path}")
+        print(f"Wrote {legible(path)}")
     if apart:
-        print(f"Wrote {apart[0]}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
+        print(f"Wrote {legible(apart[0])}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
 
 
 # --- live -------------------------------------------------------------------------------------------------------------
 
 
-def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen = plain_lines) -> int:
+def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
     if choices.mic:

@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.audio import read_blocks
-from ossicle.errors import AudioError
-from ossicle.files import write_atomically
+from ossicle.audio.recording import check_regular, printable
+from ossicle.errors import AudioError, JobStopped
+from ossicle.files import legible, write_atomically
 from ossicle.listening.ahead import Ahead, read_ahead
-from ossicle.listening.listener import BATCH, Listener
+from ossicle.listening.listener import BATCH, Listener, in_time
 from ossicle.listening.store import Stamp, Store, stamp_of
-from ossicle.predict import Reporting, Row, write_tables
+from ossicle.predict import Reporting, Row, table_paths, write_tables
 
 ERRORS = "errors.csv"
 
@@ -105,10 +107,18 @@ def run_job(
         pool: hears files elsewhere; by default they are heard here
 
     Raises:
-        RunRefused: the folder holds results of another model or of other settings; see `Store`
-        OSError: it cannot be written; what is done stays done
+        RunRefused: the folder holds results of another model or of other settings, or files of somebody else where
+            results would lie; see `Store`
+        JobStopped: a process of the pool died; what is done stays done
+        OSError: it cannot be written; likewise
     """
-    store = Store(folder, settings=hearing.settings(listener), resume=resume, overwrite=overwrite)
+    store = Store(
+        folder,
+        settings=hearing.settings(listener),
+        outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
+        resume=resume,
+        overwrite=overwrite,
+    )
     places = [str(file) for file in files]
     done = {place for place in places if resume and store.done(place)}
     seconds, before = 0.0, len(done)
@@ -124,13 +134,16 @@ def run_job(
     errors.sort(key=lambda heard: order.get(heard.file, -1))
     bad = {heard.file for heard in errors}
     good = tuple(file for file in files if str(file) not in bad)
+    store.written.claim(
+        [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
+    )
     recordings = store.recordings(good)
     written = write_tables(folder, recordings, files=good, formats=formats, source=listener.source, each=each)
     if errors:
         write_atomically(folder / ERRORS, errors_text(errors))
         written.append(folder / ERRORS)
     else:
-        (folder / ERRORS).unlink(missing_ok=True)
+        store.written.remove([folder / ERRORS])
     return JobResult(
         written=tuple(written), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
     )
@@ -140,7 +153,7 @@ def errors_text(errors: Iterable[Heard]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "error"))
-    writer.writerows((heard.file, heard.error) for heard in errors)
+    writer.writerows((legible(heard.file), heard.error) for heard in errors)
     return text.getvalue()
 
 
@@ -162,12 +175,14 @@ def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead
 
 def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
     """The stamp of a file, then its blocks."""
+    file = Path(place)
+    check_regular(file, printable(file))  # a pipe or a device would be read for ever
     try:
-        stamp = stamp_of(Path(place))
+        stamp = stamp_of(file)
     except OSError:
         stamp = Stamp(size=0, changed=0, digest="")  # reading says what is wrong
     yield stamp
-    yield from read_blocks(place, rate)
+    yield from read_blocks(file, rate)
 
 
 def hear_file(place: str, blocks: Ahead[Any], store: Store, *, listener: Listener, hearing: Hearing) -> Heard:
@@ -201,11 +216,7 @@ def rows_of(
         hop=hearing.hop,
         batch=hearing.batch,
     )
-    if hearing.reporting.events is None:
-        for some in rows:
-            yield from some
-    else:  # an event comes when it is over, and a later one may have begun before it
-        yield from sorted((row for some in rows for row in some), key=lambda row: (row.start, row.end))
+    yield from in_time(rows, hearing.reporting)
     about["seconds"] = samples / listener.rate
 
 
@@ -231,6 +242,11 @@ class Workers:
             try:
                 for done in as_completed([pool.submit(_hear, place) for place in places]):
                     yield done.result()
+            except BrokenProcessPool:
+                raise JobStopped(
+                    "a process that shared the files died, perhaps killed for want of memory: what is done is kept, "
+                    "and the same command with --resume goes on, best with fewer --workers."
+                ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -20,6 +20,7 @@ from ossicle.predict import (
     Source,
     WindowScores,
     join_scores,
+    label_indices,
     select_labels,
     stream_rows,
     stream_scores,
@@ -63,7 +64,7 @@ class Prediction:
     rows: tuple[Row, ...]
     """Window by window, or events, sorted by time."""
     chosen: tuple[str, ...]
-    """The labels chosen by `top_k`, `min_score` or the thresholds for the whole recording, best first."""
+    """The labels chosen by `labels`, `top_k`, `min_score` or the thresholds for the whole recording, best first."""
     seconds: float
     padded_seconds: float
     """Silence appended to a recording shorter than the model can take."""
@@ -202,19 +203,23 @@ class Listener(abc.ABC):
         heard = list(self._hear(self._blocks(source), window=window, hop=hop))
         windows = join_scores(windows for windows, _ in heard)
         scores = self.activate(summarise(windows.scores, task=self.task))
-        rows = [row for some in self._rows((parts for _, parts in heard), file, reporting) for row in some]
-        chosen = select_labels(
-            scores,
-            task=self.task,
-            thresholds=self.thresholds,
-            top_k=reporting.top_k,
-            min_score=reporting.min_score,
-        )
+        rows = self._rows((parts for _, parts in heard), file, reporting)
+        indices = label_indices(self.labels, reporting.labels)
+        wanted = np.array(range(len(self.labels)) if indices is None else indices, dtype=np.int64)
+        chosen = wanted[
+            select_labels(
+                scores[wanted],
+                task=self.task,
+                thresholds=None if self.thresholds is None else self.thresholds[wanted],
+                top_k=reporting.top_k,
+                min_score=reporting.min_score,
+            )
+        ]
         return Prediction(
             file=file,
             labels=self.labels,
             scores=scores,
-            rows=tuple(sorted(rows, key=lambda row: row.start)),
+            rows=tuple(in_time(rows, reporting)),
             chosen=tuple(self.labels[index] for index in chosen),
             seconds=float(windows.ends[-1]),
             padded_seconds=windows.padded_samples / self.rate,
@@ -372,6 +377,15 @@ class Listener(abc.ABC):
             )
             heard_to = float(hops.ends[-1])
             yield dataclasses.replace(hops, scores=scores.mean(1)), parts
+
+
+def in_time(rows: Iterable[list[Row]], reporting: Reporting) -> Iterator[Row]:
+    """The rows of a stream one by one, in the order of time."""
+    each = (row for some in rows for row in some)
+    if reporting.events is None:
+        return each
+    # An event comes when it is over, and a later one may have begun before it.
+    return iter(sorted(each, key=lambda row: (row.start, row.end)))
 
 
 def probabilities(

@@ -1,5 +1,6 @@
 """The results of a job on disk, a part for each recording: what makes a job resumable.
 
+    FOLDER/.ossicle/written.json         the files of FOLDER that are ours: no other is ever replaced or removed
     FOLDER/.ossicle/settings.json        the model and the settings that every part was made with
     FOLDER/.ossicle/parts/ab/abcd.jsonl  the rows of one recording, and in the last line what it was made from
 
@@ -11,13 +12,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ossicle.errors import RunRefused
-from ossicle.files import remove_abandoned, replacing, sha256, write_json
+from ossicle.files import remove_abandoned, replacing, sha256, write_atomically, write_json
 from ossicle.predict import Row
 
 HIDDEN = ".ossicle"
@@ -48,28 +49,99 @@ def stamp_of(file: Path) -> Stamp:
     return Stamp(size=status.st_size, changed=status.st_mtime_ns, digest=sha256(file))
 
 
+class Written:
+    """The files that ossicle wrote to a folder: the only ones there that it replaces or removes.
+
+    They are listed before they are written, so that a killed job knows its own too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.list = folder, folder / HIDDEN / "written.json"
+        here = Path(os.path.abspath(folder))
+        try:
+            names = json.loads(self.list.read_text(encoding="utf-8"))
+            # The list may be a stranger's: nothing outside the folder is ours.
+            self.names = {name for name in names if here in Path(os.path.abspath(here / name)).parents}
+        except (OSError, ValueError, TypeError):
+            self.names = set()
+
+    def begin(self, paths: Iterable[Path], *, overwrite: bool) -> None:
+        """Makes the folder ready for new results.
+
+        Args:
+            paths: what may be written
+            overwrite: remove the results that are there
+
+        Raises: RunRefused where there are results that are to stay, or a file of somebody else is in the way.
+        """
+        self.refuse_strangers(paths)
+        if self.names and not overwrite:
+            raise RunRefused(f"{self.folder}: there are predictions in it; choose another folder, or give --overwrite.")
+        self.remove_abandoned()
+        self.remove(self.folder / name for name in self.names)
+        shutil.rmtree(self.folder / HIDDEN, ignore_errors=True)
+
+    def refuse_strangers(self, paths: Iterable[Path]) -> None:
+        """Raises RunRefused where something lies at one of the paths that was not written here."""
+        for path in paths:
+            if os.path.lexists(path) and self._name(path) not in self.names:
+                raise RunRefused(
+                    f"{path}: this is there already and ossicle did not write it; move it, or choose another folder."
+                )
+
+    def claim(self, paths: Sequence[Path]) -> None:
+        """Lists files that are written next; raises RunRefused as `refuse_strangers`."""
+        self.refuse_strangers(paths)
+        self._save(self.names | {self._name(path) for path in paths})
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Removes those of the files that are listed."""
+        if ours := {self._name(path) for path in paths} & self.names:
+            for name in ours:
+                (self.folder / name).unlink(missing_ok=True)
+            self._save(self.names - ours)
+
+    def remove_abandoned(self) -> None:
+        """Removes what a killed job left beside its files."""
+        for parent in {(self.folder / name).parent for name in self.names}:
+            remove_abandoned(parent)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _save(self, names: set[str]) -> None:
+        write_atomically(self.list, json.dumps(sorted(names)))
+        self.names = names
+
+
 class Store:
     """The parts of a job in a folder.
 
-    Raises: RunRefused for a folder with results of another model or of other settings, and for one with results when
-        neither `resume` nor `overwrite` is asked for.
+    Args:
+        outputs: the files that the job may write there
+
+    Raises: RunRefused for a folder with results of another model or of other settings, for one with results when
+        neither `resume` nor `overwrite` is asked for, and where a file of somebody else is in the way.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self, folder: Path, *, settings: Mapping[str, Any], outputs: Sequence[Path], resume: bool, overwrite: bool
+    ) -> None:
         self.folder = folder
         self.hidden = folder / HIDDEN
+        self.written = Written(folder)
         known = self.hidden / "settings.json"
-        if overwrite:
-            shutil.rmtree(self.hidden, ignore_errors=True)
-        elif known.exists():
+        if known.exists() and not overwrite:
             check_settings(folder, read_settings(known), settings)
             if not resume:
                 raise RunRefused(
                     f"{folder}: there are predictions in it; --resume goes on with them, --overwrite starts anew."
                 )
-        elif there := next(folder.glob("predictions.*"), None):
-            raise RunRefused(f"{there}: this file would be overwritten; choose another folder, or give --overwrite.")
-        remove_abandoned(folder)
+            self.written.refuse_strangers(outputs)
+            self.written.remove_abandoned()
+            remove_abandoned(self.hidden, below=True)
+        else:
+            self.written.begin(outputs, overwrite=overwrite)
         write_json(known, dict(settings))
 
     def path(self, file: str) -> Path:

@@ -1,6 +1,6 @@
 """From windows of samples to labelled times: needs numpy and a function that scores windows, and never torch."""
 
-from ossicle.predict.events import Event, EventRules, events_from_scores, onset_peaks, stream_events
+from ossicle.predict.events import Event, EventRules, stream_events
 from ossicle.predict.reporting import Reporting, label_indices, stream_rows
 from ossicle.predict.rows import Row, rows_from_windows, select_labels
 from ossicle.predict.windows import (
@@ -13,7 +13,16 @@ from ossicle.predict.windows import (
     summarise,
     window_starts,
 )
-from ossicle.predict.writers import FORMATS, TABLES, Source, places_of, table_lines, table_text, write_tables
+from ossicle.predict.writers import (
+    FORMATS,
+    TABLES,
+    Source,
+    places_of,
+    table_lines,
+    table_paths,
+    table_text,
+    write_tables,
+)
 
 __all__ = [
     "FORMATS",
@@ -27,10 +36,8 @@ __all__ = [
     "aggregate",
     "combine_overlaps",
     "cut_windows",
-    "events_from_scores",
     "join_scores",
     "label_indices",
-    "onset_peaks",
     "places_of",
     "rows_from_windows",
     "select_labels",
@@ -39,6 +46,7 @@ __all__ = [
     "stream_scores",
     "summarise",
     "table_lines",
+    "table_paths",
     "table_text",
     "window_starts",
     "write_tables",

@@ -1,4 +1,4 @@
-"""Events: stretches in which a label is heard become one, with onset and offset; peaks of a score become onsets."""
+"""Events: stretches in which a label is heard become one, with onset and offset."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ossicle.predict.windows import WindowScores
-from ossicle.shapes import Float, Int64
+from ossicle.shapes import Float
 
 # Starts are divided by the rate: two windows that touch may be a rounding error apart.
 TOUCH = 1e-9
@@ -44,9 +44,10 @@ class EventRules:
             raise ValueError(f"the release is a share of the threshold, above 0 and at most 1, not {self.release:g}")
         if self.median < 1 or self.median % 2 == 0:
             raise ValueError(f"the median is of an odd number of windows, not {self.median}")
-        if not (self.min_seconds >= 0 and self.merge_gap >= 0):
+        if not (0 <= self.min_seconds < np.inf and 0 <= self.merge_gap < np.inf):
             raise ValueError(
-                f"the least duration and the gap are 0 s or more, not {self.min_seconds:g} and {self.merge_gap:g}"
+                "the least duration and the gap are 0 s or more, and finite, "
+                f"not {self.min_seconds:g} and {self.merge_gap:g}"
             )
 
 
@@ -64,7 +65,7 @@ def stream_events(
     running: dict[int, Event] = {}
 
     def over(time: float) -> Iterator[Event]:
-        for label, event in list(running.items()):
+        for label, event in sorted(running.items(), key=lambda one: one[1].end):
             if time - event.end > rules.merge_gap + TOUCH:
                 del running[label]
                 if event.end - event.start >= rules.min_seconds - TOUCH:
@@ -103,54 +104,3 @@ def smoothed(parts: Iterable[WindowScores], width: int) -> Iterator[tuple[float,
         while len(near) > behind + half + 1:
             near.popleft()
         yield middle(behind)
-
-
-def events_from_scores(
-    scores: Float[np.ndarray, "window label"],
-    *,
-    starts: Float[np.ndarray, " window"],
-    ends: Float[np.ndarray, " window"],
-    thresholds: Float[np.ndarray, " label"] | float,
-    rules: EventRules = EventRules(),
-) -> list[Event]:
-    """The events of a whole recording, sorted by time; see `stream_events`.
-
-    Args:
-        starts: seconds, ascending
-        ends: seconds
-    """
-    windows = WindowScores(starts=starts, ends=ends, scores=scores, padded_samples=0)
-    floors = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), scores.shape[1:])
-    found = stream_events([windows], thresholds=floors, rules=rules)
-    return sorted(found, key=lambda event: (event.start, event.end, event.label))
-
-
-def onset_peaks(
-    activity: Float[np.ndarray, " frame"],
-    times: Float[np.ndarray, " frame"],
-    *,
-    threshold: float,
-    min_gap: float,
-) -> Int64[np.ndarray, " peak"]:
-    """Gives the frames at which `activity` peaks: local maxima that reach the threshold, in time.
-
-    Of two peaks less than `min_gap` seconds apart the higher one stays. A plateau peaks at its first frame.
-
-    Args:
-        times: seconds, ascending
-    """
-    if len(activity) == 0:
-        return np.zeros(0, dtype=np.int64)
-    before = np.concatenate([[-np.inf], activity[:-1]])
-    # What follows a plateau decides whether it is a peak: look past equal values.
-    falls = np.zeros(len(activity), dtype=bool)
-    falls[-1] = True
-    for frame in range(len(activity) - 2, -1, -1):
-        following = activity[frame + 1]
-        falls[frame] = following < activity[frame] or (following == activity[frame] and falls[frame + 1])
-    candidates = np.flatnonzero((activity > before) & falls & (activity >= threshold))
-    chosen: list[int] = []
-    for frame in candidates[np.argsort(-activity[candidates], kind="stable")]:
-        if all(abs(times[frame] - times[other]) >= min_gap for other in chosen):
-            chosen.append(int(frame))
-    return np.sort(np.asarray(chosen, dtype=np.int64))

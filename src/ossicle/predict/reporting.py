@@ -16,7 +16,7 @@ from ossicle.shapes import Float
 class Reporting:
     """The choices behind rows; `top_k` and `min_score` as in `select_labels`.
 
-    Raises: ValueError for choices that contradict each other.
+    Raises: ValueError for choices that contradict each other or lie outside their range.
     """
 
     top_k: int | None = None
@@ -31,6 +31,10 @@ class Reporting:
     def __post_init__(self) -> None:
         if self.events is not None and self.top_k is not None:
             raise ValueError("events are all that reach their thresholds: top_k counts the labels of a window")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is 1 or more, not {self.top_k}")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"the least score is 0 to 1, not {self.min_score:g}")
 
 
 def stream_rows(
@@ -85,7 +89,7 @@ def label_indices(labels: Sequence[str], wanted: Sequence[str] | None) -> list[i
         return None
     if unknown := [label for label in wanted if label not in labels]:
         near = difflib.get_close_matches(unknown[0], labels, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(labels[:8])}{', ...' * (len(labels) > 8)}"
+        hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(labels[:8])}{', ...' * (len(labels) > 8)}"
         raise ValueError(f"the model has no label {unknown[0]!r}; {hint}")
     return [index for index, label in enumerate(labels) if label in set(wanted)]
 

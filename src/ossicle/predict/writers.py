@@ -13,12 +13,14 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from ossicle.files import replacing
+from ossicle.files import legible, replacing
 from ossicle.predict.rows import Row
 
 CSV_COLUMNS = ("file", "start", "end", "label", "score", "model", "model_version")
@@ -65,7 +67,7 @@ class Csv(Format):
     def line(self, row: Row, number: int, source: Source) -> str:
         text = io.StringIO()
         values = (f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.score:.4f}")
-        csv.writer(text, lineterminator="\n").writerow([row.file, *values, source.model, source.model_version])
+        csv.writer(text, lineterminator="\n").writerow([legible(row.file), *values, source.model, source.model_version])
         return text.getvalue()
 
 
@@ -73,7 +75,7 @@ class Jsonl(Format):
     suffix = ".jsonl"
 
     def line(self, row: Row, number: int, source: Source) -> str:
-        values = (row.file, round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
+        values = (legible(row.file), round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
         named = dict(zip(CSV_COLUMNS, (*values, source.model, source.model_version), strict=True))
         return json.dumps(named, ensure_ascii=False) + "\n"
 
@@ -90,7 +92,7 @@ class Raven(Format):
 
     def line(self, row: Row, number: int, source: Source) -> str:
         times = f"{row.start:.6f}\t{row.end:.6f}\t0\t{source.highest:g}"
-        place = f"{flat(row.file)}\t{row.start:.6f}"
+        place = f"{flat(legible(row.file))}\t{row.start:.6f}"
         return f"{number}\tSpectrogram 1\t1\t{times}\t{flat(row.label)}\t{row.score:.4f}\t{place}\n"
 
 
@@ -99,8 +101,8 @@ FORMATS = ("table", *TABLES)
 
 
 def flat(text: str) -> str:
-    """Text in which no tab or line end breaks a table."""
-    return " ".join(text.split())
+    """Text in which no tab or line end breaks a table; other spaces stay, for they are part of a file's name."""
+    return re.sub(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]", " ", text)
 
 
 def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
@@ -113,14 +115,14 @@ def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
     """Gives one recording's rows as aligned lines below its name; what has no length has no times."""
     if not rows:
-        return [file, "  nothing reached the thresholds"]
+        return [legible(file), "  nothing reached the thresholds"]
     width = max(len(row.label) for row in rows)
     times = max(len(f"{row.end:.2f}") for row in rows)
 
     def when(row: Row) -> str:
         return f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
 
-    return [file, *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
+    return [legible(file), *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
 
 
 def places_of(files: Sequence[Path]) -> list[Path]:
@@ -149,31 +151,49 @@ def write_tables(
         files: all of them, in the same order
         each: a table for each recording in every format; otherwise in the formats whose rows name no recording
     """
-    tables = [TABLES[name] for name in formats if name in TABLES]
-    together = [table for table in tables if not table.per_recording]
-    apart = [table for table in tables if table.per_recording or each]
-    tracks: list[Path] = []
+    together, apart = _planned(folder, files, formats=formats, each=each)
     with ExitStack() as stack:
-        paths = [folder / f"predictions{table.suffix}" for table in together]
-        outputs = [open(stack.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in paths]
-        for output, table in zip(outputs, together, strict=True):
-            # Closed, and so flushed, before `replacing` gives it its name.
-            stack.callback(output.close)
-            output.write(table.header)
+        begun = _begin(together, stack)
         number = 0
-        for (_, rows), place in zip(recordings, places_of(files), strict=True):
+        for (_, rows), tables in zip(recordings, apart, strict=True):
             with ExitStack() as inner:
-                # The recording's own suffix stays: a.wav and a.flac may lie side by side.
-                own = [folder / place.parent / f"{place.name}{table.suffix}" for table in apart]
-                tracks += own
-                pieces = [open(inner.enter_context(replacing(path)), "w", encoding="utf-8", newline="") for path in own]
-                for piece, table in zip(pieces, apart, strict=True):
-                    inner.callback(piece.close)
-                    piece.write(table.header)
+                own = _begin(tables, inner)
                 for own_number, row in enumerate(rows, 1):
                     number += 1
-                    for output, table in zip(outputs, together, strict=True):
-                        output.write(table.line(row, number, source))
-                    for piece, table in zip(pieces, apart, strict=True):
-                        piece.write(table.line(row, own_number, source))
-    return [*paths, *tracks]
+                    for table, file in begun:
+                        file.write(table.line(row, number, source))
+                    for table, file in own:
+                        file.write(table.line(row, own_number, source))
+    return [path for tables in (together, *apart) for _, path in tables]
+
+
+def table_paths(folder: Path, files: Sequence[Path], *, formats: Sequence[str], each: bool = False) -> list[Path]:
+    """The paths that `write_tables` writes."""
+    together, apart = _planned(folder, files, formats=formats, each=each)
+    return [path for tables in (together, *apart) for _, path in tables]
+
+
+_Tables = list[tuple[Format, Path]]
+
+
+def _planned(
+    folder: Path, files: Sequence[Path], *, formats: Sequence[str], each: bool
+) -> tuple[_Tables, list[_Tables]]:
+    """The tables of all recordings together, and those of each."""
+    tables = [TABLES[name] for name in formats if name in TABLES]
+    together = [(table, folder / f"predictions{table.suffix}") for table in tables if not table.per_recording]
+    own = [table for table in tables if table.per_recording or each]
+    # The recording's own suffix stays: a.wav and a.flac may lie side by side.
+    places = [folder / place for place in places_of(files)]
+    return together, [[(table, place.with_name(place.name + table.suffix)) for table in own] for place in places]
+
+
+def _begin(tables: _Tables, stack: ExitStack) -> list[tuple[Format, TextIO]]:
+    begun: list[tuple[Format, TextIO]] = []
+    for table, path in tables:
+        file = open(stack.enter_context(replacing(path)), "w", encoding="utf-8", newline="")
+        # Closed, and so flushed, before `replacing` gives it its name.
+        stack.callback(file.close)
+        file.write(table.header)
+        begun.append((table, file))
+    return begun

@@ -42,34 +42,22 @@ def load(path: str | Path, *, threads: int | None = None) -> "OnnxListener":
 class OnnxListener(Listener):
     """A recogniser in an ONNX file, ready to listen. Made by `load`."""
 
+    rate = min_samples = 0  # of the file
+    hop_feature_seconds: float | None = None
+
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.path = path
         self._session = open_session(path, threads=threads)
         about = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         self.bundle = answers_of(path, about)
-        self._rate, self._min_samples = int(about["rate"]), int(about["min_samples"])
+        self.rate, self.min_samples = int(about["rate"]), int(about["min_samples"])
+        self.hop_feature_seconds = about["hop_feature_seconds"]
         self._max_samples = int(about["max_samples"])
-        self._hop_feature_seconds: float | None = about["hop_feature_seconds"]
-
-    @property
-    def rate(self) -> int:
-        """Samples per second that the network hears; other recordings are resampled."""
-        return self._rate
-
-    @property
-    def min_samples(self) -> int:
-        """Shortest recording that the network takes; a shorter one is followed by silence."""
-        return self._min_samples
 
     @property
     def max_window_seconds(self) -> float:
         """Longest window that the file was exported for."""
         return min(super().max_window_seconds, self._max_samples / self.rate)
-
-    @property
-    def hop_feature_seconds(self) -> float | None:
-        """Time resolution of a network that answers more finely than once for each window; None for others."""
-        return self._hop_feature_seconds
 
     def __repr__(self) -> str:
         return f"OnnxListener({self.path}, {self.bundle.model_name}, {len(self.labels)} labels, {self.rate} Hz)"

@@ -2,23 +2,15 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ossicle.errors import OssicleError
+from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
 from ossicle.listening import Workers
-from ossicle.listening.command import (
-    Choices,
-    WrongUsage,
-    fill_folder,
-    find_recordings,
-    listen_live,
-    print_files,
-)
-from ossicle.runtime import OnnxListener, load
-
-DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+from ossicle.listening.command import Choices, WrongUsage, predict
+from ossicle.runtime import load
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,12 +20,12 @@ def parser() -> argparse.ArgumentParser:
     add("model", type=Path, help="ONNX file of `ossicle export`")
     add("inputs", type=Path, nargs="*", metavar="INPUT", help="recordings, folders with recordings, or -")
     add("-o", "--output", type=Path, help="folder for tables of what was heard")
-    add("--format", dest="formats", metavar="table,csv,jsonl,audacity,raven", help="one or several")
+    add("--format", dest="formats", metavar="table,csv,jsonl,audacity,raven", help="with -o also several")
     add("--window", type=float, help="seconds heard at once")
     add("--hop", type=float, help="seconds from one window to the next")
     add("--min-score", type=float, help="report labels from this score on")
     add("--top-k", type=int, help="report at most this many labels for each window")
-    add("--labels", metavar="A,B,...", help="report these labels alone")
+    add("--labels", metavar="A,B,...", help="report these labels alone; one with a comma in quotes")
     add("--overlap", choices=("mean", "max"), help="report stretches in place of overlapping windows")
     add("--events", action="store_true", help="report events with onset and offset, not windows")
     add("--release", type=float, help="an event lasts down to this share of its threshold")
@@ -42,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--merge-gap", type=float, help="seconds between events that count as one")
     add("--each", action="store_true", help="also a table for each recording")
     add("--resume", action="store_true", help="go on with what the folder holds")
-    add("--overwrite", action="store_true", help="throw away what the folder holds")
+    add("--overwrite", action="store_true", help="throw away the results that the folder holds")
     add("--workers", type=int, default=1, help="processes that share the files")
     add("--pcm", metavar="s16le|f32le|...", help="standard input is raw samples, not WAV")
     add("--rate", type=int, help="of raw samples, hertz")
@@ -60,38 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choices = Choices(**given)
     try:
         choices.check(inputs)
-        return SOME_FAILED if run(load(model, threads=threads), inputs, choices) else DONE
+        if threads is not None and threads < 1:
+            raise WrongUsage(f"This is 1 or more, not {threads}.", "--threads")
+        workers = None
+        if choices.workers > 1:
+            start = functools.partial(load, model, threads=1)
+            workers = Workers(start, number=choices.workers, hearing=choices.hearing())
+        failed = predict(load(model, threads=threads), inputs, choices, say=say, pool=workers)
+        sys.stdout.flush()
+        return SOME_FAILED if failed else DONE
     except WrongUsage as error:
         say(f"{error}" + (f" ({error.option})" if error.option else ""))
         return WRONG_USAGE
-    except OssicleError as error:
-        say(str(error))
+    except BrokenPipeError:
+        # Whoever read has left; what Python would still flush goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USER_ERROR
-    except KeyboardInterrupt as error:
-        say(str(error) or "Interrupted.")
-        return INTERRUPTED
-    except OSError as error:
-        if error.errno is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if (how := ending(error)) is None:
             raise
-        say(f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.")
-        return USER_ERROR
-
-
-def run(listener: OnnxListener, inputs: Sequence[Path], choices: Choices) -> int:
-    """Hears what was asked for; gives how many could not be used."""
-    choices.suit(listener)
-    if choices.live(inputs):
-        return listen_live(listener, choices, say=say)
-    files, unlisted = find_recordings(inputs)
-    if choices.output is None:
-        failed = len(unlisted) + print_files(listener, files, choices, say=say)
-    else:
-        start = functools.partial(load, listener.path, threads=1)
-        workers = Workers(start, number=choices.workers, hearing=choices.hearing()) if choices.workers > 1 else None
-        failed = fill_folder(listener, files, choices, say=say, failed=unlisted, pool=workers)
-    if failed:
-        say(f"{failed} of {len(files) + len(unlisted)} recordings could not be used.")
-    return failed
+        say(how[0])
+        return how[1]
 
 
 def say(sentence: str) -> None:

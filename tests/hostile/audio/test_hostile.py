@@ -268,10 +268,12 @@ def test_places_without_a_recording_are_named(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(AudioUnreadable, match=r"pipe\.wav: this is a pipe or a device"):
-        read_clip(tmp_path / "pipe.wav", 32_000)
+    (tmp_path / "endless.wav").symlink_to("/dev/zero")
+    for name in ("pipe.wav", "endless.wav"):
+        with pytest.raises(AudioUnreadable, match=rf"{name}: this is a pipe or a device"):
+            read_clip(tmp_path / name, 32_000)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")

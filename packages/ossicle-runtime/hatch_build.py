@@ -1,0 +1,16 @@
+"""Takes the shared files from the repository around this folder, or from the copies in an unpacked sdist."""
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOMS = ("__init__.py", "errors.py", "shapes.py", "files.py", "audio", "predict", "listening", "runtime")
+
+
+class SharedFiles(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        own = Path(self.root, "src", "ossicle")
+        source = own if own.is_dir() else Path(self.root, "..", "..", "src", "ossicle")
+        target = "src/ossicle" if self.target_name == "sdist" else "ossicle"
+        build_data["force_include"] |= {str(source / room): f"{target}/{room}" for room in ROOMS}
