@@ -352,3 +352,17 @@ def test_thresholds_may_be_an_array(tmp_path: Path) -> None:
     saved(tmp_path / "bundle", thresholds=np.array([0.5, 0.25, 0.75], dtype=np.float32))
     loaded = load_bundle(tmp_path / "bundle").thresholds
     assert loaded is not None and loaded.tolist() == [0.5, 0.25, 0.75]
+
+
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub_and_models_below_one_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    for run in ("runs/birds/model", "runs/insects/model"):
+        Path(run).mkdir(parents=True)
+        (Path(run) / "config.json").write_text("{}")
+    with pytest.raises(BundleRefused, match=r"runs/brids: there is no such folder in runs; did you mean runs/birds\?"):
+        find_bundle("runs/brids")
+    with pytest.raises(BundleRefused, match=r"there are models in runs/birds, runs/insects\."):
+        find_bundle("runs")

@@ -26,6 +26,7 @@ Nothing here can hold code, and nothing is guessed: what is missing, unknown or 
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -261,7 +262,9 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"
     if folder.is_dir():
-        raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}).")
+        below = sorted(str(path.parent.parent) for path in folder.glob(f"**/model/{CONFIG}"))
+        there = f"; there are models in {', '.join(below[:5])}" if below else ""
+        raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}){there}.")
     name = str(model)
     if name in list_models():
         raise WeightsRefused(
@@ -299,8 +302,13 @@ def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool)
     Args:
         files: names, or patterns of names
 
-    Raises: BundleRefused where they cannot be had.
+    Raises: BundleRefused where they cannot be had, and for a name that looks like one in a folder here.
     """
+    user, name = repository.split("/")
+    if Path(user).is_dir():
+        near = difflib.get_close_matches(name, (path.name for path in Path(user).iterdir() if path.is_dir()), n=3)
+        meant = f"; did you mean {', '.join(f'{user}/{other}' for other in near)}?" if near else "."
+        raise BundleRefused(f"{repository}: there is no such folder in {user}{meant}")
     import huggingface_hub
 
     try:

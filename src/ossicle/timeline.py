@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Float32
 
 from ossicle.audio import read_blocks
+from ossicle.files import legible
 from ossicle.frontend import LogMel, create_frontend
 from ossicle.predict import Row, places_of
 from ossicle.report import save_figure, timeline_figure
@@ -28,7 +29,7 @@ def draw_recordings(
     for (file, rows), place in zip(recordings, places_of(files), strict=True):
         blocks = read_blocks(file, frontend.rate)
         path = folder / place.with_name(f"{place.name}.png")
-        save_figure(draw_recording(frontend, blocks, list(rows), labels=labels, title=file.name), path)
+        save_figure(draw_recording(frontend, blocks, list(rows), labels=labels, title=legible(file.name)), path)
         written.append(path)
     return written
 

@@ -79,3 +79,17 @@ def test_the_demo_writes_where_it_is_told(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "ossicle.demo", SimpleNamespace(run_demo=lambda *, output: outputs.append(output)))
     assert run("demo", "-o", "tour").exit_code == run("demo").exit_code == 0
     assert outputs == [Path("tour"), Path("ossicle-demo")]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (("train", "data", "--batch-size", "3"), "It is a setting: --set batch_size=VALUE"),
+        (("tune", "encoder", "data", "--pool", "mean"), "It is a setting: --set pool=VALUE"),
+        (("train", "data", "--pool", "mean"), "No such option: --pool"),
+    ],
+)
+def test_a_setting_that_is_given_as_an_option_is_shown_how(run: Run, call: tuple[str, ...], said: str) -> None:
+    result = run(*call)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("\u2502", " ").split())

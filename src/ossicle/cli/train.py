@@ -10,7 +10,7 @@ from ossicle.cli.outcome import SOME_FAILED
 
 
 class ManySettings(TyperCommand):
-    """A command that takes several KEY=VALUE after one `--set`."""
+    """A command that takes several KEY=VALUE after one `--set`, and knows a setting that is given as an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spread: list[str] = []
@@ -19,7 +19,18 @@ class ManySettings(TyperCommand):
             another = settings and spread[-1] != "--set" and "=" in arg and not arg.startswith("-")
             spread += ["--set", arg] if another else [arg]
             settings = arg == "--set" or settings and "=" in arg and not arg.startswith("-")
-        return super().parse_args(ctx, spread)
+        try:
+            return super().parse_args(ctx, spread)
+        except Exception as error:
+            from ossicle.training.config import TrainConfig, TuneConfig  # they bring torch
+
+            option = getattr(
+                error, "option_name", ""
+            )  # of a usage error of the option parser, which typer keeps inside
+            name = option.lstrip("-").replace("-", "_")
+            if name and hasattr(TuneConfig if ctx.info_name == "tune" else TrainConfig, name):
+                error.message = f"No such option: {option}. It is a setting: --set {name}=VALUE."  # type: ignore[attr-defined]
+            raise
 
 
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")]

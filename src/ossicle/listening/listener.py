@@ -251,17 +251,6 @@ class Listener(abc.ABC):
         """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
         return join_scores(windows for windows, _ in self._hear(self._blocks(source), window=window, hop=hop))
 
-    def score_parts(
-        self, source: Recording, *, window: float | None = None, hop: float | None = None
-    ) -> tuple[WindowScores, WindowScores]:
-        """Gives the logits of every window, and those of the finest stretches of time that the model tells apart.
-
-        These are the windows themselves, but for a model with `hop_feature_seconds`: then each of its hops, and where
-        windows overlap, those of the earlier one.
-        """
-        windows, parts = zip(*self._hear(self._blocks(source), window=window, hop=hop), strict=True)
-        return join_scores(windows), join_scores(parts)
-
     @overload
     def embed(self, source: Recording, *, timestamps: Literal[False] = False) -> Float[np.ndarray, " dim"]: ...
 
@@ -357,7 +346,11 @@ class Listener(abc.ABC):
     def _hear(
         self, blocks: Blocks, *, window: float | None, hop: float | None, batch: int = BATCH
     ) -> Iterator[tuple[WindowScores, WindowScores]]:
-        """Yields the logits of windows, and of the stretches of `score_parts`, batch by batch."""
+        """Yields the logits of windows, and those of the finest stretches of time that the model tells apart.
+
+        These are the windows themselves, but for a model with `hop_feature_seconds`: then each of its hops, and where
+        windows overlap, those of the earlier one.
+        """
         step = self.hop_feature_seconds
         if step is None:
             for windows in self.stream_windows(blocks, self.scores, window=window, hop=hop, batch=batch):

@@ -8,12 +8,14 @@ import torch
 from ossicle.bundle import WEIGHTS, find_bundle
 from ossicle.checkpoint.foreign import adapt, infer_config, read_checkpoint
 from ossicle.checkpoint.weights import load_into
-from ossicle.errors import SettingRefused
+from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, find_preset
 from ossicle.models.datar import Datar
 from ossicle.models.passt import Passt
 from ossicle.models.registry import PATCHOUT
 from ossicle.training.config import TrainConfig
+
+FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # that weights come in
 
 
 def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt | Datar:
@@ -33,6 +35,8 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt |
     tensors, found = None, {}
     if config.weights is not None:
         path = Path(config.weights).expanduser()
+        if path.suffix in FILES and not path.exists():
+            raise BundleRefused(f"{path}: there is no such file.")
         if not path.is_file():
             path = find_bundle(config.weights) / WEIGHTS
         tensors = read_checkpoint(path)
