@@ -52,25 +52,25 @@ ITEMS = {"ag_news": 150, "cifar10": 200}  # drawn of each class
 BATCH = 32  # of attention across the batch, scored as it is trained
 
 
-class BlindGateHead(LayersHead):
-    """A control: a learned gate that looks at nothing, a parameter for each feature and stretch of layers."""
+class SigmoidHead(LayersHead):
+    """A control: a gate of the density's size that sees each value alone, and not where it lies among the layers."""
 
     def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
         super().__init__(layers, dim, num_classes=num_classes, hidden=hidden)
-        self.weigh = BlindGate(layers, dim)
+        self.weigh = SigmoidGate(layers, dim)
 
 
-class BlindGate(nn.Module):
-    """x sigmoid(logit): half of the density gate's parameters, over the same stretches of layers."""
+class SigmoidGate(nn.Module):
+    """x sigmoid(slope x + offset), with parameters for each feature and stretch of layers, as the density gate has."""
 
     def __init__(self, layers: int, dim: int) -> None:
         super().__init__()
         heads = max(1, layers // LEAST_LAYERS)
         self.head_of = [min(layer // (layers // heads), heads - 1) for layer in range(layers)]
-        self.logit = nn.Parameter(torch.ones(heads, dim))
+        self.slope, self.offset = nn.Parameter(torch.zeros(heads, dim)), nn.Parameter(torch.ones(heads, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.logit[self.head_of].sigmoid()
+        return x * torch.sigmoid(self.slope[self.head_of] * x + self.offset[self.head_of])
 
 
 class BatchAttentionHead(LayersHead):
@@ -95,7 +95,7 @@ class FrozenGateHead(DensityHead):
         self.weigh.requires_grad_(False)
 
 
-CONTROLS = {"blind_gate": BlindGateHead, "mha_published": BatchAttentionHead, "gate_frozen": FrozenGateHead}
+CONTROLS = {"sigmoid": SigmoidHead, "mha_published": BatchAttentionHead, "gate_frozen": FrozenGateHead}
 ONE_HEAD = "density gate, one head"
 # Name of the row: changes of the settings. `mean` and the other small heads have no decoder of their own.
 ROWS: dict[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "attentive statistics": {"head": "attentive_stats"},
     "attention over layers, done right": {"head": "mha"},
     "attention as published, across the batch": {"head": "mha_published"},
-    "sigmoid gate that looks at nothing": {"head": "blind_gate"},
+    "sigmoid gate of equal size": {"head": "sigmoid"},
     "density gate": {"head": "density"},
     ONE_HEAD: {"head": "density", "options": {"num_heads": 1}},
     "density gate, raw features": {"head": "density", "standardise": False},
