@@ -262,7 +262,9 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"
     if folder.is_dir():
-        below = sorted(str(path.parent.parent) for path in folder.glob(f"**/model/{CONFIG}"))
+        # Two floors down, as in the folds of a run or the rounds of the tour, and no further: it may be a whole home.
+        floors = (folder.glob(f"{above}/model/{CONFIG}") for above in ("*", "*/*"))
+        below = sorted(str(path.parent.parent) for floor in floors for path in floor)
         there = f"; there are models in {', '.join(below[:5])}" if below else ""
         raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}){there}.")
     name = str(model)

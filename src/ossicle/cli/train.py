@@ -22,14 +22,13 @@ class ManySettings(TyperCommand):
         try:
             return super().parse_args(ctx, spread)
         except Exception as error:
-            from ossicle.training.config import TrainConfig, TuneConfig  # they bring torch
+            # The class of an unknown option's error is typer's own affair. --help comes by here too, and needs no torch.
+            if option := getattr(error, "option_name", None):
+                from ossicle.training.config import TrainConfig, TuneConfig
 
-            option = getattr(
-                error, "option_name", ""
-            )  # of a usage error of the option parser, which typer keeps inside
-            name = option.lstrip("-").replace("-", "_")
-            if name and hasattr(TuneConfig if ctx.info_name == "tune" else TrainConfig, name):
-                error.message = f"No such option: {option}. It is a setting: --set {name}=VALUE."  # type: ignore[attr-defined]
+                name = option.lstrip("-").replace("-", "_")
+                if hasattr(TuneConfig if ctx.info_name == "tune" else TrainConfig, name):
+                    error.message = f"No such option: {option}. It is a setting: --set {name}=VALUE."  # type: ignore[attr-defined]
             raise
 
 
