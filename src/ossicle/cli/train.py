@@ -22,7 +22,7 @@ class ManySettings(TyperCommand):
         try:
             return super().parse_args(ctx, spread)
         except Exception as error:
-            # The class of an unknown option's error is typer's own affair. --help comes by here too, and needs no torch.
+            # The class of an unknown option's error is inside typer. --help comes by here too, and needs no torch.
             if option := getattr(error, "option_name", None):
                 from ossicle.training.config import TrainConfig, TuneConfig
 
