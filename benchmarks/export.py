@@ -2,7 +2,7 @@
 
     python benchmarks/export.py [--runs RUN ... --data ESC-50] [--random passt_base_s16 ...] [--threads 2] [--rounds 9]
 
-Runs are folders of `ossicle train`; each is heard on its own test part of the data: accuracy, and how often the best
+Runs are folders of `ossicle train`; each is scored on its own test part of the data: accuracy, and how often the best
 label is that of our float32. A network with random weights (`--random`) has no accuracy; its logits are compared. Some
 minutes a model on two cores. Adds to results/export.json and writes export.md.
 
@@ -23,7 +23,7 @@ from common import about_this_run, claim_table, in_turns, random_bundle, stored_
 
 from ossicle.export import export_model
 from ossicle.export.formats import open_onnx
-from ossicle.export.int8 import hear, megabytes
+from ossicle.export.int8 import megabytes, read_sounds
 from ossicle.loading import load
 
 SECONDS = (5, 10)
@@ -73,11 +73,11 @@ def measure(model: str | Path, *, data: Path | None, name: str, threads: int, ro
             wide = float(np.abs(logits[EAGER]).max())
             row["logit_difference"] = {key: float(np.abs(v - logits[EAGER]).max()) / wide for key, v in logits.items()}
             return row
-        heard = hear(recognizer, data, model=str(model))
-        logits = {key: np.concatenate([answer(w[None]) for w in heard.windows]) for key, answer in answers.items()}
-        truth = heard.targets.argmax(1)
+        sounds = read_sounds(recognizer, data, model=str(model))
+        logits = {key: np.concatenate([answer(w[None]) for w in sounds.windows]) for key, answer in answers.items()}
+        truth = sounds.targets.argmax(1)
         row |= {
-            "protocol": heard.protocol,
+            "protocol": sounds.protocol,
             "clips": len(truth),
             "accuracy": {key: float((value.argmax(1) == truth).mean()) for key, value in logits.items()},
             "agreement": {
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     if args.runs and args.data is None:
-        parser.error("--runs are heard on --data")
+        parser.error("--runs are scored on --data")
     torch.set_num_threads(args.threads)
     rows = {row["name"]: row for row in stored_runs("export")["runs"]}
     pace = {"threads": args.threads, "rounds": args.rounds}

@@ -63,18 +63,18 @@ def by_job(bundle: Path, files: list[Path], output: Path, *, workers: int) -> tu
     """As `ossicle predict FOLDER -o OUTPUT` does it; the model is loaded, and warm, before the clock starts."""
     import functools
 
-    from ossicle.listening import Hearing, Workers, run_job
+    from ossicle.inference import InferenceConfig, Workers, run_job
     from ossicle.loading import load, load_among
 
     recognizer = load(bundle, device="cpu")
     inside = timed(recognizer.model)
     recognizer.predict((np.zeros(round(WINDOW * recognizer.rate), np.float32), recognizer.rate))
     inside.clear()
-    hearing = Hearing(window=WINDOW, hop=WINDOW, batch=BATCH)
+    config = InferenceConfig(window=WINDOW, hop=WINDOW, batch=BATCH)
     start = functools.partial(load_among, functools.partial(load, bundle, device="cpu"), workers)
-    pool = Workers(start, number=workers, hearing=hearing) if workers > 1 else None
+    pool = Workers(start, number=workers, config=config) if workers > 1 else None
     began = time.perf_counter()
-    run_job(output, files, recognizer, hearing=hearing, formats=("csv",), pool=pool)
+    run_job(output, files, recognizer, config=config, formats=("csv",), pool=pool)
     return time.perf_counter() - began, sum(inside)
 
 

@@ -21,7 +21,7 @@ ROOMS_WITHOUT_TORCH = [
     "allocator",
     "audio",
     "predict",
-    "listening",
+    "inference",
     "runtime",
     "metrics",
     "data",

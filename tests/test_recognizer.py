@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import ossicle
 from ossicle.devices import choose_dtype
 from ossicle.errors import AudioUnreadable, SettingRefused
-from ossicle.listening import probabilities
+from ossicle.inference import probabilities
 from ossicle.loading import load
 from ossicle.predict import window_starts
 from ossicle.recognizer import Recognizer

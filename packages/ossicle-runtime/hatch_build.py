@@ -5,7 +5,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ROOMS = ("__init__.py", "errors.py", "shapes.py", "files.py", "audio", "predict", "listening", "runtime")
+ROOMS = ("__init__.py", "errors.py", "shapes.py", "files.py", "audio", "predict", "inference", "runtime")
 
 
 class SharedFiles(BuildHookInterface):

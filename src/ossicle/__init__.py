@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ossicle.errors import OssicleError
-    from ossicle.listening import Prediction
+    from ossicle.inference import Prediction
     from ossicle.loading import load
     from ossicle.models import create_model, list_models
     from ossicle.recognizer import Recognizer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # name -> the module that holds it.
 _LAZY = {
     "OssicleError": "ossicle.errors",
-    "Prediction": "ossicle.listening",
+    "Prediction": "ossicle.inference",
     "Recognizer": "ossicle.recognizer",
     "create_model": "ossicle.models",
     "list_models": "ossicle.models",

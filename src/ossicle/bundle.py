@@ -50,7 +50,7 @@ from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
-from ossicle.listening import MAX_WINDOW_SECONDS, Answers
+from ossicle.inference import MAX_WINDOW_SECONDS, ModelInfo
 from ossicle.models import create_model, list_models
 from ossicle.predict.rows import Task
 
@@ -76,7 +76,7 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle(Answers):
+class Bundle(ModelInfo):
     """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
 
     model: nn.Module
@@ -114,7 +114,7 @@ def save_bundle(
         ValueError: values that `load_bundle` would refuse
     """
     folder = Path(folder)
-    config = answers_config(
+    config = info_config(
         task=task,
         labels=labels,
         window_seconds=window_seconds,
@@ -129,7 +129,7 @@ def save_bundle(
     write_bundle(folder, config, model.state_dict(), card=card)
 
 
-def answers_config(
+def info_config(
     *,
     task: Task,
     labels: Sequence[str],
@@ -202,7 +202,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         BundleRefused: the configuration is missing, damaged, of another schema, or describes no network of ours
         WeightsRefused: the weights are missing or damaged, a tensor does not fit, or holds NaN or infinity
     """
-    config, tensors, answers = open_bundle(folder)
+    config, tensors, info = open_bundle(folder)
     path = Path(folder) / CONFIG
     if "model" not in config:
         raise BundleRefused(
@@ -211,15 +211,15 @@ def load_bundle(folder: str | Path) -> Bundle:
     try:
         frontend = _build_frontend(config["frontend"])
         numbers = sum(tensor.numel() for tensor in tensors.values())
-        model = _build(config["model"], labels=answers["labels"], numbers=numbers)
+        model = _build(config["model"], labels=info["labels"], numbers=numbers)
     except (ValueError, TypeError, OssicleError) as error:
         raise BundleRefused(f"{path}: {error}") from error
     load_into(model, tensors, source=path.with_name(WEIGHTS))
-    return Bundle(model=model.eval(), frontend=frontend.eval(), model_name=config["model"]["name"], **answers)
+    return Bundle(model=model.eval(), frontend=frontend.eval(), model_name=config["model"]["name"], **info)
 
 
 def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-    """The configuration of a bundle of any kind, its tensors, and the fields of `Answers` but for the model's name.
+    """The configuration of a bundle of any kind, its tensors, and the fields of `ModelInfo` but for the model's name.
 
     Raises: as `load_bundle`, for what all kinds have.
     """
@@ -231,7 +231,7 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
             raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} holds NaN or infinity.")
     digest = hashlib.sha256((folder / CONFIG).read_bytes() + sha256(folder / WEIGHTS).encode())
     thresholds = config["thresholds"]
-    answers = {
+    info = {
         "task": config["task"],
         "labels": tuple(config["labels"]),
         "thresholds": None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
@@ -243,7 +243,7 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
         "library_version": config["library_version"],
         "version": digest.hexdigest()[:12],
     }
-    return config, tensors, answers
+    return config, tensors, info
 
 
 def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:

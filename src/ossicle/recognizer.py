@@ -5,7 +5,7 @@
     recognizer.predict((samples, 44_100)).rows       # what was heard when
     recognizer.predict(["a.wav", "b.wav"])           # a list gives a list
 
-Windows, answers and rows are those of every `Listener`; here is how torch scores the windows.
+Windows, answers and rows are those of every `Predictor`; here is how torch scores the windows.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from ossicle.data import Item, Modality
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
-from ossicle.listening import Listener, Prediction
+from ossicle.inference import Prediction, Predictor
 from ossicle.models.datar import HOP_FRAMES
 from ossicle.models.passt import Passt
 from ossicle.models.tokens import TokenReduction
 from ossicle.predict import summarise
 
 
-class Recognizer(Listener):
+class Recognizer(Predictor):
     """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
 
     modality: Modality = "sound"

@@ -16,7 +16,7 @@ import soundfile
 from typer.testing import Result
 
 from ossicle.errors import AudioUnreadable
-from ossicle.listening import Answers, Listener
+from ossicle.inference import ModelInfo, Predictor
 from ossicle.loading import load
 from ossicle.predict import Reporting, Row
 
@@ -33,7 +33,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_
         yield from [np.ones(rate, np.float32)] * 20
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.listening.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.inference.command.read_blocks", torn)
     rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
     assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
     table = run("predict", shared_bundle, "a.wav")
@@ -218,7 +218,7 @@ def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
             unlisted(f"{folder}: this folder cannot be listed (Permission denied)")
         return []
 
-    monkeypatch.setattr("ossicle.listening.command.find_audio", find)
+    monkeypatch.setattr("ossicle.inference.command.find_audio", find)
     result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
     assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
 
@@ -243,11 +243,11 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
 
 
-class Pictures(Listener):
+class Pictures(Predictor):
     """Sees a cat in every picture: what becomes of answers does not depend on the model."""
 
     modality, rate, min_samples = "image", 8000, 1  # type: ignore[assignment]
-    bundle = Answers(
+    bundle = ModelInfo(
         model_name="cats",
         task="single-label",
         labels=("cat",),

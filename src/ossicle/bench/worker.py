@@ -17,7 +17,7 @@ from ossicle.errors import SettingRefused
 
 if TYPE_CHECKING:
     from ossicle.bundle import Bundle
-    from ossicle.listening import Listener
+    from ossicle.inference import Predictor
     from ossicle.recognizer import Recognizer
 
 
@@ -49,20 +49,20 @@ def prepare(work: Work, form: Variant, *, file: str | None = None) -> Callable[[
     Args:
         file: the export of a form that runs from one
     """
-    listener = open_file(file, work) if file is not None else open_eager(work, form)
-    length, _ = listener.window_samples(window=work.seconds)
+    predictor = open_file(file, work) if file is not None else open_eager(work, form)
+    length, _ = predictor.window_samples(window=work.seconds)
     samples = np.random.default_rng(0).normal(scale=0.1, size=(work.batch, length)).astype(np.float32)
-    return lambda: listener.scores(samples)
+    return lambda: predictor.scores(samples)
 
 
-def open_file(file: str, work: Work) -> "Listener":
+def open_file(file: str, work: Work) -> "Predictor":
     """An exported network under onnxruntime."""
     from ossicle.runtime import load
 
     return load(file, threads=work.threads)
 
 
-def open_eager(work: Work, form: Variant) -> "Listener":
+def open_eager(work: Work, form: Variant) -> "Predictor":
     """A network under torch, compiled if so asked."""
     import torch
 

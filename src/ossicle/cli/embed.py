@@ -30,7 +30,7 @@ def embed(
     """Turn recordings into vectors, for search, clustering or a classifier of your own."""
     from ossicle.cli.progress import counting
     from ossicle.embedding import SUFFIXES, embed_files, refuse_stranger, save_embeddings
-    from ossicle.listening.command import find_recordings
+    from ossicle.inference.command import find_recordings
     from ossicle.loading import load
 
     if output.suffix not in SUFFIXES:

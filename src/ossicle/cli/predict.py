@@ -12,8 +12,8 @@ from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
     from ossicle.data import Item, Modality
-    from ossicle.listening import JobResult
-    from ossicle.listening.command import Choices, Pool
+    from ossicle.inference import JobResult
+    from ossicle.inference.command import Pool, PredictOptions
     from ossicle.recognizer import Recognizer
 
 EVENTS, FOLDER, STREAM = "Events", "A folder of results", "Live sound"
@@ -118,9 +118,9 @@ def predict(
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.listening.command import Choices, WrongUsage, needs
+    from ossicle.inference.command import PredictOptions, WrongUsage, needs
 
-    choices = Choices(
+    options = PredictOptions(
         output=output,
         formats=formats,
         window=window,
@@ -145,10 +145,10 @@ def predict(
         mic_device=mic_device,
     )
     try:
-        choices.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
+        options.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
         needs(keep is not None, {"--keep-by": keep_by}, "--keep")
         start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
-        failed = _predict(start, inputs or [], choices, text=text, timeline=timeline, cluster=cluster)
+        failed = _predict(start, inputs or [], options, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
         raise typer.BadParameter(str(error), param_hint=error.option) from error
     if failed:
@@ -158,7 +158,7 @@ def predict(
 def _load(
     model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"] | None
 ) -> "Recognizer":
-    from ossicle.listening.command import WrongUsage
+    from ossicle.inference.command import WrongUsage
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
 
@@ -174,7 +174,7 @@ def _load(
 def _predict(
     start: "Callable[[], Recognizer]",
     inputs: list[Path],
-    choices: "Choices",
+    options: "PredictOptions",
     *,
     text: str | None,
     timeline: bool,
@@ -182,37 +182,37 @@ def _predict(
 ) -> int:
     """Hears, reads or sees the inputs; gives how many could not be used."""
     from ossicle.cli.progress import hours_of_sound, latest_lines
-    from ossicle.listening import command
+    from ossicle.inference import command
 
     recognizer = start()
     if text is not None and recognizer.modality != "text":
         raise command.WrongUsage("This model answers no texts, and needs no column of them.", "--text")
     if recognizer.modality != "sound":
-        _refuse_times(recognizer.modality, inputs, choices, {"--timeline": timeline, "--cluster": cluster})
-        return _predict_whole(recognizer, inputs, choices, text=text)
+        _refuse_times(recognizer.modality, inputs, options, {"--timeline": timeline, "--cluster": cluster})
+        return _predict_whole(recognizer, inputs, options, text=text)
     return command.predict(
         recognizer,
         inputs,
-        choices,
+        options,
         say=say,
-        pool=_pool(start, choices, cluster),
+        pool=_pool(start, options, cluster),
         screen=latest_lines,
         bar=hours_of_sound,
         draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
     )
 
 
-def _pool(start: "Callable[[], Recognizer]", choices: "Choices", cluster: str | None) -> "Pool | None":
+def _pool(start: "Callable[[], Recognizer]", options: "PredictOptions", cluster: str | None) -> "Pool | None":
     if cluster is not None:
-        from ossicle.listening.cluster import ClusterWorkers
+        from ossicle.inference.cluster import ClusterWorkers
 
-        return ClusterWorkers(start, number=choices.workers, hearing=choices.hearing(), address=cluster)
-    if choices.workers > 1:
-        from ossicle.listening import Workers
+        return ClusterWorkers(start, number=options.workers, config=options.config(), address=cluster)
+    if options.workers > 1:
+        from ossicle.inference import Workers
         from ossicle.loading import load_among
 
-        among = functools.partial(load_among, start, choices.workers)
-        return Workers(among, number=choices.workers, hearing=choices.hearing())
+        among = functools.partial(load_among, start, options.workers)
+        return Workers(among, number=options.workers, config=options.config())
     return None
 
 
@@ -229,37 +229,37 @@ def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[P
 NOUNS = {"text": "texts", "image": "images"}
 
 
-def _refuse_times(modality: "Modality", inputs: list[Path], choices: "Choices", more: dict[str, Any]) -> None:
+def _refuse_times(modality: "Modality", inputs: list[Path], options: "PredictOptions", more: dict[str, Any]) -> None:
     """Refuses options of sound, the first one by name."""
-    from ossicle.listening.command import WrongUsage
+    from ossicle.inference.command import WrongUsage
 
     given: dict[str, Any] = {
-        "--window": choices.window,
-        "--hop": choices.hop,
-        "--overlap": choices.overlap,
-        "--events": choices.events,
-        "--workers": choices.workers > 1,
-        "--resume": choices.resume,
-        "--each": choices.each,
-        "-": choices.live(inputs),
-        **{f"--format {name}": name in choices.wanted for name in ("audacity", "raven")},
+        "--window": options.window,
+        "--hop": options.hop,
+        "--overlap": options.overlap,
+        "--events": options.events,
+        "--workers": options.workers > 1,
+        "--resume": options.resume,
+        "--each": options.each,
+        "-": options.live(inputs),
+        **{f"--format {name}": name in options.wanted for name in ("audacity", "raven")},
         **more,
     }
     if names := [name for name, value in given.items() if value]:
         raise WrongUsage(f"This model answers {NOUNS[modality]}, which have no times: leave out {names[0]}.")
 
 
-def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choices", *, text: str | None) -> int:
+def _predict_whole(recognizer: "Recognizer", inputs: list[Path], options: "PredictOptions", *, text: str | None) -> int:
     """Prints or writes what each text or image says."""
     from ossicle.data import find_items
     from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.errors import DataRefused
-    from ossicle.listening.command import check_labels, say_written
-    from ossicle.listening.store import Written
+    from ossicle.inference.command import check_labels, say_written
+    from ossicle.inference.store import Written
     from ossicle.predict import TABLES, Row, table_lines, table_paths, table_text, write_tables
 
-    hearing, noun = choices.hearing(), NOUNS[recognizer.modality]
-    check_labels(recognizer, hearing)
+    config, noun = options.config(), NOUNS[recognizer.modality]
+    check_labels(recognizer, config)
     items: list[Item] = []
     for path in inputs:
         found = find_items(path, modality=recognizer.modality, text=text)
@@ -267,31 +267,31 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], choices: "Choic
             raise DataRefused(f"{path}: there is no {noun.removesuffix('s')} in this folder or below it.")
         items += found
     items = list(dict.fromkeys(items))
-    tables = [name for name in choices.wanted if name in TABLES]
-    if choices.output is not None:
-        written = Written(choices.output)
-        written.begin(table_paths(choices.output, [], formats=tables), overwrite=choices.overwrite)
+    tables = [name for name in options.wanted if name in TABLES]
+    if options.output is not None:
+        written = Written(options.output)
+        written.begin(table_paths(options.output, [], formats=tables), overwrite=options.overwrite)
     rows_of_place: dict[Path, tuple[Row, ...]] = {}
     failed = 0
     for item in items:
         try:
-            rows = recognizer.predict_item(item, reporting=hearing.reporting).rows
+            rows = recognizer.predict_item(item, reporting=config.reporting).rows
         except INPUT_ERRORS as error:
             say(str(error))
             failed += 1
             continue
         rows_of_place[Path(item.place)] = rows
-        if "table" in choices.wanted:
+        if "table" in options.wanted:
             print("\n".join(table_lines(item.place, rows)))
-    if choices.output is None:
+    if options.output is None:
         everything = [row for rows in rows_of_place.values() for row in rows]
         for name in tables:
             sys.stdout.writelines(table_text(name, everything, recognizer.source))
     else:
-        written.claim(table_paths(choices.output, list(rows_of_place), formats=tables))
+        written.claim(table_paths(options.output, list(rows_of_place), formats=tables))
         rows_of = rows_of_place.items()
         say_written(
-            write_tables(choices.output, rows_of, files=list(rows_of_place), formats=tables, source=recognizer.source)
+            write_tables(options.output, rows_of, files=list(rows_of_place), formats=tables, source=recognizer.source)
         )
     if failed:
         say(f"{failed} of {len(items)} {noun} could not be used.")

@@ -30,7 +30,7 @@ from ossicle.export.formats import (
     write_pt2,
 )
 from ossicle.export.graph import Graph, make_graph
-from ossicle.export.int8 import Reduced, hear, measure, megabytes, take_turns, write_int8
+from ossicle.export.int8 import Reduced, measure, megabytes, read_sounds, take_turns, write_int8
 from ossicle.files import replacing, write_atomically
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
@@ -109,9 +109,9 @@ def export_model(
     reduced = None
     if int8:
         write_atomically(small, lambda temporary: write_int8(temporary, path))
-        heard = None if data is None else hear(recognizer, data, model=str(model))
+        sounds = None if data is None else read_sounds(recognizer, data, model=str(model))
         reduced = measure(
-            small, open_onnx(small), written.answer, recognizer=recognizer, heard=heard, graph=written.graph
+            small, open_onnx(small), written.answer, recognizer=recognizer, sounds=sounds, graph=written.graph
         )
     return Exported(
         path=path,

@@ -63,7 +63,7 @@ def kept_in_float(model: Any) -> Iterator[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Sounds:
     """The first windows of labelled recordings."""
 
     windows: Sequence[Float32[np.ndarray, "_"]]
@@ -95,7 +95,7 @@ class Reduced:
         return [*said, f"On {self.protocol}: {accuracy}the best label agrees in {100 * self.agreement:.1f} %"]
 
 
-def hear(recognizer: Recognizer, data: Path, *, model: str) -> Heard:
+def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
     """Reads the part of labelled data that was not trained on, or all of it; the first window of each recording.
 
     Raises: DataRefused where no recording can be used.
@@ -112,22 +112,22 @@ def hear(recognizer: Recognizer, data: Path, *, model: str) -> Heard:
         used.append(index)
     if not windows:
         raise DataRefused(f"{data}: not one of {len(chosen)} recordings could be used.")
-    return Heard(windows=windows, targets=dataset.targets()[used], protocol=protocol)
+    return Sounds(windows=windows, targets=dataset.targets()[used], protocol=protocol)
 
 
 def measure(
-    path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, heard: Heard | None, graph: Graph
+    path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, sounds: Sounds | None, graph: Graph
 ) -> Reduced:
     """Compares the quantised file with its source, on labelled recordings or on sounds made here."""
-    if heard is None:
+    if sounds is None:
         windows = [row for batch in batches(made_sounds(recognizer), lengths(recognizer, graph)) for row in batch]
     else:
-        windows = list(heard.windows)
+        windows = list(sounds.windows)
     scores = [np.concatenate([answer(window[None])["scores"] for window in windows]) for answer in (float32, int8)]
     accuracy = None
-    if heard is not None:
+    if sounds is not None:
         right = [
-            decide(of_file, task=recognizer.task, thresholds=recognizer.thresholds) == heard.targets
+            decide(of_file, task=recognizer.task, thresholds=recognizer.thresholds) == sounds.targets
             for of_file in scores
         ]
         single = recognizer.task == "single-label"
@@ -139,7 +139,7 @@ def measure(
         agreement=float((scores[0].argmax(1) == scores[1].argmax(1)).mean()),
         clips=len(windows),
         accuracy=accuracy,
-        protocol=f"{len(windows)} windows made here" if heard is None else heard.protocol,
+        protocol=f"{len(windows)} windows made here" if sounds is None else sounds.protocol,
         seconds=(slow, fast),
     )
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from ossicle.errors import BundleRefused, ExtraMissing
-from ossicle.listening import Answers, Listener
+from ossicle.inference import ModelInfo, Predictor
 from ossicle.shapes import Float32
 
 KEY = "ossicle"  # of the metadata
 SCHEMA_VERSION = 1
 INPUT = "waveform"
 
-__all__ = ["OnnxListener", "load"]
+__all__ = ["OnnxPredictor", "load"]
 
 
-def load(path: str | Path, *, threads: int | None = None) -> "OnnxListener":
+def load(path: str | Path, *, threads: int | None = None) -> "OnnxPredictor":
     """Opens an exported recogniser.
 
     Args:
@@ -36,10 +36,10 @@ def load(path: str | Path, *, threads: int | None = None) -> "OnnxListener":
         ExtraMissing: onnxruntime is absent or broken
         BundleRefused: no ONNX file of ours, or of another schema
     """
-    return OnnxListener(Path(path), threads=threads)
+    return OnnxPredictor(Path(path), threads=threads)
 
 
-class OnnxListener(Listener):
+class OnnxPredictor(Predictor):
     """A recogniser in an ONNX file, ready to listen. Made by `load`."""
 
     rate = min_samples = 0  # of the file
@@ -49,7 +49,7 @@ class OnnxListener(Listener):
         self.path = path
         self._session = open_session(path, threads=threads)
         about = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
-        self.bundle = answers_of(path, about)
+        self.bundle = info_of(path, about)
         self.rate, self.min_samples = int(about["rate"]), int(about["min_samples"])
         self.hop_feature_seconds = about["hop_feature_seconds"]
         self._max_samples = int(about["max_samples"])
@@ -60,7 +60,7 @@ class OnnxListener(Listener):
         return min(super().max_window_seconds, self._max_samples / self.rate)
 
     def __repr__(self) -> str:
-        return f"OnnxListener({self.path}, {self.bundle.model_name}, {len(self.labels)} labels, {self.rate} Hz)"
+        return f"OnnxPredictor({self.path}, {self.bundle.model_name}, {len(self.labels)} labels, {self.rate} Hz)"
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""
@@ -114,11 +114,11 @@ def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
     return about
 
 
-def answers_of(path: Path, about: Mapping[str, Any]) -> Answers:
+def info_of(path: Path, about: Mapping[str, Any]) -> ModelInfo:
     """How the file's logits become answers."""
     try:
         thresholds, window = about["thresholds"], about["window"]
-        return Answers(
+        return ModelInfo(
             model_name=about["model"]["name"],
             task=about["task"],
             labels=tuple(about["labels"]),

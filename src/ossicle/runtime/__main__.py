@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
-from ossicle.listening import Workers
-from ossicle.listening.command import Choices, WrongUsage, predict
+from ossicle.inference import Workers
+from ossicle.inference.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
 
 
@@ -49,16 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
     given = vars(parser().parse_args(arguments))
     model, inputs, threads = given.pop("model"), given.pop("inputs"), given.pop("threads")
-    choices = Choices(**given)
+    options = PredictOptions(**given)
     try:
-        choices.check(inputs)
+        options.check(inputs)
         if threads is not None and threads < 1:
             raise WrongUsage(f"This is 1 or more, not {threads}.", "--threads")
         workers = None
-        if choices.workers > 1:
+        if options.workers > 1:
             start = functools.partial(load, model, threads=1)
-            workers = Workers(start, number=choices.workers, hearing=choices.hearing())
-        failed = predict(load(model, threads=threads), inputs, choices, say=say, pool=workers)
+            workers = Workers(start, number=options.workers, config=options.config())
+        failed = predict(load(model, threads=threads), inputs, options, say=say, pool=workers)
         sys.stdout.flush()
         return SOME_FAILED if failed else DONE
     except WrongUsage as error:

@@ -22,7 +22,7 @@ from ossicle.data import Dataset, Split, split_dataset, split_folds
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation
 from ossicle.files import write_json
-from ossicle.listening import probabilities
+from ossicle.inference import probabilities
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, read_config, write_config

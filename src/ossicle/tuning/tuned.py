@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.bundle import CONFIG, WEIGHTS, Card, answers_config, open_bundle, write_bundle
+from ossicle.bundle import CONFIG, WEIGHTS, Card, info_config, open_bundle, write_bundle
 from ossicle.checkpoint.weights import load_into
 from ossicle.data import Item, Modality
 from ossicle.data.inputs import read_input
@@ -22,7 +22,7 @@ from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import Pool
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
-from ossicle.listening import Answers, Prediction
+from ossicle.inference import ModelInfo, Prediction
 from ossicle.predict import Reporting, WindowScores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.heads import HEADS, Head, create_head
@@ -95,7 +95,7 @@ def pool_time(hidden: Hidden, pool: Pool) -> Hidden:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned(Answers):
+class Tuned(ModelInfo):
     """A loaded head with its encoder, in evaluation mode; the tuner, if there is one, is in its place."""
 
     encoder: Encoder
@@ -111,12 +111,12 @@ def save_tuned(
     tuner: Tuner | None = None,
     tuner_options: Mapping[str, Any] | None = None,
     card: Card | None = None,
-    **answers: Any,
+    **info: Any,
 ) -> None:
-    """Writes the bundle of a head; see `answers_config` for `answers`."""
+    """Writes the bundle of a head; see `info_config` for `info`."""
     name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
-    config = answers_config(
-        **answers,
+    config = info_config(
+        **info,
         encoder={
             "name": name,
             "crop": bool(encoder.settings.get("crop", False)),
@@ -143,7 +143,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         BundleRefused: a damaged configuration, no encoder where it should be, or another one
         WeightsRefused: tensors that do not fit
     """
-    config, tensors, answers = open_bundle(folder)
+    config, tensors, info = open_bundle(folder)
     path, wanted = folder / CONFIG, config["encoder"]
     try:
         found = load_encoder(encoder or wanted["name"], crop=wanted["crop"], local_files_only=local_files_only)
@@ -170,7 +170,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
                 layers=layers,
                 dim=found.dim,
                 pool=pool,
-                num_classes=len(answers["labels"]),
+                num_classes=len(info["labels"]),
                 options=config["head"]["options"],
             )
         name, options = config["tuner"]["name"], dict(config["tuner"]["options"])
@@ -190,7 +190,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
     elif parts["tuner"]:
         raise WeightsRefused(f"{folder / WEIGHTS}: holds tensors of a tuner, and {path} names none.")
     model_name = f"{config['head']['name']} on {Path(found.name).name}"
-    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **answers)
+    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **info)
 
 
 class TunedRecognizer(Recognizer):

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossicle.errors import JobStopped, RunRefused
-from ossicle.listening import Heard, Hearing, Workers, run_job
-from ossicle.listening.ahead import read_ahead
+from ossicle.inference import InferenceConfig, Outcome, Workers, run_job
+from ossicle.inference.ahead import read_ahead
 from ossicle.loading import load, load_among
 from ossicle.predict import TABLES, EventRules, Reporting
 from ossicle.recognizer import Recognizer
@@ -47,7 +47,7 @@ def test_a_job_writes_what_each_recording_alone_says(recognizer: Recognizer, fil
         out,
         files,
         recognizer,
-        hearing=Hearing(),
+        config=InferenceConfig(),
         formats=("csv",),
         progress=lambda heard, done, total: told.append((Path(heard.file).name, done, total)),
     )
@@ -66,7 +66,7 @@ def test_resuming_hears_what_is_new_or_changed_alone_and_forgets_what_is_mended(
     recognizer: Recognizer, files: list[Path], record: Record, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run = functools.partial(run_job, out, hearing=Hearing(), formats=("csv",), resume=True)
+    run = functools.partial(run_job, out, config=InferenceConfig(), formats=("csv",), resume=True)
     run(files, recognizer)
     os.utime(files[0], (1, 1))  # touched, the same bytes
     record("in/1.wav", seconds=1.4, seed=9)
@@ -84,19 +84,19 @@ def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost
 ) -> None:
     out = tmp_path / "out"
     run = functools.partial(run_job, out, files, recognizer, formats=("csv",))
-    run(hearing=Hearing())
+    run(config=InferenceConfig())
     before = (out / "predictions.csv").read_bytes()
     with pytest.raises(RunRefused, match="--resume goes on"):
-        run(hearing=Hearing())
+        run(config=InferenceConfig())
     with pytest.raises(RunRefused, match="window 1.0 there and 0.5 here"):
-        run(hearing=Hearing(window=0.5), resume=True)
+        run(config=InferenceConfig(window=0.5), resume=True)
     with pytest.raises(RunRefused, match="top_k None there and 2 here"):
-        run(hearing=Hearing(reporting=Reporting(top_k=2)), resume=True)
+        run(config=InferenceConfig(reporting=Reporting(top_k=2)), resume=True)
     (out / ".ossicle" / "settings.json").write_text("{")
     with pytest.raises(RunRefused, match="cannot be read"):
-        run(hearing=Hearing(), resume=True)
+        run(config=InferenceConfig(), resume=True)
     assert (out / "predictions.csv").read_bytes() == before
-    run(hearing=Hearing(window=0.5, hop=0.5), overwrite=True)
+    run(config=InferenceConfig(window=0.5, hop=0.5), overwrite=True)
     assert (out / "predictions.csv").read_bytes() != before
 
 
@@ -105,7 +105,7 @@ def test_a_file_of_somebody_else_is_in_the_way_and_stays(
     name: str, recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run = functools.partial(run_job, out, files, recognizer, hearing=Hearing(), formats=("csv", "audacity"))
+    run = functools.partial(run_job, out, files, recognizer, config=InferenceConfig(), formats=("csv", "audacity"))
     out.mkdir()
     (out / name).write_text("precious")
     for overwrite in (False, True):
@@ -122,7 +122,7 @@ def test_overwriting_removes_what_a_job_wrote_and_nothing_else(
     for path, text in strangers.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    run = functools.partial(run_job, out, hearing=Hearing(), listener=recognizer)
+    run = functools.partial(run_job, out, config=InferenceConfig(), predictor=recognizer)
     run(files, formats=("csv", "audacity"), each=True)
     torn = out / ".0.wav.ossicle-0123abcd.csv"
     torn.write_text("of a killed job")
@@ -139,7 +139,7 @@ def test_a_list_that_names_files_elsewhere_removes_none_of_them(
     (tmp_path / "out" / ".ossicle").mkdir(parents=True)
     (tmp_path / "mine.csv").write_text("precious")
     (tmp_path / "out" / ".ossicle" / "written.json").write_text(f'["../mine.csv", "{tmp_path / "mine.csv"}"]')
-    run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), overwrite=True)
+    run_job(tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",), overwrite=True)
     assert (tmp_path / "mine.csv").read_text() == "precious"
 
 
@@ -150,7 +150,7 @@ def test_a_pipe_or_a_device_among_the_recordings_is_named_and_the_rest_is_done(
     fine, pipe, device = record("a.wav"), tmp_path / "b.wav", tmp_path / "c.wav"
     os.mkfifo(pipe)
     device.symlink_to("/dev/zero")
-    result = run_job(tmp_path / "out", [pipe, device, fine], recognizer, hearing=Hearing(), formats=("csv",))
+    result = run_job(tmp_path / "out", [pipe, device, fine], recognizer, config=InferenceConfig(), formats=("csv",))
     assert [Path(heard.file) for heard in result.failed] == [pipe, device] and result.files == (fine,)
     assert all("this is a pipe or a device" in str(heard.error) for heard in result.failed)
 
@@ -163,7 +163,7 @@ def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
     record("in/a.wav").rename(odd)
     torn.write_text("dear diary")
     run = functools.partial(
-        run_job, tmp_path / "out", [odd, torn], recognizer, hearing=Hearing(), formats=tuple(TABLES), each=True
+        run_job, tmp_path / "out", [odd, torn], recognizer, config=InferenceConfig(), formats=tuple(TABLES), each=True
     )
     for resume in (False, True):
         assert run(resume=resume).before == resume
@@ -173,7 +173,7 @@ def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
 
 
 def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
-    run = functools.partial(run_job, tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",))
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
     run()
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
     for part, content in zip(sorted(tmp_path.rglob("parts/*/*.jsonl")), (b"", b"[1, 2", b"\xff\xfe"), strict=True):
@@ -185,11 +185,13 @@ def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path]
 def test_workers_write_the_same_bytes(
     recognizer: Recognizer, shared_bundle: Path, files: list[Path], tmp_path: Path
 ) -> None:
-    run = functools.partial(run_job, files=files, listener=recognizer, hearing=Hearing(), formats=("csv", "audacity"))
+    run = functools.partial(
+        run_job, files=files, predictor=recognizer, config=InferenceConfig(), formats=("csv", "audacity")
+    )
     one, two = tmp_path / "one", tmp_path / "two"
     run(one)
     start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
-    result = run(two, pool=Workers(start, number=2, hearing=Hearing()))
+    result = run(two, pool=Workers(start, number=2, config=InferenceConfig()))
     assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
     for path in one.glob("[!.]*.*"):
         assert path.read_bytes() == (two / path.name).read_bytes()
@@ -198,9 +200,9 @@ def test_workers_write_the_same_bytes(
 def test_a_worker_that_dies_ends_the_job_in_a_sentence_that_says_how_to_go_on(
     recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
-    dying = Workers(functools.partial(os._exit, 9), number=1, hearing=Hearing())
+    dying = Workers(functools.partial(os._exit, 9), number=1, config=InferenceConfig())
     with pytest.raises(JobStopped, match="with --resume goes on"):
-        run_job(tmp_path / "out", files, recognizer, hearing=Hearing(), formats=("csv",), pool=dying)
+        run_job(tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",), pool=dying)
 
 
 def test_events_of_a_job_are_those_of_the_recording_sorted(
@@ -208,8 +210,8 @@ def test_events_of_a_job_are_those_of_the_recording_sorted(
 ) -> None:
     path = record("long.wav", seconds=6)
     reporting = Reporting(events=EventRules(merge_gap=0.5), min_score=0.2)
-    hearing = Hearing(hop=0.5, reporting=reporting)
-    run_job(tmp_path / "out", [path], recognizer, hearing=hearing, formats=("csv",))
+    config = InferenceConfig(hop=0.5, reporting=reporting)
+    run_job(tmp_path / "out", [path], recognizer, config=config, formats=("csv",))
     rows = read(tmp_path / "out")
     assert [float(row["start"]) for row in rows] == sorted(float(row["start"]) for row in rows)
     assert len(rows) == len(recognizer.predict(path, hop=0.5, reporting=reporting).rows) > 0
@@ -226,18 +228,18 @@ def test_a_full_disk_ends_the_job_and_keeps_what_is_done(
     run = functools.partial(run_job, out, files, recognizer, formats=("csv",))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    hearing = Hearing(hop=0.02)
+    config = InferenceConfig(hop=0.02)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
         with pytest.raises(OSError, match="File too large"):
-            run(hearing=hearing)
+            run(config=config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not (out / "predictions.csv").exists() and not list(out.glob(".predictions*"))
-    assert run(hearing=hearing, resume=True).before == 3
+    assert run(config=config, resume=True).before == 3
     whole = (out / "predictions.csv").read_bytes()
-    run(hearing=hearing, overwrite=True)
+    run(config=config, overwrite=True)
     assert (out / "predictions.csv").read_bytes() == whole
 
 
@@ -278,9 +280,9 @@ def test_threads_end_with_a_reader_that_stops_early() -> None:
 
 
 def test_what_failed_before_is_listed_first(recognizer: Recognizer, record: Record, tmp_path: Path) -> None:
-    gone = Heard(file="/locked", error="/locked: this folder cannot be listed (Permission denied)")
+    gone = Outcome(file="/locked", error="/locked: this folder cannot be listed (Permission denied)")
     path = record("a.wav")
-    run_job(tmp_path / "out", [path], recognizer, hearing=Hearing(), formats=("csv",), failed=[gone])
+    run_job(tmp_path / "out", [path], recognizer, config=InferenceConfig(), formats=("csv",), failed=[gone])
     assert (tmp_path / "out" / "errors.csv").read_text().splitlines()[1].startswith("/locked,")
 
 

@@ -37,7 +37,7 @@ BATCH = 16  # windows scored at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class ModelInfo:
     """What every kind of model has: how logits become answers, and over what time."""
 
     model_name: str
@@ -76,10 +76,10 @@ class Prediction:
         return self.labels[best], float(self.scores[best])
 
 
-class Listener(abc.ABC):
+class Predictor(abc.ABC):
     """A model with its front end, labels and thresholds, ready to listen."""
 
-    bundle: Answers
+    bundle: ModelInfo
 
     @property
     @abc.abstractmethod
@@ -200,10 +200,10 @@ class Listener(abc.ABC):
         if isinstance(source, list):
             return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in source]
         file = "" if isinstance(source, tuple) else str(source)
-        heard = list(self._hear(self._blocks(source), window=window, hop=hop))
-        windows = join_scores(windows for windows, _ in heard)
+        scored = list(self._score(self._blocks(source), window=window, hop=hop))
+        windows = join_scores(windows for windows, _ in scored)
         scores = self.activate(summarise(windows.scores, task=self.task))
-        rows = self._rows((parts for _, parts in heard), file, reporting)
+        rows = self._rows((parts for _, parts in scored), file, reporting)
         indices = label_indices(self.labels, reporting.labels)
         wanted = np.array(range(len(self.labels)) if indices is None else indices, dtype=np.int64)
         chosen = wanted[
@@ -242,14 +242,14 @@ class Listener(abc.ABC):
             file: what the rows call it
             batch: windows that wait for each other; 1 answers soonest
         """
-        heard = self._hear(blocks, window=window, hop=hop, batch=batch)
-        yield from self._rows((parts for _, parts in heard), file, reporting)
+        scored = self._score(blocks, window=window, hop=hop, batch=batch)
+        yield from self._rows((parts for _, parts in scored), file, reporting)
 
     def score_windows(
         self, source: Recording, *, window: float | None = None, hop: float | None = None
     ) -> WindowScores:
         """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
-        return join_scores(windows for windows, _ in self._hear(self._blocks(source), window=window, hop=hop))
+        return join_scores(windows for windows, _ in self._score(self._blocks(source), window=window, hop=hop))
 
     @overload
     def embed(self, source: Recording, *, timestamps: Literal[False] = False) -> Float[np.ndarray, " dim"]: ...
@@ -343,7 +343,7 @@ class Listener(abc.ABC):
             batch=batch,
         )
 
-    def _hear(
+    def _score(
         self, blocks: Blocks, *, window: float | None, hop: float | None, batch: int = BATCH
     ) -> Iterator[tuple[WindowScores, WindowScores]]:
         """Yields the logits of windows, and those of the finest stretches of time that the model tells apart.

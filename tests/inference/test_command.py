@@ -1,4 +1,4 @@
-"""What both command lines share, with a listener that needs no network."""
+"""What both command lines share, with a predictor that needs no network."""
 
 import subprocess
 import sys
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from victim import Loudness
 from ossicle.audio.hush import HUSH
-from ossicle.listening.command import Choices, predict
+from ossicle.inference.command import PredictOptions, predict
 
 class Hushed(Loudness):
     def window_samples(self, **seconds):
         HUSH.__enter__()
         return super().window_samples(**seconds)
 
-predict(Hushed(), [Path("gone.wav")], Choices(), say=lambda sentence: print(sentence, file=sys.stderr))
+predict(Hushed(), [Path("gone.wav")], PredictOptions(), say=lambda sentence: print(sentence, file=sys.stderr))
 """
 
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from ossicle.errors import ExtraMissing
-from ossicle.listening import Hearing, run_job
-from ossicle.listening.cluster import Actor, ClusterWorkers
-from ossicle.listening.store import Store
+from ossicle.inference import InferenceConfig, run_job
+from ossicle.inference.cluster import Actor, ClusterWorkers
+from ossicle.inference.store import Store
 from ossicle.loading import load, load_among
 
 Record = Callable[..., Path]
@@ -27,9 +27,9 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
     files = [record(f"in/{number}.wav", seconds=0.5 + number / 4, seed=number) for number in range(12)]
     files[5].write_text("dear diary")
     recognizer = load(shared_bundle, device="cpu")
-    run = functools.partial(run_job, files=files, listener=recognizer, hearing=Hearing(), formats=("csv",))
+    run = functools.partial(run_job, files=files, predictor=recognizer, config=InferenceConfig(), formats=("csv",))
     start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
-    pool = ClusterWorkers(start, number=2, hearing=Hearing(), address="local")
+    pool = ClusterWorkers(start, number=2, config=InferenceConfig(), address="local")
     result = run(tmp_path / "cluster", pool=pool)
     assert [Path(heard.file).name for heard in result.failed] == ["5.wav"]
     run(tmp_path / "here")
@@ -45,7 +45,7 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
 
 def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Record) -> None:
     path = record("a.wav", seconds=2.5)
-    actor = Actor(functools.partial(load, shared_bundle, device="cpu"), Hearing())
+    actor = Actor(functools.partial(load, shared_bundle, device="cpu"), InferenceConfig())
     (answer,) = (json.loads(text) for text in actor({"place": [str(path)]})["answer"])
     rows = load(shared_bundle, device="cpu").predict(path).rows
     assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
@@ -62,7 +62,7 @@ def test_local_is_a_cluster_of_its_own_and_no_other_that_runs(tmp_path: Path, mo
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init, data=None))
     monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
-    pool = ClusterWorkers(load, number=2, hearing=Hearing(), address="local")  # type: ignore[arg-type]
+    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address="local")  # type: ignore[arg-type]
     with pytest.raises(Started, match="^local$"):
         next(pool(["a.wav"], object.__new__(Store)))
 
@@ -71,13 +71,13 @@ def test_without_ray_the_error_says_what_to_install(
     shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    pool = ClusterWorkers(load, number=2, hearing=Hearing(), address="local")  # type: ignore[arg-type]
+    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address="local")  # type: ignore[arg-type]
     with pytest.raises(ExtraMissing, match=r"pip install 'ossicle\[cluster\]'"):
         run_job(
             tmp_path / "out",
             [record("a.wav")],
             load(shared_bundle, device="cpu"),
-            hearing=Hearing(),
+            config=InferenceConfig(),
             formats=("csv",),
             pool=pool,
         )

@@ -18,15 +18,15 @@ import numpy as np
 
 from ossicle import files
 from ossicle.audio import find_audio
-from ossicle.listening import Answers, Hearing, Listener, job, run_job, store
+from ossicle.inference import InferenceConfig, ModelInfo, Predictor, job, run_job, store
 from ossicle.predict import writers
 
 
-class Loudness(Listener):
+class Loudness(Predictor):
     """Says how loud it is; needs no network."""
 
     rate, min_samples = 8000, 1  # type: ignore[assignment]
-    bundle = Answers(
+    bundle = ModelInfo(
         model_name="loudness",
         task="multi-label",
         labels=("loud", "quiet"),
@@ -91,7 +91,7 @@ def main(folder: Path, output: Path, careless: bool) -> None:
         output,
         find_audio(folder),
         Loudness(),
-        hearing=Hearing(),
+        config=InferenceConfig(),
         formats=("csv",),
         resume=True,
     )

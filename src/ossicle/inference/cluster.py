@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ossicle.errors import AudioError, ExtraMissing
-from ossicle.listening.job import Heard, Hearing, read_stamped, rows_of
-from ossicle.listening.listener import Listener
-from ossicle.listening.store import Stamp, Store
+from ossicle.inference.job import InferenceConfig, Outcome, read_stamped, rows_of
+from ossicle.inference.predictor import Predictor
+from ossicle.inference.store import Stamp, Store
 from ossicle.predict import Row
 
 FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other
@@ -35,15 +35,17 @@ class ClusterWorkers:
     """Actors of a cluster that hear files.
 
     Args:
-        open_listener: makes the model inside each actor; it is sent there
+        open_predictor: makes the model inside each actor; it is sent there
         number: of actors
         address: of the cluster, as `ray.init` takes it; "local" starts one on this machine
     """
 
-    def __init__(self, open_listener: Callable[[], Listener], *, number: int, hearing: Hearing, address: str) -> None:
-        self.open_listener, self.number, self.hearing, self.address = open_listener, number, hearing, address
+    def __init__(
+        self, open_predictor: Callable[[], Predictor], *, number: int, config: InferenceConfig, address: str
+    ) -> None:
+        self.open_predictor, self.number, self.config, self.address = open_predictor, number, config, address
 
-    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Heard]:
+    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Outcome]:
         if not places:
             return
         ray = import_ray()
@@ -54,7 +56,7 @@ class ClusterWorkers:
             files = ray.data.from_items([{"place": place} for place in places])
             heard = files.map_batches(
                 Actor,
-                fn_constructor_args=(self.open_listener, self.hearing),
+                fn_constructor_args=(self.open_predictor, self.config),
                 concurrency=self.number,
                 batch_size=FILES_AT_ONCE,
             )
@@ -68,29 +70,29 @@ class ClusterWorkers:
 class Actor:
     """One model on one node: names of files in, what was heard out."""
 
-    def __init__(self, open_listener: Callable[[], Listener], hearing: Hearing) -> None:
-        self.listener, self.hearing = open_listener(), hearing
+    def __init__(self, open_predictor: Callable[[], Predictor], config: InferenceConfig) -> None:
+        self.predictor, self.config = open_predictor(), config
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        with closing(read_stamped([str(place) for place in batch["place"]], self.listener.rate)) as reading:
+        with closing(read_stamped([str(place) for place in batch["place"]], self.predictor.rate)) as reading:
             answers = [self.answer(place, blocks) for place, blocks in reading]
         return {"answer": [json.dumps(answer) for answer in answers]}
 
     def answer(self, place: str, blocks: Any) -> dict[str, Any]:
         about: dict[str, Any] = {}
         try:
-            rows = list(rows_of(place, blocks, about, listener=self.listener, hearing=self.hearing))
+            rows = list(rows_of(place, blocks, about, predictor=self.predictor, config=self.config))
         except AudioError as error:
             return {"place": place, "error": str(error)}
         stamp = asdict(about["stamp"])
         return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "seconds": about["seconds"]}
 
 
-def keep(answer: dict[str, Any], store: Store) -> Heard:
+def keep(answer: dict[str, Any], store: Store) -> Outcome:
     """Writes the part of a file that was heard elsewhere."""
     place = answer["place"]
     if "error" in answer:
-        return Heard(file=place, error=answer["error"])
+        return Outcome(file=place, error=answer["error"])
     about = {"stamp": Stamp(**answer["stamp"]), "seconds": answer["seconds"]}
     store.write(place, (Row(**row) for row in answer["rows"]), about=about)
-    return Heard(file=place, seconds=answer["seconds"])
+    return Outcome(file=place, seconds=answer["seconds"])

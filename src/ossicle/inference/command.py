@@ -14,14 +14,14 @@ from ossicle.audio import find_audio, read_blocks
 from ossicle.audio.hush import speak_apart
 from ossicle.errors import AudioError, DataRefused
 from ossicle.files import legible
-from ossicle.listening.job import ERRORS, Heard, Hearing, JobResult, run_job
-from ossicle.listening.listener import Listener, in_time
-from ossicle.listening.store import Store
+from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, run_job
+from ossicle.inference.predictor import Predictor, in_time
+from ossicle.inference.store import Store
 from ossicle.predict import FORMATS, TABLES, EventRules, Reporting, Row, label_indices, table_lines, table_text
 
 STANDARD_INPUT = "-"
 Say = Callable[[str], None]
-Pool = Callable[[Sequence[str], Store], Iterator[Heard]]
+Pool = Callable[[Sequence[str], Store], Iterator[Outcome]]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
 Draw = Callable[[Path, JobResult], list[Path]]
@@ -36,7 +36,7 @@ class WrongUsage(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
+class PredictOptions:
     """The options of a prediction as they were given; what they mean is in the command's help."""
 
     output: Path | None = None
@@ -97,7 +97,7 @@ class Choices:
             raise WrongUsage(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}.", "--format")
         if self.pcm is not None and self.rate is None:
             raise WrongUsage("Raw samples do not say their rate: give --rate.", "--pcm")
-        self.hearing()
+        self.config()
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class Choices:
             return ("table",) if self.output is None else ("csv",)
         return tuple(dict.fromkeys(name.strip() for name in self.formats.split(",")))
 
-    def hearing(self) -> Hearing:
+    def config(self) -> InferenceConfig:
         """What these options say about how to hear."""
         rules = {
             "release": self.release,
@@ -126,13 +126,13 @@ class Choices:
             )
         except ValueError as error:
             raise WrongUsage(f"{error}.") from error
-        return Hearing(window=self.window, hop=self.hop, reporting=reporting)
+        return InferenceConfig(window=self.window, hop=self.hop, reporting=reporting)
 
-    def suit(self, listener: Listener) -> None:
+    def suit(self, predictor: Predictor) -> None:
         """Refuses labels, and a window, that the model does not have, before anything is heard."""
-        check_labels(listener, self.hearing())
+        check_labels(predictor, self.config())
         try:
-            listener.window_samples(window=self.window, hop=self.hop)
+            predictor.window_samples(window=self.window, hop=self.hop)
         except ValueError as error:
             raise WrongUsage(f"{error}.", "--window / --hop") from error
 
@@ -152,10 +152,10 @@ def needs(needed: Any, given: dict[str, Any], name: str) -> None:
         raise WrongUsage(f"This needs {name} as well.", alone[0])
 
 
-def check_labels(listener: Listener, hearing: Hearing) -> None:
+def check_labels(predictor: Predictor, config: InferenceConfig) -> None:
     """Refuses labels to report that the model does not have."""
     try:
-        label_indices(listener.labels, hearing.reporting.labels)
+        label_indices(predictor.labels, config.reporting.labels)
     except ValueError as error:
         raise WrongUsage(f"{error}.", "--labels") from error
 
@@ -178,9 +178,9 @@ def no_pictures(folder: Path, result: JobResult) -> list[Path]:
 
 
 def predict(
-    listener: Listener,
+    predictor: Predictor,
     inputs: Sequence[Path],
-    choices: Choices,
+    options: PredictOptions,
     *,
     say: Say,
     pool: Pool | None = None,
@@ -198,22 +198,22 @@ def predict(
         draw: makes pictures of the results, and gives their paths
     """
     speak_apart()  # decoders are hushed while others have something to say
-    choices.suit(listener)
-    if choices.live(inputs):
-        return listen_live(listener, choices, say=say, screen=screen)
+    options.suit(predictor)
+    if options.live(inputs):
+        return predict_live(predictor, options, say=say, screen=screen)
     files, failed = find_recordings(inputs)
-    for heard in failed:
-        say(str(heard.error))
-    if choices.output is None:
-        bad = len(failed) + print_files(listener, files, choices, say=say)
+    for outcome in failed:
+        say(str(outcome.error))
+    if options.output is None:
+        bad = len(failed) + print_files(predictor, files, options, say=say)
     else:
-        bad = fill_folder(listener, files, choices, say=say, failed=failed, pool=pool, bar=bar, draw=draw)
+        bad = fill_folder(predictor, files, options, say=say, failed=failed, pool=pool, bar=bar, draw=draw)
     if bad:
         say(f"{bad} of {len(files) + len(failed)} recordings could not be used.")
     return bad
 
 
-def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
+def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Outcome]]:
     """The recordings that are named, each once, in order, and the folders that cannot be listed.
 
     A missing file stays in and fails later, by name.
@@ -228,38 +228,38 @@ def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Heard]]:
         if not found and len(unlisted) == before:
             raise DataRefused(f"{path}: there is no recording in this folder or below it.")
         files += found
-    failed = [Heard(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
+    failed = [Outcome(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
     return list(dict.fromkeys(files)), failed
 
 
 # --- to the terminal --------------------------------------------------------------------------------------------------
 
 
-def print_files(listener: Listener, files: Sequence[Path], choices: Choices, *, say: Say) -> int:
+def print_files(predictor: Predictor, files: Sequence[Path], options: PredictOptions, *, say: Say) -> int:
     """Prints what each recording says, while it says it; gives how many could not be used."""
-    hearing, (name,) = choices.hearing(), choices.wanted
+    config, (name,) = options.config(), options.wanted
     if len(files) > 1 and name in TABLES and TABLES[name].per_recording:
         raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
     failed = 0
 
     def rows_of(file: Path) -> Iterator[Row]:
         nonlocal failed
-        rows = listener.stream(
-            read_blocks(file, listener.rate),
+        rows = predictor.stream(
+            read_blocks(file, predictor.rate),
             file=str(file),
-            reporting=hearing.reporting,
-            window=hearing.window,
-            hop=hearing.hop,
+            reporting=config.reporting,
+            window=config.window,
+            hop=config.hop,
         )
         try:
-            yield from in_time(rows, hearing.reporting)
+            yield from in_time(rows, config.reporting)
         except AudioError as error:
             say(str(error))
             failed += 1
 
     if name in TABLES:
         everything = (row for file in files for row in rows_of(file))
-        sys.stdout.writelines(table_text(name, everything, listener.source))
+        sys.stdout.writelines(table_text(name, everything, predictor.source))
         return failed
     for file in files:
         before, rows = failed, list(rows_of(file))
@@ -272,12 +272,12 @@ def print_files(listener: Listener, files: Sequence[Path], choices: Choices, *, 
 
 
 def fill_folder(
-    listener: Listener,
+    predictor: Predictor,
     files: Sequence[Path],
-    choices: Choices,
+    options: PredictOptions,
     *,
     say: Say,
-    failed: Sequence[Heard],
+    failed: Sequence[Outcome],
     pool: Pool | None,
     bar: Bar,
     draw: Draw,
@@ -287,41 +287,41 @@ def fill_folder(
     Args:
         failed: inputs that could not be used before
     """
-    assert choices.output is not None
+    assert options.output is not None
     began, done = time.monotonic(), 0
     try:
         with bar() as show:
 
-            def progress(heard: Heard, count: int, total: int) -> None:
+            def progress(outcome: Outcome, count: int, total: int) -> None:
                 nonlocal done
                 done = count
-                if heard.error is not None:
-                    say(heard.error)
-                show(heard.seconds, count, total)
+                if outcome.error is not None:
+                    say(outcome.error)
+                show(outcome.seconds, count, total)
 
             result = run_job(
-                choices.output,
+                options.output,
                 files,
-                listener,
-                hearing=choices.hearing(),
-                formats=choices.wanted,
-                each=choices.each,
-                resume=choices.resume,
-                overwrite=choices.overwrite,
+                predictor,
+                config=options.config(),
+                formats=options.wanted,
+                each=options.each,
+                resume=options.resume,
+                overwrite=options.overwrite,
                 failed=failed,
                 pool=pool,
                 progress=progress,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"Interrupted: {done} of {len(files)} recordings are done and kept in {choices.output}; "
+            f"Interrupted: {done} of {len(files)} recordings are done and kept in {options.output}; "
             "the same command with --resume goes on."
         ) from None
     took = time.monotonic() - began
-    if "table" in choices.wanted:
+    if "table" in options.wanted:
         for file, rows in result.rows():
             print("\n".join(table_lines(str(file), list(rows))))
-    say_written([*result.written, *draw(choices.output, result)])
+    say_written([*result.written, *draw(options.output, result)])
     fresh = len(result.files) - result.before
     if result.before:
         print(f"Done before: {result.before} of {len(files)} recordings.")
@@ -346,34 +346,34 @@ def say_written(paths: Sequence[Path]) -> None:
 # --- live -------------------------------------------------------------------------------------------------------------
 
 
-def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Screen) -> int:
+def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
-    if choices.mic:
+    if options.mic:
         from ossicle.audio.microphone import microphone_blocks
 
-        number = choices.mic_device
+        number = options.mic_device
         device = int(number) if number is not None and number.isdecimal() else number
-        blocks = microphone_blocks(listener.rate, device=device, behind=say)
+        blocks = microphone_blocks(predictor.rate, device=device, behind=say)
     else:
         from ossicle.audio.stream import Layout, stream_blocks
 
         layout = None
-        if choices.pcm is not None and choices.rate is not None:
+        if options.pcm is not None and options.rate is not None:
             try:
-                layout = Layout(encoding=choices.pcm, rate=choices.rate, channels=choices.channels)
+                layout = Layout(encoding=options.pcm, rate=options.rate, channels=options.channels)
             except ValueError as error:
                 raise WrongUsage(f"{error}.", "--pcm") from error
-        blocks = stream_blocks(sys.stdin.buffer, listener.rate, layout=layout, cut_off=missing.append)
-    rows = listener.stream(
+        blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, cut_off=missing.append)
+    rows = predictor.stream(
         blocks,
         file=STANDARD_INPUT,
-        reporting=choices.hearing().reporting,
-        window=choices.window,
-        hop=choices.hop,
+        reporting=options.config().reporting,
+        window=options.window,
+        hop=options.hop,
         batch=1,  # a window waits for no other
     )
-    (name,) = choices.wanted
+    (name,) = options.wanted
     with closing(rows):
         if name == "table":
             with screen() as show:
@@ -382,7 +382,7 @@ def listen_live(listener: Listener, choices: Choices, *, say: Say, screen: Scree
                         show(f"{row.start:8.2f} - {row.end:8.2f} s  {row.label:<24} {row.score:.4f}")
         else:
             everything = (row for some in rows for row in some)
-            for text in table_text(name, everything, listener.source):
+            for text in table_text(name, everything, predictor.source):
                 print(text, end="", flush=True)
     for sentence in missing:
         say(sentence)

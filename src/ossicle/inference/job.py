@@ -23,39 +23,39 @@ from ossicle.audio import read_blocks
 from ossicle.audio.recording import check_regular, printable
 from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, write_atomically
-from ossicle.listening.ahead import Ahead, read_ahead
-from ossicle.listening.listener import BATCH, Listener, in_time
-from ossicle.listening.store import Stamp, Store, stamp_of
+from ossicle.inference.ahead import Ahead, read_ahead
+from ossicle.inference.predictor import BATCH, Predictor, in_time
+from ossicle.inference.store import Stamp, Store, stamp_of
 from ossicle.predict import Reporting, Row, table_paths, write_tables
 
 ERRORS = "errors.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hearing:
-    """How every recording of a job is heard."""
+class InferenceConfig:
+    """How every recording of a job is scored and reported."""
 
     window: float | None = None
     hop: float | None = None
     batch: int = BATCH
     reporting: Reporting = Reporting()
 
-    def settings(self, listener: Listener) -> dict[str, Any]:
+    def settings(self, predictor: Predictor) -> dict[str, Any]:
         """All that rows depend on, besides the recording: what a resumed job must share."""
-        window, hop = listener.window_samples(window=self.window, hop=self.hop)
+        window, hop = predictor.window_samples(window=self.window, hop=self.hop)
         return {
-            "model": listener.bundle.model_name,
-            "model_version": listener.bundle.version,
-            **listener.settings,
-            "window": window / listener.rate,
-            "hop": hop / listener.rate,
+            "model": predictor.bundle.model_name,
+            "model_version": predictor.bundle.version,
+            **predictor.settings,
+            "window": window / predictor.rate,
+            "hop": hop / predictor.rate,
             "batch": self.batch,
             **asdict(self.reporting),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Outcome:
     """What became of one recording."""
 
     file: str
@@ -69,7 +69,7 @@ class JobResult:
 
     written: tuple[Path, ...]
     files: tuple[Path, ...]  # that could be used
-    failed: tuple[Heard, ...]
+    failed: tuple[Outcome, ...]
     seconds: float  # of sound heard now
     before: int  # recordings that were done already
     store: Store
@@ -79,22 +79,22 @@ class JobResult:
         return self.store.recordings(self.files)
 
 
-Progress = Callable[[Heard, int, int], None]  # a recording, how many are done, of how many
+Progress = Callable[[Outcome, int, int], None]  # a recording, how many are done, of how many
 
 
 def run_job(
     folder: Path,
     files: Sequence[Path],
-    listener: Listener,
+    predictor: Predictor,
     *,
-    hearing: Hearing,
+    config: InferenceConfig,
     formats: Sequence[str],
     each: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    failed: Iterable[Heard] = (),
-    pool: "Callable[[Sequence[str], Store], Iterator[Heard]] | None" = None,
-    progress: Progress = lambda heard, done, total: None,
+    failed: Iterable[Outcome] = (),
+    pool: "Callable[[Sequence[str], Store], Iterator[Outcome]] | None" = None,
+    progress: Progress = lambda outcome, done, total: None,
 ) -> JobResult:
     """Hears recordings and writes what was heard to `folder`: tables, and `errors.csv` if some could not be used.
 
@@ -114,7 +114,7 @@ def run_job(
     """
     store = Store(
         folder,
-        settings=hearing.settings(listener),
+        settings=config.settings(predictor),
         outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
         resume=resume,
         overwrite=overwrite,
@@ -124,21 +124,21 @@ def run_job(
     seconds, before = 0.0, len(done)
     pending = [place for place in places if place not in done]
     errors = list(failed)
-    outcomes = pool(pending, store) if pool else hear_files(pending, store, listener=listener, hearing=hearing)
-    for number, heard in enumerate(outcomes, before + 1):
-        if heard.error is not None:
-            errors.append(heard)
-        seconds += heard.seconds
-        progress(heard, number, len(places))
+    outcomes = pool(pending, store) if pool else predict_files(pending, store, predictor=predictor, config=config)
+    for number, outcome in enumerate(outcomes, before + 1):
+        if outcome.error is not None:
+            errors.append(outcome)
+        seconds += outcome.seconds
+        progress(outcome, number, len(places))
     order = {place: number for number, place in enumerate(places)}
-    errors.sort(key=lambda heard: order.get(heard.file, -1))
-    bad = {heard.file for heard in errors}
+    errors.sort(key=lambda outcome: order.get(outcome.file, -1))
+    bad = {outcome.file for outcome in errors}
     good = tuple(file for file in files if str(file) not in bad)
     store.written.claim(
         [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
     )
     recordings = store.recordings(good)
-    written = write_tables(folder, recordings, files=good, formats=formats, source=listener.source, each=each)
+    written = write_tables(folder, recordings, files=good, formats=formats, source=predictor.source, each=each)
     if errors:
         write_atomically(folder / ERRORS, errors_text(errors))
         written.append(folder / ERRORS)
@@ -149,22 +149,24 @@ def run_job(
     )
 
 
-def errors_text(errors: Iterable[Heard]) -> str:
+def errors_text(errors: Iterable[Outcome]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "error"))
-    writer.writerows((legible(heard.file), heard.error) for heard in errors)
+    writer.writerows((legible(outcome.file), outcome.error) for outcome in errors)
     return text.getvalue()
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
-def hear_files(places: Sequence[str], store: Store, *, listener: Listener, hearing: Hearing) -> Iterator[Heard]:
+def predict_files(
+    places: Sequence[str], store: Store, *, predictor: Predictor, config: InferenceConfig
+) -> Iterator[Outcome]:
     """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
-    with closing(read_stamped(places, listener.rate)) as reading:
+    with closing(read_stamped(places, predictor.rate)) as reading:
         for place, blocks in reading:
-            yield hear_file(place, blocks, store, listener=listener, hearing=hearing)
+            yield predict_file(place, blocks, store, predictor=predictor, config=config)
 
 
 def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead[Any]]]:
@@ -185,17 +187,19 @@ def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
     yield from read_blocks(file, rate)
 
 
-def hear_file(place: str, blocks: Ahead[Any], store: Store, *, listener: Listener, hearing: Hearing) -> Heard:
+def predict_file(
+    place: str, blocks: Ahead[Any], store: Store, *, predictor: Predictor, config: InferenceConfig
+) -> Outcome:
     about: dict[str, Any] = {}
     try:
-        store.write(place, rows_of(place, blocks, about, listener=listener, hearing=hearing), about=about)
+        store.write(place, rows_of(place, blocks, about, predictor=predictor, config=config), about=about)
     except AudioError as error:
-        return Heard(file=place, error=str(error))
-    return Heard(file=place, seconds=about["seconds"])
+        return Outcome(file=place, error=str(error))
+    return Outcome(file=place, seconds=about["seconds"])
 
 
 def rows_of(
-    place: str, blocks: Iterable[Any], about: dict[str, Any], *, listener: Listener, hearing: Hearing
+    place: str, blocks: Iterable[Any], about: dict[str, Any], *, predictor: Predictor, config: InferenceConfig
 ) -> Iterator[Row]:
     """Yields the rows of a file in time, and leaves its stamp and its length in `about`."""
     parts = iter(blocks)
@@ -208,16 +212,16 @@ def rows_of(
             samples += len(block)
             yield block
 
-    rows = listener.stream(
+    rows = predictor.stream(
         counted(),
         file=place,
-        reporting=hearing.reporting,
-        window=hearing.window,
-        hop=hearing.hop,
-        batch=hearing.batch,
+        reporting=config.reporting,
+        window=config.window,
+        hop=config.hop,
+        batch=config.batch,
     )
-    yield from in_time(rows, hearing.reporting)
-    about["seconds"] = samples / listener.rate
+    yield from in_time(rows, config.reporting)
+    about["seconds"] = samples / predictor.rate
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -227,20 +231,20 @@ class Workers:
     """Processes that hear files, each with a model of its own.
 
     Args:
-        open_listener: makes the model inside each process; it is sent there
+        open_predictor: makes the model inside each process; it is sent there
         number: of processes
     """
 
-    def __init__(self, open_listener: Callable[[], Listener], *, number: int, hearing: Hearing) -> None:
-        self.open_listener, self.number, self.hearing = open_listener, number, hearing
+    def __init__(self, open_predictor: Callable[[], Predictor], *, number: int, config: InferenceConfig) -> None:
+        self.open_predictor, self.number, self.config = open_predictor, number, config
 
-    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Heard]:
+    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Outcome]:
         # A process that was not forked: threads of torch and of decoders do not survive a fork.
         context = get_context("spawn")
-        start = (self.open_listener, store, self.hearing)
+        start = (self.open_predictor, store, self.config)
         with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
             try:
-                for done in as_completed([pool.submit(_hear, place) for place in places]):
+                for done in as_completed([pool.submit(_predict, place) for place in places]):
                     yield done.result()
             except BrokenProcessPool:
                 raise JobStopped(
@@ -254,10 +258,10 @@ class Workers:
 _process: dict[str, Any] = {}
 
 
-def _start(open_listener: Callable[[], Listener], store: Store, hearing: Hearing) -> None:
-    _process.update(listener=open_listener(), store=store, hearing=hearing)
+def _start(open_predictor: Callable[[], Predictor], store: Store, config: InferenceConfig) -> None:
+    _process.update(predictor=open_predictor(), store=store, config=config)
 
 
-def _hear(place: str) -> Heard:
-    (heard,) = hear_files([place], _process["store"], listener=_process["listener"], hearing=_process["hearing"])
-    return heard
+def _predict(place: str) -> Outcome:
+    (outcome,) = predict_files([place], _process["store"], predictor=_process["predictor"], config=_process["config"])
+    return outcome
