@@ -1,5 +1,7 @@
 """What benchmarks share: functions timed in turns, random networks, tables of claims, what stands beside figures."""
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -8,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from matplotlib.figure import Figure
 
 from ossicle import create_model
 from ossicle.bundle import save_bundle
+from ossicle.files import write_atomically
 from ossicle.frontend import frontend_config
 from ossicle.models import find_preset
 
@@ -103,6 +106,18 @@ def stored_runs(name: str) -> dict[str, Any]:
     return read_result(name) or {"runs": []}
 
 
+@contextlib.contextmanager
+def runs_to_add_to(name: str) -> Iterator[dict[str, Any]]:
+    """The same, while no other process adds to any study: those wait until the block ends."""
+    RESULTS.mkdir(exist_ok=True)
+    place = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield stored_runs(name)
+    finally:
+        os.close(place)
+
+
 def claim_table(claims: Iterable[tuple[str, str, str, bool | None]]) -> list[str]:
     """Lines of Markdown: what was claimed, got, wanted, and whether it is met; None where nothing was wanted."""
     said = {None: "", True: "yes", False: "**no**"}
@@ -115,11 +130,11 @@ def write_result(
 ) -> None:
     """Writes `results/NAME.json`, `.md` and, with a figure, `.png`, and prints the table."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_atomically(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
     about = ", ".join(f"{key} {result[key]}" for key in ("machine", "threads", "torch", "date", "commit"))
     text = [f"# {title}", "", *lines, "", f"`{result['command']}`; {about}."]
     if figure is not None:
         figure.savefig(RESULTS / f"{name}.png", dpi=120)
         text += ["", f"![]({name}.png)"]
-    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n")
+    write_atomically(RESULTS / f"{name}.md", "\n".join(text) + "\n")
     print("\n".join(lines), flush=True)

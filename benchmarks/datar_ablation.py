@@ -35,7 +35,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from common import about_this_run, stored_runs, write_result
+from common import about_this_run, runs_to_add_to, stored_runs, write_result
 from esc50 import BASE as ESC50
 from esc50 import train_once
 
@@ -111,9 +111,9 @@ def main() -> None:
                 plain = re.sub("[^a-z0-9]+", "_", variant.lower())
                 folder = arguments.runs / f"{arguments.study}_{plain}_{epochs}_{seed}_{fold}"
                 run = {**key, **about_this_run(), **tested(dataset, config, fold=fold, folder=folder)}
-                result = stored_runs(name)  # read again: another process may have finished a run of this study
-                result["runs"].append(run)
-                report(arguments.study, {**result, **about_this_run()}, dataset=dataset, folds=folds, epochs=epochs)
+                with runs_to_add_to(name) as result:
+                    result["runs"].append(run)
+                    report(arguments.study, {**result, **about_this_run()}, dataset=dataset, folds=folds, epochs=epochs)
 
 
 def esc10(dataset: Dataset, root: Path) -> Dataset:

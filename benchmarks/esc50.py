@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import about_this_run, stored_runs, write_result
+from common import about_this_run, runs_to_add_to, stored_runs, write_result
 from matplotlib.figure import Figure
 
 from ossicle.allocator import keep_freed_memory
@@ -96,21 +96,19 @@ def main() -> None:
             )
             folder = arguments.runs / f"{arguments.study}_{variant.replace(' ', '_').replace('/', '-')}_{epochs}_{seed}"
             trained, curve, minutes = train_once(dataset, config, fold="1", folder=folder)
-            result = stored_runs(name)  # read again: another process may have finished a run of this study
-            accuracy = trained.evaluation.accuracy.value
-            result["runs"].append(
-                {
-                    **key,
-                    **about_this_run(),
-                    # The recipe study does not look at fold 1, also not here.
-                    "score": accuracy if main_study else max(curve["dev_score"]),
-                    **minutes,
-                    "curve": [round(v, 4) for v in curve["train_loss" if main_study else "dev_score"]],
-                }
-            )
-            if main_study and "logistic_regression" not in result:
-                result["logistic_regression"] = baseline(dataset)
-            report(arguments.study, {**result, **about_this_run()}, variants=variants)
+            run = {
+                **key,
+                **about_this_run(),
+                # The recipe study does not look at fold 1, also not here.
+                "score": trained.evaluation.accuracy.value if main_study else max(curve["dev_score"]),
+                **minutes,
+                "curve": [round(v, 4) for v in curve["train_loss" if main_study else "dev_score"]],
+            }
+            with runs_to_add_to(name) as result:
+                result["runs"].append(run)
+                if main_study and "logistic_regression" not in result:
+                    result["logistic_regression"] = baseline(dataset)
+                report(arguments.study, {**result, **about_this_run()}, variants=variants)
 
 
 def train_once(

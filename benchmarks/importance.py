@@ -13,6 +13,7 @@ same linear head on what is left, its accuracy on the test fold, and the time of
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, about_this_run, stored_runs, write_result
+from common import RESULTS, about_this_run, runs_to_add_to, write_result
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.data import Dataset, Split, read_input
@@ -31,7 +32,8 @@ from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
 from ossicle.training.tuning import create_model, importance_of, probes_of
 from ossicle.tuning.importance import Importance, largest, rank_correlation
-from tuning import accuracy, add_sets, encoder_of, in_memory, read_set, splits_of
+from ossicle.tuning.tuners import blocks_that_run
+from tuning import add_sets, encoder_of, in_memory, interval, mistakes, read_set, said, splits_of
 
 
 def main() -> None:
@@ -45,11 +47,11 @@ def main() -> None:
     for name in arguments.sets:
         encoder = load_encoder(encoder_of(name, arguments))
         dataset = read_set(name, arguments, modality=encoder.modality)
-        found = study(dataset, encoder, splits=splits_of(name, arguments, dataset, seed=0), epochs=arguments.epochs)
-        result = stored_runs("importance")
-        result["runs"] = [run for run in result["runs"] if run["set"] != name]
-        result["runs"].append({"set": name, **about_this_run(), **found})
-        report({**result, **about_this_run()})
+        found = study(dataset, encoder, splits=splits_of(name, arguments, dataset), epochs=arguments.epochs)
+        with runs_to_add_to("importance") as result:
+            result["runs"] = [run for run in result["runs"] if run["set"] != name]
+            result["runs"].append({"set": name, **about_this_run(), **found})
+            report({**result, **about_this_run()})
 
 
 def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs: int) -> dict[str, Any]:
@@ -80,11 +82,15 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
             choices |= {f"{word}:{k}": largest(values, k) for word, values in figures.items()}
             choices[f"first:{k}"] = tuple(range(1, k + 1))
         linear = TuneConfig(head="layers", options={"decoder": "linear"}, epochs=epochs)
+        known: dict[tuple[int, ...], tuple[float, int]] = {}  # different words often choose the same layers
         for choice, kept in choices.items():
-            model, own = fit(linear, kept)
-            cut.setdefault(choice, []).append(accuracy(model, own, split.test, targets))
+            if kept not in known:
+                model, own = fit(linear, kept)
+                right = 1 - len(mistakes(model, own, split.test, targets)) / len(split.test)
+                known[kept] = right, sum(p.numel() for p in model.parameters())
+            right, parameters[choice] = known[kept]
+            cut.setdefault(choice, []).append(right)
             highest.setdefault(choice, []).append(max(kept))
-            parameters[choice] = sum(p.numel() for p in model.parameters())
         print(dataset.root.name, split.fold, {choice: values[-1] for choice, values in cut.items()}, flush=True)
     return {
         "layers": layers,
@@ -93,10 +99,21 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
         "probes": [one.probes.tolist() for one in maps if one.probes is not None],
         "factor": np.mean([one.trained.factor for one in maps], axis=0).round(4).tolist(),
         "cut": cut,
+        "tested": [len(split.test) for split in splits],
         "highest": highest,
         "parameters": parameters,
+        "encoder_parameters": parameters_by_depth(encoder),
         "seconds": seconds_by_depth(encoder, dataset),
     }
+
+
+def parameters_by_depth(encoder: Encoder) -> list[int]:
+    """Parameters of the encoder that ends behind the first, the second, ... layer."""
+    blocks = blocks_that_run(encoder, encoder.num_layers)
+    sizes = {name: sum(p.numel() for p in block.parameters()) for name, block in blocks.items()}
+    whole = sum(p.numel() for p in encoder.network.parameters())
+    depths = (blocks_that_run(encoder, depth) for depth in range(1, encoder.num_layers + 1))
+    return [whole - sum(size for name, size in sizes.items() if name not in those) for those in depths]
 
 
 @torch.inference_mode()
@@ -140,13 +157,17 @@ def report(result: dict[str, Any]) -> None:
             lines.append(f"| {what} | {value} | {found.layers} | {p} |")
         lines += [
             "",
-            "| layers kept | accuracy on the test fold | head's parameters | encoder's time |",
-            "|---|---|---|---|",
+            f"With {run['layers']} layers no p lies below {2 / math.factorial(run['layers']):.2g}. Layers cut:",
+            "",
+            "| layers kept | accuracy on the test fold | 95 % | head's parameters | encoder's | encoder's time |",
+            "|---|---|---|---|---|---|",
         ]
         for choice, values in run["cut"].items():
-            cost = statistics.mean(run["seconds"][top - 1] for top in run["highest"][choice]) / run["seconds"][-1]
-            row = f"{statistics.mean(values):.3f} | {run['parameters'][choice]:,} | {cost:.2f}"
-            lines.append(f"| {choice} | {row} |")
+            tops = run["highest"][choice]
+            size = statistics.mean(run["encoder_parameters"][top - 1] for top in tops) / 1e6
+            cost = statistics.mean(run["seconds"][top - 1] for top in tops) / run["seconds"][-1]
+            cells = [choice, *said(interval(values, clips=run["tested"][0])), f"{run['parameters'][choice]:,}"]
+            lines.append(f"| {' | '.join(cells)} | {size:.2f} M | {cost:.2f} |")
         lines += ["", f"![](importance_{name}_share.png)", "", f"![](importance_{name}_map.png)", ""]
     write_result("importance", result, lines[:-1], title="The Importance Factor against single-layer probes")
 

@@ -456,7 +456,7 @@ def _check_config(config: Any, path: Path) -> None:
 # The parts of each kind of bundle, and the type of each of their keys; those of a front end are checked by itself.
 _TRAINED: dict[str, dict[str, type]] = {"model": {"name": str, "options": dict}, "frontend": {}}
 _TUNED: dict[str, dict[str, type]] = {
-    "encoder": {"name": str, "crop": bool, "modality": str, "fingerprint": str},
+    "encoder": {"name": str, "crop": bool, "modality": str, "settings": dict, "fingerprint": str},
     "head": {"name": str, "options": dict},
     "tuner": {"name": str, "options": dict},
     "features": {"pool": str, "layers": list, "dim": int},

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ossicle.data import Modality
 
 VERSION = 1  # of what features mean; another one makes every fingerprint another
+HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from ossicle.tuning.tuners import Tuner
 
 # What a head is given for some items: its layers, pooled over time as it takes them.
 Source = Callable[[Part], Hidden]
-SCORED = 128  # items of a pass without gradients
+SCORED = 32  # items of a pass without gradients: with all their frames no more than a step of training holds
 
 
 @dataclass(eq=False)
@@ -136,13 +136,15 @@ def set_training(model: TunedHead, encoder: Encoder | None, mode: bool) -> None:
 
 @torch.no_grad()
 def standardise(model: TunedHead, source: Source, train: Part) -> None:
-    """Sets the mean and deviation of every layer and feature over the clips of the training part."""
+    """Sets the mean and deviation of every layer and feature over the clips of the training part.
+
+    Of frames too it is the deviation of the clips' means: what a head makes of a clip has unit scale then, however much
+    the frames of a clip differ.
+    """
     number, total, squares = 0, torch.zeros(()), torch.zeros(())
     for part in pieces(train):
-        hidden = source(part)
-        x = hidden.features.double()
-        share = hidden.mask[:, None, :, None] / hidden.mask.sum(1)[:, None, None, None]  # each clip counts once
-        total, squares = total + (x * share).sum((0, 2)), squares + (x.square() * share).sum((0, 2))
+        x = source(part).mean().double()
+        total, squares = total + x.sum(0), squares + x.square().sum(0)
         number += len(part)
     mean = total / number
     variance = (squares / number - mean.square()).clamp(min=0)

@@ -176,7 +176,8 @@ def adamw(
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to biases and their tables, norms, tokens, positions
-    and learned signals."""
+    """Whether weight decay applies: to matrices and kernels, not to biases and their tables, norms, tokens, positions,
+    learned signals and what places a density, which are no smaller for being nearer to zero."""
     matrix = sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1
-    return matrix and "bias" not in name.rpartition(".")[2]
+    own = name.rpartition(".")[2]
+    return matrix and "bias" not in own and own not in ("offset", "log_spread", "log_scale", "logit")

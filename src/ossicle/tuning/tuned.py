@@ -4,6 +4,7 @@ The bundle holds the head and, if there is one, the tuner inside the encoder; of
 settings and a fingerprint, so it is small, and no other encoder passes for the one that the head was tuned on.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ossicle.data.inputs import read_input
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import Pool
+from ossicle.encoders.hidden import HIDDEN_STATES
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.inference import ModelInfo, Prediction
 from ossicle.predict import Reporting, WindowScores
@@ -68,6 +70,8 @@ class TunedHead(nn.Module):
 
     def chosen(self, hidden: Hidden) -> Hidden:
         """The layers that the head sees."""
+        if self.layers == tuple(range(1, hidden.features.shape[1] + 1)):
+            return hidden
         return Hidden(features=hidden.features[:, [number - 1 for number in self.layers]], mask=hidden.mask)
 
     def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
@@ -121,6 +125,7 @@ def save_tuned(
             "name": name,
             "crop": bool(encoder.settings.get("crop", False)),
             "modality": encoder.modality,
+            "settings": encoder_settings(encoder),
             "fingerprint": encoder.fingerprint,
         },
         head={"name": model.name, "options": model.options},
@@ -131,6 +136,12 @@ def save_tuned(
     if tuner is not None:
         tensors |= {f"tuner.{key}": tensor for key, tensor in tuner.state_dict().items()}
     write_bundle(folder, config, tensors, card=card)
+
+
+def encoder_settings(encoder: Encoder) -> dict[str, Any]:
+    """What else than the weights the features are made by, as JSON has it."""
+    settings: dict[str, Any] = json.loads(json.dumps({"hidden_states": HIDDEN_STATES, **encoder.settings}))
+    return settings
 
 
 def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_only: bool = False) -> Tuned:
@@ -154,9 +165,11 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
     except SettingRefused as error:
         raise BundleRefused(f"{path}: {error}") from error
     if found.fingerprint != wanted["fingerprint"]:
+        stored, here = wanted["settings"], encoder_settings(found)
+        others = [name for name in {**stored, **here} if stored.get(name) != here.get(name)]
         raise BundleRefused(
             f"{path}: the head was tuned on an encoder with the fingerprint {wanted['fingerprint']}; "
-            f"{found.name} has {found.fingerprint}, so its weights or settings are others."
+            f"{found.name} has {found.fingerprint}: other {' and '.join(others) or 'weights'}."
         )
     layers, pool = config["features"]["layers"], config["features"]["pool"]
     if pool not in get_args(Pool):
