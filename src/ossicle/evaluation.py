@@ -16,6 +16,7 @@ from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused
 from ossicle.files import write_atomically, write_json
+from ossicle.inference.store import HIDDEN, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
 from ossicle.recognizer import Recognizer
@@ -24,6 +25,7 @@ from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections
 Part = Literal["auto", "test", "development", "train", "all"]
 PARTS = ("train", "development", "test")
 SPLIT = "split.json"  # in a run folder
+FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 LEAST_GROUPS = 10  # a bootstrap over fewer groups gives intervals that are too narrow
 
 
@@ -80,6 +82,7 @@ def evaluate_model(
             that is not there
         AudioUnreadable: not one of the clips could be used
     """
+    written = None if output is None else own_files(output)
     folder = find_bundle(model)
     recognizer = load(folder, device=device, encoder=encoder)
     dataset = read_dataset(
@@ -108,7 +111,7 @@ def evaluate_model(
     )
     for line in evaluation_lines(evaluation):
         say(line)
-    if output is not None:
+    if output is not None and written is not None:
         write_evaluation(
             output,
             evaluation,
@@ -117,9 +120,22 @@ def evaluate_model(
             scores=scores,
             thresholds=recognizer.thresholds,
             title=f"{recognizer.bundle.model_name} on {dataset.root.name}",
+            claim=written.claim,
         )
         say(f"Report: {output / 'report.html'}")
     return scored.failures
+
+
+def own_files(folder: Path) -> Written:
+    """The list of what an evaluation wrote to a folder before.
+
+    Raises: RunRefused for a folder with predictions or somebody else's files in the way.
+    """
+    written = Written(folder)
+    if (folder / HIDDEN / "settings.json").exists():
+        raise RunRefused(f"{folder}: there are predictions in it; choose another folder.")
+    written.refuse_strangers([folder / name for name in FILES])
+    return written
 
 
 def bootstrap_groups(items: Sequence[Item]) -> list[str] | None:
@@ -236,20 +252,27 @@ def write_evaluation(
     thresholds: Float[np.ndarray, " label"] | None,
     title: str,
     more_sections: Sequence[Section] = (),
+    claim: Callable[[Sequence[Path]], None] = lambda paths: None,
 ) -> None:
     """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`.
 
     Args:
         items: those scored, in the order of `scores`
         more_sections: for the report, after the evaluation's own
+        claim: told every path before anything is written
     """
     decided = decide(scores, task=evaluation.task, thresholds=thresholds)
-    write_json(folder / "metrics.json", evaluation.to_json())
-    write_atomically(folder / "predictions.csv", predictions_csv(dataset, items, scores, decided=decided))
     sections = [*evaluation_sections(evaluation), *more_sections]
+    figures = {}
     for section in sections:
         charts = [block for block in section.blocks if isinstance(block, Chart)]
         for number, chart in enumerate(charts):
             name = section.title.lower().replace(" ", "_") + (f"_{number + 1}" if number else "")
-            save_figure(chart.figure, folder / "figures" / f"{name}.png")
-    write_report(folder / "report.html", title=title, sections=sections)
+            figures[folder / "figures" / f"{name}.png"] = chart.figure
+    metrics, predictions, report = (folder / name for name in FILES)
+    claim([metrics, predictions, *figures, report])
+    write_json(metrics, evaluation.to_json())
+    write_atomically(predictions, predictions_csv(dataset, items, scores, decided=decided))
+    for path, figure in figures.items():
+        save_figure(figure, path)
+    write_report(report, title=title, sections=sections)

@@ -51,6 +51,24 @@ def test_without_an_output_nothing_is_written(run: Run, shared_bundle: Path, dat
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_evaluation_replaces_its_own_files_and_no_others(
+    run: Run, shared_bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert run("evaluate", shared_bundle, data, "-o", out).exit_code == 0
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "predictions.csv").write_text("mine")
+    refused = run("evaluate", shared_bundle, data, "-o", strange)
+    assert refused.exit_code == 1 and "ossicle did not write it" in refused.stderr
+    assert (strange / "predictions.csv").read_text() == "mine"
+    labels = tmp_path / "labels"
+    assert run("predict", shared_bundle, data / "bell", "-o", labels).exit_code == 0
+    refused = run("evaluate", shared_bundle, data, "-o", labels)
+    assert refused.exit_code == 1 and "there are predictions in it" in refused.stderr
+
+
 def test_a_run_is_evaluated_on_its_own_test_part(run: Run, make_bundle: Make, data: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "run" / "model")
     dataset = read_dataset(data)

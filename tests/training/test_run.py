@@ -299,10 +299,20 @@ def test_a_run_folder_is_not_overwritten(run: Run) -> None:
         run()
 
 
-def test_a_training_that_cannot_begin_leaves_no_run_behind(run: Run, tmp_path: Path) -> None:
+def test_a_folder_with_anything_else_in_it_is_left_alone(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig]
+) -> None:
+    (tmp_path / "predictions.csv").write_text("mine")
+    with pytest.raises(RunRefused, match="holds files that belong to no run"):
+        run_module.train(dataset, tiny(), output=tmp_path, say=lambda _: None)
+    assert (tmp_path / "predictions.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("folds", [None, "all"])
+def test_a_training_that_cannot_begin_leaves_no_run_behind(run: Run, tmp_path: Path, folds: str | None) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
     with pytest.raises(WeightsRefused, match="w.safetensors"):
-        run(weights=str(tmp_path / "w.safetensors"))
+        run(weights=str(tmp_path / "w.safetensors"), folds=folds)
     run(epochs=1)
 
 

@@ -235,8 +235,15 @@ def test_another_encoder_is_refused_and_a_moved_one_is_found(run: Tune, bundle: 
     tensors = load_weights(moved / WEIGHTS)
     tensors["blocks.0.norm1.weight"] += 1
     save_weights(moved / WEIGHTS, tensors)
-    with pytest.raises(BundleRefused, match="tuned on an encoder with the fingerprint .* its weights or settings are"):
+    with pytest.raises(BundleRefused, match="tuned on an encoder with the fingerprint .*: other weights"):
         ossicle.load(folder, encoder=moved)
+    path = folder / "model" / CONFIG
+    config = json.loads(path.read_text())
+    assert config["encoder"]["settings"]["hidden_states"].startswith("what leaves each block")
+    config["encoder"] |= {"settings": {"states": "others"}, "fingerprint": "0" * 16}
+    path.write_text(json.dumps(config))
+    with pytest.raises(BundleRefused, match="other states, hidden_states, family"):
+        ossicle.load(folder, encoder=bundle)
     with pytest.raises(BundleRefused, match="--encoder says where it is"):
         ossicle.load(folder, encoder=tmp_path / "nowhere")
 

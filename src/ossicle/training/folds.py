@@ -20,7 +20,7 @@ from ossicle.bundle import CONFIG as BUNDLE
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
-from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation
+from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
 from ossicle.files import write_json
 from ossicle.inference import probabilities
 from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
@@ -32,6 +32,7 @@ tell: Say = functools.partial(print, flush=True)
 CONFIG, TEST_SCORES = "config.yaml", "test_scores.safetensors"  # in a run folder
 UNDECIDED = ("precision", "auto")  # a setting that the machine decides
 Part = Int64[np.ndarray, "_"]  # positions in the data set
+Begin = Callable[..., None]  # writes the settings that it is given, and what else is known, and so begins a fold
 
 
 @runtime_checkable
@@ -108,9 +109,13 @@ def continued(config: Config, folder: Path) -> Config:
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:
-    """Refuses a folder that holds a run, unless that is to be continued."""
-    if (output / CONFIG).exists() and not resume:
+    """Refuses a folder that holds a run, unless that is to be continued, and one that holds anything else."""
+    if resume:
+        return
+    if (output / CONFIG).exists():
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    if output.is_dir() and any(output.iterdir()):
+        raise RunRefused(f"{output}: holds files that belong to no run; choose another folder with -o.")
 
 
 def over_folds(
@@ -124,17 +129,27 @@ def over_folds(
     skip_bad: bool,
     columns: Mapping[str, str | None] | None,
     say: Say,
-    run: Callable[[Split, Path, Mapping[str, Any], Config], FoldResult],
+    run: Callable[[Split, Path, Config, Begin], FoldResult],
 ) -> TrainResult:
     """One fold, or all of them and their figures together; with `resume` finished folds stay as they are.
 
     Args:
         store: says which items cannot be used; None where all can.
-        run: a fold's training and test, given its parts, its folder, where the data are and its settings.
+        run: a fold's training and test, given its parts, its folder, its settings, and what makes the folder once
+            nothing can be refused any more.
 
     Raises:
         SettingRefused: settings other than those that a fold was begun with.
     """
+
+    def begin(split: Split, folder: Path, name: str | None, settings: Config, **about: Any) -> None:
+        data = {"path": str(dataset.root), **(columns or {})}
+        if folds == "all":
+            write_config(output / CONFIG, config, data={**data, "folds": "all"})
+        write_config(folder / CONFIG, settings, data={**data, "folds": name})
+        write_split(folder / SPLIT, dataset, split)
+        write_json(folder / "environment.json", environment(dataset, settings) | about)
+
     failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
     results = []
     for name in split_folds(dataset) if folds == "all" else (folds,):
@@ -143,13 +158,10 @@ def over_folds(
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
         settings = continued(config, folder) if resume else config
-        data = {"path": str(dataset.root), **(columns or {}), "folds": name}
-        if folds == "all":
-            write_config(output / CONFIG, config, data={**data, "folds": "all"})
         done = load_finished(folder, dataset) if resume else None
         if done is not None:
             say(f"{folder}: this fold is finished.")
-        results.append(done or run(split, folder, data, settings))
+        results.append(done or run(split, folder, settings, functools.partial(begin, split, folder, name)))
         # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would come
         # after some folds.
         gc.collect()

@@ -34,8 +34,7 @@ from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.errors import SettingRefused
-from ossicle.evaluation import SPLIT, score_items, write_split
-from ossicle.files import write_json
+from ossicle.evaluation import score_items
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
 from ossicle.loading import load
 from ossicle.models.datar import Datar
@@ -45,15 +44,14 @@ from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
 from ossicle.training.callbacks import Averaging, Guard, Line, Recorder, StateKeeper
-from ossicle.training.config import TrainConfig, with_settings, write_config
+from ossicle.training.config import TrainConfig, with_settings
 from ossicle.training.defaults import resolve
 from ossicle.training.folds import (
-    CONFIG,
+    Begin,
     FoldResult,
     Say,
     TrainResult,
     conclude,
-    environment,
     free_folder,
     over_folds,
     refuse_taken,
@@ -153,9 +151,9 @@ def train(
         progress=lambda done, total: say(f"decoded {done} of {total} recordings") if done == total else None,
     )
 
-    def run(split: Split, folder: Path, data: Mapping[str, Any], settings: TrainConfig) -> FoldResult:
+    def run(split: Split, folder: Path, settings: TrainConfig, begin: Begin) -> FoldResult:
         return train_fold(
-            dataset, store, split, settings, frontend=frontend, folder=folder, resume=resume, data=data, say=say
+            dataset, store, split, settings, frontend=frontend, folder=folder, resume=resume, begin=begin, say=say
         )
 
     return over_folds(
@@ -181,7 +179,7 @@ def train_fold(
     frontend: FrontendConfig,
     folder: Path,
     resume: bool,
-    data: Mapping[str, Any],
+    begin: Begin,
     say: Say,
 ) -> FoldResult:
     """Trains one model and tests it; an interrupted call continues where `resume` is given."""
@@ -201,11 +199,7 @@ def train_fold(
     # What cannot begin leaves no run behind.
     model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window))
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / CONFIG, config, data=data)
-    write_split(folder / SPLIT, dataset, split)
-    write_json(folder / "environment.json", environment(dataset, config))
-
+    begin(config)
     module, recorder = fit(
         model,
         dataset,

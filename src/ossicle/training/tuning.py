@@ -30,19 +30,18 @@ from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore, Pool, open_features
 from ossicle.errors import SettingRefused
-from ossicle.evaluation import SPLIT, write_split
 from ossicle.files import write_atomically, write_json
 from ossicle.models.density import Density
 from ossicle.report import Section, importance_section, training_section
 from ossicle.training.callbacks import csv_text
-from ossicle.training.config import TuneConfig, with_settings, write_config
+from ossicle.training.config import TuneConfig, with_settings
 from ossicle.training.folds import (
+    Begin,
     FoldResult,
     Part,
     Say,
     TrainResult,
     conclude,
-    environment,
     free_folder,
     over_folds,
     refuse_taken,
@@ -147,8 +146,8 @@ def tune(
     layers, pool = settled(config, encoder, labels=dataset.labels)
     store = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=cache, say=say)
 
-    def run(split: Split, folder: Path, data: Mapping[str, Any], settings: TuneConfig) -> FoldResult:
-        return tune_fold(dataset, store, split, settings, encoder=encoder, folder=folder, data=data, say=say)
+    def run(split: Split, folder: Path, settings: TuneConfig, begin: Begin) -> FoldResult:
+        return tune_fold(dataset, store, split, settings, encoder=encoder, folder=folder, begin=begin, say=say)
 
     return over_folds(
         dataset,
@@ -251,16 +250,12 @@ def tune_fold(
     *,
     encoder: Encoder,
     folder: Path,
-    data: Mapping[str, Any],
+    begin: Begin,
     say: Say,
 ) -> FoldResult:
     """Tunes one head and tests it."""
     layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)  # or is refused, and leaves no folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / "config.yaml", config, data=data)
-    write_split(folder / SPLIT, dataset, split)
-    about = {"encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint}
-    write_json(folder / "environment.json", environment(dataset, config) | about)
+    begin(config, encoder=encoder.name, encoder_fingerprint=encoder.fingerprint)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
     model.to(next(encoder.network.parameters()).device)
     tuner = create_inside(config, encoder, layers=model.layers)

@@ -169,7 +169,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         others = [name for name in {**stored, **here} if stored.get(name) != here.get(name)]
         raise BundleRefused(
             f"{path}: the head was tuned on an encoder with the fingerprint {wanted['fingerprint']}; "
-            f"{found.name} has {found.fingerprint}: other {' and '.join(others) or 'weights'}."
+            f"{found.name} has {found.fingerprint}: other {', '.join(others) or 'weights'}."
         )
     layers, pool = config["features"]["layers"], config["features"]["pool"]
     if pool not in get_args(Pool):
