@@ -12,7 +12,7 @@ import ossicle
 
 SOURCE = Path(ossicle.__file__).parent
 
-# Above the line no torch; a room imports from its own level and from those above it.
+# Above the line no torch; a package imports from its own line and from those above it.
 ROOMS_WITHOUT_TORCH = [
     "errors",
     "settings",

@@ -55,7 +55,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Leave the finished folds of the output folder.")] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Tune a head on a frozen encoder: minutes on a laptop, thousands of parameters."""
+    """Tune a small head on a frozen encoder: minutes on a laptop."""
     chosen = dict(key_and_value(setting) for setting in settings or [])
 
     from ossicle.training import run_tuning

@@ -83,7 +83,7 @@ def run_demo(
     """Trains on drum hits leaving kits out, evaluates, finds hits in a sequence and in a loop, writes a report.
 
     Command: ossicle demo
-    Machine and time: two cores, about two minutes.
+    Machine and time: two cores, under two minutes.
 
     Args:
         output: folder to write; if there is something in it, a new one beside it.
@@ -166,7 +166,7 @@ def write_page(
                     Chart(
                         figure=pictures["sequence"],
                         alt="spectrogram of the sequence with found and true hits",
-                        caption="Filled: found by the model. Outlined: what was put there.",
+                        caption="Filled: times from the spectral flux, labels from the model. Outlined: what was put there.",
                     ),
                 ],
             ),
