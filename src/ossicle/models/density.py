@@ -53,7 +53,8 @@ class Density(nn.Module):
         """What x is multiplied with, in float32 and of its shape.
 
         Args:
-            mask: true where an entry is real; of a shape that broadcasts to x. The others weigh nothing.
+            mask: true where an entry is real; of a shape that broadcasts to x. The others weigh nothing. Heads divide
+                the axis as it is, padding included: several heads on a padded axis depend on how long the padding is.
 
         Raises:
             ValueError: more heads than entries along the axis.
