@@ -4,11 +4,13 @@ from ossicle.predict.events import Event, EventRules, stream_events
 from ossicle.predict.reporting import Reporting, label_indices, stream_rows
 from ossicle.predict.rows import Row, rows_from_windows, select_labels
 from ossicle.predict.windows import (
+    Summary,
     WindowScores,
     aggregate,
     combine_overlaps,
     cut_windows,
     join_scores,
+    split_hops,
     stream_scores,
     summarise,
     window_starts,
@@ -33,6 +35,7 @@ __all__ = [
     "Reporting",
     "Row",
     "Source",
+    "Summary",
     "WindowScores",
     "aggregate",
     "combine_overlaps",
@@ -42,6 +45,7 @@ __all__ = [
     "places_of",
     "rows_from_windows",
     "select_labels",
+    "split_hops",
     "stream_events",
     "stream_rows",
     "stream_scores",
