@@ -3,7 +3,7 @@ import io
 import json
 from pathlib import Path
 
-from ossicle.predict import TABLES, Row, Source, table_lines, table_text, write_tables
+from ossicle.predict import TABLES, Row, Source, stream_table, table_lines, table_text, write_tables
 
 SOURCE = Source(model="m", model_version="v", highest=16_000.0)
 ROW = Row(file="a.wav", start=0.0, end=1.5, label="dog, barking", score=0.87654)
@@ -65,6 +65,18 @@ def test_a_raven_table_has_a_numbered_selection_for_each_row() -> None:
 def test_a_table_names_the_file_and_says_when_nothing_was_heard() -> None:
     assert table_lines("a.wav", [ROW]) == ["a.wav", "  0.00 - 1.50 s  dog, barking  0.8765"]
     assert table_lines("b.wav", []) == ["b.wav", "  nothing reached the thresholds"]
+
+
+def test_a_table_streams_as_wide_as_its_labels_may_be_and_its_times_are() -> None:
+    rows = [Row(file="a.wav", start=at, end=at + 1, label="cymbal", score=0.83241) for at in (0.0, 99.0, 100.0)]
+    lines = stream_table("a.wav", [rows[:1], [], rows[1:]], labels=("cymbal", "hand-drum"))
+    assert list(lines) == [
+        "a.wav",
+        "  0.00 - 1.00 s  cymbal     0.8324",
+        "   99.00 - 100.00 s  cymbal     0.8324",
+        "  100.00 - 101.00 s  cymbal     0.8324",
+    ]
+    assert list(stream_table("b.wav", [[], []], labels=("dog",))) == ["b.wav", "  nothing reached the thresholds"]
 
 
 def test_recordings_of_one_name_keep_a_table_each(tmp_path: Path) -> None:

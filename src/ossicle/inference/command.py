@@ -17,7 +17,17 @@ from ossicle.files import legible
 from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, run_job
 from ossicle.inference.predictor import Predictor, in_time
 from ossicle.inference.store import Store
-from ossicle.predict import FORMATS, TABLES, EventRules, Reporting, Row, label_indices, table_lines, table_text
+from ossicle.predict import (
+    FORMATS,
+    TABLES,
+    EventRules,
+    Reporting,
+    Row,
+    label_indices,
+    stream_table,
+    table_lines,
+    table_text,
+)
 
 STANDARD_INPUT = "-"
 Say = Callable[[str], None]
@@ -240,31 +250,35 @@ def print_files(predictor: Predictor, files: Sequence[Path], options: PredictOpt
     config, (name,) = options.config(), options.wanted
     if len(files) > 1 and name in TABLES and TABLES[name].per_recording:
         raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
-    failed = 0
+    reporting, failed = config.reporting, 0
 
-    def rows_of(file: Path) -> Iterator[Row]:
-        nonlocal failed
+    def heard(file: Path) -> Iterator[list[Row]]:
         rows = predictor.stream(
             read_blocks(file, predictor.rate),
             file=str(file),
-            reporting=config.reporting,
+            reporting=reporting,
             window=config.window,
             hop=config.hop,
         )
+        yield from rows if reporting.events is None else [list(in_time(rows, reporting))]
+
+    def to_the_break(found: Iterator[Any]) -> Iterator[Any]:
+        nonlocal failed
         try:
-            yield from in_time(rows, config.reporting)
+            yield from found
         except AudioError as error:
             say(str(error))
             failed += 1
 
     if name in TABLES:
-        everything = (row for file in files for row in rows_of(file))
-        sys.stdout.writelines(table_text(name, everything, predictor.source))
-        return failed
-    for file in files:
-        before, rows = failed, list(rows_of(file))
-        if failed == before:
-            print("\n".join(table_lines(str(file), rows)))
+        everything = (row for file in files for rows in to_the_break(heard(file)) for row in rows)
+        texts = table_text(name, everything, predictor.source)
+    else:
+        labels = reporting.labels or predictor.labels
+        tables = (stream_table(str(file), heard(file), labels=labels) for file in files)
+        texts = (line + "\n" for table in tables for line in to_the_break(table))
+    for text in texts:
+        print(text, end="", flush=True)
     return failed
 
 

@@ -18,13 +18,14 @@ from ossicle.predict import (
     Reporting,
     Row,
     Source,
+    Summary,
     WindowScores,
     join_scores,
     label_indices,
     select_labels,
+    split_hops,
     stream_rows,
     stream_scores,
-    summarise,
 )
 from ossicle.predict.rows import Task
 from ossicle.shapes import Float, Float32
@@ -200,10 +201,15 @@ class Predictor(abc.ABC):
         if isinstance(source, list):
             return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in source]
         file = "" if isinstance(source, tuple) else str(source)
-        scored = list(self._score(self._blocks(source), window=window, hop=hop))
-        windows = join_scores(windows for windows, _ in scored)
-        scores = self.activate(summarise(windows.scores, task=self.task))
-        rows = self._rows((parts for _, parts in scored), file, reporting)
+        whole = Summary(task=self.task)
+
+        def summed() -> Iterator[WindowScores]:
+            for part in self._score(self._blocks(source), window=window, hop=hop):
+                whole.add(_of_windows(part))
+                yield part
+
+        rows = tuple(in_time(self._rows(summed(), file, reporting), reporting))
+        scores = self.activate(whole.logits)
         indices = label_indices(self.labels, reporting.labels)
         wanted = np.array(range(len(self.labels)) if indices is None else indices, dtype=np.int64)
         chosen = wanted[
@@ -219,10 +225,10 @@ class Predictor(abc.ABC):
             file=file,
             labels=self.labels,
             scores=scores,
-            rows=tuple(in_time(rows, reporting)),
+            rows=rows,
             chosen=tuple(self.labels[index] for index in chosen),
-            seconds=float(windows.ends[-1]),
-            padded_seconds=windows.padded_samples / self.rate,
+            seconds=whole.seconds,
+            padded_seconds=whole.padded_samples / self.rate,
         )
 
     def stream(
@@ -242,14 +248,13 @@ class Predictor(abc.ABC):
             file: what the rows call it
             batch: windows that wait for each other; 1 answers soonest
         """
-        scored = self._score(blocks, window=window, hop=hop, batch=batch)
-        yield from self._rows((parts for _, parts in scored), file, reporting)
+        yield from self._rows(self._score(blocks, window=window, hop=hop, batch=batch), file, reporting)
 
     def score_windows(
         self, source: Recording, *, window: float | None = None, hop: float | None = None
     ) -> WindowScores:
         """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
-        return join_scores(windows for windows, _ in self._score(self._blocks(source), window=window, hop=hop))
+        return join_scores(_of_windows(part) for part in self._score(self._blocks(source), window=window, hop=hop))
 
     @overload
     def embed(self, source: Recording, *, timestamps: Literal[False] = False) -> Float[np.ndarray, " dim"]: ...
@@ -301,6 +306,11 @@ class Predictor(abc.ABC):
     # --- inside ---
 
     def _rows(self, parts: Iterable[WindowScores], file: str, reporting: Reporting) -> Iterator[list[Row]]:
+        """Rows of what `_score` gives."""
+        if self.hop_feature_seconds is not None:
+            step = round(self.hop_feature_seconds * self.rate)
+            combined = reporting.overlap is not None or reporting.events is not None
+            parts = split_hops(parts, rate=self.rate, step=step, overlapping=combined)
         return self._rows_of(
             (dataclasses.replace(part, scores=self.activate(part.scores)) for part in parts), file, reporting
         )
@@ -345,31 +355,15 @@ class Predictor(abc.ABC):
 
     def _score(
         self, blocks: Blocks, *, window: float | None, hop: float | None, batch: int = BATCH
-    ) -> Iterator[tuple[WindowScores, WindowScores]]:
-        """Yields the logits of windows, and those of the finest stretches of time that the model tells apart.
+    ) -> Iterator[WindowScores]:
+        """Yields the logits of windows: (window, label), or of a model with `hop_feature_seconds` those of its hops."""
+        score = self.scores if self.hop_feature_seconds is None else self.hop_scores
+        return self.stream_windows(blocks, score, window=window, hop=hop, batch=batch)
 
-        These are the windows themselves, but for a model with `hop_feature_seconds`: then each of its hops, and where
-        windows overlap, those of the earlier one.
-        """
-        step = self.hop_feature_seconds
-        if step is None:
-            for windows in self.stream_windows(blocks, self.scores, window=window, hop=hop, batch=batch):
-                yield windows, windows
-            return
-        heard_to = 0.0
-        for hops in self.stream_windows(blocks, self.hop_scores, window=window, hop=hop, batch=batch):
-            scores = hops.scores  # (window, hop, label)
-            starts = hops.starts[:, None] + step * np.arange(scores.shape[1])
-            earlier = np.concatenate([[heard_to], hops.ends[:-1]])
-            kept = (starts < hops.ends[:, None] - 1e-9) & (starts >= earlier[:, None] - step / 2)
-            parts = WindowScores(
-                starts=starts[kept],
-                ends=np.minimum(starts + step, hops.ends[:, None])[kept],
-                scores=scores[kept],
-                padded_samples=hops.padded_samples,
-            )
-            heard_to = float(hops.ends[-1])
-            yield dataclasses.replace(hops, scores=scores.mean(1)), parts
+
+def _of_windows(part: WindowScores) -> WindowScores:
+    """The windows, of a model that answers more finely by the mean of their hops."""
+    return part if part.scores.ndim == 2 else dataclasses.replace(part, scores=part.scores.mean(1))
 
 
 def in_time(rows: Iterable[list[Row]], reporting: Reporting) -> Iterator[Row]:

@@ -9,6 +9,7 @@ the least length that the model can take.
 Batches hold windows of one recording only: a recording's scores cannot depend on what else is being predicted.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,9 @@ from ossicle.shapes import Float, Float32, Int64
 
 Overlap = Literal["mean", "max"]
 Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window *label"]]
+Stretch = tuple[float, float, np.ndarray]  # start, end, (label,)
+
+NOTHING = "a recording without a single sample has no windows to score"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +131,52 @@ def join_scores(parts: Iterable[WindowScores]) -> WindowScores:
     """
     found = list(parts)
     if not found:
-        raise ValueError("a recording without a single sample has no windows to score")
+        raise ValueError(NOTHING)
     return WindowScores(
         starts=np.concatenate([part.starts for part in found]),
         ends=np.concatenate([part.ends for part in found]),
         scores=np.concatenate([part.scores for part in found]),
         padded_samples=found[0].padded_samples,
     )
+
+
+def split_hops(
+    parts: Iterable[WindowScores], *, rate: int, step: int, overlapping: bool = False
+) -> Iterator[WindowScores]:
+    """Turns windows that are scored every `step` samples into a window for each of these hops, in time.
+
+    They tile the recording: the last hop of a window ends with it, and where windows overlap, the hops of the earlier
+    one stay and those of the later one, whose grid may be another, go on from there. Edges are counted in samples, so
+    hops that touch have the same bits there.
+
+    Args:
+        parts: scores (window, hop, label), in the order of time; hops behind a window's end are left out
+        rate: hertz
+        overlapping: keep the hops of all windows, for `combine_overlaps`; held are those that a later one may precede
+    """
+    heard = 0  # samples
+    waiting: list[Stretch] = []
+    padded = 0
+    for part in parts:
+        padded = part.padded_samples
+        done: list[Stretch] = []
+        for start, end, scores in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
+            first, last = round(start * rate), round(end * rate)
+            edges = [*range(first, last, step)[: len(scores)], last]
+            skip = 0
+            if not overlapping:
+                # The first hop that begins at most half of one before that; what is left may be shorter.
+                skip = min(-((first - heard + step // 2) // step), len(edges) - 2)
+                edges = [heard, *edges[skip + 1 :]]
+                heard = last
+            seconds = [edge / rate for edge in edges]
+            waiting += zip(seconds, seconds[1:], scores[skip:], strict=False)
+            waiting.sort(key=_start)
+            ready = bisect_right(waiting, start if overlapping else end, key=_start)
+            done += waiting[:ready]
+            del waiting[:ready]
+        yield from _packed(done, padded)
+    yield from _packed(waiting, padded)
 
 
 def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[WindowScores]:
@@ -145,34 +188,27 @@ def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[Wi
     Args:
         parts: windows in the order of their starts
     """
-    held: list[tuple[float, float, np.ndarray]] = []  # start, end and scores of windows that may go on
+    held: list[Stretch] = []  # windows that may go on
     at = 0.0
     padded = 0
 
-    def until(time: float) -> Iterator[tuple[float, float, np.ndarray]]:
+    def until(time: float) -> Iterator[Stretch]:
         ends = {min(end, time) for _, end, _ in held}
         edges = sorted(edge for edge in {at, *ends} if edge >= at)
         for start, end in zip(edges, edges[1:], strict=False):
             over = [scores for first, last, scores in held if first <= start and last >= end]
             yield start, end, aggregate(np.stack(over), how)
 
-    def packed(stretches: list[tuple[float, float, np.ndarray]]) -> Iterator[WindowScores]:
-        if stretches:
-            starts, ends, scores = zip(*stretches, strict=True)
-            yield WindowScores(
-                starts=np.array(starts), ends=np.array(ends), scores=np.stack(scores), padded_samples=padded
-            )
-
     for part in parts:
         padded = part.padded_samples
-        done: list[tuple[float, float, np.ndarray]] = []
+        done: list[Stretch] = []
         for start, end, scores in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
             done += until(start)
             held = [window for window in held if window[1] > start]
             held.append((start, end, scores))
             at = start
-        yield from packed(done)
-    yield from packed(list(until(np.inf)))
+        yield from _packed(done, padded)
+    yield from _packed(list(until(np.inf)), padded)
 
 
 def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float[np.ndarray, " label"]:
@@ -184,11 +220,52 @@ def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float
     return aggregate(logits, "mean" if task == "single-label" else "max")
 
 
+class Summary:
+    """`summarise` of windows that come part by part: nothing here grows with their number."""
+
+    def __init__(self, *, task: Task) -> None:
+        self.seconds = 0.0  # to the end of the last window
+        self.padded_samples = 0
+        self._averages = task == "single-label"
+        self._windows = 0
+        self._reduced: np.ndarray | None = None  # sum or highest
+
+    def add(self, part: WindowScores) -> None:
+        """Takes the logits (window, label) of the next windows."""
+        rows = part.scores if self._reduced is None else np.concatenate([self._reduced[None], part.scores])
+        # A sum in double precision: over a day, single precision loses what a window adds.
+        self._reduced = rows.sum(axis=0, dtype=np.float64) if self._averages else rows.max(axis=0)
+        self._windows += len(part.scores)
+        self.seconds, self.padded_samples = float(part.ends[-1]), part.padded_samples
+
+    @property
+    def logits(self) -> Float[np.ndarray, " label"]:
+        """Of the recording so far.
+
+        Raises: ValueError before the first window.
+        """
+        if self._reduced is None:
+            raise ValueError(NOTHING)
+        return self._reduced / self._windows if self._averages else self._reduced
+
+
 def aggregate(scores: Float[np.ndarray, "window label"], how: str) -> Float[np.ndarray, " label"]:
     """Reduces the scores of a recording's windows to one score per label, by their `mean` or their `max`."""
     if how not in ("mean", "max"):
         raise ValueError(f"windows are aggregated by 'mean' or 'max', not {how!r}")
     return scores.mean(axis=0) if how == "mean" else scores.max(axis=0)
+
+
+def _packed(stretches: list[Stretch], padded_samples: int) -> Iterator[WindowScores]:
+    if stretches:
+        starts, ends, scores = zip(*stretches, strict=True)
+        yield WindowScores(
+            starts=np.array(starts), ends=np.array(ends), scores=np.stack(scores), padded_samples=padded_samples
+        )
+
+
+def _start(stretch: Stretch) -> float:
+    return stretch[0]
 
 
 def _opens_a_window(left_over: int, window: int) -> bool:

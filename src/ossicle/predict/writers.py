@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -114,15 +115,28 @@ def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
 
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
     """Gives one recording's rows as aligned lines below its name; what has no length has no times."""
-    if not rows:
-        return [legible(file), "  nothing reached the thresholds"]
-    width = max(len(row.label) for row in rows)
-    times = max(len(f"{row.end:.2f}") for row in rows)
+    return list(stream_table(file, [rows], labels=[row.label for row in rows]))
 
-    def when(row: Row) -> str:
-        return f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
 
-    return [legible(file), *(f"  {when(row)}{row.label:<{width}}  {row.score:.4f}" for row in rows)]
+def stream_table(file: str, parts: Iterable[Sequence[Row]], *, labels: Sequence[str]) -> Iterator[str]:
+    """Yields one recording's rows as aligned lines below its name, as soon as they come.
+
+    Args:
+        parts: its rows, in time; the columns of times widen where those of a part do not fit
+        labels: all that may come
+    """
+    parts = iter(parts)
+    first = next(parts, ())  # a recording that breaks off before is not named
+    yield legible(file)
+    width, times, nothing = max(map(len, labels), default=0), 0, True
+    for rows in chain([first], parts):
+        nothing = nothing and not rows
+        times = max([times, *(len(f"{row.end:.2f}") for row in rows)])
+        for row in rows:
+            when = f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
+            yield f"  {when}{row.label:<{width}}  {row.score:.4f}"
+    if nothing:
+        yield "  nothing reached the thresholds"
 
 
 def places_of(files: Sequence[Path]) -> list[Path]:
