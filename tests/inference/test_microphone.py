@@ -1,5 +1,6 @@
-"""A microphone that is made of numbers: its sound comes at the model's rate, and a slow model is told so."""
+"""A microphone that is made of numbers: its sound comes at the model's rate, and what is lost or late is told."""
 
+import signal
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ossicle.audio import microphone as module
 from ossicle.audio.microphone import microphone_blocks
 from ossicle.audio.resample import resample
 from ossicle.errors import AudioUnreadable
@@ -16,8 +18,9 @@ OWN = 16_000  # hertz, of the microphone
 
 
 class Stream:
-    """Hears all of the sound at once, as soon as it is opened."""
+    """Hears all of the sound at once, as soon as it is opened, but for `dropped` frames before the block `drops_at`."""
 
+    drops_at, dropped, clock = -1, 0, 100.0
     sound = np.random.default_rng(0).normal(scale=0.1, size=8 * OWN).astype(np.float32)
 
     def __init__(self, *, blocksize: int, callback: Callable[..., None], channels: int, **_: Any) -> None:
@@ -25,12 +28,24 @@ class Stream:
         self.blocksize, self.callback = blocksize, callback
 
     def __enter__(self) -> "Stream":
-        for at in range(0, len(self.sound), self.blocksize):
-            self.callback(self.sound[at : at + self.blocksize, None], self.blocksize, None, None)
+        at = block = 0
+        while at < len(self.sound):
+            at += self.dropped if block == self.drops_at else 0
+            samples = self.sound[at : at + self.blocksize, None]
+            time = SimpleNamespace(inputBufferAdcTime=self.clock and self.clock + at / OWN)
+            self.callback(samples, len(samples), time, SimpleNamespace(input_overflow=block == self.drops_at))
+            at, block = at + len(samples), block + 1
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class Gone(Stream):
+    """Does not even start."""
+
+    def __enter__(self) -> "Stream":
+        raise OSError("Device unavailable")
 
 
 @pytest.fixture
@@ -69,3 +84,68 @@ def test_a_microphone_that_is_not_there_is_one_sentence(microphone: SimpleNamesp
     microphone.query_devices = missing
     with pytest.raises(AudioUnreadable, match="microphone 7 does not open: No input device"):
         next(microphone_blocks(OWN, device="7"))
+
+
+def test_a_microphone_that_does_not_start_is_one_sentence(microphone: SimpleNamespace) -> None:
+    microphone.InputStream = Gone
+    with pytest.raises(AudioUnreadable, match="the microphone does not open: Device unavailable"):
+        next(microphone_blocks(OWN))
+
+
+@pytest.mark.parametrize("rate", [OWN, 32_000])
+def test_an_unplugged_microphone_ends_in_a_sentence_after_all_that_it_heard(
+    rate: int, microphone: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GONE_SECONDS", 0.01)
+    said: list[str] = []
+    heard = np.concatenate(list(microphone_blocks(rate, block_seconds=0.05, cut_off=said.append)))
+    np.testing.assert_allclose(heard, resample(Stream.sound, OWN, rate), atol=1e-6)
+    assert len(said) == 1 and "no sound has come from the microphone for" in said[0]
+    with pytest.raises(AudioUnreadable, match="no sound has come from the microphone 7 for .* plugged in"):
+        list(microphone_blocks(rate, block_seconds=0.05, device="7"))
+
+
+def test_ctrl_c_ends_the_sound_after_all_that_was_heard_and_the_next_one_the_program(
+    microphone: SimpleNamespace,
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    blocks = microphone_blocks(32_000)
+    heard = [next(blocks)]
+    signal.raise_signal(signal.SIGINT)  # while the caller computes
+    np.testing.assert_allclose(np.concatenate(heard + list(blocks)), resample(Stream.sound, OWN, 32_000), atol=1e-6)
+    assert signal.getsignal(signal.SIGINT) is before
+    next(blocks := microphone_blocks(32_000))
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    blocks.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("clock", "length"), [(100.0, 8 * OWN), (0.0, 8 * OWN - 4_000)])
+def test_sound_that_the_system_drops_is_told_and_becomes_silence_where_its_length_is_known(
+    clock: float, length: int, microphone: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"drops_at": 20, "dropped": 4_000, "clock": clock}.items():
+        monkeypatch.setattr(Stream, name, value)
+    said: list[str] = []
+    blocks = microphone_blocks(OWN, behind=said.append, cut_off=said.append)
+    next(blocks)
+    signal.raise_signal(signal.SIGINT)
+    rest = np.concatenate(list(blocks))
+    assert len(rest) == length - OWN // 10
+    told = [sentence for sentence in said if "dropped" in sentence]
+    assert told == [
+        "the system dropped 0.25 s of sound before it was heard; silence stands for it"
+        if clock
+        else "the system dropped sound before it was heard; times from here on may be too early"
+    ]
+    if clock:
+        expected = Stream.sound.copy()
+        expected[20 * 1_600 : 20 * 1_600 + 4_000] = 0
+        np.testing.assert_array_equal(rest, expected[1_600:])
+
+
+@pytest.mark.parametrize("block_seconds", [0.0, -1.0, np.nan, np.inf])
+def test_blocks_of_no_length_are_the_callers_slip(block_seconds: float, microphone: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="block_seconds"):
+        next(microphone_blocks(OWN, block_seconds=block_seconds))

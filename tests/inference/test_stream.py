@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ossicle.audio import read_clip
 from ossicle.audio.stream import ENCODINGS, Layout, stream_blocks
 from ossicle.errors import AudioRefused, AudioUnreadable
+from ossicle.predict import Reporting
 
 Record = Callable[..., Path]
 SUBTYPES = {
@@ -80,6 +82,26 @@ def test_a_header_that_does_not_know_the_length_is_read_to_the_end(length: int, 
     assert len(heard(bytes(data), 32_000, cut_off=said.append)) >= 6400 and not said
 
 
+@pytest.mark.parametrize("block_seconds", [0.01, 0.1, 3.0])
+def test_live_scores_are_those_of_the_same_samples_in_a_file(
+    block_seconds: float, shared_bundle: Path, tmp_path: Path
+) -> None:
+    import ossicle
+
+    predictor, reporting, path = ossicle.load(shared_bundle), Reporting(top_k=3), tmp_path / "a.wav"
+    sound = np.random.default_rng(0).normal(scale=0.1, size=(round(3.3 * 44_100), 2))
+    soundfile.write(path, sound, 44_100, subtype="PCM_16")
+    offline = predictor.predict(path, hop=0.5, reporting=reporting).rows
+    pipe = Pipe(path.read_bytes())
+    pipe.most = 100_000
+    blocks = stream_blocks(pipe, predictor.rate, block_seconds=block_seconds)
+    some = predictor.stream(blocks, file=str(path), reporting=reporting, hop=0.5, batch=1)
+    live = [row for rows in some for row in rows]
+    assert [replace(row, score=0.0) for row in live] == [replace(row, score=0.0) for row in offline]
+    np.testing.assert_allclose([row.score for row in live], [row.score for row in offline], atol=1e-5, rtol=0)
+    assert len({row.score for row in live}) == len(live) > 12  # the scores tell windows apart
+
+
 def test_a_stream_that_stops_inside_a_sample_is_named_and_the_rest_is_heard(record: Record) -> None:
     said: list[str] = []
     samples = heard(bytes(9), 8000, layout=Layout(encoding="s16le", rate=8000, channels=2), cut_off=said.append)
@@ -114,5 +136,7 @@ def test_a_rate_or_a_sample_outside_the_limits_is_refused() -> None:
         heard(bytes(8), 8000, layout=Layout(encoding="s16le", rate=5))
     with pytest.raises(AudioRefused, match="0.000 s is nan"):
         heard(struct.pack("<f", float("nan")), 8000, layout=Layout(encoding="f32le", rate=8000))
+    with pytest.raises(ValueError, match="block_seconds"):
+        heard(bytes(8), 8000, layout=Layout(encoding="s16le", rate=8000), block_seconds=0.0)
     with pytest.raises(ValueError, match="allowed are u8, s16le"):
         Layout(encoding="mp3", rate=8000)

@@ -3,6 +3,7 @@
     limits     what a recording may be (seconds, channels, rate, peak)
     find       the recordings below a folder
     content    what a file's first bytes say it is, for error messages
+    header     how much sound a header promises, to notice a file that was cut
     source     what a decoder hands over: blocks of float32
     sndfile    libsndfile, the first decoder            hush    its quiet
     media      FFmpeg (PyAV), the decoder for the rest
@@ -12,7 +13,8 @@
     stream     sound from a pipe, while it arrives
     microphone sound from the air
 
-A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts.
+A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts; where that is less
+than was claimed, the file was cut, and is refused.
 """
 
 from ossicle.audio.clip import Clip, as_clip, read_blocks, read_clip

@@ -39,7 +39,8 @@ def open_with_media(av: Any, file: Path, *, name: str, stack: contextlib.ExitSta
         if not container.streams.audio:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise AudioUnreadable(f"{name}: the file holds no sound (only {others}); a recording has an audio stream")
-        frames = container.decode(container.streams.audio[0])
+        stream = container.streams.audio[0]
+        frames = container.decode(stream)
         opening = next(frames, None)
     except AudioError:
         raise
@@ -67,7 +68,10 @@ def open_with_media(av: Any, file: Path, *, name: str, stack: contextlib.ExitSta
                 yield block[skip:]
             skip = max(0, skip - len(block))
 
-    return Source(name=name, rate=rate, channels=channels, blocks=blocks)
+    # Most durations are estimates. CAF's is not, and libsndfile does not open one that was cut, so it comes here.
+    told = container.format.name == "caf" and stream.duration is not None
+    promised = round(stream.duration * stream.time_base * rate) if told else 0
+    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised)
 
 
 def reason_of(error: Exception) -> str:

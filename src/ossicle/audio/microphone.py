@@ -1,16 +1,24 @@
 """A microphone as blocks of samples. Needs the extra `mic`: sounddevice, which speaks to PortAudio."""
 
+import contextlib
+import math
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from ossicle.audio.clip import check_block_seconds, check_rate
 from ossicle.audio.resample import resampled
 from ossicle.errors import AudioUnreadable, ExtraMissing
 from ossicle.shapes import Float32
 
 BEHIND_SECONDS = 5.0  # of sound waiting, from which on it is said that the model is too slow
+GONE_SECONDS = 10.0  # without a block, after which a microphone counts as unplugged
+MOST_LOST_SECONDS = 60.0  # between two blocks; more is a clock that was set
 
 
 def import_sounddevice() -> Any:
@@ -25,48 +33,100 @@ def import_sounddevice() -> Any:
     return sounddevice
 
 
+def refuse(sentence: str) -> None:
+    """Makes an error of sound that breaks off."""
+    raise AudioUnreadable(sentence)
+
+
 def microphone_blocks(
     rate: int,
     *,
     device: str | int | None = None,
     block_seconds: float = 0.1,
     behind: Callable[[str], None] = lambda sentence: None,
+    cut_off: Callable[[str], None] = refuse,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
-    """Yields what a microphone hears, mono at `rate`, until the caller stops; nothing is dropped.
+    """Yields what a microphone hears, mono at `rate`, until the caller stops or Ctrl-C is pressed.
+
+    What the caller is too slow for waits. What the system drops becomes silence of the same length, if that is known.
+    Ctrl-C ends the sound in place of the program, so that all that was heard is still scored; a second one is as ever.
 
     Args:
         device: name or number; by default the system's
-        behind: told, in a sentence, when the caller is slower than the sound
+        block_seconds: what is waited for at a time
+        behind: told, in a sentence, when the caller is slower than the sound, and of each loss
+        cut_off: told, in a sentence, when no more sound comes from the microphone; by default that is an error
 
     Raises:
         ExtraMissing: there is no sounddevice
-        AudioUnreadable: there is no such microphone, or it does not open
+        AudioUnreadable: there is no such microphone, it does not open, or it falls silent for good
+        ValueError: an argument makes no sense
     """
+    check_rate(rate)
+    check_block_seconds(block_seconds)
     sounddevice = import_sounddevice()
-    try:
-        own = int(sounddevice.query_devices(device, "input")["default_samplerate"])
-        heard: queue.Queue[np.ndarray] = queue.Queue()
-        stream = sounddevice.InputStream(
-            samplerate=own,
-            blocksize=round(block_seconds * own),
-            device=device,
-            channels=1,
-            dtype="float32",
-            callback=lambda samples, count, time, status: heard.put(samples[:, 0].copy()),
-        )
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise AudioUnreadable(f"the microphone {device or ''} does not open: {error}".replace("  ", " ")) from error
+    name = "the microphone" if device is None else f"the microphone {device}"
+    # Blocks, each with the seconds lost before it, if any were; None ends them. A SimpleQueue, as a signal may put.
+    heard: queue.SimpleQueue[tuple[np.ndarray, float | None] | None] = queue.SimpleQueue()
+    due = math.inf  # when the next block begins, by the clock of the device
+
+    def take(samples: np.ndarray, count: int, time: Any, status: Any) -> None:
+        nonlocal due
+        heard.put((samples[:, 0].copy(), time.inputBufferAdcTime - due if status.input_overflow else None))
+        due = time.inputBufferAdcTime + count / own
 
     def blocks() -> Iterator[np.ndarray]:
         said = False
-        with stream:
-            while True:
-                late = heard.qsize() * block_seconds
-                if late > BEHIND_SECONDS and not said:
-                    behind(f"the model is {late:.0f} s behind the sound: a larger --hop or a smaller model keeps up")
-                said = late > BEHIND_SECONDS
-                yield heard.get()
+        while True:
+            late = heard.qsize() * block_seconds
+            if late > BEHIND_SECONDS and not said:
+                behind(f"the model is {late:.0f} s behind the sound: a larger --hop or a smaller model keeps up")
+            said = late > BEHIND_SECONDS
+            try:
+                block = heard.get(timeout=GONE_SECONDS + block_seconds)
+            except queue.Empty:
+                cut_off(f"no sound has come from {name} for {GONE_SECONDS:g} s; it must stay plugged in")
+                return
+            if block is None:
+                return
+            samples, lost = block
+            if lost is not None and 0 < lost < MOST_LOST_SECONDS:
+                behind(f"the system dropped {lost:.2f} s of sound before it was heard; silence stands for it")
+                yield np.zeros(round(lost * own), np.float32)
+            elif lost is not None:  # not every system has a clock for its sound
+                behind("the system dropped sound before it was heard; times from here on may be too early")
+            yield samples
 
-    for piece in resampled(blocks(), own, rate):
-        if len(piece):
-            yield piece
+    with contextlib.ExitStack() as stack:
+        try:
+            own = int(sounddevice.query_devices(device, "input")["default_samplerate"])
+            size = max(1, round(block_seconds * own))
+            stream = sounddevice.InputStream(
+                samplerate=own, blocksize=size, device=device, channels=1, dtype="float32", callback=take
+            )
+            stack.enter_context(stream)
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise AudioUnreadable(f"{name} does not open: {error}") from error
+        stack.enter_context(interrupts(lambda: heard.put(None)))
+        for piece in resampled(blocks(), own, rate):
+            if len(piece):
+                yield piece
+
+
+@contextlib.contextmanager
+def interrupts(end: Callable[[], None]) -> Iterator[None]:
+    """Has the first Ctrl-C call `end`, where it would otherwise raise KeyboardInterrupt."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,9 +4,11 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ossicle.audio.content import describe_content
+from ossicle.audio.header import sound_bytes
 from ossicle.audio.limits import AudioLimits
 from ossicle.audio.media import import_av, open_with_media
 from ossicle.audio.sndfile import open_with_soundfile
@@ -41,7 +43,8 @@ def open_recording(path: str | os.PathLike[str], limits: AudioLimits) -> Iterato
                 reasons["FFmpeg"] = source.reason
                 raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}")
         check_shape(name, source.rate, source.channels, limits)
-        yield source
+        promised, there = sound_bytes(file)
+        yield replace(source, frames=source.frames * promised // there)
 
 
 def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import soundfile
 
+from ossicle.audio.header import LONGEST_64
 from ossicle.audio.hush import HUSH
 from ossicle.audio.source import Block, Failure, Source, stopped
 from ossicle.errors import AudioUnreadable
@@ -66,7 +67,10 @@ def open_with_soundfile(file: Path, *, name: str, stack: contextlib.ExitStack) -
                 yield block[skip:]
             skip = max(0, skip - len(block))
 
-    return Source(name=name, rate=handle.samplerate, channels=handle.channels, blocks=blocks)
+    # Of OGG and MPEG libsndfile makes an estimate, and of a FLAC that does not know its length the largest number.
+    told = handle.format != "OGG" and not handle.subtype.startswith("MPEG") and handle.frames < LONGEST_64
+    frames = handle.frames if told else 0
+    return Source(name=name, rate=handle.samplerate, channels=handle.channels, blocks=blocks, frames=frames)
 
 
 def open_sequential(file: Path) -> SequentialFile:

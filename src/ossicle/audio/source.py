@@ -25,6 +25,7 @@ class Source:
     rate: int
     channels: int
     blocks: Callable[[int], Iterator[Block]]
+    frames: int = 0  # that the header promises; 0 where it does not say
 
 
 @dataclass(frozen=True)

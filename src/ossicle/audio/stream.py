@@ -11,7 +11,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ossicle.audio.clip import check_finite, check_rate, nothing_found, to_mono
+from ossicle.audio.clip import check_block_seconds, check_finite, check_rate, nothing_found, to_mono
+from ossicle.audio.header import LONGEST
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
 from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
@@ -32,7 +33,6 @@ ENCODINGS = {
 }
 _WAV = {(1, 8): "u8", (1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le", (3, 32): "f32le", (3, 64): "f64le"}
 EXTENSIBLE = 0xFFFE
-LONGEST = 0x7FFF0000  # bytes; from here on, and at 0, a length stands for "not known"
 MAX_CHUNK = 1 << 20  # bytes of a header's part before the samples
 
 
@@ -86,8 +86,10 @@ def stream_blocks(
     Raises:
         AudioUnreadable: no WAV header where one is expected, or an encoding that is not read
         AudioRefused: as `read_clip`
+        ValueError: an argument makes no sense
     """
     check_rate(rate)
+    check_block_seconds(block_seconds)
     length = None
     if layout is None:
         layout, length = read_wav_header(file)

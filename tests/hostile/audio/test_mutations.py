@@ -126,9 +126,16 @@ def test_any_bytes_give_a_finite_clip_or_an_error(magic, rest, tmp_path_factory)
     decode(path)
 
 
+TELLING = (".wav", ".rf64", ".w64", ".flac", ".aiff", ".aifc", ".caf", ".au")
+
+
 @pytest.mark.parametrize("sixtyfourths", range(0, 64, 3))
-def test_a_recording_cut_anywhere_gives_its_beginning_or_an_error(sixtyfourths, seeds, tmp_path):
+def test_a_recording_cut_anywhere_is_an_error_where_its_header_tells_and_else_its_beginning(
+    sixtyfourths, seeds, tmp_path
+):
     for name, content in seeds.items():
         path = tmp_path / name
         path.write_bytes(content[: len(content) * sixtyfourths // 64])
-        decode(path)
+        clip = decode(path)
+        # Where a header says how much there should be, less is an error; a tenth of these short ones may be missing.
+        assert clip is None or clip.seconds > 0.085 or not name.endswith(TELLING)
