@@ -55,7 +55,8 @@ def train(
         Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
     ],
     model: Annotated[
-        str | None, typer.Option(help="Registry name (see `ossicle models list`); by default passt_tiny_s16, or the recipe's.")
+        str | None,
+        typer.Option(help="Registry name (see `ossicle models list`); by default passt_tiny_s16, or the recipe's."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
