@@ -56,7 +56,7 @@ def train(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Registry name (see `ossicle models list`); by default passt_tiny_s16, or the recipe's."),
+        typer.Option(help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")

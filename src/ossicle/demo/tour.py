@@ -166,7 +166,7 @@ def write_page(
                     Chart(
                         figure=pictures["sequence"],
                         alt="spectrogram of the sequence with found and true hits",
-                        caption="Filled: times from the spectral flux, labels from the model. Outlined: what was put there.",
+                        caption="Filled: found by the spectral flux, named by the model. Outlined: what was put there.",
                     ),
                 ],
             ),
