@@ -135,11 +135,12 @@ def test_a_registry_name_has_random_weights_and_is_told_from_a_folder(
     assert not is_registry_name("passt_tiny_s20")
 
 
-def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(shared_bundle: Path, tmp_path: Path) -> None:
+def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Path, tmp_path: Path) -> None:
     head = TunedHead("mean", layers=(1,), dim=192, pool="mean", num_classes=3, options={})
     answers: dict[str, Any] = {"task": "single-label", "labels": ("a", "b", "c"), "window_seconds": 0.5, "pad": False}
-    save_tuned(tmp_path / "head", encoder=load_encoder(shared_bundle), model=head, **answers)
-    work = Work(model=str(tmp_path / "head"), seconds=0.5, batch=2, device="cpu")
+    save_tuned(tmp_path / "head", encoder=load_encoder(bundle), model=head, **answers)
+    moved = bundle.rename(tmp_path / "moved")
+    work = Work(model=str(tmp_path / "head"), seconds=0.5, batch=2, device="cpu", encoder=str(moved))
     assert prepare(work, FLOAT32)().shape == (2, 3)
     with pytest.raises(SettingRefused, match="are not compiled here"):
         prepare(work, Variant(name="", engine="compiled"))
@@ -153,6 +154,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(shared_bun
         ({"seconds": 0.01}, FLOAT32, SettingRefused, "outside what this model takes"),
         ({"seconds": 61.0}, FLOAT32, SettingRefused, "outside what this model takes"),
         ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: is no PaSST"),
+        ({"model": "datar_nano", "encoder": "runs/birds"}, FLOAT32, SettingRefused, "encoder=runs/birds: datar_nano"),
         ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),
         ({"device": "abacus"}, FLOAT32, SettingRefused, "device=abacus"),
     ],

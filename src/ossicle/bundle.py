@@ -268,6 +268,8 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
         there = f"; there are models in {', '.join(below[:5])}" if below else ""
         raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}){there}.")
     name = str(model)
+    if folder.suffix == ".onnx":
+        raise BundleRefused(f"{name}: an exported model is run without torch: python -m ossicle.runtime {name}")
     if name in list_models():
         raise WeightsRefused(
             f"{name} is the name of an architecture and has no trained weights here, so its scores would be random; "

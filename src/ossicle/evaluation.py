@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Int64
 from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
-from ossicle.errors import AudioUnreadable, DataRefused, RunRefused
+from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import write_atomically, write_json
 from ossicle.inference.store import HIDDEN, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
+from ossicle.models.tokens import TokenReduction
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
@@ -72,6 +73,7 @@ def evaluate_model(
     part: Part = "auto",
     device: str = "auto",
     encoder: str | None = None,
+    reduction: TokenReduction | None = None,
     say: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
@@ -81,10 +83,14 @@ def evaluate_model(
         DataRefused: labels that the model does not know, several labels a clip for a model that gives one, or a part
             that is not there
         AudioUnreadable: not one of the clips could be used
+        SettingRefused: a reduction of the tokens that this network does not take
     """
     written = None if output is None else own_files(output)
     folder = find_bundle(model)
-    recognizer = load(folder, device=device, encoder=encoder)
+    try:
+        recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
+    except ValueError as error:
+        raise SettingRefused(f"{model}: {error}.") from error
     dataset = read_dataset(
         data, label=label, group=group, fold=fold_column, labels=recognizer.labels, modality=recognizer.modality
     )
@@ -92,6 +98,8 @@ def evaluate_model(
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)
     chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part=part, model=str(model))
+    if reduction is not None:
+        protocol += f"; with {reduction.keep:g} of the tokens, {reduction.method}"
 
     items = [dataset.items[index] for index in chosen]
     scored = score_items(recognizer, items, progress=lambda done: progress(done, len(items)))

@@ -45,6 +45,36 @@ def test_everything_is_written_and_agrees(run: Run, shared_bundle: Path, data: P
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} >= {"confusions.png", "calibration.png"}
 
 
+def test_fewer_tokens_are_measured_and_said(run: Run, shared_bundle: Path, data: Path, tmp_path: Path) -> None:
+    def scores(name: str, *options: str) -> str:
+        assert run("evaluate", shared_bundle, data, "-o", tmp_path / name, *options).exit_code == 0
+        return (tmp_path / name / "predictions.csv").read_text()
+
+    every, half, fewer = (
+        scores("all"),
+        scores("half", "--keep", "0.5", "--keep-by", "strided"),
+        scores("one", "--keep", "1"),
+    )
+    assert every == fewer and every != half
+    protocol = json.loads((tmp_path / "half" / "metrics.json").read_text())["protocol"]
+    assert protocol.endswith("; with 0.5 of the tokens, strided")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--keep-by", "merge"], 2, "needs --keep"),
+        (["--keep", "2"], 2, "at most 1"),
+        (["--keep", "0.01"], 1, "0.01"),
+    ],
+)
+def test_a_share_that_there_is_not_is_one_sentence(
+    options: list[str], code: int, said: str, run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    result = run("evaluate", make_bundle(tmp_path / "deep", depth=2), data, *options)
+    assert result.exit_code == code and said in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_without_an_output_nothing_is_written(run: Run, shared_bundle: Path, data: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert run("evaluate", shared_bundle, data).exit_code == 0

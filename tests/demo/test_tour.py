@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ossicle.demo import drums_folder, run_demo
+from ossicle.data.recordings import drums_folder
+from ossicle.demo import run_demo
 from ossicle.demo.tour import CONFIG, LOOP
 from ossicle.loading import load
 

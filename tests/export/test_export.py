@@ -12,12 +12,16 @@ import pytest
 import torch
 
 import ossicle
+from ossicle.audio import read_clip
+from ossicle.data.recordings import drums_folder
 from ossicle.encoders import load_encoder
 from ossicle.errors import DataRefused, ExportRefused, ExtraMissing
 from ossicle.export import export_model
-from ossicle.export.check import MOST
+from ossicle.export.check import MOST, Agreement, batches, compare, real_sounds, shapes
 from ossicle.export.formats import Answer, open_onnx, open_pt2
 from ossicle.export.graph import make_graph
+from ossicle.export.int8 import Sounds, measure
+from ossicle.inference.predictor import probabilities
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer, save_tuned
@@ -123,29 +127,47 @@ def test_a_pt2_file_gives_the_same_numbers(passt: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tuned(make_network: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A density head on a PaSST of three blocks, with silence after short clips."""
-    bundle = make_network("passt_tiny_s16", options={"depth": 3, "frames": 100}, pad=True)
-    encoder = load_encoder(bundle)
-    torch.manual_seed(0)
-    head = TunedHead(
-        "density", layers=(1, 2, 3), dim=encoder.dim, pool="statistics", num_classes=3, options={"hidden": 4}
-    )
-    folder = tmp_path_factory.mktemp("tuned") / "head"
-    answers: dict[str, Any] = {"task": "single-label", "labels": ("a", "b", "c"), "window_seconds": 0.5, "pad": False}
-    save_tuned(folder, encoder=encoder, model=head, **answers)
-    return folder
+def make_tuned(make_network: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Saves a head on a PaSST of three blocks, with silence after short clips."""
+    encoder = load_encoder(make_network("passt_tiny_s16", options={"depth": 3, "frames": 100}, pad=True))
+
+    def make(name: str, *, pool: Any = "mean", **options: Any) -> Path:
+        torch.manual_seed(0)
+        head = TunedHead(name, layers=(1, 2, 3), dim=encoder.dim, pool=pool, num_classes=3, options=options)
+        folder = tmp_path_factory.mktemp("tuned") / name
+        answers: dict[str, Any] = {
+            "task": "single-label",
+            "labels": ("a", "b", "c"),
+            "window_seconds": 0.5,
+            "pad": False,
+        }
+        save_tuned(folder, encoder=encoder, model=head, **answers)
+        return folder
+
+    return make
 
 
-def test_a_head_on_a_network_of_ours_gives_the_same_numbers(tuned: Path, tmp_path: Path) -> None:
-    path = export_model(tuned, output=tmp_path / "head.onnx").path
-    values, recognizer = about(path), load(tuned, device="cpu")
-    assert values["model"]["name"].startswith("density on") and values["frontend"]["rate"] == values["rate"]
+# Those that differ in kind: what the other heads compute is part of these.
+@pytest.mark.parametrize(
+    "head, pool, options",
+    [
+        ("density", "statistics", {"hidden": 4}),
+        ("mha", "mean", {"hidden": 4}),
+        ("attentive_stats", "time", {"hidden": 4}),
+    ],
+)
+def test_a_head_on_a_network_of_ours_gives_the_same_numbers(
+    head: str, pool: str, options: dict[str, int], make_tuned: Make, tmp_path: Path
+) -> None:
+    model = make_tuned(head, pool=pool, **options)
+    path = export_model(model, output=tmp_path / "head.onnx").path
+    values, recognizer = about(path), load(model, device="cpu")
+    assert values["model"]["name"].startswith(f"{head} on") and values["frontend"]["rate"] == values["rate"]
     assert_same(recognizer, open_onnx(path), [values["min_samples"], 9_000, 16_000, values["max_samples"]])
 
 
-def test_a_head_on_another_encoder_is_refused(tuned: Path) -> None:
-    recognizer = load(tuned, device="cpu")
+def test_a_head_on_another_encoder_is_refused(make_tuned: Make) -> None:
+    recognizer = load(make_tuned("mean"), device="cpu")
     assert isinstance(recognizer, TunedRecognizer)
     recognizer.encoder = SimpleNamespace(name="whisper-tiny")  # type: ignore[assignment]
     with pytest.raises(ExportRefused, match="whisper-tiny is not one of ours; heads on PaSST and DATAR"):
@@ -190,6 +212,29 @@ def test_eight_bits_are_smaller_and_nearly_the_same(passt: Path, tmp_path: Path)
     assert "times smaller" in said and "agrees in" in said
 
 
+def test_of_several_labels_the_loss_shows_in_the_map(tmp_path: Path) -> None:
+    labels = 50
+    targets = np.eye(labels, dtype=bool)  # most labels are absent from every clip, as in AudioSet
+    recognizer: Any = SimpleNamespace(
+        task="multi-label",
+        thresholds=None,
+        window_samples=lambda: (8, 8),
+        activate=lambda logits: probabilities(logits, task="multi-label"),
+    )
+    windows = [np.full(8, number, dtype=np.float32) for number in range(labels)]
+    (path := tmp_path / "it.int8.onnx").write_bytes(b"")
+
+    def right(waves: np.ndarray) -> dict[str, np.ndarray]:
+        return {"logits": 200 * targets[waves[:, 0].astype(int)].astype(np.float32) - 100}
+
+    def deaf(waves: np.ndarray) -> dict[str, np.ndarray]:
+        return {"logits": np.full((len(waves), labels), -5, dtype=np.float32)}
+
+    sounds = Sounds(windows=windows, targets=targets, protocol="50 clips")
+    found = measure(path, deaf, right, recognizer=recognizer, sounds=sounds)
+    assert (found.figure, found.values) == ("mAP", (1.0, pytest.approx(1 / labels)))
+
+
 def test_the_front_end_and_the_head_stay_in_float(exported: Path, tmp_path: Path) -> None:
     from ossicle.export.int8 import write_int8
 
@@ -213,13 +258,65 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(
     assert not list(tmp_path.iterdir())
 
 
-def test_scores_that_are_no_numbers_are_a_difference(passt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ossicle.export.check import compare
+def compared(ours: list[float], theirs: list[float], *, task: str = "multi-label") -> Agreement:
+    """What is found of one window, from the logits of the recogniser and those of the file."""
+    recognizer: Any = SimpleNamespace(
+        scores=lambda windows: np.array([ours], dtype=np.float32),
+        activate=lambda logits: probabilities(logits, task=task),  # type: ignore[arg-type]
+    )
+    logits = np.array([theirs], dtype=np.float32)
+    scores = recognizer.activate(logits).astype(np.float32)
+    return compare(recognizer, lambda waves: {"scores": scores, "logits": logits}, iter([np.zeros((1, 9), np.float32)]))
 
+
+def test_scores_that_are_no_numbers_are_a_difference() -> None:
+    assert compared([1.0, 2.0], [np.nan, np.nan]).difference == np.inf
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, same",
+    [
+        ([20.0, 30.0, -3.0], [20.0, 30.0, -3.0], True),  # two scores of 1 in the file's float32, the first no better
+        ([20.0, 30.0, -3.0], [30.0, 20.0, -3.0], False),  # and though scores differ by nothing, the best is another
+        ([-20.0, -25.0], [-25.0, -20.0], False),  # as where no label is heard
+        ([0.5, 0.5 + 1e-5], [0.5 + 1e-5, 0.5], True),
+        ([300.0, 300.01], [300.01, 300.0], True),  # as near as float32 gets
+    ],
+)
+def test_the_best_label_is_that_of_the_logits_and_equal_ones_may_change_places(
+    ours: list[float], theirs: list[float], same: bool
+) -> None:
+    found = compared(ours, theirs)
+    assert found.difference <= MOST and (found.tops == found.windows) is same
+
+
+def test_windows_are_checked_from_the_shortest_to_the_longest(passt: Path) -> None:
     recognizer = load(passt, device="cpu")
-    windows = np.zeros((1, 32_000), dtype=np.float32)
-    found = compare(recognizer, lambda waves: {"scores": np.full((1, 3), np.nan)}, iter([windows]))
-    assert found.difference == np.inf
+    graph = make_graph(recognizer)
+    sizes = shapes(recognizer, graph)
+    lengths = sorted({length for length, _ in sizes})
+    assert (lengths[0], lengths[-1]) == (graph.min_samples, graph.max_samples) and 32_000 in lengths
+    assert {(length, clips) for length in lengths[:-1] for clips in (1, 3)} <= set(sizes)
+    graph.max_samples = 60 * recognizer.rate  # as of a DATAR
+    assert [size for size in shapes(recognizer, graph) if size[0] > 2 * 32_000] == [(60 * recognizer.rate, 1)]
+
+
+@pytest.mark.parametrize("sounds, size", [([3, 7], (5, 1)), ([4], (9, 3)), ([2, 2, 2], (2, 3))])
+def test_a_batch_holds_the_sounds_cut_or_repeated(sounds: list[int], size: tuple[int, int]) -> None:
+    made = [number + np.arange(length, dtype=np.float32) for number, length in enumerate(sounds)]
+    (batch,) = batches(made, [size])
+    assert batch.shape == size[::-1]
+    for number, row in enumerate(batch):
+        sound = made[number % len(made)]
+        assert (row == sound[np.arange(size[0]) % len(sound)]).all()
+
+
+def test_by_default_the_sounds_are_the_built_in_recordings(passt: Path) -> None:
+    recognizer = load(passt, device="cpu")
+    first = read_clip(drums_folder() / "bell" / "circAfrique-Dununba1-Bell.flac", recognizer.rate).samples[:32_000]
+    sounds = real_sounds(recognizer)
+    assert len(sounds) == 12 and (sounds[0] == first).all()
+    assert len({sound.tobytes() for sound in sounds}) == 12
 
 
 def test_a_stranger_is_not_overwritten(passt: Path, tmp_path: Path) -> None:

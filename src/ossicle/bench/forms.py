@@ -62,6 +62,7 @@ class Work:
     batch: int = 1  # clips in a pass
     threads: int | None = None  # by default as many as torch takes
     device: str = "auto"
+    encoder: str | None = None  # where the frozen one of a tuned head is, if not where it was
 
 
 @dataclass(frozen=True, kw_only=True)

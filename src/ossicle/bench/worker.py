@@ -85,9 +85,11 @@ def open_model(work: Work, form: Variant) -> "Recognizer":
 
     reduction = TokenReduction(keep=form.keep, method=form.keep_by) if form.keep < 1 else None
     if is_registry_name(work.model):
+        if work.encoder is not None:
+            raise SettingRefused(f"encoder={work.encoder}: {work.model} is a network of its own, which takes none.")
         bundle = untrained(work.model)
         return Recognizer(bundle, device=work.device, precision=form.precision, reduction=reduction)
-    return load(work.model, device=work.device, precision=form.precision, reduction=reduction)
+    return load(work.model, device=work.device, precision=form.precision, encoder=work.encoder, reduction=reduction)
 
 
 def untrained(name: str) -> "Bundle":

@@ -29,6 +29,9 @@ def bench(
         float | None, typer.Option(min=0, help="Milliseconds for a clip: which form stays within them?")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure seconds and memory of a network here, in each form that it can be run in."""
@@ -38,7 +41,7 @@ def bench(
     from ossicle.bench.measure import measure
     from ossicle.bench.worker import is_registry_name
 
-    work = Work(model=model, seconds=seconds, batch=batch, threads=threads, device=device)
+    work = Work(model=model, seconds=seconds, batch=batch, threads=threads, device=device, encoder=encoder)
     with counting("Passes") as progress:
         costs = measure(work, variants(keep=keep or (), files=files), progress=progress)
     fits = None if budget_ms is None else fitting(costs, budget_seconds=budget_ms / 1000)

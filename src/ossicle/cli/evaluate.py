@@ -29,10 +29,25 @@ def evaluate(
     encoder: Annotated[
         str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
     ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
+    ] = None,
+    keep_by: Annotated[
+        Literal["merge", "strided"] | None,
+        typer.Option(help="With --keep: merge tokens that are alike, the default, or leave evenly spaced ones out."),
+    ] = None,
 ) -> None:
     """Measure a recogniser on labelled sounds: every figure with its 95 % interval, and each class."""
-    from ossicle.evaluation import evaluate_model
+    if keep_by is not None and keep is None:
+        raise typer.BadParameter("This needs --keep as well.", param_hint="--keep-by")
 
+    from ossicle.evaluation import evaluate_model
+    from ossicle.models.tokens import TokenReduction
+
+    try:
+        reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by or "merge")
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.", param_hint="--keep") from error
     with counting("Clips") as progress:
         failures = evaluate_model(
             model,
@@ -44,6 +59,7 @@ def evaluate(
             part=part,
             device=device,
             encoder=encoder,
+            reduction=reduction,
             say=print,
             progress=progress,
         )

@@ -19,7 +19,9 @@ def export(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled sounds to check with; with --int8 also to measure what eight bits cost."),
+        typer.Option(
+            help="Labelled sounds to check with, not built-in ones; with --int8 also to measure what it costs."
+        ),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")

@@ -21,9 +21,9 @@ from jaxtyping import Float, Float32
 
 from ossicle.audio import read_clip
 from ossicle.data import Dataset, read_dataset, split_folds
+from ossicle.data.recordings import drums_folder
 from ossicle.demo.matching import OnsetFigures, match_onsets
 from ossicle.demo.onsets import label_onsets
-from ossicle.demo.recordings import drums_folder
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.files import write_atomically
 from ossicle.loading import load

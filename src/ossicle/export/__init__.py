@@ -4,17 +4,13 @@ The file holds the front end and the weights: samples in, scores out. Beside the
 the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float32
-
 from ossicle import __version__
 from ossicle.errors import ExportRefused
-from ossicle.export.check import Agreement, check, made_sounds, real_sounds
+from ossicle.export.check import Agreement, check, real_sounds
 from ossicle.export.formats import (
     FORMATS,
     OPSET,
@@ -84,7 +80,7 @@ def export_model(
         model: a bundle, a run or a Hub id, as for `ossicle.load`
         output: by default the model's name in the current folder
         int8: also write NAME.int8.onnx
-        data: labelled sounds to check with, and to measure eight bits on; by default sounds made for it
+        data: labelled sounds to check with, and to measure eight bits on; by default the built-in recordings of drums
         encoder: where the frozen encoder of a tuned head is, if not where it was
 
     Raises:
@@ -104,15 +100,13 @@ def export_model(
     for target in (path, small) if int8 else (path,):
         refuse_strangers(target, to)
     recognizer = load(model, device="cpu", encoder=encoder)
-    written = export_recognizer(recognizer, path, to=to, sounds=None if data is None else real_sounds(recognizer, data))
+    written = export_recognizer(recognizer, path, to=to, data=data)
     window = recognizer.window_samples()[0]
     reduced = None
     if int8:
         write_atomically(small, lambda temporary: write_int8(temporary, path))
         sounds = None if data is None else read_sounds(recognizer, data, model=str(model))
-        reduced = measure(
-            small, open_onnx(small), written.answer, recognizer=recognizer, sounds=sounds, graph=written.graph
-        )
+        reduced = measure(small, open_onnx(small), written.answer, recognizer=recognizer, sounds=sounds)
     return Exported(
         path=path,
         agreement=written.agreement,
@@ -126,22 +120,22 @@ def export_model(
 class Written:
     """A file that gives its recogniser's numbers, opened."""
 
-    graph: Graph
     answer: Answer
     agreement: Agreement
 
 
-def export_recognizer(
-    recognizer: Recognizer, path: Path, *, to: Format = "onnx", sounds: Sequence[Float32[np.ndarray, "_"]] | None = None
-) -> Written:
+def export_recognizer(recognizer: Recognizer, path: Path, *, to: Format = "onnx", data: Path | None = None) -> Written:
     """Writes a recogniser as one file, or nothing if it would not give the recogniser's numbers.
 
     Args:
-        sounds: to check with; by default some made for it
+        data: sounds to check with; by default the built-in recordings of drums
 
-    Raises: ExportRefused for what cannot be exported, and for a file that differs from the recogniser.
+    Raises:
+        ExportRefused: what cannot be exported, and a file that differs from the recogniser
+        DataRefused: data without three recordings that can be used
     """
     graph = make_graph(recognizer)
+    sounds = real_sounds(recognizer, data)
     program = trace(graph)
     about = metadata_text(metadata(recognizer, graph))
     with replacing(path) as temporary:
@@ -151,8 +145,8 @@ def export_recognizer(
         else:
             write_pt2(temporary, program, about=about)
             answer = open_pt2(temporary, outputs=graph.outputs)
-        agreement = check(recognizer, answer, graph=graph, sounds=sounds or made_sounds(recognizer))
-    return Written(graph=graph, answer=answer, agreement=agreement)
+        agreement = check(recognizer, answer, graph=graph, sounds=sounds)
+    return Written(answer=answer, agreement=agreement)
 
 
 def default_path(model: str | Path, to: Format) -> Path:

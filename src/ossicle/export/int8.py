@@ -21,10 +21,9 @@ from ossicle.data import read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
 from ossicle.evaluation import choose_part, split_of_run
-from ossicle.export.check import batches, first_window, lengths, made_sounds
+from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
-from ossicle.export.graph import Graph
-from ossicle.metrics import decide
+from ossicle.metrics import decide, mean_average_precision
 from ossicle.recognizer import Recognizer
 from ossicle.runtime import KEY
 
@@ -78,7 +77,8 @@ class Reduced:
     path: Path
     agreement: float  # share of windows with the same best label
     clips: int  # that this was measured on
-    accuracy: tuple[float, float] | None  # of float32 and of int8, share of right decisions; None without labels
+    figure: str  # of merit: accuracy, or mAP where several labels may be right
+    values: tuple[float, float] | None  # of the figure in float32 and in int8; None without labels
     protocol: str
     seconds: tuple[float, float]  # that a window takes, float32 and int8
 
@@ -89,10 +89,10 @@ class Reduced:
             f"Wrote {self.path}: {size:.1f} MB, {float_megabytes / size:.1f} times smaller; {fast:.4f} s a clip, "
             f"{slow / fast:.2f} times faster"
         ]
-        accuracy = ""
-        if self.accuracy is not None:
-            accuracy = f"accuracy {self.accuracy[0]:.4f} in float32, {self.accuracy[1]:.4f} in int8; "
-        return [*said, f"On {self.protocol}: {accuracy}the best label agrees in {100 * self.agreement:.1f} %"]
+        kept = ""
+        if self.values is not None:
+            kept = f"{self.figure} {self.values[0]:.4f} in float32, {self.values[1]:.4f} in int8; "
+        return [*said, f"On {self.protocol}: {kept}the best label agrees in {100 * self.agreement:.1f} %"]
 
 
 def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
@@ -115,33 +115,38 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
     return Sounds(windows=windows, targets=dataset.targets()[used], protocol=protocol)
 
 
-def measure(
-    path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, sounds: Sounds | None, graph: Graph
-) -> Reduced:
-    """Compares the quantised file with its source, on labelled recordings or on sounds made here."""
+def measure(path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, sounds: Sounds | None) -> Reduced:
+    """Compares the quantised file with its source, on labelled recordings or on the built-in ones."""
+    window = recognizer.window_samples()[0]
     if sounds is None:
-        windows = [row for batch in batches(made_sounds(recognizer), lengths(recognizer, graph)) for row in batch]
+        windows = [np.resize(sound, window) for sound in real_sounds(recognizer, most=20)]
     else:
         windows = list(sounds.windows)
-    scores = [np.concatenate([answer(window[None])["scores"] for window in windows]) for answer in (float32, int8)]
-    accuracy = None
+    logits = [np.concatenate([answer(window[None])["logits"] for window in windows]) for answer in (float32, int8)]
+    values = None
     if sounds is not None:
-        right = [
-            decide(of_file, task=recognizer.task, thresholds=recognizer.thresholds) == sounds.targets
-            for of_file in scores
-        ]
-        single = recognizer.task == "single-label"
-        of_float32, of_int8 = (float((each.all(1) if single else each).mean()) for each in right)
-        accuracy = (of_float32, of_int8)
-    slow, fast = take_turns([float32, int8], recognizer.window_samples()[0])
+        of_float32, of_int8 = (figure_of(recognizer, of_file, targets=sounds.targets) for of_file in logits)
+        values = (of_float32, of_int8)
+    slow, fast = take_turns([float32, int8], window)
     return Reduced(
         path=path,
-        agreement=float((scores[0].argmax(1) == scores[1].argmax(1)).mean()),
+        agreement=float((logits[0].argmax(1) == logits[1].argmax(1)).mean()),
         clips=len(windows),
-        accuracy=accuracy,
-        protocol=f"{len(windows)} windows made here" if sounds is None else sounds.protocol,
+        figure="accuracy" if recognizer.task == "single-label" else "mAP",
+        values=values,
+        protocol=f"{len(windows)} of the built-in recordings" if sounds is None else sounds.protocol,
         seconds=(slow, fast),
     )
+
+
+def figure_of(
+    recognizer: Recognizer, logits: Float32[np.ndarray, "clip label"], *, targets: Bool[np.ndarray, "clip label"]
+) -> float:
+    """Share of right decisions; of several labels the mAP, as most of them are absent from most clips."""
+    scores = recognizer.activate(logits)
+    if recognizer.task == "multi-label":
+        return mean_average_precision(scores, targets)[0]
+    return float((decide(scores, task="single-label") == targets).all(1).mean())
 
 
 def take_turns(answers: Sequence[Answer], samples: int, *, rounds: int = 7) -> list[float]:

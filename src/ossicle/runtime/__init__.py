@@ -49,10 +49,15 @@ class OnnxPredictor(Predictor):
         self.path = path
         self._session = open_session(path, threads=threads)
         about = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
-        self.bundle = info_of(path, about)
-        self.rate, self.min_samples = int(about["rate"]), int(about["min_samples"])
-        self.hop_feature_seconds = about["hop_feature_seconds"]
-        self._max_samples = int(about["max_samples"])
+        try:
+            self.bundle = info_of(about)
+            self.rate, self.min_samples = int(about["rate"]), int(about["min_samples"])
+            self._max_samples = int(about["max_samples"])
+            hop = about["hop_feature_seconds"]
+            self.hop_feature_seconds = None if hop is None else float(hop)
+            self._check()
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleRefused(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
 
     @property
     def max_window_seconds(self) -> float:
@@ -73,6 +78,20 @@ class OnnxPredictor(Predictor):
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
         """Gives the logits of every hop of windows of one length at `rate`."""
         return self._run("hop_logits", windows)
+
+    def _check(self) -> None:
+        """Raises ValueError where the metadata do not fit the graph."""
+        if self.rate < 1 or not 1 <= self.min_samples <= self._max_samples:
+            raise ValueError(
+                f"rate {self.rate}, min_samples {self.min_samples} and max_samples {self._max_samples} are no input"
+            )
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        wanted = {"logits", "features"} | ({"hop_logits"} if self.hop_feature_seconds is not None else set())
+        if missing := wanted - outputs.keys():
+            raise ValueError(f"the graph has no output {min(missing)}")
+        for name, given in (("labels", self.labels), ("thresholds", self.thresholds)):
+            if given is not None and len(given) != outputs["logits"][-1]:
+                raise ValueError(f"{len(given)} {name} for {outputs['logits'][-1]} logits")
 
     def _run(self, output: str, windows: Float32[np.ndarray, "window time"]) -> np.ndarray:
         (values,) = self._session.run([output], {INPUT: np.ascontiguousarray(windows, dtype=np.float32)})
@@ -114,22 +133,22 @@ def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
     return about
 
 
-def info_of(path: Path, about: Mapping[str, Any]) -> ModelInfo:
-    """How the file's logits become answers."""
-    try:
-        thresholds, window = about["thresholds"], about["window"]
-        return ModelInfo(
-            model_name=about["model"]["name"],
-            task=about["task"],
-            labels=tuple(about["labels"]),
-            thresholds=None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
-            temperature=float(about["temperature"]),
-            window_seconds=float(window["seconds"]),
-            hop_seconds=float(window["hop_seconds"]),
-            pad=bool(window["pad"]),
-            weights_licence=about["weights_licence"],
-            library_version=about["library_version"],
-            version=about["model"]["version"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleRefused(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
+def info_of(about: Mapping[str, Any]) -> ModelInfo:
+    """How the file's logits become answers.
+
+    Raises: KeyError, TypeError or ValueError for damaged metadata.
+    """
+    thresholds, window = about["thresholds"], about["window"]
+    return ModelInfo(
+        model_name=about["model"]["name"],
+        task=about["task"],
+        labels=tuple(about["labels"]),
+        thresholds=None if thresholds is None else np.asarray(thresholds, dtype=np.float64),
+        temperature=float(about["temperature"]),
+        window_seconds=float(window["seconds"]),
+        hop_seconds=float(window["hop_seconds"]),
+        pad=bool(window["pad"]),
+        weights_licence=about["weights_licence"],
+        library_version=about["library_version"],
+        version=about["model"]["version"],
+    )

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from ossicle.data import read_dataset, split_dataset, split_folds
-from ossicle.demo import drums_folder
-from ossicle.demo import recordings as module
+from ossicle.data import recordings as module
+from ossicle.data.recordings import drums_folder
 from ossicle.errors import DataRefused
 
 DRUMS = drums_folder()
@@ -92,12 +92,12 @@ def test_the_recordings_are_found_inside_an_installed_package(tmp_path: Path, mo
     installed = tmp_path / "site-packages" / "ossicle"
     (installed / "examples" / "drums").mkdir(parents=True)
     (installed / "examples" / "drums" / "meta.csv").write_text("file,label\n")
-    (installed / "demo").mkdir()
-    monkeypatch.setattr(module, "__file__", str(installed / "demo" / "recordings.py"))
+    (installed / "data").mkdir()
+    monkeypatch.setattr(module, "__file__", str(installed / "data" / "recordings.py"))
     assert drums_folder() == installed / "examples" / "drums"
 
 
 def test_missing_recordings_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "ossicle" / "demo" / "recordings.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "ossicle" / "data" / "recordings.py"))
     with pytest.raises(DataRefused, match="built-in recordings are missing"):
         drums_folder()

@@ -16,5 +16,5 @@ def drums_folder() -> Path:
             return folder
     raise DataRefused(
         f"{package / 'examples' / 'drums'}: the built-in recordings are missing; they come with the wheel and with a "
-        "checkout, so install ossicle anew or name a folder of your own to `ossicle train`."
+        "checkout, so install ossicle anew or name a folder of your own."
     )
