@@ -247,7 +247,9 @@ class GroupQueryAttention(nn.Module):
         groups = self.num_groups
         q = self.q(x).unflatten(-1, (groups, self.num_heads // groups, -1)).permute(0, 2, 3, 1, 4)
         k, v = (t.unflatten(-1, (groups, 1, -1)).permute(0, 2, 3, 1, 4) for t in (self.k(x), self.v(x)))
-        y = F.scaled_dot_product_attention(q, k.expand_as(q), v.expand_as(q)).mean(2)  # (clip, group, layer, d)
+        # One axis of heads, since exporters to ONNX know no attention with two.
+        y = F.scaled_dot_product_attention(*(t.expand_as(q).flatten(1, 2) for t in (q, k, v)))
+        y = y.unflatten(1, (groups, -1)).mean(2)  # (clip, group, layer, d)
         return self.proj(self.norm(y.transpose(1, 2).flatten(2)))
 
 
