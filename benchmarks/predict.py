@@ -1,6 +1,6 @@
 """Hours of audio a minute, end to end from compressed files: decode, resample, front end, network, tables.
 
-    python benchmarks/predict.py [speed] [memory] [--rounds 3] [--threads 2] [--minutes 120] [--birdnet PYTHON]
+    python benchmarks/predict.py [--only speed|memory] [--rounds 3] [--threads 2] [--minutes 120] [--birdnet PYTHON]
 
 About half an hour on two cores. Writes results/predict.json and predict.md.
 
@@ -129,7 +129,7 @@ def timed(model: torch.nn.Module) -> list[float]:
 def main() -> None:
     """Measures everything, taking turns, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=("speed", "memory"), default=("speed", "memory"))
+    parser.add_argument("--only", choices=("speed", "memory"), help="one part, beside what the other gave before")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/esc50"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -149,13 +149,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundles = {model: random_bundle(folder / model, model, window=WINDOW) for model in MODELS}
-        if "speed" in arguments.parts:
+        if arguments.only != "memory":
             few = make_recordings(folder / "few", arguments.data, seconds=60 * arguments.minutes / 10)
             many = make_recordings(folder / "many", arguments.data, seconds=60 * arguments.minutes)
             sounds = {model: few if "base" in model else many for model in MODELS} | {PEER: few}
             pace = {"rounds": arguments.rounds, "threads": arguments.threads}
             found["speed"] = measure_speed(bundles, sounds, birdnet=arguments.birdnet, **pace)
-        if "memory" in arguments.parts:
+        if arguments.only != "speed":
             tiny = bundles["passt_tiny_s16"]
             found["memory"] = measure_memory(tiny, folder, arguments.lengths, threads=arguments.threads)
     result = (read_result("predict") or {}) | about_this_run() | found
