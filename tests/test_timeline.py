@@ -5,6 +5,8 @@ import pytest
 
 from ossicle import timeline
 from ossicle.frontend import create_frontend
+from ossicle.predict import Row
+from ossicle.report import timeline_figure
 
 FRONTEND = create_frontend("passt").eval()
 RATE, SECONDS = FRONTEND.rate, 12
@@ -33,3 +35,13 @@ def test_a_click_stands_at_its_time_however_the_recording_arrives(
 def test_the_shortest_recordings_have_a_column(samples: int) -> None:
     columns, seconds = timeline.loudest(FRONTEND, [np.zeros(samples, np.float32)])
     assert columns.shape[1] >= 1 and seconds == samples / RATE
+
+
+def test_a_long_recording_is_one_artist_a_lane_with_a_shade_for_each_row() -> None:
+    rows = [Row(file="a.wav", start=float(i), end=i + 1.0, label="ab"[i % 2], score=i / 100) for i in range(100)]
+    mel = np.zeros((8, 100), np.float32)
+    figure = timeline_figure(mel, rows, seconds=100.0, fmin=0.0, fmax=8000.0, reference=[rows[0]], labels=("b", "a"))
+    bars = [lane for lane in figure.axes[1].collections if len(lane.get_facecolor()) > 1]
+    assert [len(lane.get_paths()) for lane in bars] == [50, 50]
+    odd = np.arange(1, 100, 2) / 100
+    np.testing.assert_allclose(bars[0].get_facecolor()[:, 3], 0.25 + 0.75 * odd)

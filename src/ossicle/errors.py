@@ -14,7 +14,7 @@ the machine is one of
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
     ├── SettingRefused          a setting that does not exist or lies outside its range
     ├── RunRefused              a run folder that cannot be continued or overwritten
-    ├── JobStopped              a process that shared the files of a job died
+    ├── JobStopped              a job that could not go on: a full disk, a process that died
     ├── ExportRefused           a model that cannot be exported, or a file that gives other numbers than it
     └── ExtraMissing            an optional package is absent or does not work here
 
@@ -76,7 +76,7 @@ class RunRefused(OssicleError):
 
 
 class JobStopped(OssicleError):
-    """A process that shared the files of a job died; what was done before is kept."""
+    """A job that could not go on: a disk was full, or a process that shared the files died; what was done is kept."""
 
 
 class ExportRefused(OssicleError):

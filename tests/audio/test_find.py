@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ossicle.audio import AUDIO_SUFFIXES, find_audio
+from ossicle.audio.media import DEMUXERS
 from ossicle.errors import DataRefused
 
 
@@ -62,3 +63,14 @@ def test_a_folder_that_cannot_be_listed_is_an_error_not_an_omission(tmp_path):
 
 def test_suffixes_are_lower_case_with_a_dot():
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in AUDIO_SUFFIXES)
+
+
+def test_every_format_that_ffmpeg_may_read_is_found_by_a_suffix():
+    av = pytest.importorskip("av")
+    # Of formats with several names FFmpeg knows the first; two have suffixes as things that it writes.
+    for name in DEMUXERS.replace("matroska,webm", "matroska").replace("mov,mp4,m4a,3gp,3g2,mj2", "mov").split(","):
+        formats = [av.format.ContainerFormat(name, mode) for mode in "rw" if (name, mode) not in UNWRITTEN]
+        assert {f".{suffix}" for found in formats for suffix in found.extensions} & AUDIO_SUFFIXES, name
+
+
+UNWRITTEN = {("aac", "w"), ("ape", "w"), ("mpegts", "r")}

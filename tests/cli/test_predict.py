@@ -1,6 +1,7 @@
 """`ossicle predict` on real files: rows where asked, bad files by name, exit codes for scripts."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import soundfile
 from typer.testing import Result
 
-from ossicle.errors import AudioUnreadable
+from ossicle.errors import AudioUnreadable, JobStopped
 from ossicle.inference import ModelInfo, Predictor
 from ossicle.loading import load
 from ossicle.predict import Reporting, Row
@@ -205,6 +206,37 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     more = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--resume")
     assert more.exit_code == 0 and "Done before: 1 of 2" in more.stdout
     assert len((out / "predictions.csv").read_text().splitlines()) == 4
+    assert {path.name for path in out.iterdir()} == {".ossicle", "predictions.csv"}  # b.wav is in no other
+
+
+def test_a_full_disk_names_the_folder_and_how_to_go_on(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ossicle.inference.job.write_tables", full)
+    result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out")
+    assert result.exit_code == 1 and result.stderr == (
+        f"ossicle: {tmp_path / 'out'}: No space left on device; what is done is kept there, and the same command with "
+        "--resume goes on.\n"
+    )
+
+
+def test_a_model_beside_us_is_sent_to_a_cluster_from_the_root_on(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def pool(start: Any, **_: object) -> Any:
+        sent.extend(start.args)
+        raise JobStopped("enough")
+
+    monkeypatch.setattr("ossicle.inference.cluster.ClusterWorkers", pool)
+    monkeypatch.chdir(shared_bundle.parent)
+    path = record("a.wav")
+    assert run("predict", shared_bundle.name, path, "-o", tmp_path / "out", "--cluster", "local").exit_code == 1
+    assert sent == [str(shared_bundle)]
 
 
 def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
@@ -213,9 +245,9 @@ def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
     for name in ("locked", "empty"):
         (tmp_path / name).mkdir()
 
-    def find(folder: Path, *, unlisted: Callable[[str], None]) -> list[Path]:
+    def find(folder: Path, *, unlisted: Callable[[str, str], None]) -> list[Path]:
         if folder.name == "locked":
-            unlisted(f"{folder}: this folder cannot be listed (Permission denied)")
+            unlisted(str(folder), f"{folder}: this folder cannot be listed (Permission denied)")
         return []
 
     monkeypatch.setattr("ossicle.inference.command.find_audio", find)
@@ -294,6 +326,18 @@ def test_pictures_of_what_was_heard_lie_beside_the_tables(
     assert result.exit_code == 0
     for name in ("1/a.wav.png", "2/tiny.wav.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_are_named_before_a_picture_fails(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_: object, **__: object) -> None:
+        raise AudioUnreadable("a.wav: there is no such file")
+
+    monkeypatch.setattr("ossicle.timeline.draw_recordings", changed)
+    result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out", "--timeline")
+    assert result.exit_code == 1 and "a.wav: there is no such file" in result.stderr
+    assert f"Wrote {tmp_path / 'out' / 'predictions.csv'}" in result.stdout and "Heard: " in result.stdout
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -10,13 +10,40 @@ from types import SimpleNamespace
 
 import pytest
 
-from ossicle.errors import ExtraMissing
+from ossicle.errors import ExtraMissing, JobStopped
 from ossicle.inference import InferenceConfig, run_job
 from ossicle.inference.cluster import Actor, ClusterWorkers
 from ossicle.inference.store import Store
 from ossicle.loading import load, load_among
 
 Record = Callable[..., Path]
+
+
+class RayError(Exception):
+    """The root of Ray's errors, of a stand-in."""
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    init: Callable[..., None] = lambda **_: None,
+    from_items: Callable[..., None] = lambda items: None,
+) -> None:
+    """Puts something in the place of Ray."""
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=init,
+        shutdown=lambda: None,
+        data=SimpleNamespace(from_items=from_items),
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+
+
+def start_pool(place: str) -> None:
+    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address="local")  # type: ignore[arg-type]
+    next(pool([place], object.__new__(Store)))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -46,7 +73,9 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
 def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Record) -> None:
     path = record("a.wav", seconds=2.5)
     actor = Actor(functools.partial(load, shared_bundle, device="cpu"), InferenceConfig())
-    (answer,) = (json.loads(text) for text in actor({"place": [str(path)]})["answer"])
+    batch = {"place": ["a.wav"], "path": [str(path)]}  # an actor works in another folder
+    (answer,) = (json.loads(text) for text in actor(batch)["answer"])
+    assert answer["place"] == "a.wav" and {row["file"] for row in answer["rows"]} == {"a.wav"}
     rows = load(shared_bundle, device="cpu").predict(path).rows
     assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
     assert [row["score"] for row in answer["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
@@ -54,17 +83,51 @@ def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Rec
 
 
 def test_local_is_a_cluster_of_its_own_and_no_other_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Started(Exception):
+    class Started(BaseException):
         pass
 
     def init(*, address: str | None, **_: object) -> None:
         raise Started(address)
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init, data=None))
-    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
-    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address="local")  # type: ignore[arg-type]
+    stand_in(monkeypatch, init=init)
     with pytest.raises(Started, match="^local$"):
-        next(pool(["a.wav"], object.__new__(Store)))
+        start_pool("a.wav")
+
+
+def test_what_a_cluster_reads_is_named_from_the_root_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sent(Exception):
+        pass
+
+    def from_items(items: list[dict[str, str]]) -> None:
+        raise Sent(items)
+
+    stand_in(monkeypatch, from_items=from_items)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Sent) as sent:
+        start_pool("in/a.wav")
+    assert sent.value.args == ([{"place": "in/a.wav", "path": str(tmp_path / "in" / "a.wav")}],)
+
+
+def test_no_cluster_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nThere is more to say.")
+
+    stand_in(monkeypatch, init=init)
+    with pytest.raises(
+        JobStopped, match=r"^local: there is no Ray cluster \(Could not find any running Ray instance\.\)"
+    ):
+        start_pool("a.wav")
+
+
+def test_what_fails_in_an_actor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_items(items: object) -> None:
+        raise RayError(
+            "ray::Map() (pid=7)\n  in heard\nValueError: torn\n\nThe above: that\nUserCodeException: wrapped"
+        )
+
+    stand_in(monkeypatch, from_items=from_items)
+    with pytest.raises(JobStopped, match=r"^local: the cluster failed \(ValueError: torn\); .* --resume goes on\.$"):
+        start_pool("a.wav")
 
 
 def test_without_ray_the_error_says_what_to_install(

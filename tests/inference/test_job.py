@@ -79,6 +79,40 @@ def test_resuming_hears_what_is_new_or_changed_alone_and_forgets_what_is_mended(
     assert not (out / "errors.csv").exists()
 
 
+def test_tables_of_an_earlier_job_that_say_what_is_no_longer_so_are_removed(
+    recognizer: Recognizer, files: list[Path], record: Record, tmp_path: Path
+) -> None:
+    """Those of other formats, of a recording that has gone bad, and all where a further folder moves every place."""
+    out = tmp_path / "out"
+    run = functools.partial(run_job, out, predictor=recognizer, config=InferenceConfig(), each=True)
+    run(files[:2], formats=("csv", "jsonl"))
+    (out / "0.wav.md").write_text("mine")
+    files[1].write_text("dear diary")
+    other = record("other/0.wav", seconds=0.5)
+    run([*files[:2], other], formats=("csv",), resume=True)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file()}
+    assert {name for name in left if not name.startswith(".ossicle")} == {
+        *("predictions.csv", "errors.csv", "in/0.wav.csv", "other/0.wav.csv", "0.wav.md")
+    }
+
+
+def test_a_folder_is_written_by_one_job_at_a_time(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
+    refused: list[str] = []
+
+    def again(*_: object) -> None:
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(RunRefused, match="another job is writing there") as error:
+                run(**options)
+            refused.append(str(error.value))
+
+    run(progress=again)
+    assert len(refused) == 2 * len(files)
+    run(overwrite=True, progress=again)
+    assert run(resume=True).before == 3
+
+
 def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost(
     recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
@@ -170,6 +204,20 @@ def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
     assert read(tmp_path / "out")[0]["file"] == f"{tmp_path}/in/caf\\udce9.wav"
     assert "th\\udce9.wav," in (tmp_path / "out" / "errors.csv").read_text()
     run(overwrite=True)
+
+
+def test_a_recording_that_cannot_be_read_when_a_job_goes_on_does_not_end_it(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
+    run()
+    os.utime(files[0], (1, 1))
+
+    def locked(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("ossicle.inference.store.sha256", locked)
+    assert run(resume=True).before == 2
 
 
 def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:

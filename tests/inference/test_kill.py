@@ -35,7 +35,10 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(recordings: Path, output: Path, kind: str = "none", number: int = 0, *more: str) -> int:
     command = [sys.executable, str(VICTIM), str(recordings), str(output), kind, str(number), *more]
-    return subprocess.run(command, check=False).returncode
+    # The pipe ends with the last of its processes: one that outlived the job would be waited for in vain.
+    done = subprocess.run(command, capture_output=True, timeout=300, start_new_session=True)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done.returncode
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def wanted(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def tables(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.glob("[!.]*.csv")}
+    return {path.name: path.read_bytes() for path in output.rglob("[!.]*.*") if ".ossicle" not in path.parts}
 
 
 def torn(output: Path, wanted: dict[str, bytes]) -> list[str]:
@@ -85,3 +88,22 @@ def test_without_the_atomic_rename_kills_are_seen(recordings: Path, wanted: dict
     assert "predictions.csv" in torn(output, wanted)
     assert run(recordings, tmp_path / "parts", "write", 30, "careless") == -signal.SIGKILL
     assert torn(tmp_path / "parts", wanted)
+
+
+def test_workers_end_with_a_job_that_is_killed_and_the_next_one_leaves_every_table(
+    recordings: Path, tmp_path: Path
+) -> None:
+    few, output = recordings / "3", tmp_path / "out"
+    for kind, number in (("done", 4), ("done", 30), ("merge", 40)):
+        assert run(few, output, kind, number, "workers") == -signal.SIGKILL
+    assert run(few, output, "none", 0, "workers") == 0
+    assert run(few, tmp_path / "whole", "none", 0, "workers") == 0
+    found = tables(output)
+    assert found == tables(tmp_path / "whole")
+    bad = len(found["errors.csv"].splitlines()) - 1
+    assert len(found) == 3 + 2 * (len(list(few.iterdir())) - bad)
+
+
+def test_an_interrupted_job_waits_for_no_worker_and_none_complains(recordings: Path, tmp_path: Path) -> None:
+    # Each worker hears three recordings, so of four that are done each had begun.
+    assert run(recordings / "3", tmp_path / "out", "done", 4, "stuck") == 130

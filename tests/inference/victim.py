@@ -1,15 +1,17 @@
 """A job that kills itself, as `kill -9` would, at a given step of a given kind: run by test_kill.py.
 
-    victim.py FOLDER OUTPUT KIND NUMBER [careless]
+    victim.py FOLDER OUTPUT KIND NUMBER [careless | workers | stuck]
 
-KIND is decode, score, write or merge; NUMBER counts its steps from 1, 0 lets the job finish. "careless" writes files
-in place: the control.
+KIND is decode, score, write, merge or done; NUMBER counts its steps from 1, 0 lets the job finish. "careless" writes
+files in place: the control. "workers" are two, with tables of two formats for each recording; "stuck" ones stop after
+three recordings each, and the job sends Ctrl-C to all its processes, as a terminal does, and ends with 130.
 """
 
 import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 
 from ossicle import files
 from ossicle.audio import find_audio
-from ossicle.inference import InferenceConfig, ModelInfo, Predictor, job, run_job, store
+from ossicle.inference import InferenceConfig, ModelInfo, Outcome, Predictor, Workers, job, run_job, store
 from ossicle.predict import writers
 
 
@@ -49,7 +51,19 @@ class Loudness(Predictor):
         return self.scores(windows)
 
 
-KIND, NUMBER = "", 0
+class Stuck(Loudness):
+    """Never comes back from its fourth recording."""
+
+    heard = 0
+
+    def scores(self, windows: np.ndarray) -> np.ndarray:
+        self.heard += 1
+        if self.heard > 3:
+            time.sleep(600)
+        return super().scores(windows)
+
+
+KIND, NUMBER, SIGNAL = "", 0, signal.SIGKILL
 steps = 0
 
 
@@ -57,10 +71,17 @@ def step(kind: str) -> None:
     global steps
     steps += kind == KIND
     if kind == KIND and steps == NUMBER:
-        os.kill(os.getpid(), signal.SIGKILL)
+        if SIGNAL == signal.SIGINT:
+            os.killpg(0, SIGNAL)
+        else:
+            os.kill(os.getpid(), SIGNAL)
 
 
-def main(folder: Path, output: Path, careless: bool) -> None:
+def heard(outcome: Outcome, done: int, total: int) -> None:
+    step("done")
+
+
+def main(folder: Path, output: Path, mode: str) -> None:
     read, line, put = job.read_blocks, writers.Csv.line, store.json.dumps
 
     def reading(*arguments: Any) -> Iterator[np.ndarray]:
@@ -84,16 +105,21 @@ def main(folder: Path, output: Path, careless: bool) -> None:
     job.read_blocks = reading  # type: ignore[assignment]
     writers.Csv.line = merging  # type: ignore[assignment, method-assign]
     store.json = Json  # type: ignore[assignment]
-    if careless:
+    if mode == "careless":
         for module in (files, store, writers):
             module.replacing = in_place  # type: ignore[attr-defined]
+    several = mode in ("workers", "stuck")
+    kind = Stuck if mode == "stuck" else Loudness
     run_job(
         output,
         find_audio(folder),
         Loudness(),
         config=InferenceConfig(),
-        formats=("csv",),
+        formats=("csv", "jsonl") if several else ("csv",),
+        each=several,
         resume=True,
+        pool=Workers(kind, number=2, config=InferenceConfig()) if several else None,
+        progress=heard,
     )
 
 
@@ -105,4 +131,9 @@ def in_place(path: Path) -> Iterator[Path]:
 
 if __name__ == "__main__":
     KIND, NUMBER = sys.argv[3], int(sys.argv[4])
-    main(Path(sys.argv[1]), Path(sys.argv[2]), "careless" in sys.argv)
+    mode = "".join(sys.argv[5:])
+    SIGNAL = signal.SIGINT if mode == "stuck" else signal.SIGKILL
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), mode)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -10,17 +10,20 @@ from ossicle.errors import DataRefused
 # Lower case; a suffix only selects files from a folder. What a file is, its content decides.
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .caf .au .w64 .rf64 .sph .voc "
-    ".m4a .m4b .mp4 .m4v .mov .3gp .aac .ac3 .amr .wma .webm .mka .mkv .avi .flv".split()
+    ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .ac3 .eac3 .amr .wma .wmv .asf .webm .mka .mkv .avi .flv "
+    ".mp2 .mpg .mpeg .ts .mts .m2ts .ogv .wv .ape .tta".split()
 )
 
+Unlisted = Callable[[str, str], None]  # a folder, and a sentence that says why
 
-def find_audio(folder: str | os.PathLike[str], *, unlisted: Callable[[str], None] | None = None) -> list[Path]:
+
+def find_audio(folder: str | os.PathLike[str], *, unlisted: Unlisted | None = None) -> list[Path]:
     """Lists the files below `folder` whose suffix, in any case, is one of `AUDIO_SUFFIXES`; see `find_files`."""
     return find_files(folder, AUDIO_SUFFIXES, unlisted=unlisted)
 
 
 def find_files(
-    folder: str | os.PathLike[str], suffixes: Collection[str], *, unlisted: Callable[[str], None] | None = None
+    folder: str | os.PathLike[str], suffixes: Collection[str], *, unlisted: Unlisted | None = None
 ) -> list[Path]:
     """Lists the files below `folder` whose suffix, in lower case, is one of `suffixes`, sorted by relative path.
 
@@ -28,7 +31,7 @@ def find_files(
     Links to folders are followed, each folder once.
 
     Args:
-        unlisted: told, in a sentence, of a folder that cannot be listed; without it that is an error
+        unlisted: told of a folder that cannot be listed; without it that is an error
 
     Raises:
         DataRefused: `folder` is missing, is no folder, or a folder below it cannot be listed.
@@ -43,7 +46,7 @@ def find_files(
         sentence = f"{printable(error.filename)}: this folder cannot be listed ({error.strerror})"
         if unlisted is None:
             raise DataRefused(sentence) from error
-        unlisted(sentence)
+        unlisted(error.filename, sentence)
 
     found = []
     seen = set()

@@ -40,7 +40,8 @@ def predict(
     ] = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once; by default the model's.")] = None,
     hop: Annotated[
-        float | None, typer.Option(help="Seconds from one window to the next; by default the window.")
+        float | None,
+        typer.Option(help="Seconds from one window to the next; by default the model's, or all of --window."),
     ] = None,
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Report labels from this score on, in place of the thresholds.")
@@ -147,12 +148,20 @@ def predict(
     try:
         options.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})
         needs(keep is not None, {"--keep-by": keep_by}, "--keep")
+        if cluster is not None:  # whose actors work in another folder
+            model, encoder = _absolute(model), encoder and _absolute(encoder)
         start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
         failed = _predict(start, inputs or [], options, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
         raise typer.BadParameter(str(error), param_hint=error.option) from error
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _absolute(name: str) -> str:
+    """A local path from the root on; a Hub id, or the name of an encoder, stays."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def _load(

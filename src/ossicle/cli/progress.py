@@ -32,16 +32,18 @@ def hours_of_sound() -> Iterator[Callable[[float, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    began, heard, first = time.monotonic(), 0.0, 0
+    began, heard = time.monotonic(), 0.0
+    before: int | None = None
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
 
         def show(seconds: float, done: int, total: int) -> None:
-            nonlocal heard, first
-            first = first or done - 1  # those before were done by an earlier start
+            nonlocal heard, before
+            if before is None:
+                before = done - 1  # by an earlier start
             heard += seconds
             took = max(time.monotonic() - began, 1e-9)
-            rates = f"{(done - first) / took:.1f} files/s, {heard / 60 / took:.1f} h of sound a minute"
+            rates = f"{(done - before) / took:.1f} files/s, {heard / 60 / took:.1f} h of sound a minute"
             progress.update(task, completed=done, total=total, description=rates)
 
         yield show

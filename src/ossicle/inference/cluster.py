@@ -1,16 +1,19 @@
-"""Recordings heard by actors of a Ray cluster. Needs the extra `cluster`; every node reads the recordings' paths.
+"""Recordings heard by actors of a Ray cluster. Needs the extra `cluster`; every node reads recordings and model at the
+paths that they have here.
 
 Ray Data spreads the files over actors, each with a model of its own, and starts again what a lost node was at. What
 they heard comes back here and is kept as by any other job, so tables and resuming are the same.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from ossicle.errors import AudioError, ExtraMissing
+from ossicle.errors import AudioError, ExtraMissing, JobStopped
 from ossicle.inference.job import InferenceConfig, Outcome, read_stamped, rows_of
 from ossicle.inference.predictor import Predictor
 from ossicle.inference.store import Stamp, Store
@@ -45,15 +48,19 @@ class ClusterWorkers:
     ) -> None:
         self.open_predictor, self.number, self.config, self.address = open_predictor, number, config, address
 
-    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Outcome]:
+    def __call__(self, places: Sequence[str], store: Store) -> Generator[Outcome]:
         if not places:
             return
         ray = import_ray()
         own = not ray.is_initialized()
-        if own:
-            ray.init(address=self.address, log_to_driver=False)
         try:
-            files = ray.data.from_items([{"place": place} for place in places])
+            if own:
+                try:
+                    ray.init(address=self.address, log_to_driver=False)
+                except Exception as error:  # of several kinds, and none of them ours
+                    raise JobStopped(f"{self.address}: there is no Ray cluster ({reason_of(error)}).") from error
+            # Actors work in another folder: they read a path from the root on, and name the file as it was given.
+            files = ray.data.from_items([{"place": place, "path": os.path.abspath(place)} for place in places])
             heard = files.map_batches(
                 Actor,
                 fn_constructor_args=(self.open_predictor, self.config),
@@ -62,20 +69,26 @@ class ClusterWorkers:
             )
             for answer in heard.iter_rows():
                 yield keep(json.loads(answer["answer"]), store)
+        except ray.exceptions.RayError as error:
+            raise JobStopped(
+                f"{self.address}: the cluster failed ({reason_of(error)}); what is done is kept, and the same command "
+                "with --resume goes on."
+            ) from error
         finally:
             if own:
                 ray.shutdown()
 
 
 class Actor:
-    """One model on one node: names of files in, what was heard out."""
+    """One model on one node: names and paths of files in, what was heard out."""
 
     def __init__(self, open_predictor: Callable[[], Predictor], config: InferenceConfig) -> None:
         self.predictor, self.config = open_predictor(), config
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        with closing(read_stamped([str(place) for place in batch["place"]], self.predictor.rate)) as reading:
-            answers = [self.answer(place, blocks) for place, blocks in reading]
+        with closing(read_stamped([str(path) for path in batch["path"]], self.predictor.rate)) as reading:
+            pairs = zip(batch["place"], reading, strict=True)
+            answers = [self.answer(str(place), blocks) for place, (_, blocks) in pairs]
         return {"answer": [json.dumps(answer) for answer in answers]}
 
     def answer(self, place: str, blocks: Any) -> dict[str, Any]:
@@ -86,6 +99,13 @@ class Actor:
             return {"place": place, "error": str(error)}
         stamp = asdict(about["stamp"])
         return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "seconds": about["seconds"]}
+
+
+def reason_of(error: Exception) -> str:
+    """The line that says what happened first, of an error that holds the tracebacks of several processes."""
+    text = str(error).strip() or type(error).__name__
+    found = re.search(r"^[\w.]*(Error|Exception)\b.*", text, re.MULTILINE)
+    return found[0] if found else text.splitlines()[0]
 
 
 def keep(answer: dict[str, Any], store: Store) -> Outcome:

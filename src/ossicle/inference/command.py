@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 
 from ossicle.audio import find_audio, read_blocks
 from ossicle.audio.hush import speak_apart
-from ossicle.errors import AudioError, DataRefused
+from ossicle.errors import AudioError, DataRefused, JobStopped, ending
 from ossicle.files import legible
-from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, run_job
+from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, Pool, run_job
 from ossicle.inference.predictor import Predictor, in_time
-from ossicle.inference.store import Store
+from ossicle.inference.store import HIDDEN
 from ossicle.predict import (
     FORMATS,
     TABLES,
@@ -31,7 +32,6 @@ from ossicle.predict import (
 
 STANDARD_INPUT = "-"
 Say = Callable[[str], None]
-Pool = Callable[[Sequence[str], Store], Iterator[Outcome]]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
 Draw = Callable[[Path, JobResult], list[Path]]
@@ -226,20 +226,25 @@ def predict(
 def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Outcome]]:
     """The recordings that are named, each once, in order, and the folders that cannot be listed.
 
-    A missing file stays in and fails later, by name.
+    A file that is missing or out of reach stays in and fails later, by name. Of two spellings of one path the first
+    counts; a link is a recording of its own.
 
     Raises: DataRefused for a folder without a recording.
     """
-    files: list[Path] = []
-    unlisted: list[str] = []
+    files: dict[str, Path] = {}
+    failed: list[Outcome] = []
+
+    def unlisted(folder: str, sentence: str) -> None:
+        failed.append(Outcome(file=folder, error=sentence))
+
     for path in inputs:
-        before = len(unlisted)
-        found = find_audio(path, unlisted=unlisted.append) if path.is_dir() else [path]
-        if not found and len(unlisted) == before:
+        before = len(failed)
+        found = find_audio(path, unlisted=unlisted) if os.path.isdir(path) else [path]
+        if not found and len(failed) == before:
             raise DataRefused(f"{path}: there is no recording in this folder or below it.")
-        files += found
-    failed = [Outcome(file=sentence.partition(": ")[0], error=sentence) for sentence in unlisted]
-    return list(dict.fromkeys(files)), failed
+        for file in found:
+            files.setdefault(os.path.join(os.path.realpath(file.parent), file.name), file)
+    return list(files.values()), failed
 
 
 # --- to the terminal --------------------------------------------------------------------------------------------------
@@ -331,11 +336,19 @@ def fill_folder(
             f"Interrupted: {done} of {len(files)} recordings are done and kept in {options.output}; "
             "the same command with --resume goes on."
         ) from None
+    except OSError as error:
+        # A write that fails does not say where. Before there is a job, nothing is kept and opening says where.
+        if ending(error) is None or not (options.output / HIDDEN).is_dir():
+            raise
+        raise JobStopped(
+            f"{options.output}: {error.strerror}; what is done is kept there, and the same command with --resume "
+            "goes on."
+        ) from error
     took = time.monotonic() - began
     if "table" in options.wanted:
         for file, rows in result.rows():
             print("\n".join(table_lines(str(file), list(rows))))
-    say_written([*result.written, *draw(options.output, result)])
+    say_written(result.written)
     fresh = len(result.files) - result.before
     if result.before:
         print(f"Done before: {result.before} of {len(files)} recordings.")
@@ -344,6 +357,7 @@ def fill_folder(
             f"Heard: {result.seconds / 3600:.2f} h in {took:.0f} s "
             f"({fresh / took:.1f} files/s, {result.seconds / 60 / took:.2f} h of sound a minute)."
         )
+    say_written(draw(options.output, result))  # last: a recording that has changed since is an error
     return len(result.failed)
 
 

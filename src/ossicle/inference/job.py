@@ -9,13 +9,16 @@ recordings, nor the number of workers, nor a `kill -9` and a new start, shows in
 
 import csv
 import io
+import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,7 @@ class JobResult:
         return self.store.recordings(self.files)
 
 
+Pool = Callable[[Sequence[str], Store], Generator[Outcome]]  # hears files, and leaves a part of each in the store
 Progress = Callable[[Outcome, int, int], None]  # a recording, how many are done, of how many
 
 
@@ -93,7 +97,7 @@ def run_job(
     resume: bool = False,
     overwrite: bool = False,
     failed: Iterable[Outcome] = (),
-    pool: "Callable[[Sequence[str], Store], Iterator[Outcome]] | None" = None,
+    pool: Pool | None = None,
     progress: Progress = lambda outcome, done, total: None,
 ) -> JobResult:
     """Hears recordings and writes what was heard to `folder`: tables, and `errors.csv` if some could not be used.
@@ -101,51 +105,51 @@ def run_job(
     Args:
         files: each once; the order of the tables
         each: see `write_tables`
-        resume: go on with what the folder holds
+        resume: go on with what the folder holds; tables that this job does not write are removed
         overwrite: throw that away first
         failed: what could not be used before, such as folders that cannot be listed
         pool: hears files elsewhere; by default they are heard here
 
     Raises:
         RunRefused: the folder holds results of another model or of other settings, or files of somebody else where
-            results would lie; see `Store`
+            results would lie, or another job is writing there; see `Store`
         JobStopped: a process of the pool died; what is done stays done
         OSError: it cannot be written; likewise
     """
-    store = Store(
-        folder,
-        settings=config.settings(predictor),
-        outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
-        resume=resume,
-        overwrite=overwrite,
-    )
-    places = [str(file) for file in files]
-    done = {place for place in places if resume and store.done(place)}
-    seconds, before = 0.0, len(done)
-    pending = [place for place in places if place not in done]
-    errors = list(failed)
-    outcomes = pool(pending, store) if pool else predict_files(pending, store, predictor=predictor, config=config)
-    for number, outcome in enumerate(outcomes, before + 1):
-        if outcome.error is not None:
-            errors.append(outcome)
-        seconds += outcome.seconds
-        progress(outcome, number, len(places))
-    order = {place: number for number, place in enumerate(places)}
-    errors.sort(key=lambda outcome: order.get(outcome.file, -1))
-    bad = {outcome.file for outcome in errors}
-    good = tuple(file for file in files if str(file) not in bad)
-    store.written.claim(
-        [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
-    )
-    recordings = store.recordings(good)
-    written = write_tables(folder, recordings, files=good, formats=formats, source=predictor.source, each=each)
-    if errors:
-        write_atomically(folder / ERRORS, errors_text(errors))
-        written.append(folder / ERRORS)
-    else:
-        store.written.remove([folder / ERRORS])
+    with ExitStack() as stack:
+        store = Store(
+            folder,
+            settings=config.settings(predictor),
+            outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
+            resume=resume,
+            overwrite=overwrite,
+            stack=stack,
+        )
+        places = [str(file) for file in files]
+        done = {place for place in places if resume and store.done(place)}
+        seconds, before = 0.0, len(done)
+        pending = [place for place in places if place not in done]
+        errors = list(failed)
+        hear = pool or partial(predict_files, predictor=predictor, config=config)
+        with closing(hear(pending, store)) as outcomes:
+            for number, outcome in enumerate(outcomes, before + 1):
+                if outcome.error is not None:
+                    errors.append(outcome)
+                seconds += outcome.seconds
+                progress(outcome, number, len(places))
+        order = {place: number for number, place in enumerate(places)}
+        errors.sort(key=lambda outcome: order.get(outcome.file, -1))
+        bad = {outcome.file for outcome in errors}
+        good = tuple(file for file in files if str(file) not in bad)
+        outputs = [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
+        store.written.claim(outputs)
+        store.written.keep_only(outputs)
+        recordings = store.recordings(good)
+        write_tables(folder, recordings, files=good, formats=formats, source=predictor.source, each=each)
+        if errors:
+            write_atomically(folder / ERRORS, errors_text(errors))
     return JobResult(
-        written=tuple(written), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
+        written=tuple(outputs), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
     )
 
 
@@ -162,7 +166,7 @@ def errors_text(errors: Iterable[Outcome]) -> str:
 
 def predict_files(
     places: Sequence[str], store: Store, *, predictor: Predictor, config: InferenceConfig
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
     with closing(read_stamped(places, predictor.rate)) as reading:
         for place, blocks in reading:
@@ -238,10 +242,11 @@ class Workers:
     def __init__(self, open_predictor: Callable[[], Predictor], *, number: int, config: InferenceConfig) -> None:
         self.open_predictor, self.number, self.config = open_predictor, number, config
 
-    def __call__(self, places: Sequence[str], store: Store) -> Iterator[Outcome]:
+    def __call__(self, places: Sequence[str], store: Store) -> Generator[Outcome]:
         # A process that was not forked: threads of torch and of decoders do not survive a fork.
         context = get_context("spawn")
         start = (self.open_predictor, store, self.config)
+        others = set(active_children())
         with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
             try:
                 for done in as_completed([pool.submit(_predict, place) for place in places]):
@@ -251,6 +256,10 @@ class Workers:
                     "a process that shared the files died, perhaps killed for want of memory: what is done is kept, "
                     "and the same command with --resume goes on, best with fewer --workers."
                 ) from None
+            except BaseException:  # interrupted: nobody waits for the recordings in hand, which may have hours
+                for process in set(active_children()) - others:
+                    process.terminate()
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -259,7 +268,17 @@ _process: dict[str, Any] = {}
 
 
 def _start(open_predictor: Callable[[], Predictor], store: Store, config: InferenceConfig) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _process.update(predictor=open_predictor(), store=store, config=config)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed ends no process: those left would wait for ever, and hold their memory."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _predict(place: str) -> Outcome:

@@ -3,11 +3,13 @@
     FOLDER/.ossicle/written.json         the files of FOLDER that are ours: no other is ever replaced or removed
     FOLDER/.ossicle/settings.json        the model and the settings that every part was made with
     FOLDER/.ossicle/parts/ab/abcd.jsonl  the rows of one recording, and in the last line what it was made from
+    FOLDER/.ossicle/lock                 held by the job that is writing
 
 A part is there whole or not at all, and names the bytes of its recording: size and time of change, and where these
 differ, the digest of the content. So whatever moment a job dies at, the next one finds what is done, and what is not.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from ossicle.files import remove_abandoned, replacing, sha256, write_atomically,
 from ossicle.predict import Row
 
 HIDDEN = ".ossicle"
+LOCK, SETTINGS, PARTS = "lock", "settings.json", "parts"
 TAIL = 1 << 16  # bytes that surely hold the last line of a part
 
 
@@ -65,21 +68,27 @@ class Written:
         except (OSError, ValueError, TypeError):
             self.names = set()
 
-    def begin(self, paths: Iterable[Path], *, overwrite: bool) -> None:
+    def begin(self, paths: Iterable[Path], *, overwrite: bool, stack: contextlib.ExitStack | None = None) -> None:
         """Makes the folder ready for new results.
 
         Args:
             paths: what may be written
             overwrite: remove the results that are there
+            stack: holds the folder; see `held`
 
         Raises: RunRefused where there are results that are to stay, or a file of somebody else is in the way.
         """
         self.refuse_strangers(paths)
         if self.names and not overwrite:
             raise RunRefused(f"{self.folder}: there are predictions in it; choose another folder, or give --overwrite.")
+        if stack is not None:
+            stack.enter_context(held(self.folder))
         self.remove_abandoned()
-        self.remove(self.folder / name for name in self.names)
-        shutil.rmtree(self.folder / HIDDEN, ignore_errors=True)
+        self.keep_only([])
+        hidden = self.folder / HIDDEN
+        (hidden / SETTINGS).unlink(missing_ok=True)
+        shutil.rmtree(hidden / PARTS, ignore_errors=True)
+        remove_abandoned(hidden)
 
     def refuse_strangers(self, paths: Iterable[Path]) -> None:
         """Raises RunRefused where something lies at one of the paths that was not written here."""
@@ -94,12 +103,12 @@ class Written:
         self.refuse_strangers(paths)
         self._save(self.names | {self._name(path) for path in paths})
 
-    def remove(self, paths: Iterable[Path]) -> None:
-        """Removes those of the files that are listed."""
-        if ours := {self._name(path) for path in paths} & self.names:
-            for name in ours:
+    def keep_only(self, paths: Iterable[Path]) -> None:
+        """Removes the listed files that are not among the paths: they say what is no longer so."""
+        if old := self.names - {self._name(path) for path in paths}:
+            for name in old:
                 (self.folder / name).unlink(missing_ok=True)
-            self._save(self.names - ours)
+            self._save(self.names - old)
 
     def remove_abandoned(self) -> None:
         """Removes what a killed job left beside its files."""
@@ -114,23 +123,56 @@ class Written:
         self.names = names
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder of results for one job alone, at most until the process ends.
+
+    Raises: RunRefused while another job holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
+    with open(folder / HIDDEN / LOCK, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunRefused(
+                f"{folder}: another job is writing there; wait for it, or choose another folder."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 class Store:
     """The parts of a job in a folder.
 
     Args:
         outputs: the files that the job may write there
+        stack: holds the folder; see `held`
 
     Raises: RunRefused for a folder with results of another model or of other settings, for one with results when
-        neither `resume` nor `overwrite` is asked for, and where a file of somebody else is in the way.
+        neither `resume` nor `overwrite` is asked for, where a file of somebody else is in the way, and while another
+        job is writing there.
     """
 
     def __init__(
-        self, folder: Path, *, settings: Mapping[str, Any], outputs: Sequence[Path], resume: bool, overwrite: bool
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any],
+        outputs: Sequence[Path],
+        resume: bool,
+        overwrite: bool,
+        stack: contextlib.ExitStack,
     ) -> None:
         self.folder = folder
         self.hidden = folder / HIDDEN
         self.written = Written(folder)
-        known = self.hidden / "settings.json"
+        known = self.hidden / SETTINGS
         if known.exists() and not overwrite:
             check_settings(folder, read_settings(known), settings)
             if not resume:
@@ -138,15 +180,16 @@ class Store:
                     f"{folder}: there are predictions in it; --resume goes on with them, --overwrite starts anew."
                 )
             self.written.refuse_strangers(outputs)
+            stack.enter_context(held(folder))
             self.written.remove_abandoned()
             remove_abandoned(self.hidden, below=True)
         else:
-            self.written.begin(outputs, overwrite=overwrite)
+            self.written.begin(outputs, overwrite=overwrite, stack=stack)
         write_json(known, dict(settings))
 
     def path(self, file: str) -> Path:
         name = hashlib.sha256(os.fsencode(file)).hexdigest()[:32]
-        return self.hidden / "parts" / name[:2] / f"{name}.jsonl"
+        return self.hidden / PARTS / name[:2] / f"{name}.jsonl"
 
     def write(self, file: str, rows: Iterable[Row], *, about: Mapping[str, Any]) -> None:
         """Writes the part of a recording while its rows come.
@@ -168,11 +211,11 @@ class Store:
                 last = json.loads(part.read().splitlines()[-1])
             found = Part(**{**last, "stamp": Stamp(**last["stamp"])})
             status = os.stat(file)
+            if found.file != file or found.stamp.size != status.st_size:
+                return None
+            same = found.stamp.changed == status.st_mtime_ns or found.stamp.digest == sha256(Path(file))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None
-        if found.file != file or found.stamp.size != status.st_size:
-            return None
-        same = found.stamp.changed == status.st_mtime_ns or found.stamp.digest == sha256(Path(file))
         return found if same else None
 
     def rows(self, file: str) -> Iterator[Row]:

@@ -68,12 +68,12 @@ def timeline_figure(
     for lane, label in enumerate(lanes):
         colour = CYCLE[lane % len(CYCLE)]
         lower.axhline(lane + 0.5, color=RULE, linewidth=0.8)
-        for row in (row for row in rows if row.label == label):
+        if found := [row for row in rows if row.label == label]:
             lower.broken_barh(
-                [(row.start, max(row.end - row.start, least))],
+                [(row.start, max(row.end - row.start, least)) for row in found],
                 (lane - 0.27, 0.54),
                 facecolor=colour,
-                alpha=0.25 + 0.75 * float(np.clip(row.score, 0, 1)),
+                alpha=0.25 + 0.75 * np.clip([row.score for row in found], 0, 1),
                 linewidth=0,
             )
         lower.broken_barh(
