@@ -1,7 +1,6 @@
 """How a command ends: an error is said in one sentence and sets the exit code."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
+from ossicle.files import flush_printed
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USER_ERROR", "WRONG_USAGE", "Sentences", "say"]
 
@@ -37,14 +37,11 @@ class Sentences(TyperGroup):
         try:
             return super().main(*arguments, **settings)
         except SystemExit as end:
-            try:
-                sys.stdout.flush()  # here, and not when Python ends, whose exit code for it is 120
-            except OSError as error:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
-                if end.code in (None, DONE, SOME_FAILED):  # else there has been a sentence
-                    if (how := ending(error)) is not None:
-                        say(f"standard output: {how[0]}")
-                    raise SystemExit(USER_ERROR) from None
+            # Unless it was something else that ended the command: that has been said.
+            if (error := flush_printed()) is not None and end.code in (None, DONE, SOME_FAILED):
+                if (how := ending(error)) is not None:
+                    say(f"standard output: {how[0]}")
+                raise SystemExit(USER_ERROR) from None
             raise
 
     def invoke(self, ctx: Any) -> Any:

@@ -117,6 +117,12 @@ def predict(
     mic_device: Annotated[
         str | None, typer.Option(help="Name or number of the microphone.", rich_help_panel=STREAM)
     ] = None,
+    latency: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Live sound that is waited for at a time; by default 0.1.", rich_help_panel=STREAM
+        ),
+    ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
     from ossicle.inference.command import PredictOptions, WrongUsage, needs
@@ -144,6 +150,7 @@ def predict(
         channels=channels,
         mic=mic,
         mic_device=mic_device,
+        latency=latency,
     )
     try:
         options.check(inputs or [], **{"--cluster": cluster, "--timeline": timeline})

@@ -31,6 +31,7 @@ from ossicle.predict import (
 )
 
 STANDARD_INPUT = "-"
+LATENCY, LONGEST_LATENCY = 0.1, 10.0  # seconds of live sound that are waited for at a time
 Say = Callable[[str], None]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
@@ -71,6 +72,7 @@ class PredictOptions:
     channels: int = 1
     mic: bool = False
     mic_device: str | None = None
+    latency: float | None = None
 
     def live(self, inputs: Sequence[Path]) -> bool:
         """Whether sound that is still arriving is asked for."""
@@ -100,6 +102,11 @@ class PredictOptions:
         needs(self.live(inputs) and not self.mic, {"--pcm": self.pcm}, "- for standard input")
         needs(self.pcm, {"--rate": self.rate, "--channels": self.channels > 1}, "--pcm")
         needs(self.mic, {"--mic-device": self.mic_device}, "--mic")
+        needs(self.live(inputs), {"--latency": self.latency is not None}, "- for standard input or --mic")
+        if self.latency is not None and not 0 < self.latency <= LONGEST_LATENCY:
+            raise WrongUsage(
+                f"This is more than 0 and at most {LONGEST_LATENCY:g} s, not {self.latency:g}.", "--latency"
+            )
         rules = {"--release": self.release, "--median": self.median}
         rules |= {"--min-duration": self.min_duration, "--merge-gap": self.merge_gap}
         needs(self.events, {name: value is not None for name, value in rules.items()}, "--events")
@@ -377,12 +384,14 @@ def say_written(paths: Sequence[Path]) -> None:
 def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
+    waiting: dict[str, Any] = {"block_seconds": LATENCY if options.latency is None else options.latency}
+    waiting["cut_off"] = missing.append
     if options.mic:
         from ossicle.audio.microphone import microphone_blocks
 
         number = options.mic_device
         device = int(number) if number is not None and number.isdecimal() else number
-        blocks = microphone_blocks(predictor.rate, device=device, behind=say)
+        blocks = microphone_blocks(predictor.rate, device=device, behind=say, **waiting)
     else:
         from ossicle.audio.stream import Layout, stream_blocks
 
@@ -392,7 +401,7 @@ def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, scr
                 layout = Layout(encoding=options.pcm, rate=options.rate, channels=options.channels)
             except ValueError as error:
                 raise WrongUsage(f"{error}.", "--pcm") from error
-        blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, cut_off=missing.append)
+        blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, **waiting)
     rows = predictor.stream(
         blocks,
         file=STANDARD_INPUT,

@@ -2,12 +2,12 @@
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
+from ossicle.files import flush_printed
 from ossicle.inference import Workers
 from ossicle.inference.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
@@ -41,12 +41,23 @@ def parser() -> argparse.ArgumentParser:
     add("--channels", type=int, default=1, help="of raw samples")
     add("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
     add("--mic-device", help="name or number of the microphone")
+    add("--latency", type=float, metavar="SECONDS", help="live sound that is waited for at a time; by default 0.1")
     add("--threads", type=int, help="to compute with; by default one for each core")
     return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
+    code = run(arguments)
+    if (error := flush_printed()) is not None and code in (DONE, SOME_FAILED):
+        if (how := ending(error)) is not None:
+            say(f"standard output: {how[0]}")
+        return USER_ERROR
+    return code
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """The command, but for what it has printed and not yet written."""
     given = vars(parser().parse_args(arguments))
     model, inputs, threads = given.pop("model"), given.pop("inputs"), given.pop("threads")
     options = PredictOptions(**given)
@@ -59,14 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start = functools.partial(load, model, threads=1)
             workers = Workers(start, number=options.workers, config=options.config())
         failed = predict(load(model, threads=threads), inputs, options, say=say, pool=workers)
-        sys.stdout.flush()
         return SOME_FAILED if failed else DONE
     except WrongUsage as error:
         say(f"{error}" + (f" ({error.option})" if error.option else ""))
         return WRONG_USAGE
-    except BrokenPipeError:
-        # Whoever read has left; what Python would still flush goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read has left
         return USER_ERROR
     except (Exception, KeyboardInterrupt) as error:
         if (how := ending(error)) is None:
