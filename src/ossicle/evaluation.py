@@ -16,7 +16,7 @@ from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import write_atomically, write_json
-from ossicle.inference.store import HIDDEN, Written
+from ossicle.inference.store import HIDDEN, SETTINGS, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
 from ossicle.models.tokens import TokenReduction
@@ -140,7 +140,7 @@ def own_files(folder: Path) -> Written:
     Raises: RunRefused for a folder with predictions or somebody else's files in the way.
     """
     written = Written(folder)
-    if (folder / HIDDEN / "settings.json").exists():
+    if (folder / HIDDEN / SETTINGS).exists():
         raise RunRefused(f"{folder}: there are predictions in it; choose another folder.")
     written.refuse_strangers([folder / name for name in FILES])
     return written

@@ -11,7 +11,7 @@ from ossicle.errors import DataRefused
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .caf .au .w64 .rf64 .sph .voc "
     ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .ac3 .eac3 .amr .wma .wmv .asf .webm .mka .mkv .avi .flv "
-    ".mp2 .mpg .mpeg .ts .mts .m2ts .ogv .wv .ape .tta".split()
+    ".mp2 .mpg .mpeg .mts .m2ts .ogv .wv .ape .tta".split()
 )
 
 Unlisted = Callable[[str, str], None]  # a folder, and a sentence that says why
