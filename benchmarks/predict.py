@@ -155,11 +155,16 @@ def main() -> None:
             sounds = {model: few if "base" in model else many for model in MODELS} | {PEER: few}
             pace = {"rounds": arguments.rounds, "threads": arguments.threads}
             found["speed"] = measure_speed(bundles, sounds, birdnet=arguments.birdnet, **pace)
+            found["speed_run"] = about_this_run()
         if arguments.only != "speed":
             tiny = bundles["passt_tiny_s16"]
             found["memory"] = measure_memory(tiny, folder, arguments.lengths, threads=arguments.threads)
     result = (read_result("predict") or {}) | about_this_run() | found
-    write_result("predict", result, table(result["speed"], result["memory"]), title="Prediction end to end")
+    lines = table(result["speed"], result["memory"])
+    if arguments.only == "memory":
+        speed = result["speed_run"]
+        lines += ["", f"The table of speed: `{speed['command']}`; date {speed['date']}, commit {speed['commit']}."]
+    write_result("predict", result, lines, title="Prediction end to end")
 
 
 def measure_speed(
