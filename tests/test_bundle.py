@@ -336,7 +336,13 @@ def test_a_tuned_head_is_pushed_without_its_encoder(
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: api))
     config = json.loads((bundle / CONFIG).read_text())
     del config["model"], config["frontend"]
-    config["encoder"] = {"name": "/nowhere", "crop": False, "modality": "sound", "fingerprint": "0" * 16}
+    config["encoder"] = {
+        "name": "/nowhere",
+        "crop": False,
+        "modality": "sound",
+        "settings": {},
+        "fingerprint": "0" * 16,
+    }
     config["head"], config["tuner"] = {"name": "mean", "options": {}}, {"name": "", "options": {}}
     config["features"] = {"pool": "mean", "layers": [1], "dim": 4}
     (bundle / CONFIG).write_text(json.dumps(config))

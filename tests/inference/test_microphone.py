@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,14 +49,17 @@ class Gone(Stream):
 
 
 @pytest.fixture
-def microphone(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def microphone(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     module = SimpleNamespace(
         PortAudioError=OSError,
         InputStream=Stream,
         query_devices=lambda device, kind: {"default_samplerate": float(OWN)},
     )
     monkeypatch.setitem(sys.modules, "sounddevice", module)
-    return module
+    # A shell has what it starts in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield module
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("rate", [OWN, 32_000])

@@ -133,6 +133,7 @@ if __name__ == "__main__":
     KIND, NUMBER = sys.argv[3], int(sys.argv[4])
     mode = "".join(sys.argv[5:])
     SIGNAL = signal.SIGINT if mode == "stuck" else signal.SIGKILL
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]), mode)
     except KeyboardInterrupt:
