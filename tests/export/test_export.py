@@ -152,7 +152,6 @@ def make_tuned(make_network: Make, tmp_path_factory: pytest.TempPathFactory) -> 
     "head, pool, options",
     [
         ("density", "statistics", {"hidden": 4}),
-        ("mha", "mean", {"hidden": 4}),
         ("gq_density", "mean", {"width": 16, "hidden": 4}),
         ("attentive_stats", "time", {"hidden": 4}),
     ],
