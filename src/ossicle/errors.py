@@ -23,6 +23,9 @@ The command lines print it and exit with 1; no traceback. `ending` is their rule
 """
 
 import errno
+import os
+import sys
+from collections.abc import Callable
 
 DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
@@ -85,6 +88,23 @@ class ExportRefused(OssicleError):
 
 class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
+
+
+def end(code: int, *, say: Callable[[str], None]) -> int:
+    """Writes what a program has printed, as its last act, and gives its exit code: another where that cannot be done.
+
+    Python itself flushes later, and ends with 120 where it cannot.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        if code not in (DONE, SOME_FAILED):  # something else ended the program, and that has been said
+            return code
+        if (how := ending(error)) is not None:
+            say(f"standard output: {how[0]}")
+        return USER_ERROR
+    return code
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:

@@ -119,9 +119,9 @@ def evaluate_model(
     )
     for line in evaluation_lines(evaluation):
         say(line)
-    if output is not None and written is not None:
+    if written is not None:
         write_evaluation(
-            output,
+            written.folder,
             evaluation,
             dataset=dataset,
             items=used,
@@ -130,7 +130,7 @@ def evaluate_model(
             title=f"{recognizer.bundle.model_name} on {dataset.root.name}",
             claim=written.claim,
         )
-        say(f"Report: {output / 'report.html'}")
+        say(f"Report: {written.folder / 'report.html'}")
     return scored.failures
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,19 +49,6 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def flush_printed() -> OSError | None:
-    """Writes what was printed; gives what is against it, if anything, and then forgets what is left.
-
-    For the end of a program: Python itself flushes later, and ends with 120 where it cannot.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error
-    return None
 
 
 def legible(name: str | os.PathLike[str]) -> str:

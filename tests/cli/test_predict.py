@@ -283,12 +283,8 @@ class Pictures(Predictor):
         model_name="cats",
         task="single-label",
         labels=("cat",),
-        thresholds=None,
-        temperature=1.0,
         window_seconds=1.0,
         hop_seconds=1.0,
-        pad=False,
-        weights_licence=None,
         library_version="0",
         version="0" * 12,
     )

@@ -17,12 +17,8 @@ INFO = ModelInfo(
     model_name="stub",
     task="multi-label",
     labels=("sound",),
-    thresholds=None,
-    temperature=1.0,
     window_seconds=10.0,
     hop_seconds=10.0,
-    pad=False,
-    weights_licence=None,
     library_version="0",
     version="0" * 12,
 )

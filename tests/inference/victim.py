@@ -32,12 +32,8 @@ class Loudness(Predictor):
         model_name="loudness",
         task="multi-label",
         labels=("loud", "quiet"),
-        thresholds=None,
-        temperature=1.0,
         window_seconds=0.05,
         hop_seconds=0.05,
-        pad=False,
-        weights_licence=None,
         library_version="0",
         version="0" * 12,
     )

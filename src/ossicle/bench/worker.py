@@ -106,12 +106,8 @@ def untrained(name: str) -> "Bundle":
         model_name=name,
         task="multi-label",
         labels=tuple(str(number) for number in range(preset.num_classes)),
-        thresholds=None,
-        temperature=1.0,
         window_seconds=10.0,
         hop_seconds=10.0,
-        pad=False,
-        weights_licence=None,
         library_version=__version__,
         version="random",
     )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ossicle.cli.options import Device, EncoderPlace
 from ossicle.cli.progress import counting
 
 
@@ -28,10 +29,8 @@ def bench(
     budget_ms: Annotated[
         float | None, typer.Option(min=0, help="Milliseconds for a clip: which form stays within them?")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
-    ] = None,
+    device: Device = "auto",
+    encoder: EncoderPlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure seconds and memory of a network here, in each form that it can be run in."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ossicle.cli.options import Device, EncoderPlace
 from ossicle.cli.outcome import SOME_FAILED, say
 
 
@@ -22,10 +23,8 @@ def embed(
     hop: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next; by default the window.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
-    ] = None,
+    device: Device = "auto",
+    encoder: EncoderPlace = None,
 ) -> None:
     """Turn recordings into vectors, for search, clustering or a classifier of your own."""
     from ossicle.cli.progress import counting

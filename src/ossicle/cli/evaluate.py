@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy
 from ossicle.cli.outcome import SOME_FAILED, say
 from ossicle.cli.progress import counting
 
@@ -25,17 +26,10 @@ def evaluate(
             help="Clips to evaluate on. auto: the test part if the run was trained on this very data, else all of it."
         ),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
-    ] = None,
-    keep: Annotated[
-        float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
-    ] = None,
-    keep_by: Annotated[
-        Literal["merge", "strided"] | None,
-        typer.Option(help="With --keep: merge tokens that are alike, the default, or leave evenly spaced ones out."),
-    ] = None,
+    device: Device = "auto",
+    encoder: EncoderPlace = None,
+    keep: Keep = None,
+    keep_by: KeepBy = None,
 ) -> None:
     """Measure a recogniser on labelled sounds: every figure with its 95 % interval, and each class."""
     if keep_by is not None and keep is None:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ossicle.cli.options import EncoderPlace
+
 
 def export(
     model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
@@ -23,9 +25,7 @@ def export(
             help="Labelled sounds to check with, not built-in ones; with --int8 also to measure what it costs."
         ),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
-    ] = None,
+    encoder: EncoderPlace = None,
 ) -> None:
     """Write a recogniser as one file, samples in and scores out, checked against the recogniser before it is kept."""
     if int8 and to != "onnx":

@@ -8,8 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
-from ossicle.files import flush_printed
+from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USER_ERROR", "WRONG_USAGE", "Sentences", "say"]
 
@@ -36,13 +35,10 @@ class Sentences(TyperGroup):
     def main(self, *arguments: Any, **settings: Any) -> Any:
         try:
             return super().main(*arguments, **settings)
-        except SystemExit as end:
-            # Unless it was something else that ended the command: that has been said.
-            if (error := flush_printed()) is not None and end.code in (None, DONE, SOME_FAILED):
-                if (how := ending(error)) is not None:
-                    say(f"standard output: {how[0]}")
-                raise SystemExit(USER_ERROR) from None
-            raise
+        except SystemExit as last:
+            if isinstance(last.code, str):  # a sentence, which Python prints
+                raise
+            raise SystemExit(end(last.code or DONE, say=say)) from None
 
     def invoke(self, ctx: Any) -> Any:
         with _in_a_sentence():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy
 from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
@@ -58,17 +59,10 @@ def predict(
         bool, typer.Option("--timeline", help="With -o, also draw each recording with what was heard.")
     ] = False,
     text: Annotated[str | None, typer.Option(help="Column with the text, of tables for a model of texts.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the frozen encoder of a tuned head is, if not where it was.")
-    ] = None,
-    keep: Annotated[
-        float | None, typer.Option(help="Of a PaSST, compute this share of the tokens alone: faster, less exact.")
-    ] = None,
-    keep_by: Annotated[
-        Literal["merge", "strided"] | None,
-        typer.Option(help="With --keep: merge tokens that are alike, the default, or leave evenly spaced ones out."),
-    ] = None,
+    device: Device = "auto",
+    encoder: EncoderPlace = None,
+    keep: Keep = None,
+    keep_by: KeepBy = None,
     events: Annotated[
         bool,
         typer.Option(

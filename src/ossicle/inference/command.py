@@ -31,7 +31,7 @@ from ossicle.predict import (
 )
 
 STANDARD_INPUT = "-"
-LATENCY, LONGEST_LATENCY = 0.1, 10.0  # seconds of live sound that are waited for at a time
+LONGEST_LATENCY = 10.0  # seconds of live sound that are waited for at a time
 Say = Callable[[str], None]
 Bar = Callable[[], AbstractContextManager[Callable[[float, int, int], None]]]
 Screen = Callable[[], AbstractContextManager[Callable[[str], None]]]
@@ -384,8 +384,9 @@ def say_written(paths: Sequence[Path]) -> None:
 def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
-    waiting: dict[str, Any] = {"block_seconds": LATENCY if options.latency is None else options.latency}
-    waiting["cut_off"] = missing.append
+    waiting: dict[str, Any] = {"cut_off": missing.append}
+    if options.latency is not None:
+        waiting["block_seconds"] = options.latency
     if options.mic:
         from ossicle.audio.microphone import microphone_blocks
 

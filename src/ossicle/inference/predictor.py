@@ -44,12 +44,12 @@ class ModelInfo:
     model_name: str
     task: Task
     labels: tuple[str, ...]
-    thresholds: Float[np.ndarray, " label"] | None
-    temperature: float
+    thresholds: Float[np.ndarray, " label"] | None = None
+    temperature: float = 1.0
     window_seconds: float
     hop_seconds: float
-    pad: bool
-    weights_licence: str | None
+    pad: bool = False
+    weights_licence: str | None = None
     library_version: str
     version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
 

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, ending
-from ossicle.files import flush_printed
+from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending
 from ossicle.inference import Workers
 from ossicle.inference.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
@@ -48,12 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
-    code = run(arguments)
-    if (error := flush_printed()) is not None and code in (DONE, SOME_FAILED):
-        if (how := ending(error)) is not None:
-            say(f"standard output: {how[0]}")
-        return USER_ERROR
-    return code
+    return end(run(arguments), say=say)
 
 
 def run(arguments: Sequence[str] | None) -> int:
