@@ -15,10 +15,9 @@ A (variant, seed) counts when all its folds are there. Its accuracy is that of a
 beside a mean accuracy is Student's t over seeds. A variant is compared with "deformable" by the differences of the
 paired runs, those of one seed and fold: their mean, its t interval, and the smallest difference that so many pairs can
 detect at 5 % significance with 80 % power: (t(0.975) + t(0.8)) deviation / sqrt(pairs), where the deviation is that of
-the paired differences, pooled over the variants, and t has a degree of freedom less than there are pairs. A difference
-is decided from two seeds on, if its interval leaves out 0 and it is no smaller than that. The pairs of one fold share
-their clips: all this speaks of new seeds on these recordings, not of other recordings, and each comparison has its own
-5 %.
+its own differences, and t has a degree of freedom less than there are pairs. Differences are decided from two seeds on,
+by the paired t test and all comparisons together at 5 % (Holm 1979); an interval is of its comparison alone. The pairs
+of one fold share their clips: all this speaks of new seeds on these recordings, not of other recordings.
 
 Runs are kept in --runs and continued or skipped when the script is called again: results accumulate. Two processes may
 work on one study if they have no (variant, seed) in common.
@@ -29,11 +28,11 @@ import csv
 import dataclasses
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from common import about_this_run, runs_to_add_to, stored_runs, write_result
 from esc50 import BASE as ESC50
@@ -167,21 +166,33 @@ class Comparison:
         """Mean difference with its interval."""
         return mean_interval(self.differences)
 
-    def smallest(self, deviation: float | None) -> float | None:
-        """The smallest difference that so many pairs of this deviation can detect."""
-        pairs = len(self.differences)
-        if deviation is None or self.seeds < 2:
-            return None
-        return sum(t_quantile(p, degrees=pairs - 1) for p in (0.975, 0.8)) * deviation / math.sqrt(pairs)
+    @property
+    def error(self) -> float:
+        """Standard error of the mean difference."""
+        return statistics.stdev(self.differences) / math.sqrt(len(self.differences))
 
-    def verdict(self, deviation: float | None) -> Literal["better", "worse", "undecided"]:
-        """Whether the data decide the sign of the difference."""
-        smallest, estimate = self.smallest(deviation), self.estimate
-        if smallest is None or estimate.value is None or estimate.low is None or estimate.high is None:
-            return "undecided"
-        if estimate.low <= 0 <= estimate.high or abs(estimate.value) < smallest:
-            return "undecided"
-        return "better" if estimate.value > 0 else "worse"
+    @property
+    def smallest(self) -> float:
+        """The smallest difference that so many pairs that deviate so can detect."""
+        return sum(t_quantile(p, degrees=len(self.differences) - 1) for p in (0.975, 0.8)) * self.error
+
+    def leaves_out_zero(self, *, level: float) -> bool:
+        """Whether the interval of this level does."""
+        reach = t_quantile((1 + level) / 2, degrees=len(self.differences) - 1) * self.error
+        return abs(statistics.mean(self.differences)) > reach
+
+
+def verdicts(comparisons: Mapping[str, Comparison]) -> dict[str, Literal["better", "worse", "undecided"]]:
+    """Whether the data decide the sign of each difference, at 5 % for all of them together (Holm's steps)."""
+    found: dict[str, Literal["better", "worse", "undecided"]] = dict.fromkeys(comparisons, "undecided")
+    left = dict(comparisons)
+    while left:
+        decided = [name for name, one in left.items() if one.leaves_out_zero(level=1 - 0.05 / len(left))]
+        if not decided:
+            break
+        for name in decided:
+            found[name] = "better" if statistics.mean(left.pop(name).differences) > 0 else "worse"
+    return found
 
 
 def complete(runs: Sequence[Run], variant: str, *, folds: Sequence[str]) -> Runs:
@@ -207,13 +218,6 @@ def compare(runs: Runs, reference: Runs) -> Comparison | None:
     return Comparison(seeds=len(seeds), differences=differences) if pairs else None
 
 
-def pooled_deviation(comparisons: Sequence[Comparison]) -> float | None:
-    """Standard deviation of the paired differences within the variants that have two seeds or more."""
-    parts = [np.array(c.differences) for c in comparisons if c.seeds >= 2]
-    degrees = sum(len(part) - 1 for part in parts)
-    return math.sqrt(sum(((part - part.mean()) ** 2).sum() for part in parts) / degrees) if degrees else None
-
-
 def report(study: str, result: dict[str, Any], *, dataset: Dataset, folds: Sequence[str], epochs: int) -> None:
     """Writes the table of all runs so far."""
     runs = [run for run in result["runs"] if run["epochs"] == epochs]
@@ -224,32 +228,18 @@ def report(study: str, result: dict[str, Any], *, dataset: Dataset, folds: Seque
         for variant, found in finished.items()
         if variant != REFERENCE and (comparison := compare(found, reference))
     }
-    deviation = pooled_deviation(list(comparisons.values()))
+    judged = verdicts({variant: one for variant, one in comparisons.items() if one.seeds >= 2})
     clips = sum(item.fold in folds for item in dataset.items)
     lines = [f"{epochs} epochs; {clips} test clips in {len(folds)} fold{'s' if len(folds) > 1 else ''}."]
-    lines += [detectable(comparisons, deviation), conclusion(comparisons, deviation), ""]
-    lines += table(finished, comparisons, deviation)
+    lines += [conclusion(judged), "", *table(finished, comparisons, judged)]
     left_out = sum(1 for run in runs if run["seed"] not in finished.get(run["variant"], {}))
     if left_out:
         lines += ["", f"{left_out} finished runs wait for the other folds of their seed and are left out."]
     write_result(f"datar_ablation_{study}", result, lines, title=f"{TITLES[study]}, {epochs} epochs")
 
 
-def detectable(comparisons: Mapping[str, Comparison], deviation: float | None) -> str:
-    """The sentence on what the design can see."""
-    sizes = {len(c.differences): found for c in comparisons.values() if (found := c.smallest(deviation)) is not None}
-    if not sizes or deviation is None:
-        return "Fewer than two seeds of a variant and of the reference are complete, so nothing is decided."
-    each = " and ".join(f"{100 * sizes[pairs]:.1f} points with {pairs} pairs" for pairs in sorted(sizes))
-    return (
-        f"The smallest difference from {REFERENCE!r} that a paired t test at 5 % significance detects with 80 % power "
-        f"is {each}, as the paired differences deviate by {100 * deviation:.1f} points."
-    )
-
-
-def conclusion(comparisons: Mapping[str, Comparison], deviation: float | None) -> str:
+def conclusion(judged: Mapping[str, str]) -> str:
     """The sentence on what the data say."""
-    judged = {variant: c.verdict(deviation) for variant, c in comparisons.items() if c.seeds >= 2}
     if not judged:
         return f"No variant can be compared with {REFERENCE!r} yet."
     named = {word: "; ".join(v for v in judged if judged[v] == word) for word in ("better", "worse", "undecided")}
@@ -259,12 +249,13 @@ def conclusion(comparisons: Mapping[str, Comparison], deviation: float | None) -
     return f"Decided against {REFERENCE!r}: better are {better}, worse are {worse}; undecided are {undecided}."
 
 
-def table(finished: Mapping[str, Runs], comparisons: Mapping[str, Comparison], deviation: float | None) -> list[str]:
+def table(finished: Mapping[str, Runs], comparisons: Mapping[str, Comparison], judged: Mapping[str, str]) -> list[str]:
     """A row for each variant with a complete seed."""
     lines = [
-        f"| variant | seeds | mean accuracy | 95 % over seeds | difference to {REFERENCE!r} | 95 % | verdict "
-        "| parameters | M MACs a clip | minutes a seed (threads) | of processor time |",
-        "|---" * 11 + "|",
+        f"| variant | seeds | mean accuracy | 95 % over seeds | difference to {REFERENCE!r} | 95 % "
+        "| smallest that can be detected | verdict | parameters | M MACs a clip | minutes a seed (threads) "
+        "| of processor time |",
+        "|---" * 12 + "|",
     ]
     for variant, found in finished.items():
         mean = mean_interval([accuracy(by_fold) for by_fold in found.values()])
@@ -272,7 +263,7 @@ def table(finished: Mapping[str, Runs], comparisons: Mapping[str, Comparison], d
         difference, verdict = Estimate(value=None), "reference" if variant == REFERENCE else ""
         if comparison:
             difference = comparison.estimate
-            verdict = comparison.verdict(deviation) if comparison.seeds >= 2 else "not decided by one seed"
+            verdict = judged.get(variant, "not decided by one seed")
         runs = [run for by_fold in found.values() for run in by_fold.values()]
         spent = sum(run["minutes"] for run in runs) / len(found)
         processor = [run["processor_minutes"] for run in runs]
@@ -282,7 +273,8 @@ def table(finished: Mapping[str, Runs], comparisons: Mapping[str, Comparison], d
             f"{mean.value:.4f}",
             interval(mean, sign=""),
             "" if difference.value is None else f"{difference.value:+.4f}",
-            interval(difference, sign="+") if comparison and comparison.seeds >= 2 else "",
+            interval(difference, sign="+") if comparison and variant in judged else "",
+            f"{comparison.smallest:.4f}" if comparison and variant in judged else "",
             verdict,
             f"{runs[-1]['parameters']:,}",
             f"{runs[-1]['macs'] / 1e6:.0f}",

@@ -5,8 +5,8 @@
 The plain layer is written as the published one is, in a few lines of torch: maps with channels first, 1 x 1
 convolutions, `grid_sample` for keys and for the position bias of every query and key, `einsum` and `softmax` for the
 attention. It has the same geometry and shares its weights with ours. Both take turns at every setting; medians over all
-passes. Memory is what autograd keeps for the backward pass, parameters left out, distinct storages. The goals are for
-one thread.
+passes. Memory is what autograd keeps for the backward pass, parameters left out, distinct storages. The goals were set
+for one thread, and are held against two as well.
 """
 
 import argparse
