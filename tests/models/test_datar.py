@@ -40,7 +40,7 @@ def small(seed: int = 0, **options: Any) -> Datar:
 # --- size ------------------------------------------------------------------------------------------------------------
 
 
-def test_tiny_is_the_network_of_the_paper() -> None:
+def test_tiny_has_the_size_of_dat_t_on_a_log_mel() -> None:
     with torch.device("meta"):
         model = create_model("datar_tiny", num_classes=309)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(27.8e6, rel=0.01)

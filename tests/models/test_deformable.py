@@ -65,6 +65,7 @@ def test_outputs_and_points_are_golden(name: str, way: str, monkeypatch: pytest.
 @given(
     rows=st.integers(1, 4),
     columns=st.integers(1, 9),
+    shares=st.sampled_from([(1, 1), (4, 1), (4, 2), (4, 4)]),
     stride=st.sampled_from([1, 2, (1, 2)]),
     segment=st.sampled_from([None, 2, 4]),
     offset_range=st.sampled_from([None, 1.0, 3.0]),
@@ -74,10 +75,11 @@ def test_outputs_and_points_are_golden(name: str, way: str, monkeypatch: pytest.
     tile=st.sampled_from([1, 30, 2**20]),
 )
 def test_both_ways_give_the_same_outputs_and_gradients(
-    rows, columns, stride, segment, offset_range, offsets, table, max_strips, tile
+    rows, columns, shares, stride, segment, offset_range, offsets, table, max_strips, tile
 ) -> None:
+    heads, groups = shares
     options = {"stride": stride, "segment": segment, "offset_range": offset_range, "offsets": offsets}
-    net = layer(table=table, **options)
+    net = layer(heads=heads, groups=groups, table=table, **options)
     x = torch.randn(2, rows, columns, 8, dtype=torch.double, requires_grad=True)
     dy = torch.randn_like(x)
     leaves = [x, *net.parameters()]

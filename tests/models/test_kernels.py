@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ossicle.models import kernels
 from ossicle.models.attention import split_heads
-from ossicle.models.kernels import Linear, gelu_linear, linear, tiled_attention
+from ossicle.models.datar import WindowBias
+from ossicle.models.kernels import Linear, attend, gelu_linear, linear, tiled_attention
 
 
 def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
@@ -49,6 +50,14 @@ def test_gelu_is_computed_again_to_the_same_gradients(rows: int) -> None:
     assert torch.autograd.gradcheck(lambda h, *_: gelu_linear(h, layer), (h, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("kind", ["forward_pre", "forward", "full_backward"])
+def test_a_hook_of_the_layer_behind_the_gelu_is_called(kind: str) -> None:
+    layer, called = Linear(4, 2), []
+    getattr(layer, f"register_{kind}_hook")(lambda *_: called.append(kind))
+    gelu_linear(torch.randn(1, 3, 4, requires_grad=True), layer).sum().backward()
+    assert called == [kind]
+
+
 def test_gelu_keeps_one_tensor() -> None:
     layer, kept = Linear(8, 4), []
     h = torch.randn(2, 3, 8, requires_grad=True)
@@ -66,7 +75,7 @@ def test_a_layer_in_the_place_of_ours_is_called_as_it_is() -> None:
     torch.testing.assert_close(gelu_linear(h, layer), 2 * F.linear(F.gelu(h), layer.weight, layer.bias))
 
 
-SHAPES = [(1, 16), (3, 16), (2, 5, 16), (2, 0, 16), (1, 1, 33, 16)]
+SHAPES = [(16,), (1, 16), (3, 16), (2, 5, 16), (2, 0, 16), (1, 1, 33, 16)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -104,6 +113,56 @@ def test_linear_under_autocast_multiplies_in_bfloat16_and_gives_float32_gradient
     assert all(grad.dtype == torch.float32 and grad.is_contiguous() for grad in ours[1:])
     for got, wanted in zip(ours, theirs, strict=True):
         torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2 * float(wanted.detach().abs().max()))
+
+
+def test_doubles_stay_doubles_under_autocast() -> None:
+    layer, x = Linear(4, 2).double(), torch.randn(3, 4, dtype=torch.double)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_with_a_bias_has_the_plain_gradients(autocast: bool, default: torch.dtype) -> None:
+    """Queries in float32 under autocast come from adapters that return what they were given."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, dy = (torch.randn(3, 2, 16, 8, generator=generator) for _ in range(4))
+    table = torch.randn(2, 7, 7, generator=generator)
+    bias = WindowBias((4, 4), mask=None, rows=3)
+
+    def ours(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return attend(q, k, v, bias=bias, inputs=(table,)).float()
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.whole(table))
+
+    torch.set_default_dtype(default)
+    try:
+        found = gradients(ours, q, k, v, table, dy=dy)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for got, exact in zip(found, gradients(plain, q, k, v, table, dy=dy), strict=True):
+        near = 2e-2 if autocast else 1e-5
+        torch.testing.assert_close(got, exact, rtol=near, atol=near * float(exact.detach().abs().max()))
+
+
+def test_attention_with_a_bias_in_bfloat16_has_gradients_as_near_as_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, dy = (torch.randn(4, 3, 64, 32, generator=generator) + 1 for _ in range(4))
+    table, bias = torch.randn(3, 15, 15, generator=generator), WindowBias((8, 8), mask=None, rows=4)
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, bias=bias, inputs=(table,))
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.whole(table).to(q.dtype))
+
+    exact = gradients(plain, q, k, v, dy=dy)
+    half = [t.bfloat16() for t in (q, k, v)]
+    found, theirs = (gradients(f, *half, dy=dy.bfloat16()) for f in (ours, plain))
+    for got, other, wanted in zip(found[1:], theirs[1:], exact[1:], strict=True):
+        assert (got - wanted).norm() < 2.5 * (other - wanted).norm()
 
 
 def gradients(function: Callable[..., Tensor], *parts: Tensor, dy: Tensor) -> tuple[Tensor, ...]:

@@ -39,10 +39,10 @@ def mix_waves(
     probability: float = 0.5,
     alpha: float = 2.0,
 ) -> tuple[Float[Tensor, "clip time"], Float[Tensor, "clip label"]]:
-    """Mixes each clip, with a `probability`, with another of the batch; labels in the same parts.
+    """Mixes each clip, with a `probability`, with one of the batch drawn at random; labels in the same parts.
 
     The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). Both clips lose their means, so that
-    the mix has none; clips that are not mixed stay as they are.
+    the mix has none; clips that are not mixed stay as they are. On average one clip of a batch draws itself.
     """
     partner, part = _partners(len(wave), alpha, generator)
     chosen = torch.rand(len(wave), 1, generator=generator) < probability
@@ -62,7 +62,7 @@ def mix_spectrograms(
     generator: torch.Generator,
     alpha: float = 0.3,
 ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
-    """Mixes the features of each clip with those of another of the batch, and the labels in the same parts.
+    """Mixes the features of each clip with those of one of the batch drawn at random, and the labels in the same parts.
 
     The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so
     after its masks and normalisation.

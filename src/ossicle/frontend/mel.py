@@ -114,6 +114,9 @@ def _bank(config: FrontendConfig) -> Tensor:
     )
 
 
+NO_GENERATOR = "the front end draws in training and needs a generator; call eval() for fixed features"
+
+
 class LogMel(nn.Module):
     """Turns samples into normalised log-mel features.
 
@@ -162,7 +165,7 @@ class LogMel(nn.Module):
         if not self.training:
             return self.bank
         if generator is None:
-            raise ValueError("the front end draws in training and needs a generator; call eval() for fixed features")
+            raise ValueError(NO_GENERATOR)
         jittered = jitter_edges(self.config, generator=generator)
         return self.bank if jittered == self.config else _bank(jittered)
 
@@ -184,7 +187,8 @@ class LogMel(nn.Module):
         bank = self.draw_bank(generator) if bank is None else bank
         spec = raw_log_mel(wave, self.config, window=self.window, bank=bank)
         if self.training:
-            assert generator is not None
+            if generator is None:
+                raise ValueError(NO_GENERATOR)
             masks = {"freq_mask": self.config.freq_mask, "time_mask": self.config.time_mask}
             spec = augment.mask(spec, **masks, generator=generator)
         return normalise(spec, self.config)

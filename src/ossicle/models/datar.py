@@ -1,17 +1,19 @@
 """DATAR: a pyramid transformer over the log-mel that attends where the data say.
 
-Four stages on ever smaller maps (4, 8, 16 and 32 frames and bins to a place); blocks of local windows alternate with
-blocks of deformable attention. No class token: the mean over the last map goes to a linear head.
+Four stages on ever smaller maps (4, 8, 16 and 32 frames and bins to a place); in the last two, blocks of local
+windows alternate with blocks of deformable attention. No class token: the mean over the last map goes to a linear head.
 
-Source: Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228); layout, where that is silent,
-of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Transformer" (arXiv 2103.14030), section 3.2.
+Source: Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228); layout, where what we know of
+it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Transformer" (arXiv 2103.14030), section
+3.2.
 
 **Deviations**
 - Maps of any size: a stage repeats its last row or column where two do not divide, windows are filled up and the
   filling is masked, so no clip is stretched to a fixed length.
 - Tokens stay channels-last; stem and merges are linear maps of gathered pixels, the same numbers as convolutions.
-- The input adaptor's equation is not published with the code; four readings are offered, none of which changes an
-  untrained network's answers, and a learned position table as the control that the paper lacks.
+- The input adaptor's equation is not known to us, and there is no public code; three readings are offered, none of
+  which changes an untrained network's answers, and a learned position table as the control that the paper lacks; none
+  is on by default.
 """
 
 from collections.abc import Iterable
@@ -70,6 +72,8 @@ class DatarConfig:
         if any(dim % heads for dim, heads in zip(self.dims, self.num_heads, strict=True)):
             raise ValueError(f"num_heads {self.num_heads} do not divide dims {self.dims}")
         check_share("drop_path", self.drop_path)
+        if self.offset_range is not None and not self.offset_range > 0:
+            raise ValueError(f"offset_range is {self.offset_range} key cells; more than 0, or None, is allowed")
         unit = PATCH * 2 ** (STAGES - 1)
         if self.segment is not None and (self.segment < unit or self.segment % unit):
             raise ValueError(f"segment is {self.segment} frames; a multiple of {unit} is allowed")
@@ -155,7 +159,7 @@ class WindowAttention(nn.Module):
         if any(shift) or full != size:
             mask = window_mask(size, full=full, window=window, shift=shift, device=x.device)
         bias = WindowBias(window, mask=mask, rows=qkv.shape[1])
-        y = attend(*qkv.contiguous(), bias=bias, inputs=(self.relative_position_bias_table,))
+        y = attend(*qkv, bias=bias, inputs=(self.relative_position_bias_table,))
         y = from_windows(y.transpose(1, 2).flatten(2), window, full=full)
         if any(shift):
             y = y.roll(shift, dims=(1, 2))

@@ -289,7 +289,7 @@ class PositionBias:
         top, bottom = (lines + above - 1 - t for t in (y, y1))
         strip = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
         weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-        return strip, weight, strips.reshape(groups * starts * height, -1)
+        return strip, weight, strips.reshape(groups * starts * height, -1).contiguous()  # crops reach into its memory
 
     def tile(
         self,

@@ -1,13 +1,14 @@
 """The places where a block does its own arithmetic, because torch's choice is slow or keeps too much.
 
 Each gives the numbers of the plain expression that it replaces, to rounding, and each stands aside for `torch.compile`
-and `torch.export`, which see the plain expression. The rates below are of two Zen 5 cores with torch 2.13.
+and `torch.export`, which see the plain expression. Second derivatives and `torch.func` do not pass through them. The
+rates below are of two Zen 5 cores with torch 2.13.
 
 - `linear`: float32 on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that are not
   Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s), forward and backward. With
   `gelu` the input is kept before the GELU, which the backward pass computes again: a quarter less kept, for one
   elementwise pass.
-- `attend`: a position bias that trains, on a CPU. torch keeps the whole attention matrix there as soon as the bias
+- `attend`: a position bias, on a CPU. torch keeps the whole attention matrix there as soon as the bias
   wants a gradient; ours keeps queries, keys, values and what the bias is made of, and computes the matrix again, a few
   heads at a time.
 - `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750
@@ -42,8 +43,10 @@ class Linear(nn.Linear):
 
 def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
     """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
-    # An adapter may have taken the place of the layer.
-    return linear(h, layer.weight, layer.bias, gelu=True) if type(layer) is Linear else layer(F.gelu(h))
+    # An adapter may have taken the place of the layer, and a hook must be called.
+    if type(layer) is not Linear or layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+        return layer(F.gelu(h))
+    return linear(h, layer.weight, layer.bias, gelu=True)
 
 
 def linear(
@@ -72,13 +75,13 @@ class LinearFunction(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         into_x, into_weight, into_bias, _ = ctx.needs_input_grad
         dx = dweight = None
-        dy = grads[0].flatten(0, -2).contiguous()
+        dy = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
         if into_x:
             dx = product(dy, weight.T).view(*grads[0].shape[:-1], weight.shape[1])
             if ctx.gelu:
                 dx = torch.ops.aten.gelu_backward(dx, x)
         if into_weight:
-            x = (F.gelu(x) if ctx.gelu else x).flatten(0, -2)
+            x = (F.gelu(x) if ctx.gelu else x).reshape(-1, x.shape[-1])
             # oneDNN copies both to turn them round, which a narrow layer does not earn back.
             narrow = min(dy.shape[1], x.shape[1]) < 64
             dweight = dy.T @ x if narrow else product(dy.T, x.T)
@@ -87,10 +90,14 @@ class LinearFunction(torch.autograd.Function):
 
 def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and input and weight in the precision in which autocast has them multiplied."""
-    if autocasts(x):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x, weight = as_multiplied(x), as_multiplied(weight)
+    bias = None if bias is None else as_multiplied(bias)
     return product(F.gelu(x) if gelu else x, weight, bias), x, weight
+
+
+def as_multiplied(x: Tensor) -> Tensor:
+    """In the precision in which autocast has it multiplied; it leaves doubles alone."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if autocasts(x) and x.dtype != torch.float64 else x
 
 
 def autocasts(x: Tensor) -> bool:
@@ -238,7 +245,8 @@ def attend(
 ) -> Float[Tensor, "row head query dim"]:
     """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        return BiasedAttention.apply(bias, q.contiguous(), k.contiguous(), v.contiguous(), *inputs)
+        # In one precision in both directions: the backward pass is outside of autocast.
+        return BiasedAttention.apply(bias, *(as_multiplied(t).contiguous() for t in (q, k, v)), *inputs)
     return softmax_attention(q, k, v, bias=bias.whole(*inputs).to(q.dtype))
 
 
@@ -250,7 +258,7 @@ class BiasedAttention(torch.autograd.Function):
         ctx.bias = bias
         prepared = bias.prepare(*inputs)
         scaled = k * q.shape[-1] ** -0.5
-        y, norms = torch.empty_like(q), torch.empty(q.shape[:3])
+        y, norms = torch.empty_like(q), at_least_float32(q.new_empty(q.shape[:3]))
         for tile in tiles_of_map(q, k, bias.size):
             b = bias.tile(tile.rows, tile.lines, *prepared).expand(tile.number, -1, -1, -1, -1)
             for part, of_keys, of_queries in tile.parts():
@@ -281,17 +289,15 @@ class BiasedAttention(torch.autograd.Function):
                 p = probabilities(q[of_queries], k[of_keys], b[part], norms=norms[of_queries])
                 dy = grads[0][of_queries]
                 dv[of_keys] += products(p, dy.mT)
-                ds = products(v[of_keys], dy).mul_(p)
-                ds.addcmul_(p, ds.sum(-2, keepdim=True), value=-1)
+                ds = softmax_gradient(products(v[of_keys], dy), p)
                 dq[of_queries] = products(k[of_keys].mT, ds.mT).mT
                 dk[of_keys] += products(ds, q[of_queries].mT)
                 db[part] = ds.view(db[part].shape)
             if own.requires_grad:
                 own.backward(db.sum_to_size(own.shape))
         dk *= scale
-        for t, h in zip(prepared, held, strict=True):
-            if h.grad is not None:
-                t.backward(h.grad, retain_graph=True)
+        reached = [(t, h.grad) for t, h in zip(prepared, held, strict=True) if h.grad is not None]
+        torch.autograd.backward([t for t, _ in reached], [grad for _, grad in reached])
         return None, dq, dk, dv, *(source.grad for source in sources)
 
 
@@ -323,6 +329,16 @@ def probabilities(
     """The softmax again, from what `exponentials` said of it."""
     logits = biased_logits(q, k, bias)
     return logits.sub_(norms.unsqueeze(-2)).exp_() if logits.dtype == torch.float32 else torch.softmax(logits, -2)
+
+
+def softmax_gradient(
+    dp: Float[Tensor, "row head key query"], p: Float[Tensor, "row head key query"]
+) -> Float[Tensor, "row head key query"]:
+    """The gradient of the logits from that of the softmax, which it may write over."""
+    if p.dtype != torch.float32:  # torch's own rounds once; in float32 it is ten times slower over keys as rows
+        return torch.ops.aten._softmax_backward_data(dp, p, -2, p.dtype)
+    ds = dp.mul_(p)
+    return ds.addcmul_(p, ds.sum(-2, keepdim=True), value=-1)
 
 
 def biased_logits(

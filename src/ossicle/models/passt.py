@@ -6,7 +6,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 **Deviations**
 - Patches are gathered before they are embedded, so a dropped patch costs nothing; the reference convolves first.
   The numbers are the same.
-- Attention is `scaled_dot_product_attention`; the reference forms the matrix.
+- Attention is `scaled_dot_product_attention`, in bfloat16 on a CPU `tiled_attention`; the reference forms the matrix.
 - An input longer than the time positions is split into windows whose logits are averaged, or, when asked, seen in one
   pass with interpolated positions; the reference cuts it (and reads its length too early, so that patchout then fails).
 - At stride 20 the time table has room for all 50 columns of 10 s; the reference makes 49 and cuts one.
@@ -47,10 +47,10 @@ class PasstConfig:
     interpolate_positions: bool = False  # see an input beyond the table in one pass
 
     def __post_init__(self) -> None:
+        if min(self.num_classes, self.dim, self.num_heads, self.depth, self.stride) < 1:
+            raise ValueError("num_classes, dim, num_heads, depth and stride are at least 1")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is no multiple of num_heads {self.num_heads}")
-        if min(self.num_classes, self.depth, self.stride) < 1:
-            raise ValueError("num_classes, depth and stride are at least 1")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
         check_share("dropout", self.dropout)

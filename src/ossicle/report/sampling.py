@@ -60,6 +60,6 @@ def sampling_figure(
                 y=f"group {row + 1}\nmel band" if column == 0 else "",
             )
             axes.set(xlim=(0, seconds), ylim=(-0.5, mel.shape[0] - 0.5))
-            said = f"moved by {moved:.1f} on average"
+            said = f"moved by {moved:.1f} bins and frames on average"
             note(axes, 1.0, 1.02, said, transform=axes.transAxes, ha="right", va="bottom", color=FAINT)
     return figure
