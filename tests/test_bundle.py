@@ -94,6 +94,17 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(RunRefused, match="letters"):
         saved(letters)
     assert (letters / "dear.txt").read_text() == "keep me"
+    (letters / CONFIG).write_text('{"name": "mine"}')
+    with pytest.raises(RunRefused, match="letters"):
+        saved(letters)
+    bundle = tmp_path / "bundle"
+    saved(bundle)
+    (bundle / ".DS_Store").write_text("")
+    saved(bundle)
+    (bundle / "model.onnx").write_text("keep me too")
+    with pytest.raises(RunRefused, match="other files than a bundle's"):
+        saved(bundle)
+    assert (bundle / "model.onnx").exists() and (letters / "dear.txt").exists()
 
 
 def test_a_folder_that_cannot_take_its_name_leaves_the_old_bundle(

@@ -173,7 +173,7 @@ def write_bundle(
     except BundleRefused as error:
         raise ValueError(f"this cannot be saved as a bundle: {error}") from error
     if folder.exists() and not _may_be_replaced(folder):
-        raise RunRefused(f"{folder}: this folder is not empty and holds no bundle; nothing is overwritten.")
+        raise RunRefused(f"{folder}: this folder holds other files than a bundle's; nothing is overwritten.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
@@ -370,7 +370,17 @@ def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))
+    """Whether there is nothing but a bundle in a folder, or nothing at all; what a desktop hides there is no matter."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if not names:
+        return True
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "schema_version" in config and names <= {CONFIG, WEIGHTS, CARD}
 
 
 # --- the configuration ---------------------------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 from jaxtyping import Bool, Float, Int64
 
 from ossicle.bundle import find_bundle
-from ossicle.data import Dataset, Item, Split, read_dataset
+from ossicle.data import Dataset, Item, Split, group_ids, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import write_atomically, write_json
@@ -25,9 +27,8 @@ from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections
 
 Part = Literal["auto", "test", "development", "train", "all"]
 PARTS = ("train", "development", "test")
-SPLIT = "split.json"  # in a run folder
+CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
-LEAST_GROUPS = 10  # a bootstrap over fewer groups gives intervals that are too narrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ def evaluate_model(
     label: str | None = None,
     group: str | None = None,
     fold_column: str | None = None,
+    text: str | None = None,
     part: Part = "auto",
     device: str = "auto",
     encoder: str | None = None,
@@ -78,6 +80,8 @@ def evaluate_model(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
     """Evaluates a model on labelled clips, says the figures, writes them to `output`; gives the clips that failed.
+
+    Columns that are not named are, for the data that the model was trained on, those of the training.
 
     Raises:
         DataRefused: labels that the model does not know, several labels a clip for a model that gives one, or a part
@@ -91,13 +95,12 @@ def evaluate_model(
         recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         raise SettingRefused(f"{model}: {error}.") from error
-    dataset = read_dataset(
-        data, label=label, group=group, fold=fold_column, labels=recognizer.labels, modality=recognizer.modality
-    )
+    columns = {"label": label, "group": group, "fold": fold_column, "text": text}
+    dataset, same = read_labelled(recognizer, data, folder=folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)
-    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part=part, model=str(model))
+    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part=part, model=str(model), same=same)
     if reduction is not None:
         protocol += f"; with {reduction.keep:g} of the tokens, {reduction.method}"
 
@@ -108,13 +111,14 @@ def evaluate_model(
     used = [items[position] for position in scored.used]
     targets = dataset.targets()
     scores = recognizer.activate(scored.logits)
+    decided = decide(scores, task=recognizer.task, thresholds=recognizer.thresholds)
     evaluation = evaluate(
         scores,
         targets[chosen][scored.used],
         labels=dataset.labels,
         task=recognizer.task,
         thresholds=recognizer.thresholds,
-        groups=bootstrap_groups(used),
+        groups=bootstrap_groups(dataset, chosen[scored.used]),
         protocol=protocol,
     )
     for line in evaluation_lines(evaluation):
@@ -126,7 +130,7 @@ def evaluate_model(
             dataset=dataset,
             items=used,
             scores=scores,
-            thresholds=recognizer.thresholds,
+            decided=decided,
             title=f"{recognizer.bundle.model_name} on {dataset.root.name}",
             claim=written.claim,
         )
@@ -146,10 +150,31 @@ def own_files(folder: Path) -> Written:
     return written
 
 
-def bootstrap_groups(items: Sequence[Item]) -> list[str] | None:
-    """The groups that a bootstrap should draw, or None where they are too few for that and it should draw clips."""
-    groups = [item.group for item in items if item.group is not None]
-    return groups if len(groups) == len(items) and len(set(groups)) >= LEAST_GROUPS else None
+def bootstrap_groups(dataset: Dataset, chosen: Int64[np.ndarray, " item"]) -> list[str] | None:
+    """What a bootstrap of these items should draw, a name for each: those of one group or file; None for each alone."""
+    groups = group_ids(dataset)[chosen]
+    return groups.astype(str).tolist() if 1 < len(np.unique(groups)) < len(groups) else None
+
+
+def read_labelled(
+    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, str | None] | None = None
+) -> tuple[Dataset, bool]:
+    """Reads labelled items to measure a model on, and whether they are, as far as their path tells, those of its run.
+
+    Those are read by the columns of the training where none is named.
+
+    Args:
+        folder: of the bundle
+    """
+    try:
+        begun = yaml.safe_load((folder.parent / CONFIG).read_text(encoding="utf-8"))["data"]
+        same = begun["path"] == os.path.abspath(data)
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        begun, same = {}, False
+    columns = columns or {}
+    if same and not any(columns.values()):
+        columns = {name: begun.get(name) for name in ("label", "group", "fold", "text")}
+    return read_dataset(data, **columns, labels=recognizer.labels, modality=recognizer.modality), same
 
 
 def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
@@ -158,9 +183,12 @@ def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
 
 
 def choose_part(
-    dataset: Dataset, split: Split | None, *, part: Part, model: str
+    dataset: Dataset, split: Split | None, *, part: Part, model: str, same: bool
 ) -> tuple[Int64[np.ndarray, " item"], str]:
     """The items of a part, and how it was cut in a sentence.
+
+    Args:
+        same: whether these are the data of the training, though perhaps changed
 
     Raises: DataRefused for a part that is not there.
     """
@@ -173,8 +201,10 @@ def choose_part(
         prefix = "" if name == "test" else f"on the {name} part, which the training has seen: "
         return index, prefix + split.protocol
     if part in ("auto", "all"):
-        seen = "this is the data of the training" if split is not None else "which is not that of the training"
-        return everything, f"all {len(everything)} clips of {dataset.root.name}, {seen}"
+        seen = ", this is the data of the training" if split is not None else ""
+        if split is None and same:
+            seen = ", the data of the training but changed since then: many of these clips trained the model"
+        return everything, f"all {len(everything)} clips of {dataset.root.name}{seen}"
     official = np.flatnonzero([item.split == part for item in dataset.items])
     if not len(official):
         raise DataRefused(
@@ -257,7 +287,7 @@ def write_evaluation(
     dataset: Dataset,
     items: Sequence[Item],
     scores: Float[np.ndarray, "item label"],
-    thresholds: Float[np.ndarray, " label"] | None,
+    decided: Bool[np.ndarray, "item label"],
     title: str,
     more_sections: Sequence[Section] = (),
     claim: Callable[[Sequence[Path]], None] = lambda paths: None,
@@ -265,11 +295,10 @@ def write_evaluation(
     """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`.
 
     Args:
-        items: those scored, in the order of `scores`
+        items: those scored, in the order of `scores` and `decided`
         more_sections: for the report, after the evaluation's own
         claim: told every path before anything is written
     """
-    decided = decide(scores, task=evaluation.task, thresholds=thresholds)
     sections = [*evaluation_sections(evaluation), *more_sections]
     figures = {}
     for section in sections:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.ossicle-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
@@ -31,15 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path, *, below: bool = False) -> None:
+def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float = 0.0) -> None:
     """Removes the temporary files that a killed process left in `folder`; nobody may be writing there.
 
     Args:
         below: in the folders below it too
+        unless_younger: seconds since their last change; for a folder in which others may be writing
     """
     for path in (folder.rglob if below else folder.glob)(".*.ossicle-*"):
         if re.fullmatch(r"\..*\.ossicle-[0-9a-f]{8}(\..*)?", path.name, re.DOTALL) and path.is_file():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= unless_younger:
+                    path.unlink()
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:

@@ -30,15 +30,17 @@ def checked_options(
 def typed(name: str, value: Any, hint: Any) -> Any:
     """The value as the hint wants it; text is read as YAML, so `1e-4`, `null` and `[a, b]` work, and `a` for `[a]`.
 
+    Where text is wanted it stays what it is, apart from `null`.
+
     Raises: SettingRefused for another type, or a word that is none of a Literal's.
     """
-    if isinstance(value, str):
-        value = yaml.safe_load(value) if value else ""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else (hint,)
+    if str not in kinds or value == "null":
+        value = from_yaml(name, value)
     if get_origin(hint) is dict:
         if isinstance(value, dict):
             return value
         raise SettingRefused(f"{name}={value!r} is no mapping of names to values.")
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else (hint,)
     if any(get_origin(kind) is Sequence for kind in kinds) and value is not None:
         if isinstance(value, str | list | tuple):
             return [value] if isinstance(value, str) else [str(one) for one in value]
@@ -66,6 +68,19 @@ def typed(name: str, value: Any, hint: Any) -> Any:
         return str(value)
     wanted = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)
     raise SettingRefused(f"{name}={value!r} is not {wanted}.")
+
+
+def from_yaml(name: str, value: Any) -> Any:
+    """What a text says as YAML; what is no text as it is.
+
+    Raises: SettingRefused for a text that is not YAML.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingRefused(f"{name}={value} cannot be read: {getattr(error, 'problem', None) or error}.") from None
 
 
 def _number(value: Any) -> float | None:

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import Result
 
 from ossicle.data import read_dataset, split_dataset
-from ossicle.evaluation import SPLIT, write_split
+from ossicle.evaluation import CONFIG, SPLIT, write_split
+from ossicle.training import TrainConfig
+from ossicle.training.config import write_config
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
@@ -116,7 +118,27 @@ def test_a_run_is_evaluated_on_its_own_test_part(run: Run, make_bundle: Make, da
     assert "on the train part, which the training has seen" in training.stdout
 
     (data / "bell" / "3.wav").unlink()  # no longer the data of the run
-    assert "all 11 clips of data, which is not that of the training" in run("evaluate", tmp_path / "run", data).stdout
+    found = run("evaluate", tmp_path / "run", data).stdout
+    assert "all 11 clips of data\n" in found
+    write_config(tmp_path / "run" / CONFIG, TrainConfig(), data={"path": str(data)})
+    found = run("evaluate", tmp_path / "run", data).stdout
+    assert "all 11 clips of data, the data of the training but changed since then" in found
+
+
+def test_the_columns_of_the_training_are_those_of_its_evaluation(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    make_bundle(tmp_path / "run" / "model")
+    lines = ["file,label,take,place"]
+    lines += [f"{label}/{take}.wav,{label},{take},{label}{take % 2}" for label in LABELS for take in range(4)]
+    (data / "meta.csv").write_text("\n".join(lines))
+    dataset = read_dataset(data, group="place")
+    split = split_dataset(dataset)
+    write_split(tmp_path / "run" / SPLIT, dataset, split)
+    write_config(tmp_path / "run" / CONFIG, TrainConfig(), data={"path": str(data), "group": "place"})
+    found = run("evaluate", tmp_path / "run", data).stdout
+    assert split.protocol in found and "whole groups" in found
+    assert "changed since then" in run("evaluate", tmp_path / "run", data, "--group", "take").stdout
 
 
 def test_broken_clips_are_named_and_left_out(run: Run, shared_bundle: Path, data: Path) -> None:

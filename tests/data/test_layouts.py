@@ -48,6 +48,31 @@ def test_a_class_may_be_called_like_a_split(tree):
     assert {item.split for item in dataset.items} == {None}
 
 
+def test_a_folder_beside_the_splits_that_holds_recordings_is_told(tree):
+    layout = read_dataset(
+        tree([*(f"{part}/{name}" for part in ("train", "test") for name in CLASSES), "noise/1.wav", "noise/2.wav"])
+    ).layout
+    assert "3 classes" in layout and "train/ is taken for a class" in layout
+
+
+@pytest.mark.parametrize(("one", "other"), [("Dog", "dog"), ("cafe\u0301", "caf\u00e9")])
+def test_labels_that_may_be_meant_as_one_are_told(tree, one, other):
+    layout = read_dataset(tree([f"{label}/{number}.wav" for label in (one, other, "cat") for number in "12"])).layout
+    assert f"labels that differ in case or encoding alone: {one!r}, {other!r}" in layout
+
+
+def test_one_fold_can_be_measured_and_not_trained_on(tree):
+    lines = (f"{row},1" for row in TWO_AND_TWO)
+    dataset = read_dataset(tree(rows("file,label,fold", *lines)))
+    assert len(dataset) == 4
+    with pytest.raises(DataRefused, match=r"holds one fold only \(1\)"):
+        split_dataset(dataset)
+
+
+def test_columns_without_a_name_are_no_matter(tree):
+    assert len(read_dataset(tree(rows("file,label,,", *(f"{row},," for row in TWO_AND_TWO))))) == 4
+
+
 def test_folders_without_recordings_beside_the_splits_do_not_hide_them(tree):
     files = [f"{part}/{name}" for part in ("train", "test") for name in CLASSES]
     dataset = read_dataset(tree([*files, "docs/readme.txt", "loose.wav"]))
@@ -96,11 +121,14 @@ def test_jsonl_and_tsv_say_the_same_as_csv(tree):
             "t.csv": "\ufefffile,label\n" + "\n".join(TWO_AND_TWO),
             "t.tsv": "file\tlabel\n" + "\n".join(TWO_AND_TWO).replace(",", "\t"),
             "semicolons.csv": "file;label\r\n" + "\r\n".join(TWO_AND_TWO).replace(",", ";"),
+            "excel.csv": "sep=;\r\nfile;label\r\n" + "\r\n".join(TWO_AND_TWO).replace(",", ";"),
             "t.jsonl": "\n".join(records),
             **dict.fromkeys(["a.wav", "b.wav", "c.wav", "d.wav"], ""),
         }
     )
-    first, *others = (read_dataset(root / name) for name in ("t.csv", "t.tsv", "semicolons.csv", "t.jsonl"))
+    first, *others = (
+        read_dataset(root / name) for name in ("t.csv", "t.tsv", "semicolons.csv", "excel.csv", "t.jsonl")
+    )
     for other in others:
         assert other.items == first.items
         assert other.fingerprint() == first.fingerprint()
@@ -296,7 +324,6 @@ def test_one_class_only_is_refused_with_a_way_out(tree):
         (["file,label,end", "a.wav,dog,soon"], ["'soon'"]),
         (["file,label,split", "a.wav,dog,holdout"], ["'holdout'", "train or training", "val"]),
         (["file,label,split", "a.wav,dog,"], ["''", "train or training"]),
-        (["file,label,fold", *(f"{row},1" for row in TWO_AND_TWO)], ["one fold only (1)"]),
         (["file,label,fold", "a.wav,dog,1", "b.wav,dog,"], ["line 3", "no fold"]),
         (["file,label", "x.wav,dog", "y.wav,cat"], ["none of the 2 files", "x.wav", "audio"]),
         (["file,label", "nul\0.wav,dog"], ["none of the 1 files"]),

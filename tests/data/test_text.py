@@ -66,7 +66,7 @@ def test_any_column_may_hold_the_text(tree):
         "bad",
     ]
     assert "no column 'heard' for --text: its columns are text, said, label" in refusal(root / "t.csv", text="heard")
-    with pytest.raises(ValueError, match="modality='text'"):
+    with pytest.raises(DataRefused, match="modality='text'"):
         read_dataset(root / "t.csv", text="said")
 
 

@@ -28,6 +28,12 @@ def test_text_becomes_a_value_of_the_settings_own_kind() -> None:
     assert with_settings(config, {"patchout_t": "10"}).patchout_t == 10
 
 
+@pytest.mark.parametrize("path", ["runs/exp #3", "#1", "007", "runs/a: b", "[old] run", "*.pt", "@x", "true", "1e3"])
+def test_where_text_is_wanted_text_stays_what_it_is(path: str) -> None:
+    assert with_settings(TrainConfig(), {"weights": path}).weights == path
+    assert with_settings(TrainConfig(weights=path), {"weights": "null"}).weights is None
+
+
 def test_options_of_the_network_are_set_one_by_one(tmp_path: Path) -> None:
     config = with_settings(TrainConfig(), {"network.adaptor": "feature", "network.key_strides": "[8, 4, 2, 1]"})
     config = with_settings(config, {"network.offset_range": "null", "network.adaptor": "none"})
@@ -89,6 +95,9 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"epochs": "1.5"}, r"epochs=1.5 is not int or nothing \(null\)"),
         ({"epochs": "0"}, "epochs=0 lies outside its range, 1 to"),
         ({"jitter": "1"}, "jitter=1 is not bool"),
+        ({"seed": "-1"}, "seed=-1 lies outside its range, 0 to"),
+        ({"network.stride": "[1,"}, r"network.stride=\[1, cannot be read"),
+        ({"lr": "*.pt"}, r"lr=\*.pt cannot be read"),
         ({"schedule": "spiral"}, "schedule='spiral' is not one of cosine, linear, constant"),
         ({"development": "0.9"}, "development=0.9 lies outside its range, 0 to 0.5"),
     ],

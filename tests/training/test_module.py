@@ -85,7 +85,7 @@ def test_waves_of_any_lengths_are_mixed_and_one_filterbank_is_drawn_for_them(
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(trainee: Callable[..., Trainee]) -> None:
     module = trainee()
     module.model.head[1].bias.data.fill_(math.nan)
-    with pytest.raises(RunRefused, match=r"loss became nan at step 0; a lower learning rate"):
+    with pytest.raises(RunRefused, match=r"loss became nan at step 0; begin another run with a lower learning rate"):
         module.training_step(next(iter(module.batches)), 0)
 
 

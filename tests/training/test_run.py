@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,16 @@ import ossicle
 from ossicle.bundle import load_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, load_state
 from ossicle.checkpoint.weights import load_weights
-from ossicle.data import Dataset, Item
+from ossicle.data import Dataset, Item, split_dataset
 from ossicle.errors import DataRefused, RunRefused, SettingRefused, WeightsRefused
+from ossicle.metrics import decide, evaluate
 from ossicle.training import TrainConfig, TrainResult
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import StateKeeper
 from ossicle.training.config import read_config
+from ossicle.training.folds import FoldResult, pooled, usable_part
+from ossicle.training.initial import start_from
 from ossicle.training.module import Trainee
 
 Run = Callable[..., TrainResult]
@@ -442,6 +446,65 @@ def test_a_run_is_not_continued_with_other_settings(run: Run) -> None:
         run(epochs=2, lr=1e-5, network={"mels": 128}, resume=True)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_not_continued_on_other_clips(run: Run, dataset: Dataset, finished: bool) -> None:
+    """They might be tested by a model that has learnt them."""
+    first = run(folds="1", epochs=1)
+    if not finished:
+        (first.folder / "report.html").unlink()
+    fewer = dataclasses.replace(dataset, items=dataset.items[:-1])
+    for other in ({"folds": "2"}, {"folds": "1", "data": fewer}):
+        with pytest.raises(RunRefused, match="the data and the fold that it began with, and these are others"):
+            run(epochs=1, resume=True, **other)
+    assert run(folds="1", epochs=1, resume=True).folds[0].tested.tolist() == first.folds[0].tested.tolist()
+
+
+def test_of_two_runs_that_begin_in_one_folder_one_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*_: Any, **__: Any) -> Any:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.yaml").write_text("of another run")
+        return start_from(*_, **__)
+
+    monkeypatch.setattr(run_module, "start_from", meanwhile)
+    with pytest.raises(RunRefused, match="holds a run already"):
+        run()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_a_class_that_is_left_without_clips_is_not_trained(dataset: Dataset) -> None:
+    split = split_dataset(dataset)
+    noise = [index for index in range(len(dataset)) if dataset.items[index].labels == ("noise",)]
+    store = SimpleNamespace(failures={}, usable=np.array([*noise, *split.test]))
+    with pytest.raises(DataRefused, match="the class 'tone' .* has no clip to train on when what cannot be used"):
+        usable_part(dataset, split, store)
+
+
+def test_folds_are_pooled_by_the_thresholds_of_each(dataset: Dataset, tmp_path: Path) -> None:
+    """Rare labels have low thresholds: at 0.5 nothing would be decided."""
+    several = dataclasses.replace(dataset, task="multi-label")
+    targets = several.targets()
+    half = np.array_split(np.arange(len(several)), 2)
+    results = []
+    for part in half:
+        scores = np.where(targets[part], 0.3, 0.1)
+        decided = decide(scores, task="multi-label", thresholds=np.array([0.2, 0.2]))
+        evaluation = evaluate(scores, targets[part], labels=several.labels, task="multi-label", decided=decided)
+        results.append(
+            FoldResult(
+                folder=tmp_path / "fold",
+                split=split_dataset(several),
+                tested=part,
+                scores=scores,
+                decided=decided,
+                evaluation=evaluation,
+            )
+        )
+    assert pooled(several, results, folder=tmp_path, say=lambda _: None).macro_f1.value == 1
+    assert "tone" in (tmp_path / "predictions.csv").read_text().splitlines()[1].split(",")[6]
+
+
 @pytest.mark.parametrize("when", ["before the bundle", "before the report"])
 def test_a_fold_is_finished_with_its_report_and_not_before(
     when: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -497,13 +560,19 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StateKeeper, "on_train_batch_end", press)
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("tensors.safetensors", None, b""), ("state.json", b'"global_step"', b'"global_stop"')]
+)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_serves(
+    run: Run, name: str, old: bytes | None, new: bytes
+) -> None:
     whole = run("whole", epochs=3)
     stopped = run("stopped", epochs=3)
     newest = checkpoints(stopped.folder / "checkpoints")[0]
-    content = bytearray((newest / "tensors.safetensors").read_bytes())
-    content[-1] ^= 1
-    (newest / "tensors.safetensors").write_bytes(bytes(content))
+    content = bytearray((newest / name).read_bytes())
+    if old is None:
+        content[-1] ^= 1
+    (newest / name).write_bytes(bytes(content) if old is None else bytes(content).replace(old, new, 1))
     with pytest.raises(RunRefused, match="differs from the hash"):
         load_state(newest)
     (stopped.folder / "test_scores.safetensors").unlink()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import ossicle
@@ -20,7 +21,7 @@ from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
-from ossicle.training.tuning import create_model, importance_of, open_inputs, source_of
+from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead
 
@@ -187,13 +188,17 @@ def test_layers_are_chosen_without_the_test_part_and_no_later_block_runs(run: Tu
     assert calls == [0, 1, 2]
 
 
-def test_an_encoder_hears_sound_that_no_store_holds(dataset: Dataset, encoder: Encoder, tmp_path: Path) -> None:
-    config = TuneConfig(head="mean", tuner="density")
-    model = create_model(config, encoder, labels=dataset.labels)
-    stored = open_inputs(dataset, config, encoder=encoder, pool="mean", cache=tmp_path)
-    items = np.array([5, 2])
-    heard, read = (source_of(dataset, store, encoder, model)(items).features for store in (None, stored))
-    torch.testing.assert_close(heard, read, rtol=1e-4, atol=1e-4)
+def test_images_that_cannot_be_read_are_known_before_an_encoder_trains_on_them(tmp_path: Path) -> None:
+    for number in range(4):
+        folder = tmp_path / ("cat", "dog")[number % 2]
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
+    (tmp_path / "cat" / "2.png").write_bytes(b"nothing")
+    data = read_dataset(tmp_path, modality="image")
+    found = Readable(data)
+    (bad,) = found.failures
+    assert data.items[bad].file.name == "2.png" in found.failures[bad]
+    assert sorted([bad, *found.usable]) == [0, 1, 2, 3]
 
 
 def test_the_importance_factor_chooses_by_one_head_on_raw_features(run: Tune, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
     checkpoints/
         step-00001200/
             tensors.safetensors
-            state.json          the tree, with each tensor's name in its place, and the SHA-256 of the other file
+            state.json          the tree, with each tensor's name in its place, and the SHA-256 of all this
 
 A folder is written under another name, flushed, and renamed last; so a folder that has its name is whole. The reader
 still compares the hash, and goes back to the folder before where a disk has damaged one. There is no pickle: a
 checkpoint from somebody else can be continued without running their code.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -58,7 +59,7 @@ def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
     temporary.mkdir(parents=True)
     try:
         write_atomically(temporary / _TENSORS, lambda path: save_file(tensors, path))
-        write_json(temporary / _TREE, {"sha256": sha256(temporary / _TENSORS), "tree": encoded})
+        write_json(temporary / _TREE, {"sha256": _seal(temporary, encoded), "tree": encoded})
         sync_folder(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -75,8 +76,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads((folder / _TREE).read_text(encoding="utf-8"))
-        if sha256(folder / _TENSORS) != content["sha256"]:
-            raise RunRefused(f"{folder}: {_TENSORS} differs from the hash in {_TREE}: the checkpoint is damaged.")
+        if _seal(folder, content["tree"]) != content["sha256"]:
+            raise RunRefused(f"{folder}: what is in it differs from the hash in {_TREE}: the checkpoint is damaged.")
         return _decode(content["tree"], load_file(folder / _TENSORS))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunRefused(f"{folder}: not a whole checkpoint of ossicle ({error}).") from None
@@ -103,6 +104,11 @@ def newest_state(folder: Path) -> tuple[Path, list[str]]:
             return candidate, damaged
     reason = f" ({damaged[0]})" if damaged else ""
     raise RunRefused(f"{folder}: no checkpoint to continue from{reason}; start the run without --resume.")
+
+
+def _seal(folder: Path, tree: Any) -> str:
+    """A hash of the tensors' file and of everything else."""
+    return hashlib.sha256(f"{sha256(folder / _TENSORS)} {json.dumps(tree)}".encode()).hexdigest()
 
 
 def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:

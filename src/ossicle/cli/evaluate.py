@@ -20,6 +20,7 @@ def evaluate(
     label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
     group: Annotated[str | None, typer.Option(help="Column with the group; intervals then draw whole groups.")] = None,
     fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the text, for a model of texts.")] = None,
     part: Annotated[
         Literal["auto", "test", "development", "train", "all"],
         typer.Option(
@@ -50,6 +51,7 @@ def evaluate(
             label=label,
             group=group,
             fold_column=fold,
+            text=text,
             part=part,
             device=device,
             encoder=encoder,

@@ -8,10 +8,13 @@ on (paths, sizes, times, segments, rate), so that folds and later runs share it 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -19,16 +22,17 @@ from jaxtyping import Float32, Int64
 from ossicle.audio import read_clip
 from ossicle.data.items import Item
 from ossicle.errors import AudioError
-from ossicle.files import replacing, write_json
+from ossicle.files import remove_abandoned, replacing, write_json
 
 MISSING = -1  # in `lengths`: the item could not be decoded
-UNCACHED = -2  # in `lengths`: the budget was spent before this item, so it is decoded at every use
+ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStore:
     """Samples of items at one rate, by position in `items`.
 
+    Those of the first `stored` items lie in `samples`, the others are decoded at every use; `lengths` are of all.
     `failures` maps the position of an item that cannot be decoded to the reason, a sentence that names the file.
     """
 
@@ -37,11 +41,12 @@ class SampleStore:
     samples: Float32[np.ndarray, "total"]
     offsets: Int64[np.ndarray, "item"]
     lengths: Int64[np.ndarray, "item"]
+    stored: int
     failures: dict[int, str]
 
     def read(self, index: int) -> Float32[np.ndarray, "time"]:
         """All samples of one item, as a view of the cache or, where the budget did not reach it, decoded now."""
-        if self.lengths[index] == UNCACHED:
+        if index >= self.stored:
             return decode(self.items[index], self.rate)
         start = self.offsets[index]
         return self.samples[start : start + self.lengths[index]]
@@ -62,19 +67,23 @@ def open_store(
 ) -> SampleStore:
     """Decodes every item once, or finds the samples of an earlier run.
 
+    What could not be decoded then is tried again: a decoder may have been installed, or a right been given.
+
     Args:
         rate: hertz of the stored samples.
         folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
-        budget_bytes: most bytes to store; items beyond it are decoded at every use.
+        budget_bytes: most bytes to store; from the first item that exceeds it on they are decoded at every use.
         progress: called with (items done, items in all).
     """
     folder = (folder or cache_folder()) / "samples"
     key = _key(items, rate)
     data, index = folder / f"{key}.f32", folder / f"{key}.json"
-    if not (data.exists() and index.exists()):
+    known = _known(data, index)
+    if known is None or not _complete(known, items, rate, budget_bytes=budget_bytes):
+        remove_abandoned(folder, unless_younger=ABANDONED)
         _decode_all(items, rate, data=data, index=index, budget_bytes=budget_bytes, progress=progress)
-    stored = json.loads(index.read_text())
-    lengths = np.array(stored["lengths"], np.int64)
+        known = json.loads(index.read_text(encoding="utf-8"))
+    lengths = np.array(known["lengths"], np.int64)
     kept = np.maximum(lengths, 0)
     # An empty file cannot be mapped.
     samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
@@ -84,7 +93,8 @@ def open_store(
         samples=samples,
         offsets=np.cumsum(kept) - kept,
         lengths=lengths,
-        failures={int(position): reason for position, reason in stored["failures"].items()},
+        stored=known["stored"],
+        failures={int(position): reason for position, reason in known["failures"].items()},
     )
 
 
@@ -95,7 +105,32 @@ def decode(item: Item, rate: int) -> Float32[np.ndarray, "time"]:
 
 def cache_folder() -> Path:
     """Where decoded samples and downloads are kept: `$OSSICLE_CACHE`, else `~/.cache/ossicle`."""
-    return Path(os.environ.get("OSSICLE_CACHE", Path.home() / ".cache" / "ossicle"))
+    return Path(os.environ.get("OSSICLE_CACHE") or Path.home() / ".cache" / "ossicle")
+
+
+def _known(data: Path, index: Path) -> dict[str, Any] | None:
+    """What an earlier run noted, if the samples are there too."""
+    try:
+        known = json.loads(index.read_text(encoding="utf-8"))
+        samples = sum(max(length, 0) for length in known["lengths"][: known["stored"]])
+        return known if data.stat().st_size == samples * np.float32().nbytes else None
+    except FileNotFoundError:
+        return None
+
+
+def _complete(known: dict[str, Any], items: Sequence[Item], rate: int, *, budget_bytes: int) -> bool:
+    """Whether decoding again would give nothing more."""
+    if known["stored"] < len(items) and budget_bytes > known["budget"]:
+        return False
+    return all(isinstance(_attempt(items[int(position)], rate), str) for position in known["failures"])
+
+
+def _attempt(item: Item, rate: int) -> Float32[np.ndarray, "time"] | str:
+    """The samples, or why there are none."""
+    try:
+        return decode(item, rate)
+    except AudioError as error:
+        return str(error)
 
 
 def _decode_all(
@@ -109,35 +144,40 @@ def _decode_all(
 ) -> None:
     lengths: list[int] = []
     failures: dict[int, str] = {}
-    spent = 0
-
-    def attempt(item: Item) -> Float32[np.ndarray, "time"] | str:
-        try:
-            return decode(item, rate)
-        except AudioError as error:
-            return str(error)
-
-    with replacing(data) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(items), 64):  # a bounded number of clips in flight
-            batch = items[start : start + 64]
-            full = spent > budget_bytes
-            for position, result in enumerate(map(lambda _: None, batch) if full else pool.map(attempt, batch), start):
-                if result is None:
-                    lengths.append(UNCACHED)
-                elif isinstance(result, str):
-                    lengths.append(MISSING)
-                    failures[position] = result
-                else:
-                    lengths.append(len(result))
+    stored = spent = 0
+    with replacing(data) as temporary, open(temporary, "wb") as file:
+        for position, result in enumerate(_in_threads(partial(_attempt, rate=rate), items)):
+            if isinstance(result, str):
+                lengths.append(MISSING)
+                failures[position] = result
+            else:
+                lengths.append(len(result))
+                spent += result.nbytes
+                if spent <= budget_bytes:
                     file.write(result.tobytes())
-                    spent += result.nbytes
-            progress(min(start + 64, len(items)), len(items))
-    write_json(index, {"rate": rate, "lengths": lengths, "failures": failures})
+            if spent <= budget_bytes:
+                stored += 1
+            progress(position + 1, len(items))
+    known = {"rate": rate, "lengths": lengths, "stored": stored, "budget": budget_bytes, "failures": failures}
+    write_json(index, known)
+
+
+def _in_threads(function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
+    """What the function makes of each item, in order, with a bounded number of them at a time."""
+    number = os.cpu_count() or 1
+    with ThreadPoolExecutor(number) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * number:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _key(items: Sequence[Item], rate: int) -> str:
     """A hash of all that the samples depend on."""
-    digest = hashlib.sha256(f"1 {rate}".encode())
+    digest = hashlib.sha256(f"2 {rate}".encode())
     for item in items:
         digest.update(b"\n" + identity(item))
     return digest.hexdigest()[:32]

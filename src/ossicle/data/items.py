@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
+from ossicle.files import legible
+
 Task = Literal["single-label", "multi-label"]
 Modality = Literal["sound", "text", "image"]
 NOUNS: Mapping[Modality, str] = {"sound": "clip", "text": "text", "image": "image"}  # what one item is called
@@ -45,7 +47,8 @@ class Item:
 class Dataset:
     """Labelled clips, as read from disk.
 
-    `labels` are the columns of `targets()`; `layout` is a sentence for the user that says what was detected;
+    `root` is the folder that names are relative to, `table` the table where one was named; `labels` are the columns of
+    `targets()`; `layout` is a sentence for the user that says what was detected;
     `group_name` and `fold_name` are the columns that groups and official folds came from.
     """
 
@@ -57,9 +60,15 @@ class Dataset:
     group_name: str | None = None
     fold_name: str | None = None
     modality: Modality = "sound"
+    table: Path | None = None
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def path(self) -> Path:
+        """What was read, the folder or the table."""
+        return self.table or self.root
 
     @property
     def noun(self) -> str:
@@ -83,13 +92,13 @@ class Dataset:
     def relative(self, item: Item) -> str:
         """An item's file as seen from the root, with forward slashes: the same name on every machine.
 
-        A row of a table is its table and its line: `test.csv:12`.
+        A row of a table is its table and its line: `test.csv:12`. Bytes that are no text become `\\udc..`.
         """
         try:
             name = Path(os.path.relpath(item.file, self.root)).as_posix()
         except ValueError:  # Windows: another drive has no relative path.
             name = item.file.as_posix()
-        return name if item.row is None else f"{name}:{item.row}"
+        return legible(name if item.row is None else f"{name}:{item.row}")
 
     def fingerprint(self) -> str:
         """SHA-256 over names, labels, segments, splits, groups and file sizes, or texts; no recording is read."""

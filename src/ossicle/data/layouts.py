@@ -15,8 +15,9 @@ What was detected is said in `Dataset.layout`; nothing is guessed silently and n
 
 import difflib
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ossicle.data.tables import (
     split_of,
 )
 from ossicle.errors import DataRefused
+from ossicle.files import legible
 
 MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
 NUMBERED_NAMES, NUMBERED_CLASSES = ("train.csv", "test.csv"), "classes.txt"
@@ -78,7 +80,7 @@ def read_dataset(
     if modality not in PLURALS:
         raise ValueError(f"modality must be one of {', '.join(PLURALS)}, not {modality!r}")
     if text is not None and modality != "text":
-        raise ValueError(f"text names a column of texts: it goes with modality='text', not {modality!r}")
+        raise DataRefused(f"text={text} names a column of texts, and {PLURALS[modality]} are read (modality='text').")
     root = Path(os.path.abspath(path))
     found = _detect(root, Wanted(modality=modality, text=text, label=label, group=group, fold=fold))
     counts = Counter(name for item in found.items for name in item.labels)
@@ -100,6 +102,7 @@ def read_dataset(
         group_name=found.columns.group if found.columns else None,
         fold_name=found.columns.fold if found.columns else None,
         modality=modality,
+        table=None if root.is_dir() else root,
     )
 
 
@@ -177,11 +180,6 @@ def _files(folder: Path, modality: Modality) -> list[Path]:
 
 
 def _from_table(table: Table, modality: Modality) -> _Found:
-    if len({item.fold for item in table.items}) == 1 and table.columns.fold is not None:
-        raise DataRefused(
-            f"the column {table.columns.fold!r} of {table.path} holds one fold only ({table.items[0].fold}): at least "
-            "two are needed."
-        )
     where = "" if table.folder == table.path.parent else f" in {table.folder.name}/"
     source = f"{'texts' if modality == 'text' else 'files'} from `{table.columns.source}`{where}"
     return _Found(
@@ -245,6 +243,8 @@ def _from_class_folders(root: Path, splits: Sequence[Path], modality: Modality) 
         raise DataRefused(_why_nothing(root, modality))
     if splits:
         _remark_loose(root, sum(file.parent == root for file in _files(root, modality)), remarks, modality)
+    elif "train" in {split_of(folder.name) for folder in _folders_in(root)}:
+        remarks.append("train/ is taken for a class, as not only folders of a split hold " + PLURALS[modality])
     above = f" under {', '.join(f'{folder.name}/' for folder in splits)}" if splits else ""
     return _Found(items=tuple(items), what=f"folder per class{above}", remarks=tuple(remarks))
 
@@ -261,6 +261,8 @@ def _read_class_folders(
         if len(parts) == 1:
             loose += 1
             continue
+        if legible(parts[0]) != parts[0]:
+            raise DataRefused(f"{legible(folder / parts[0])}: a folder's name is a label, and this is no UTF-8 text.")
         empty.discard(parts[0])
         items.append(Item(file=Path(os.path.abspath(file)), labels=(parts[0],), split=split))
     _remark_loose(folder, loose, remarks, modality)
@@ -346,7 +348,16 @@ def _sentence(found: _Found, counts: Counter[str], task: Task, modality: Modalit
     splits = Counter(item.split for item in found.items if item.split is not None)
     if splits:
         facts.append("splits " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())))
-    return "; ".join([*facts, *found.remarks]) + "."
+    return "; ".join([*facts, *_alike(counts), *found.remarks]) + "."
+
+
+def _alike(labels: Iterable[str]) -> list[str]:
+    """A remark where two labels may be meant as one."""
+    folded: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        folded.setdefault(unicodedata.normalize("NFKC", label).casefold(), []).append(label)
+    pairs = [names for names in folded.values() if len(names) > 1]
+    return [f"labels that differ in case or encoding alone: {', '.join(map(repr, pairs[0]))}"] if pairs else []
 
 
 def _why(found: _Found, task: Task) -> str:

@@ -43,6 +43,7 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
     The official folds; or "test" alone where there is an official split, which folds of our own would reshuffle;
     or "1" to "5" (fewer for fewer groups), dealt out from the seed.
     """
+    _refuse_one_fold(dataset)
     if len(dataset.folds) > 1:
         return dataset.folds
     if _has_official_split(dataset):
@@ -70,6 +71,7 @@ def split_dataset(
     """
     if fold is not None and fold not in (allowed := split_folds(dataset)):
         raise DataRefused(f"{dataset.root} has no fold {fold!r}: its folds are {', '.join(allowed)}.")
+    _refuse_one_fold(dataset)
     groups = group_ids(dataset)
     in_development = np.zeros(len(dataset), dtype=bool)
     if len(dataset.folds) > 1 and not (fold is None and _has_official_split(dataset)):
@@ -81,7 +83,7 @@ def split_dataset(
         in_test, sentence = _dealt_fold(dataset, groups, fold=fold, seed=seed)
     else:
         in_test, sentence = _drawn_test(dataset, groups, seed=seed)
-    _refuse_untrained(dataset, ~in_test & ~in_development, sentence)
+    refuse_untrained(dataset, ~in_test & ~in_development, sentence)
     development_sentence = "development part: the official `val` split"
     if not in_development.any():
         in_development, development_sentence = _drawn_development(
@@ -193,7 +195,20 @@ def _dealt_fold(
     return (dealt == folds.index(fold))[groups], f"fold {fold} of {len(folds)}, {how}, is the test part"
 
 
-def _refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence: str) -> None:
+def _refuse_one_fold(dataset: Dataset) -> None:
+    if dataset.fold_name is not None and len({item.fold for item in dataset.items}) == 1:
+        raise DataRefused(
+            f"the column {dataset.fold_name!r} of {dataset.path} holds one fold only ({dataset.items[0].fold}): at "
+            "least two are needed."
+        )
+
+
+def refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence: str) -> None:
+    """Refuses to train on these items alone if a class has none of them.
+
+    Args:
+        sentence: when that is so, for the message
+    """
     targets = dataset.targets()
     lost = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[kept].any(axis=0))]
     if lost:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -231,16 +232,20 @@ def _read_text(path: Path) -> str:
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that are not blank, each with the line that it begins on."""
     text = _read_text(path)
+    ahead = 0
+    if named := re.match(r"sep=(.)\r?\n", text):  # a line for Excel
+        text, ahead = text[named.end() :], 1
+    sign = named[1] if named else _delimiter(path, text)
     # Not splitlines(): a text may hold the other characters that Unicode counts as line ends.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
-    line = 1
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    line = 1 + ahead
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield line, cells
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + ahead
     except csv.Error as error:
-        raise DataRefused(f"line {reader.line_num} of {path} is no valid CSV: {error}.") from error
+        raise DataRefused(f"line {reader.line_num + ahead} of {path} is no valid CSV: {error}.") from error
 
 
 def _read_rows(path: Path) -> tuple[list[str], "Rows"]:
@@ -254,7 +259,7 @@ def _read_csv(path: Path) -> tuple[list[str], Rows]:
     for line, cells in _records(path):
         if not header:
             header = [cell.strip() for cell in cells]
-            twice = [name for name, count in Counter(header).items() if count > 1]
+            twice = [name for name, count in Counter(header).items() if name and count > 1]
             if twice:
                 raise DataRefused(f"{path} has the column {twice[0]!r} twice: each column needs its own name.")
             continue

@@ -17,10 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ossicle.bundle import find_bundle
-from ossicle.data import read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
-from ossicle.evaluation import choose_part, split_of_run
+from ossicle.evaluation import choose_part, read_labelled, split_of_run
 from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
 from ossicle.metrics import decide, mean_average_precision
@@ -100,8 +99,9 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
 
     Raises: DataRefused where no recording can be used.
     """
-    dataset = read_dataset(data, labels=recognizer.labels)
-    chosen, protocol = choose_part(dataset, split_of_run(find_bundle(model), dataset), part="auto", model=model)
+    folder = find_bundle(model)
+    dataset, same = read_labelled(recognizer, data, folder=folder)
+    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part="auto", model=model, same=same)
     windows, used = [], []
     for index in chosen:
         try:

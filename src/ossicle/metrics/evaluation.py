@@ -148,6 +148,7 @@ def evaluate(
     labels: Sequence[str],
     task: Task,
     thresholds: Float[np.ndarray, " label"] | None = None,
+    decided: Bool[np.ndarray, "clip label"] | None = None,
     groups: Sequence[str] | None = None,
     protocol: str = "",
     resamples: int = 1000,
@@ -163,6 +164,7 @@ def evaluate(
         scores: probabilities, 0 to 1.
         thresholds: from `fit_thresholds` on the development part; they decide in a multi-label task and are only shown
             in a single-label one.
+        decided: the labels given, where several models with thresholds of their own gave them.
         groups: one name for each clip (recording, speaker); whole groups are then drawn.
         protocol: the sentence that says which clips were tested and how they were chosen; travels with the figures.
         resamples: 0 leaves the intervals out.
@@ -179,7 +181,7 @@ def evaluate(
         if len(groups) != len(scores):
             raise ValueError(f"{len(groups)} groups are named for {len(scores)} clips; one for each clip")
         units = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1)
-    decided = decide(scores, task=task, thresholds=thresholds)
+    decided = decide(scores, task=task, thresholds=thresholds) if decided is None else decided
     measures = _Measures(scores, targets, decided, task)
     once = np.ones((len(scores), 1), np.int32)
     figures = {name: float(values[0]) for name, values in measures.headline(once).items()}

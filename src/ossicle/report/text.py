@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ossicle.metrics import Estimate, Evaluation
 
+FEW_GROUPS = 10  # below, the intervals of a bootstrap hold the truth too seldom
 TITLES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy (UAR)",
@@ -34,7 +35,9 @@ def subject(evaluation: Evaluation) -> str:
     if evaluation.accuracy.low is None:
         return f"{clips}{of_groups}; {classes}."
     draws = f"{evaluation.resamples} bootstrap draws of {'clips' if evaluation.groups is None else 'whole groups'}"
-    return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}."
+    few = evaluation.groups is not None and evaluation.groups < FEW_GROUPS
+    caution = "; so few groups make them too narrow" if few else ""
+    return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}{caution}."
 
 
 def baseline_sentence(evaluation: Evaluation) -> str:

@@ -4,6 +4,8 @@ the user watches."""
 import contextlib
 import csv
 import io
+import math
+import shutil
 import signal
 import sys
 import time
@@ -175,16 +177,21 @@ def clip_logits(
     """The logits of each clip from its windows', joined as in prediction, and the clips' positions, ascending."""
     owners = torch.cat([clips for clips, _ in outputs])
     logits = torch.cat([rows for _, rows in outputs])
-    clips = owners.unique()
-    joined = [summarise(logits[owners == clip].numpy(), task=task) for clip in clips]
+    order = owners.argsort(stable=True)
+    clips, counts = owners[order].unique_consecutive(return_counts=True)
+    joined = [summarise(rows.numpy(), task=task) for rows in logits[order].split(counts.tolist())]
     return torch.from_numpy(np.stack(joined)), clips
 
 
 def development_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
-    """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not."""
+    """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not.
+
+    Where no clip has a label it is 0, so that the loss decides between epochs.
+    """
     if task == "single-label":
         return balanced_accuracy(logits.softmax(-1).numpy(), targets)
-    return mean_average_precision(logits.sigmoid().numpy(), targets)[0]
+    score = mean_average_precision(logits.sigmoid().numpy(), targets)[0]
+    return 0.0 if math.isnan(score) else score
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:
@@ -220,6 +227,8 @@ class StateKeeper(Callback):
         with contextlib.suppress(ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, ask)
+        for left in self.folder.glob(".step-*"):  # by a process that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
         self._saved = time.monotonic()
 
     def on_train_batch_end(

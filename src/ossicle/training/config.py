@@ -16,7 +16,7 @@ import yaml
 from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
 from ossicle.files import write_atomically
-from ossicle.settings import typed
+from ossicle.settings import from_yaml, typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,7 @@ def check_ranges(config: TrainConfig | TuneConfig) -> None:
 
 
 _RANGES = {
+    "seed": (0, 2**32 - 1),
     "depth": (1, 1000),
     "window": (0.05, 60.0),
     "development": (0.0, 0.5),
@@ -183,8 +184,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     for name, value in settings.items():
         part, dot, option = name.partition(".")
         if dot and get_origin(hints.get(part)) is dict:
-            one = yaml.safe_load(value) if isinstance(value, str) else value
-            values[part] = {**values.get(part, getattr(config, part)), option: one}
+            values[part] = {**values.get(part, getattr(config, part)), option: from_yaml(name, value)}
             continue
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=3) or sorted(hints)

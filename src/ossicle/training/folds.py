@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,23 +14,24 @@ from typing import Any, Protocol, runtime_checkable
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from ossicle import __version__
 from ossicle.bundle import CONFIG as BUNDLE
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
+from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
-from ossicle.evaluation import SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
+from ossicle.evaluation import CONFIG, PARTS, SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
 from ossicle.files import write_json
 from ossicle.inference import probabilities
-from ossicle.metrics import Estimate, Evaluation, evaluate, fit_temperature, fit_thresholds, mean_over_folds
+from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, read_config, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
-CONFIG, TEST_SCORES = "config.yaml", "test_scores.safetensors"  # in a run folder
+TEST_SCORES = "test_scores.safetensors"  # in a run folder
 UNDECIDED = ("precision", "auto")  # a setting that the machine decides
 Part = Int64[np.ndarray, "_"]  # positions in the data set
 Begin = Callable[..., None]  # writes the settings that it is given, and what else is known, and so begins a fold
@@ -54,6 +56,7 @@ class FoldResult:
     split: Split
     tested: np.ndarray  # positions in the data set of the test clips that could be used
     scores: np.ndarray  # (test clip, label)
+    decided: np.ndarray  # (test clip, label), by the thresholds of this fold
     evaluation: Evaluation
 
 
@@ -122,7 +125,7 @@ def over_folds(
     dataset: Dataset,
     config: Config,
     *,
-    store: Store | None,
+    store: Store,
     output: Path,
     folds: str | None,
     resume: bool,
@@ -134,34 +137,43 @@ def over_folds(
     """One fold, or all of them and their figures together; with `resume` finished folds stay as they are.
 
     Args:
-        store: says which items cannot be used; None where all can.
+        store: says which items cannot be used.
         run: a fold's training and test, given its parts, its folder, its settings, and what makes the folder once
             nothing can be refused any more.
 
     Raises:
+        RunRefused: data, or a fold, other than those that it was begun with.
         SettingRefused: settings other than those that a fold was begun with.
     """
 
     def begin(split: Split, folder: Path, name: str | None, settings: Config, **about: Any) -> None:
-        data = {"path": str(dataset.root), **(columns or {})}
+        refuse_taken(folder, resume=resume)  # again: another training may have begun meanwhile
+        data = {"path": str(dataset.path), **(columns or {})}
         if folds == "all":
             write_config(output / CONFIG, config, data={**data, "folds": "all"})
         write_config(folder / CONFIG, settings, data={**data, "folds": name})
         write_split(folder / SPLIT, dataset, split)
         write_json(folder / "environment.json", environment(dataset, settings) | about)
 
-    failures = () if store is None else refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
+    failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
     results = []
     for name in split_folds(dataset) if folds == "all" else (folds,):
         split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)
-        split = split if store is None else usable_part(split, store)
+        split = usable_part(dataset, split, store)
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
         settings = continued(config, folder) if resume else config
+        if resume:
+            refuse_other_parts(dataset, split, folder)
         done = load_finished(folder, dataset) if resume else None
         if done is not None:
             say(f"{folder}: this fold is finished.")
-        results.append(done or run(split, folder, settings, functools.partial(begin, split, folder, name)))
+        try:
+            results.append(done or run(split, folder, settings, functools.partial(begin, split, folder, name)))
+        except KeyboardInterrupt as stop:
+            if not stop.args:
+                raise
+            raise KeyboardInterrupt(f"{stop}; continue with --resume -o {output}.") from None
         # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would come
         # after some folds.
         gc.collect()
@@ -191,13 +203,27 @@ def refuse_or_name(store: Store, dataset: Dataset, *, skip_bad: bool, say: Say) 
     return failures
 
 
-def usable_part(split: Split, store: Store) -> Split:
+def usable_part(dataset: Dataset, split: Split, store: Store) -> Split:
     """The split without the items that cannot be used."""
-    parts = {name: np.intersect1d(getattr(split, name), store.usable) for name in ("train", "development", "test")}
+    parts = {name: np.intersect1d(getattr(split, name), store.usable) for name in PARTS}
     for name in ("train", "test"):
         if not len(parts[name]):
             raise DataRefused(f"the {name} part holds nothing that can be used.")
+    kept = np.isin(np.arange(len(dataset)), parts["train"])
+    refuse_untrained(dataset, kept, f"what cannot be used is left out ({split.protocol})")
     return replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
+
+
+def refuse_other_parts(dataset: Dataset, split: Split, folder: Path) -> None:
+    """Refuses to go on with a fold on other clips than it began with: it might be tested on what it has learnt."""
+    if not (folder / SPLIT).exists():
+        return
+    begun = read_split(folder / SPLIT, dataset)
+    if begun is None or any(not np.array_equal(getattr(begun, part), getattr(split, part)) for part in PARTS):
+        raise RunRefused(
+            f"{folder}: a run continues with the data and the fold that it began with, and these are others; "
+            "choose another folder with -o."
+        )
 
 
 def evaluated(
@@ -205,8 +231,9 @@ def evaluated(
     clips: Int64[np.ndarray, "clip"],
     scores: Float[np.ndarray, "clip label"],
     *,
-    thresholds: Float[np.ndarray, "label"] | None,
     protocol: str,
+    thresholds: Float[np.ndarray, "label"] | None = None,
+    decided: Bool[np.ndarray, "clip label"] | None = None,
 ) -> Evaluation:
     """The figures of these clips' scores."""
     targets = dataset.targets()
@@ -216,7 +243,8 @@ def evaluated(
         labels=dataset.labels,
         task=dataset.task,
         thresholds=thresholds,
-        groups=bootstrap_groups([dataset.items[index] for index in clips]),
+        decided=decided,
+        groups=bootstrap_groups(dataset, clips),
         protocol=protocol,
     )
 
@@ -250,6 +278,7 @@ def conclude(
     save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(logits)})
     scores = probabilities(logits, task=dataset.task, temperature=fitted.get("temperature", 1.0))
     thresholds = fitted.get("thresholds")
+    decided = decide(scores, task=dataset.task, thresholds=thresholds)
     evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
     for line in evaluation_lines(evaluation):
         say(line)
@@ -261,11 +290,11 @@ def conclude(
         dataset=dataset,
         items=[dataset.items[index] for index in used],
         scores=scores,
-        thresholds=thresholds,
+        decided=decided,
         title=title,
         more_sections=sections(),
     )
-    return FoldResult(folder=folder, split=split, tested=used, scores=scores, evaluation=evaluation)
+    return FoldResult(folder=folder, split=split, tested=used, scores=scores, decided=decided, evaluation=evaluation)
 
 
 def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
@@ -275,17 +304,18 @@ def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
         return None
     stored = load_weights(folder / TEST_SCORES)
     decisions = json.loads((folder / "model" / BUNDLE).read_text(encoding="utf-8"))
-    thresholds = decisions["thresholds"]
+    stated = decisions["thresholds"]
+    thresholds = None if stated is None else np.asarray(stated)
     clips = stored["clips"].numpy()
     scores = probabilities(stored["logits"].numpy(), task=dataset.task, temperature=decisions["temperature"])
-    evaluation = evaluated(
-        dataset,
-        clips,
-        scores,
-        thresholds=None if thresholds is None else np.asarray(thresholds),
-        protocol=split.protocol,
+    return FoldResult(
+        folder=folder,
+        split=split,
+        tested=clips,
+        scores=scores,
+        decided=decide(scores, task=dataset.task, thresholds=thresholds),
+        evaluation=evaluated(dataset, clips, scores, thresholds=thresholds, protocol=split.protocol),
     )
-    return FoldResult(folder=folder, split=split, tested=clips, scores=scores, evaluation=evaluation)
 
 
 def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say: Say) -> Evaluation:
@@ -293,15 +323,16 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     had not heard it."""
     clips = np.concatenate([result.tested for result in results])
     scores = np.concatenate([result.scores for result in results])
+    decided = np.concatenate([result.decided for result in results])
     protocol = f"{len(results)} folds, each tested on the model that trained without it"
-    evaluation = evaluated(dataset, clips, scores, thresholds=None, protocol=protocol)
+    evaluation = evaluated(dataset, clips, scores, decided=decided, protocol=protocol)
     write_evaluation(
         folder,
         evaluation,
         dataset=dataset,
         items=[dataset.items[index] for index in clips],
         scores=scores,
-        thresholds=None,
+        decided=decided,
         title=f"{dataset.root.name}, all folds",
         more_sections=[fold_section({result.folder.name: result.evaluation for result in results})],
     )
@@ -319,6 +350,23 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     for line in fold_lines(means, folds=len(results)):
         say(line)
     return evaluation
+
+
+def told(say: Say, sentence: str, *, seconds: float = 10.0) -> Callable[[int, int], None]:
+    """What says how far a piece of work is: every few seconds, and at its end.
+
+    Args:
+        sentence: with two holes, for what is done and for all
+    """
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > seconds:
+            last = time.monotonic()
+            say(sentence.format(done, total))
+
+    return progress
 
 
 def score_name(task: str) -> str:

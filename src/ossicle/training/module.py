@@ -96,8 +96,8 @@ class Trainee(lightning.LightningModule):
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise RunRefused(
-                f"the loss became {self.last_loss} at step {self.global_step}; a lower learning rate than "
-                f"lr={self.config.lr:g} may help, and --resume continues from the last good checkpoint."
+                f"the loss became {self.last_loss} at step {self.global_step}; begin another run with a lower "
+                f"learning rate than lr={self.config.lr:g}."
             )
         return loss
 

@@ -58,6 +58,7 @@ from ossicle.training.folds import (
     score_name,
     starting_point,
     tell,
+    told,
 )
 from ossicle.training.initial import build, start_from
 from ossicle.training.loader import Batches, Windows, label_weights
@@ -67,7 +68,7 @@ from ossicle.training.recipes import recipe as named_recipe
 
 def run_training(
     *,
-    data: Path | None,
+    data: Path,
     model: str | None = None,
     recipe: str | None = None,
     output: Path | None = None,
@@ -100,11 +101,10 @@ def run_training(
     )
     if recipe == "finetune" and chosen.weights is None:
         raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
-    assert data is not None
     dataset = read_dataset(data, label=source["label"], group=source["group"], fold=source["fold"])
     say(dataset.layout)
     if output is None:
-        output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.model}")
+        output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.model}")
     say(f"Run folder: {output}")
     result = train(
         dataset, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=source, say=say
@@ -148,7 +148,7 @@ def train(
         frontend.rate,
         folder=cache,
         budget_bytes=int(config.cache_gigabytes * 2**30),
-        progress=lambda done, total: say(f"decoded {done} of {total} recordings") if done == total else None,
+        progress=told(say, "decoded {} of {} recordings"),
     )
 
     def run(split: Split, folder: Path, settings: TrainConfig, begin: Begin) -> FoldResult:
@@ -188,9 +188,11 @@ def train_fold(
         chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
         config = dataclasses.replace(config, precision=chosen)
     targets = dataset.targets()
-    lengths = np.array([len(store.read(index)) for index in split.train.tolist()])
     config, said = resolve(
-        config, seconds=lengths / frontend.rate, counts=targets[split.train].sum(0), frontend=frontend
+        config,
+        seconds=store.lengths[split.train] / frontend.rate,
+        counts=targets[split.train].sum(0),
+        frontend=frontend,
     )
     for sentence in said:
         say(f"  {sentence}")
@@ -331,9 +333,7 @@ def fit(
         # Lightning ends the program on Ctrl-C; the caller decides that.
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
-        raise KeyboardInterrupt(
-            f"Stopped after step {trainer.global_step}; continue with --resume -o {folder}."
-        ) from None
+        raise KeyboardInterrupt(f"Stopped after step {trainer.global_step}") from None
     for one in averaging:  # here, not in a callback: a run resumed after its last step has no end of training
         one.average.swap()
     return module, recorder
@@ -379,7 +379,7 @@ def finish(
         dataset,
         split,
         folder=folder,
-        logits_of=lambda part: scores_of(recognizer, dataset, part),
+        logits_of=lambda part: scores_of(recognizer, dataset, part, say=say),
         save=save,
         title=f"{config.model} on {dataset.root.name}",
         sections=lambda: [
@@ -421,10 +421,12 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
 
 
 def scores_of(
-    recognizer: Recognizer, dataset: Dataset, part: Int64[np.ndarray, "part"]
+    recognizer: Recognizer, dataset: Dataset, part: Int64[np.ndarray, "part"], *, say: Say
 ) -> tuple[Float[np.ndarray, "clip label"], Int64[np.ndarray, "clip"]]:
     """Logits of a part's clips as `ossicle predict` would compute them, and the clips' positions in the data set."""
     scored = score_items(recognizer, [dataset.items[index] for index in part])
+    for failure in scored.failures:  # they could be used when the training began
+        say(f"left out: {failure}")
     return scored.logits, part[scored.used]
 
 

@@ -26,6 +26,7 @@ from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import Card
 from ossicle.data import Dataset, Split, read_dataset, read_input
 from ossicle.data.cache import SampleStore, decode, open_store
+from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore, Pool, open_features
@@ -48,6 +49,7 @@ from ossicle.training.folds import (
     score_name,
     starting_point,
     tell,
+    told,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
 from ossicle.tuning.importance import (
@@ -61,15 +63,30 @@ from ossicle.tuning.importance import (
 from ossicle.tuning.tuned import TunedHead, pool_time, save_tuned
 from ossicle.tuning.tuners import Tuner, create_tuner
 
-Inputs = FeatureStore | SampleStore | None
 LONGEST_WINDOW = 30.0  # seconds
 LENGTH_RATE = 16_000  # hertz; any would do to measure a length
+
+
+class Readable:
+    """Which items can be read, where nothing of them is kept."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.failures: dict[int, str] = {}
+        for position, item in enumerate(dataset.items):
+            try:
+                read_input(item, modality=dataset.modality)
+            except INPUT_ERRORS as error:
+                self.failures[position] = str(error)
+        self.usable = np.setdiff1d(np.arange(len(dataset)), list(self.failures))
+
+
+Inputs = FeatureStore | SampleStore | Readable
 
 
 def run_tuning(
     *,
     encoder: str | None,
-    data: Path | None,
+    data: Path,
     head: str | None = None,
     tuner: str | None = None,
     keep_layers: str | None = None,
@@ -93,12 +110,11 @@ def run_tuning(
     )
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
     chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
-    assert data is not None
     network = load_encoder(chosen.encoder, crop=chosen.crop, device=str(choose_device(chosen.device)))
     dataset = read_dataset(data, modality=network.modality, **columns)
     say(dataset.layout)
     if output is None:
-        output = free_folder(Path("runs") / f"{dataset.root.stem}-{chosen.head}")
+        output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.head}")
     say(f"Run folder: {output}")
     result = tune(
         dataset,
@@ -198,25 +214,19 @@ def open_inputs(
     cache: Path | None = None,
     say: Say = tell,
 ) -> Inputs:
-    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else nothing is kept.
+    """What every pass reads: features of a frozen encoder; decoded sound for one with a tuner; else the files again.
 
     Args:
         layers: of a frozen encoder the first so many run; by default all.
     """
     if config.tuner is None:
-        said = 0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal said
-            if done == total or done - said >= total / 10:
-                said = done
-                say(f"encoded {done} of {total} {dataset.noun}s")
-
+        progress = told(say, f"encoded {{}} of {{}} {dataset.noun}s")
         return open_features(encoder, dataset.items, pool=pool, layers=layers, folder=cache, progress=progress)
     if encoder.rate is not None:
         budget = int(config.cache_gigabytes * 2**30)
-        return open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget)
-    return None
+        progress = told(say, f"decoded {{}} of {{}} {dataset.noun}s")
+        return open_store(dataset.items, encoder.rate, folder=cache, budget_bytes=budget, progress=progress)
+    return Readable(dataset)
 
 
 def create_model(
@@ -397,8 +407,7 @@ def source_of(
         if isinstance(store, SampleStore):
             inputs: list[Any] = [np.array(store.read(item)) for item in items.tolist()]
         else:
-            read = functools.partial(read_input, modality=encoder.modality, rate=encoder.rate)
-            inputs = [read(dataset.items[item]) for item in items.tolist()]
+            inputs = [read_input(dataset.items[item], modality=encoder.modality) for item in items.tolist()]
         return model.pooled(encoder.encode(encoder.prepare(inputs), layers=max(model.layers)))
 
     return encoded
