@@ -75,13 +75,16 @@ def random_bundle(folder: Path, model: str, *, window: float) -> Path:
 def about_this_run() -> dict[str, Any]:
     """Machine, threads, versions, date, commit and command."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    # The results change while a study runs.
+    same = ["git", "diff", "--quiet", "HEAD", "--", ":(top,exclude)benchmarks/results"]
+    changed = "-dirty" if subprocess.run(same, capture_output=True, check=False).returncode else ""
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
+        "commit": commit.stdout.strip() + changed,
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }
 

@@ -45,7 +45,7 @@ def main() -> None:
     with torch.no_grad():
         difference = float((sides["product"](x) - sides["package"](x)).abs().max())
     if arguments.compile:
-        sides |= {f"{name}, compiled": torch.compile(sides[name]) for name in ("product", "gate")}
+        sides |= {f"{name}, compiled": torch.compile(sides[name]) for name in ("package", "product", "gate")}
     result = about_this_run() | {"largest_difference": difference, "sides": measure(sides, x, dy, arguments.repeats)}
     report(result)
 

@@ -13,27 +13,38 @@ same linear head on what is left, its accuracy on the test fold, and the time of
 """
 
 import argparse
-import math
 import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, about_this_run, runs_to_add_to, write_result
+from common import RESULTS, about_this_run, in_turns, runs_to_add_to, write_result
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.data import Dataset, Split, read_input
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.encoders.cache import open_features
+from ossicle.metrics import Estimate
 from ossicle.report.importance import importance_figure, layer_share_figure
 from ossicle.training import TuneConfig
 from ossicle.training.head import fit_head
 from ossicle.training.tuning import create_model, importance_of, probes_of
-from ossicle.tuning.importance import Importance, largest, rank_correlation
+from ossicle.tuning.importance import Importance, largest, least_p, rank_correlation
 from ossicle.tuning.tuners import blocks_that_run
-from tuning import add_sets, encoder_of, in_memory, interval, mistakes, read_set, said, splits_of
+from tuning import (
+    accuracies,
+    add_sets,
+    difference,
+    encoder_of,
+    estimate,
+    in_memory,
+    mistakes,
+    read_set,
+    said,
+    splits_of,
+)
 
 
 def main() -> None:
@@ -61,7 +72,7 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
     source, layers = in_memory(whole), encoder.num_layers
     counts = [k for k in (1, 2, 3, 4, 6, 8) if k < layers]
     maps: list[Importance] = []
-    cut: dict[str, list[float]] = {}
+    cut: dict[str, dict[str, Any]] = {}  # each as a row of tuning.py
     highest: dict[str, list[int]] = {}
     parameters: dict[str, int] = {}
     for split in splits:
@@ -82,16 +93,16 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
             choices |= {f"{word}:{k}": largest(values, k) for word, values in figures.items()}
             choices[f"first:{k}"] = tuple(range(1, k + 1))
         linear = TuneConfig(head="layers", options={"decoder": "linear"}, epochs=epochs)
-        known: dict[tuple[int, ...], tuple[float, int]] = {}  # different words often choose the same layers
+        known: dict[tuple[int, ...], tuple[list[int], int]] = {}  # different words often choose the same layers
         for choice, kept in choices.items():
             if kept not in known:
                 model, own = fit(linear, kept)
-                right = 1 - len(mistakes(model, own, split.test, targets)) / len(split.test)
-                known[kept] = right, sum(p.numel() for p in model.parameters())
-            right, parameters[choice] = known[kept]
-            cut.setdefault(choice, []).append(right)
+                known[kept] = mistakes(model, own, split.test, targets), sum(p.numel() for p in model.parameters())
+            wrong, parameters[choice] = known[kept]
+            cut.setdefault(choice, {"folds": []})["folds"].append({"clips": len(split.test), "wrong": wrong})
             highest.setdefault(choice, []).append(max(kept))
-        print(dataset.root.name, split.fold, {choice: values[-1] for choice, values in cut.items()}, flush=True)
+        found = {choice: round(accuracies(row)[-1], 3) for choice, row in cut.items()}
+        print(dataset.root.name, split.fold, found, flush=True)
     return {
         "layers": layers,
         "trained_share": [one.trained.share.tolist() for one in maps],
@@ -99,7 +110,6 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
         "probes": [one.probes.tolist() for one in maps if one.probes is not None],
         "factor": np.mean([one.trained.factor for one in maps], axis=0).round(4).tolist(),
         "cut": cut,
-        "tested": [len(split.test) for split in splits],
         "highest": highest,
         "parameters": parameters,
         "encoder_parameters": parameters_by_depth(encoder),
@@ -121,15 +131,13 @@ def seconds_by_depth(encoder: Encoder, dataset: Dataset, *, clips: int = 8, roun
     """Median seconds an item of a pass that ends behind the first, the second, ... layer; they take turns."""
     inputs = [read_input(item, modality=encoder.modality, rate=encoder.rate) for item in dataset.items[:clips]]
     batches = [encoder.prepare([one]) for one in inputs]
-    times: list[list[float]] = [[] for _ in range(encoder.num_layers)]
-    for number in range(rounds + 1):
-        for depth in range(encoder.num_layers):
-            start = time.perf_counter()
-            for batch in batches:
-                encoder.encode(batch, layers=depth + 1)
-            if number:
-                times[depth].append((time.perf_counter() - start) / clips)
-    return [statistics.median(values) for values in times]
+
+    def go(depth: int) -> None:
+        for batch in batches:
+            encoder.encode(batch, layers=depth)
+
+    passes = {depth: partial(go, depth) for depth in range(1, encoder.num_layers + 1)}
+    return [seconds / clips for seconds in in_turns(passes, rounds=rounds).values()]
 
 
 def report(result: dict[str, Any]) -> None:
@@ -144,7 +152,7 @@ def report(result: dict[str, Any]) -> None:
             figure.savefig(RESULTS / f"importance_{name}_{kind}.png", dpi=110)
         lines += [f"## {name}: {run['layers']} layers, {len(run['trained_share'])} folds", ""]
         lines += [
-            "| rank correlation over layers, mean of folds | value | layers | permutation p |",
+            "| rank correlation over layers, of the means over folds | value | layers | permutation p |",
             "|---|---|---|---|",
         ]
         for what, a, b in (
@@ -157,16 +165,20 @@ def report(result: dict[str, Any]) -> None:
             lines.append(f"| {what} | {value} | {found.layers} | {p} |")
         lines += [
             "",
-            f"With {run['layers']} layers no p lies below {2 / math.factorial(run['layers']):.2g}. Layers cut:",
+            f"With {run['layers']} layers no p lies below {least_p(run['layers']):.2g}; neighbouring layers are alike, "
+            "so each is too small. Layers cut:",
             "",
-            "| layers kept | accuracy on the test fold | 95 % | head's parameters | encoder's | encoder's time |",
-            "|---|---|---|---|---|---|",
+            "| layers kept | accuracy on the test fold | 95 % | less that of as many by IF | 95 % | head's parameters "
+            "| encoder's | encoder's time |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        for choice, values in run["cut"].items():
+        for choice, row in run["cut"].items():
+            by, _, number = choice.partition(":")
+            pair = difference(row, run["cut"][f"IF:{number}"]) if number and by != "IF" else Estimate(value=None)
             tops = run["highest"][choice]
             size = statistics.mean(run["encoder_parameters"][top - 1] for top in tops) / 1e6
             cost = statistics.mean(run["seconds"][top - 1] for top in tops) / run["seconds"][-1]
-            cells = [choice, *said(interval(values, clips=run["tested"][0])), f"{run['parameters'][choice]:,}"]
+            cells = [choice, *said(estimate(row)), *said(pair, sign="+"), f"{run['parameters'][choice]:,}"]
             lines.append(f"| {' | '.join(cells)} | {size:.2f} M | {cost:.2f} |")
         lines += ["", f"![](importance_{name}_share.png)", "", f"![](importance_{name}_map.png)", ""]
     write_result("importance", result, lines[:-1], title="The Importance Factor against single-layer probes")

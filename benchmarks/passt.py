@@ -10,7 +10,8 @@ measuring code below and take turns at every setting, and the settings take turn
 of them; medians over the rounds.
 
 What each side is: the published network as its package runs it, with `torch.optim.AdamW` as it comes; ours as
-`ossicle train` runs it, with the fused AdamW and `keep_freed_memory`. The optimiser's share is listed.
+`ossicle train` runs it, with the fused AdamW and `keep_freed_memory`, which the peer's own scripts do not have. The
+optimiser's share is listed.
 """
 
 import argparse

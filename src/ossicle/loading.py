@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
 from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
@@ -49,6 +50,7 @@ def load(
 
 
 def load_among(start: Callable[[], Recognizer], number: int) -> Recognizer:
-    """Calls `start` in one of a number of processes, which share this machine's processors."""
+    """Calls `start` in one of a number of processes of a command, which share this machine's processors."""
+    keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // number))
     return start()

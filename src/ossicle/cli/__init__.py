@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from ossicle import __version__
+from ossicle.allocator import keep_freed_memory
 from ossicle.cli import bench, data, demo, doctor, embed, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 
@@ -55,7 +56,7 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = None,
 ) -> None:
-    pass
+    keep_freed_memory()
 
 
 def main() -> None:

@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.allocator import keep_freed_memory
 from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
@@ -84,7 +83,6 @@ def run_training(
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
-    keep_freed_memory()
     source = {"label": label, "group": group, "fold": fold_column}
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import Card
 from ossicle.data import Dataset, Split, read_dataset, read_input
 from ossicle.data.cache import SampleStore, decode, open_store
@@ -103,7 +102,6 @@ def run_tuning(
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle tune` promises and returns a sentence for each item that was left out."""
-    keep_freed_memory()
     columns = {"label": label, "group": group, "fold": fold_column, "text": text}
     chosen, columns, folds = starting_point(
         TuneConfig(), columns, folds=folds, config=config, output=output, resume=resume

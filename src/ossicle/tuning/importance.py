@@ -170,6 +170,11 @@ def measure_importance(
     )
 
 
+def least_p(layers: int) -> float:
+    """The smallest p that `rank_correlation` can give for so many layers."""
+    return 2 / math.factorial(layers) if layers <= EXACT else 1 / (DRAWS + 1)
+
+
 def rank_correlation(a: Shaped[np.ndarray, " layer"], b: Shaped[np.ndarray, " layer"], *, seed: int = 0) -> Correlation:
     """Spearman's correlation, ties at their mean rank, with the p-value of a permutation test.
 
