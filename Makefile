@@ -8,6 +8,7 @@ DEV := .venv/.dev
 
 # constraints.txt pins every version; torch comes first, so that nothing else chooses its build.
 $(CORE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "$(PYTHON) is Python " + sys.version.split()[0] + "; 3.11 to 3.13 are allowed, such as make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	$(PIP) --editable .

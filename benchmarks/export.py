@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from common import about_this_run, claim_table, in_turns, random_bundle, stored_runs, write_result
 
+from ossicle.allocator import keep_freed_memory
 from ossicle.export import export_model
 from ossicle.export.formats import open_onnx
 from ossicle.export.int8 import megabytes, read_sounds
@@ -141,6 +142,7 @@ def main() -> None:
     if args.runs and args.data is None:
         parser.error("--runs are scored on --data")
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     rows = {row["name"]: row for row in stored_runs("export")["runs"]}
     pace = {"threads": args.threads, "rounds": args.rounds}
     with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import ossicle
+from ossicle.allocator import keep_freed_memory
 from ossicle.audio import read_clip
 from ossicle.data import Dataset, Item, read_dataset
 from ossicle.evaluation import bootstrap_groups
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure the times again")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     result = stored_runs("tokens")
     if arguments.again or "times" not in result:
         result["times"] = {name: median_seconds(name, frames=n, rounds=m) for name, (n, m) in TIMED.items()}

@@ -446,6 +446,7 @@ def make(hydrogen: Path, sonic_pi: Path, output: Path) -> None:
     hits, loops = sonic_pi_sources(sonic_pi, debian["sonic-pi-samples"])
     sources = sorted(sources + hits, key=lambda source: (source.label, fold_of(source.group), source.name.lower()))
 
+    require(not output.exists() or (output / "meta.csv").is_file(), f"{output}: this is no folder of drums")
     shutil.rmtree(output, ignore_errors=True)
     written = []
     for source in sources:

@@ -22,7 +22,7 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device(here[0])
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # which a device without memory of its own cannot
     except (RuntimeError, AssertionError) as error:
         raise SettingRefused(f"device={name} is not to be had here; there are auto, {', '.join(here)}.") from error
     return device

@@ -23,6 +23,7 @@ The command lines print it and exit with 1; no traceback. `ending` is their rule
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -88,6 +89,13 @@ class ExportRefused(OssicleError):
 
 class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
+
+
+def begin() -> None:
+    """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def end(code: int, *, say: Callable[[str], None]) -> int:

@@ -5,6 +5,7 @@ the bytes go to a sibling, are flushed to the device, and only then take the nam
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -78,5 +79,8 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot flush a folder
+            raise
     finally:
         os.close(handle)

@@ -79,7 +79,7 @@ def from_yaml(name: str, value: Any) -> Any:
         return value
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingRefused(f"{name}={value} cannot be read: {getattr(error, 'problem', None) or error}.") from None
 
 

@@ -31,12 +31,12 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.elements.append(tag)
         self.targets += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
-        if tag == "td":
+        if tag == "td" or ("scope", "row") in attributes:
             self.cells.append("")
 
     def handle_data(self, data):
         self.text.append(data)
-        if self.cells and self.lasttag in ("td", "span", "i", "b") and data.strip():
+        if self.cells and self.lasttag in ("td", "th", "span", "i", "b") and data.strip():
             self.cells[-1] += data
 
 

@@ -98,6 +98,8 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"seed": "-1"}, "seed=-1 lies outside its range, 0 to"),
         ({"network.stride": "[1,"}, r"network.stride=\[1, cannot be read"),
         ({"lr": "*.pt"}, r"lr=\*.pt cannot be read"),
+        ({"lr": "2001-99-99"}, "lr=2001-99-99 cannot be read"),
+        ({"lr": "[" * 3000}, "cannot be read"),
         ({"schedule": "spiral"}, "schedule='spiral' is not one of cosine, linear, constant"),
         ({"development": "0.9"}, "development=0.9 lies outside its range, 0 to 0.5"),
     ],

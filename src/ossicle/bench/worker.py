@@ -66,6 +66,9 @@ def open_eager(work: Work, form: Variant) -> "Predictor":
     """A network under torch, compiled if so asked."""
     import torch
 
+    from ossicle.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as every command has it
     if work.threads is not None:
         torch.set_num_threads(work.threads)
     recognizer = open_model(work, form)

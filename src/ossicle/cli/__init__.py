@@ -21,6 +21,7 @@ from ossicle import __version__
 from ossicle.allocator import keep_freed_memory
 from ossicle.cli import bench, data, demo, doctor, embed, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
+from ossicle.errors import begin
 
 app = typer.Typer(
     cls=Sentences,
@@ -61,6 +62,7 @@ def _options(
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    begin()
     try:
         app(prog_name="ossicle")
     except KeyboardInterrupt:  # before a command has begun

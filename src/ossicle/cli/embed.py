@@ -46,7 +46,7 @@ def embed(
     for heard in unlisted:
         say(str(heard.error))
     failures: list[str] = []
-    with counting("embedding") as progress:
+    with counting("Embedding") as progress:
         found = embed_files(
             recognizer,
             files,

@@ -43,6 +43,8 @@ __all__ = [
     "write_int8",
 ]
 
+ONE_FILE = 1.5  # GB of weights in an ONNX file; with more, torch writes a second file
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -135,6 +137,11 @@ def export_recognizer(recognizer: Recognizer, path: Path, *, to: Format = "onnx"
         DataRefused: data without three recordings that can be used
     """
     graph = make_graph(recognizer)
+    size = sum(p.numel() * p.element_size() for p in graph.parameters()) / 1e9
+    if to == "onnx" and size > ONE_FILE:
+        raise ExportRefused(
+            f"{path}: {size:.1f} GB of weights; one ONNX file holds {ONE_FILE:g}: a .pt2 file holds more."
+        )
     sounds = real_sounds(recognizer, data)
     program = trace(graph)
     about = metadata_text(metadata(recognizer, graph))

@@ -30,7 +30,7 @@ def need_onnx() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
+    except Exception as error:  # installed but broken counts as absent
         raise ExtraMissing(f"ONNX files need the extra `export` ({error}); pip install 'ossicle[export]'") from error
 
 

@@ -95,17 +95,19 @@ def _block_html(block: str | Table | Chart) -> str:
     kinds = [' class="words"' if column in block.words else "" for column in range(len(block.header))]
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(block.header, kinds, strict=True))
     rows = "\n".join(
-        "<tr>" + "".join(_cell_html(cell, kind) for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(_cell_html(cell, kind, first=not i) for i, (cell, kind) in enumerate(zip(row, kinds, strict=True)))
+        + "</tr>"
         for row in block.rows
     )
-    return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
-    )
+    table = f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
-def _cell_html(cell: str | Share, kind: str) -> str:
-    if isinstance(cell, str):
-        return f"<td{kind}>{escape(cell)}</td>"
+def _cell_html(cell: str | Share, kind: str, *, first: bool) -> str:
+    if isinstance(cell, str):  # a label may be written from right to left
+        opened, closed = ('<th scope="row"', "th") if first else ("<td", "td")
+        return f'{opened}{kind} dir="auto">{escape(cell)}</{closed}>'
     low, high = (0.0, cell.value) if cell.low is None or cell.high is None else (cell.low, cell.high)
     drawn = f"--from:{100 * low:.1f}%;--to:{100 * high:.1f}%"
     kind, dot = ("bar", "") if cell.low is None else ("range", f'<b style="--at:{100 * cell.value:.1f}%"></b>')
@@ -128,23 +130,26 @@ nav a:hover { text-decoration: underline; }
 p { max-width: 46rem; margin: .5rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--faint); padding-bottom: .4rem; }
+caption { text-align: left; color: var(--faint); padding-bottom: .4rem; overflow-wrap: anywhere; }
 th, td { padding: .32rem .65rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 .words { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 11.5rem; }
 th:first-child, td:first-child { padding-left: .2rem; }
+tbody th { font-weight: inherit; }
 thead th { border-bottom: 2px solid var(--rule); color: var(--faint); font-weight: 600; }
 tbody tr:hover { background: var(--card); }
-.share span { display: inline-block; position: relative; width: 6rem; height: .55rem; margin-left: .7rem; border-radius:
-2px;
-  background: var(--rule); }
+.share span { display: inline-block; position: relative; width: 6rem; height: .55rem; margin-left: .7rem;
+  border-radius: 2px; background: var(--rule); }
 .share i { position: absolute; left: var(--from); width: max(1px, calc(var(--to) - var(--from))); top: 0; bottom: 0;
   background: var(--accent); border-radius: 2px; }
 .share .bar { width: 4rem; }
 .share .range i { opacity: .45; }
-.share b { position: absolute; left: calc(var(--at) - 1.5px); width: 3px; top: -2px; bottom: -2px; background:
-var(--accent); } figure { margin: 1rem 0 1.4rem; } img { max-width: 100%; height: auto; background: #fff; border: 1px
-solid var(--rule); border-radius: 6px; padding: 8px; } figcaption { color: var(--faint); font-size: .92rem; max-width:
-46rem; } footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--rule); color: var(--faint);
-font-size: .85rem; } @media print { body { max-width: none; padding: 0; } nav { display: none; } figure, tr {
-break-inside: avoid; } }
+.share b { position: absolute; left: calc(var(--at) - 1.5px); width: 3px; top: -2px; bottom: -2px;
+  background: var(--accent); }
+figure { margin: 1rem 0 1.4rem; }
+img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); border-radius: 6px;
+  padding: 8px; }
+figcaption { color: var(--faint); font-size: .92rem; max-width: 46rem; overflow-wrap: anywhere; }
+footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--rule); color: var(--faint);
+  font-size: .85rem; }
+@media print { body { max-width: none; padding: 0; } nav { display: none; } figure, tr { break-inside: avoid; } }
 """

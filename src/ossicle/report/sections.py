@@ -134,6 +134,8 @@ def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
         rows=rows,
         caption=f"“clips” have the label, “given” is how often it was given: {decision}. A dash: not defined.",
     )
+    if all(row.average_precision is None for row in evaluation.classes):
+        return [table]
     chart = Chart(
         figure=per_class_figure(evaluation.classes),
         alt="Average precision and F1 of each class, best first",

@@ -90,7 +90,7 @@ def timeline_figure(
     if not lanes:
         note(lower, seconds / 2, 0.0, "no events", ha="center", va="center", color=FAINT)
     if seconds > 120:
-        step = next((step for step in STEPS if seconds / step <= 10), seconds / 10)
+        step = next((step for step in STEPS if seconds / step <= 10), seconds // 600 * 60)
         lower.xaxis.set_ticks(np.arange(0, seconds + 1e-6, step))
         lower.xaxis.set_major_formatter(lambda place, _: f"{int(place // 60)}:{place % 60:02.0f}")
     if reference:

@@ -9,14 +9,16 @@ The file comes from `ossicle export`. Everything around the network, from decodi
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ossicle.errors import BundleRefused, ExtraMissing
 from ossicle.inference import ModelInfo, Predictor
+from ossicle.predict.rows import Task
 from ossicle.shapes import Float32
 
 KEY = "ossicle"  # of the metadata
@@ -56,7 +58,7 @@ class OnnxPredictor(Predictor):
             hop = about["hop_feature_seconds"]
             self.hop_feature_seconds = None if hop is None else float(hop)
             self._check()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleRefused(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
 
     @property
@@ -85,6 +87,13 @@ class OnnxPredictor(Predictor):
             raise ValueError(
                 f"rate {self.rate}, min_samples {self.min_samples} and max_samples {self._max_samples} are no input"
             )
+        self.window_samples()
+        if self.task not in get_args(Task) or not 0 < self.bundle.temperature < math.inf:
+            raise ValueError(f"task {self.task!r} and temperature {self.bundle.temperature} are none")
+        if len(set(self.labels)) != len(self.labels) or not all(isinstance(label, str) for label in self.labels):
+            raise ValueError("labels are texts that differ from each other")
+        if self.thresholds is not None and not np.isfinite(self.thresholds).all():
+            raise ValueError("thresholds are finite numbers")
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         wanted = {"logits", "features"} | ({"hop_logits"} if self.hop_feature_seconds is not None else set())
         if missing := wanted - outputs.keys():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending
+from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, begin, end, ending
 from ossicle.inference import Workers
 from ossicle.inference.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
+    begin()
     return end(run(arguments), say=say)
 
 
@@ -61,7 +62,7 @@ def run(arguments: Sequence[str] | None) -> int:
             raise WrongUsage(f"This is 1 or more, not {threads}.", "--threads")
         workers = None
         if options.workers > 1:
-            start = functools.partial(load, model, threads=1)
+            start = functools.partial(load, model, threads=threads or 1)
             workers = Workers(start, number=options.workers, config=options.config())
         failed = predict(load(model, threads=threads), inputs, options, say=say, pool=workers)
         return SOME_FAILED if failed else DONE

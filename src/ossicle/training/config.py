@@ -206,7 +206,7 @@ def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]
         settings, data = content[_KEYS[kind]], content.get("data", {})
     except FileNotFoundError:
         raise SettingRefused(f"{path}: there is no such configuration file.") from None
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise SettingRefused(
             f"{path}: not a run's config.yaml, which has the keys data and {_KEYS[kind]} ({error})."
         ) from None
