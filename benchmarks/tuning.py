@@ -17,6 +17,9 @@ Student's t over folds, or for a single fold over its clips (of the last epoch n
 rows stay in the result and are skipped by the next call. Several processes may work on it, if they have no set in
 common.
 
+`--as-reference` repeats a few rows of speech as the point of reference was measured: scikit-learn's GroupKFold, all other
+folds to train on, nothing to choose an epoch with, so the last one counts.
+
 `--inside` adds rows with a tuner in an encoder that hears the clip's own length. An epoch of theirs costs a hundred
 times as much: all rows called "cropped", with a tuner or without, have 10 epochs, and are to be compared among
 themselves. To keep a row to minutes, 150 texts of each class of AG News and 200 images of each class of CIFAR-10 are
@@ -42,6 +45,7 @@ import numpy as np
 import torch
 from common import about_this_run, claim_table, runs_to_add_to, stored_runs, write_result
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -62,9 +66,9 @@ WHISPER = Path("../shared/weights/whisper_tiny_en_encoder")
 DATA = Path("../shared/data")
 ITEMS = {"ag_news": 150, "cifar10": 200}  # drawn of each class
 BATCH = 32  # of attention across the batch, scored as it is trained
-# A logistic regression on mean and deviation of every block, chosen without the test, on five folds by speaker that
-# need not be these; LOGISTIC is the same on these.
+# A logistic regression on mean and deviation of every block, on five folds by speaker, with all other folds to train on.
 REFERENCE = {"emodb": 0.905, "ravdess": 0.767}
+AS_REFERENCE = " as the reference"  # behind the name of a set
 BASELINE = "identity, same decoder"
 LOGISTIC = "logistic regression, mean and deviation"
 
@@ -140,6 +144,11 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "density gate, mean and deviation": {"head": "density", "pool": "statistics"},
     "identity, same decoder, mean and deviation": {"head": "layers", "pool": "statistics"},
+    "density gate, linear decoder, mean and deviation": {
+        "head": "density",
+        "options": {"decoder": "linear"},
+        "pool": "statistics",
+    },
     LOGISTIC: {"head": "layers", "options": {"decoder": "linear"}, "pool": "statistics"},
 }
 # With the encoder in every step, on the clip's own length, and the same heads without a tuner; all of 10 epochs.
@@ -152,10 +161,18 @@ INSIDE: dict[str, dict[str, Any]] = {
     "cropped: mean of the last layer and LoRA": {"head": "mean", "tuner": "lora"},
 }
 INSIDE_EPOCHS = 10
+REFERENCE_ROWS = (
+    "identity, linear decoder",
+    "identity, linear decoder, mean and deviation",
+    "density gate, linear decoder, mean and deviation",
+    LOGISTIC,
+)
 # What a row is compared with, where that is not the baseline.
 CONTROL = {
     "density gate, raw features": "identity, same decoder, raw features",
     "density gate, linear decoder": "identity, linear decoder",
+    "density gate, linear decoder, mean and deviation": "identity, linear decoder, mean and deviation",
+    LOGISTIC: "identity, linear decoder, mean and deviation",
     "density gate, mean and deviation": "identity, same decoder, mean and deviation",
     "cropped: density gate": None,
     "cropped: density gate and LoRA": "cropped: density gate",
@@ -173,6 +190,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of rows")
+    parser.add_argument("--as-reference", action="store_true", help="emodb and ravdess on the folds of the reference")
     parser.add_argument("--inside", action="store_true", help="the tuners inside the encoder too; emodb alone")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -182,9 +200,14 @@ def main() -> None:
         speech = name in ("emodb", "ravdess")
         place = encoder_of(name, arguments)
         rows = ROWS | (INSIDE if arguments.inside and name == "emodb" else {})
+        if arguments.as_reference:
+            rows = {row: ROWS[row] for row in REFERENCE_ROWS}
         encoders = {crop: load_encoder(place, crop=crop) for crop in ((False, True) if speech else (False,))}
         dataset = read_set(name, arguments, modality=encoders[False].modality)
         splits = splits_of(name, arguments, dataset)
+        if arguments.as_reference:
+            splits = splits_of_reference(dataset)
+            name += AS_REFERENCE
         for row, changes in rows.items():
             known = {(run["set"], run["row"], run["seed"]) for run in stored_runs("tuning")["runs"]}
             if (name, row, arguments.seed) in known or (arguments.only and row not in arguments.only):
@@ -261,6 +284,16 @@ def splits_of(name: str, arguments: argparse.Namespace, dataset: Dataset) -> lis
     return [split]
 
 
+def splits_of_reference(dataset: Dataset) -> list[Split]:
+    """Five folds by speaker, without a development part."""
+    groups = [item.group for item in dataset.items]
+    nobody = np.zeros(0, dtype=np.int64)
+    return [
+        Split(train=train, development=nobody, test=test, protocol="GroupKFold(5), no development part")
+        for train, test in GroupKFold(5).split(groups, groups=groups)
+    ]
+
+
 def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], encoder: Encoder) -> dict[str, Any]:
     """What a row says of the test part of every fold, in the epoch that was chosen and in all of them."""
     targets = dataset.targets()
@@ -296,7 +329,8 @@ def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], en
         )
         seconds.append(time.process_time() - start - looked[0])
         wrong = mistakes(model, source, split.test, targets)
-        chosen = {"epoch": fitted.best_epoch + 1, "development": fitted.rows[fitted.best_epoch]["dev_score"]}
+        best = fitted.rows[fitted.best_epoch]  # the last, where there is no development part
+        chosen = {"epoch": best["epoch"], "development": best.get("dev_score")}
         folds.append({"clips": len(split.test), "wrong": wrong, "curve": [round(one, 4) for one in curve], **chosen})
         sizes = [sum(p.numel() for p in owner.parameters() if p.requires_grad) for owner in (model, tuner) if owner]
         if tuner is not None:
@@ -316,7 +350,9 @@ def run_logistic(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split
         seconds.append(time.process_time() - start)
         wrong = split.test[model.predict(x[split.test]) != y[split.test]].tolist()
         right = 1 - len(wrong) / len(split.test)
-        development = balanced_accuracy(model.predict_proba(x[split.development]), targets[split.development])
+        development = None
+        if len(split.development):
+            development = balanced_accuracy(model.predict_proba(x[split.development]), targets[split.development])
         folds.append(
             {"clips": len(split.test), "wrong": wrong, "curve": [right], "epoch": 1, "development": development}
         )
@@ -401,33 +437,34 @@ def report(result: dict[str, Any]) -> None:
             cells = [run["row"] + (f", seed {run['seed']}" if run["seed"] else "")]
             cells += [*said(estimate(run)), *said(pairs[0], sign="+")]
             cells += [f"{statistics.mean(last_accuracies(run)):.3f}", *said(pairs[1], sign="+")]
-            cells += [f"{development(run):.3f}", f"{oracle:.3f}", f"{run['parameters']:,}"]
+            cells += [f"{development(run):.3f}" if run["folds"][0]["development"] is not None else ""]
+            cells += [f"{oracle:.3f}", f"{run['parameters']:,}"]
             lines.append(f"| {' | '.join(cells)} | {run['processor_seconds']:.0f} |")
         lines.append("")
         if name in REFERENCE:
-            claims += of_reference(name, [run for run in runs if run["row"] in ROWS])
+            claims.append(chosen_row(name, [run for run in runs if run["row"] in ROWS]))
+        if name.endswith(AS_REFERENCE):
+            claims.append(best_row(name, runs))
     if claims:
         lines += [*claim_table(claims), ""]
     write_result("tuning", result, lines[:-1], title="Heads on frozen encoders")
 
 
-def of_reference(name: str, runs: list[dict[str, Any]]) -> list[tuple[str, str, str, bool | None]]:
-    """The best row of a set beside its point of reference, and what a choice without the test would have had."""
-    ours = [run for run in runs if run["row"] != LOGISTIC]
-    value = {id(run): statistics.mean(accuracies(run)) for run in runs}
-    best, wanted = max(ours, key=lambda run: value[id(run)]), REFERENCE[name]
-    got = value[id(best)]
-    top = max(map(development, ours))
-    chosen = {run["row"]: value[id(run)] for run in ours if development(run) == top}
-    values = ", ".join(f"{one:.3f}" for one in chosen.values())
-    found: list[tuple[str, str, str, bool | None]] = [
-        (f"{name}: the best of {len(ours)} rows, {best['row']}", f"{got:.3f}", f"{wanted} or more", got >= wanted),
-        (f"{name}: best on the development parts, {' and '.join(chosen)}", values, "", None),
-    ]
-    found += [
-        (f"{name}: {LOGISTIC}, on the same folds", f"{value[id(run)]:.3f}", "", None) for run in runs if run not in ours
-    ]
-    return found
+Claim = tuple[str, str, str, bool | None]
+
+
+def chosen_row(name: str, runs: list[dict[str, Any]]) -> Claim:
+    """What a choice among the rows by the development parts has on the test parts."""
+    top = max(map(development, runs))
+    chosen = {run["row"]: f"{statistics.mean(accuracies(run)):.3f}" for run in runs if development(run) == top}
+    return f"{name}: best on the development parts, {' and '.join(chosen)}", ", ".join(chosen.values()), "", None
+
+
+def best_row(name: str, runs: list[dict[str, Any]]) -> Claim:
+    """The best row of a set beside its point of reference."""
+    value, row = max((statistics.mean(accuracies(run)), run["row"]) for run in runs if run["row"] != LOGISTIC)
+    wanted = REFERENCE[name.removesuffix(AS_REFERENCE)]
+    return f"{name}: the best of {len(runs) - 1} rows, {row}", f"{value:.3f}", f"{wanted} or more", value >= wanted
 
 
 def development(run: dict[str, Any]) -> float:
