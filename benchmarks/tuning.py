@@ -17,8 +17,8 @@ Student's t over folds, or for a single fold over its clips (of the last epoch n
 rows stay in the result and are skipped by the next call. Several processes may work on it, if they have no set in
 common.
 
-`--as-reference` repeats a few rows of speech as the point of reference was measured: scikit-learn's GroupKFold, all other
-folds to train on, nothing to choose an epoch with, so the last one counts.
+`--as-reference` repeats a few rows of speech as the point of reference was measured: scikit-learn's GroupKFold, all
+other folds to train on, nothing to choose an epoch with, so the last one counts.
 
 `--inside` adds rows with a tuner in an encoder that hears the clip's own length. An epoch of theirs costs a hundred
 times as much: all rows called "cropped", with a tuner or without, have 10 epochs, and are to be compared among
@@ -66,7 +66,7 @@ WHISPER = Path("../shared/weights/whisper_tiny_en_encoder")
 DATA = Path("../shared/data")
 ITEMS = {"ag_news": 150, "cifar10": 200}  # drawn of each class
 BATCH = 32  # of attention across the batch, scored as it is trained
-# A logistic regression on mean and deviation of every block, on five folds by speaker, with all other folds to train on.
+# A logistic regression on mean and deviation of every block, five folds by speaker, all other folds to train on.
 REFERENCE = {"emodb": 0.905, "ravdess": 0.767}
 AS_REFERENCE = " as the reference"  # behind the name of a set
 BASELINE = "identity, same decoder"
