@@ -118,6 +118,7 @@ def evaluate_model(
         labels=dataset.labels,
         task=recognizer.task,
         thresholds=recognizer.thresholds,
+        decided=decided,
         groups=bootstrap_groups(dataset, chosen[scored.used]),
         protocol=protocol,
     )

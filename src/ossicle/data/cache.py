@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -24,6 +24,8 @@ from ossicle.data.items import Item
 from ossicle.errors import AudioError
 from ossicle.files import remove_abandoned, replacing, write_json
 
+T = TypeVar("T")
+R = TypeVar("R")
 MISSING = -1  # in `lengths`: the item could not be decoded
 ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 
@@ -146,7 +148,8 @@ def _decode_all(
     failures: dict[int, str] = {}
     stored = spent = 0
     with replacing(data) as temporary, open(temporary, "wb") as file:
-        for position, result in enumerate(_in_threads(partial(_attempt, rate=rate), items)):
+        decoded = in_threads(partial(_attempt, rate=rate), items, workers=os.cpu_count() or 1)
+        for position, result in enumerate(decoded):
             if isinstance(result, str):
                 lengths.append(MISSING)
                 failures[position] = result
@@ -162,14 +165,13 @@ def _decode_all(
     write_json(index, known)
 
 
-def _in_threads(function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
-    """What the function makes of each item, in order, with a bounded number of them at a time."""
-    number = os.cpu_count() or 1
-    with ThreadPoolExecutor(number) as pool:
-        waiting: deque[Future[Any]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) == 2 * number:
+def in_threads(function: Callable[[T], R], values: Iterable[T], *, workers: int) -> Iterator[R]:
+    """What the function makes of each value, in order; no more than two for each thread are begun and not yet taken."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        for value in values:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

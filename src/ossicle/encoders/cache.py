@@ -24,9 +24,7 @@ and its features do not depend on its neighbours.
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -40,7 +38,7 @@ from torch import Tensor
 
 from ossicle.checkpoint.weights import save_weights
 from ossicle.data import Item, read_input
-from ossicle.data.cache import cache_folder, identity
+from ossicle.data.cache import cache_folder, identity, in_threads
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
 
@@ -219,15 +217,7 @@ def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) ->
         except INPUT_ERRORS as error:
             return error
 
-    pending: deque[tuple[int, Future[Any]]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
-        for position in todo:
-            pending.append((position, pool.submit(attempt, position)))
-            if len(pending) > 2 * READERS:
-                first, content = pending.popleft()
-                yield first, content.result()
-        for last, content in pending:
-            yield last, content.result()
+    yield from zip(todo, in_threads(attempt, todo, workers=READERS), strict=True)
 
 
 # ---------------------------------------------------------------- batches to features

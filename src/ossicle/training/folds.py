@@ -162,10 +162,10 @@ def over_folds(
         split = usable_part(dataset, split, store)
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
-        settings = continued(config, folder) if resume else config
+        settings, done = config, None
         if resume:
-            refuse_other_parts(dataset, split, folder)
-        done = load_finished(folder, dataset) if resume else None
+            settings = continued(config, folder)
+            done = load_finished(folder, dataset, begun_with(dataset, split, folder))
         if done is not None:
             say(f"{folder}: this fold is finished.")
         try:
@@ -214,16 +214,37 @@ def usable_part(dataset: Dataset, split: Split, store: Store) -> Split:
     return replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
 
 
-def refuse_other_parts(dataset: Dataset, split: Split, folder: Path) -> None:
-    """Refuses to go on with a fold on other clips than it began with: it might be tested on what it has learnt."""
+def begun_with(dataset: Dataset, split: Split, folder: Path) -> Split | None:
+    """The parts that a fold was begun with, if it was.
+
+    Raises: RunRefused where these are others: it might be tested on what it has learnt.
+    """
     if not (folder / SPLIT).exists():
-        return
+        return None
     begun = read_split(folder / SPLIT, dataset)
     if begun is None or any(not np.array_equal(getattr(begun, part), getattr(split, part)) for part in PARTS):
         raise RunRefused(
             f"{folder}: a run continues with the data and the fold that it began with, and these are others; "
             "choose another folder with -o."
         )
+    return begun
+
+
+def fold_result(
+    dataset: Dataset,
+    split: Split,
+    *,
+    folder: Path,
+    tested: Int64[np.ndarray, "clip"],
+    logits: Float[np.ndarray, "clip label"],
+    temperature: float,
+    thresholds: Float[np.ndarray, "label"] | None,
+) -> FoldResult:
+    """What a fold's model is worth, by its logits of the test clips."""
+    scores = probabilities(logits, task=dataset.task, temperature=temperature)
+    decided = decide(scores, task=dataset.task, thresholds=thresholds)
+    evaluation = evaluated(dataset, tested, scores, decided=decided, thresholds=thresholds, protocol=split.protocol)
+    return FoldResult(folder=folder, split=split, tested=tested, scores=scores, decided=decided, evaluation=evaluation)
 
 
 def evaluated(
@@ -231,9 +252,9 @@ def evaluated(
     clips: Int64[np.ndarray, "clip"],
     scores: Float[np.ndarray, "clip label"],
     *,
+    decided: Bool[np.ndarray, "clip label"],
     protocol: str,
     thresholds: Float[np.ndarray, "label"] | None = None,
-    decided: Bool[np.ndarray, "clip label"] | None = None,
 ) -> Evaluation:
     """The figures of these clips' scores."""
     targets = dataset.targets()
@@ -276,45 +297,47 @@ def conclude(
         fitted["thresholds"] = fit_thresholds(scores, targets[used])
     logits, used = logits_of(split.test)
     save_weights(folder / TEST_SCORES, {"clips": torch.from_numpy(used), "logits": torch.from_numpy(logits)})
-    scores = probabilities(logits, task=dataset.task, temperature=fitted.get("temperature", 1.0))
-    thresholds = fitted.get("thresholds")
-    decided = decide(scores, task=dataset.task, thresholds=thresholds)
-    evaluation = evaluated(dataset, used, scores, thresholds=thresholds, protocol=split.protocol)
-    for line in evaluation_lines(evaluation):
+    result = fold_result(
+        dataset,
+        split,
+        folder=folder,
+        tested=used,
+        logits=logits,
+        temperature=fitted.get("temperature", 1.0),
+        thresholds=fitted.get("thresholds"),
+    )
+    for line in evaluation_lines(result.evaluation):
         say(line)
-    save(**fitted, metrics=sentences(evaluation.headline))
+    save(**fitted, metrics=sentences(result.evaluation.headline))
     # The report comes last: with it a fold counts as finished.
     write_evaluation(
         folder,
-        evaluation,
+        result.evaluation,
         dataset=dataset,
         items=[dataset.items[index] for index in used],
-        scores=scores,
-        decided=decided,
+        scores=result.scores,
+        decided=result.decided,
         title=title,
         more_sections=sections(),
     )
-    return FoldResult(folder=folder, split=split, tested=used, scores=scores, decided=decided, evaluation=evaluation)
+    return result
 
 
-def load_finished(folder: Path, dataset: Dataset) -> FoldResult | None:
-    """The result of a fold that was tested already, or None."""
-    split = read_split(folder / SPLIT, dataset)
+def load_finished(folder: Path, dataset: Dataset, split: Split | None) -> FoldResult | None:
+    """The result of a fold that was tested already, on the parts that it was begun with, or None."""
     if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
         return None
     stored = load_weights(folder / TEST_SCORES)
     decisions = json.loads((folder / "model" / BUNDLE).read_text(encoding="utf-8"))
-    stated = decisions["thresholds"]
-    thresholds = None if stated is None else np.asarray(stated)
-    clips = stored["clips"].numpy()
-    scores = probabilities(stored["logits"].numpy(), task=dataset.task, temperature=decisions["temperature"])
-    return FoldResult(
+    thresholds = decisions["thresholds"]
+    return fold_result(
+        dataset,
+        split,
         folder=folder,
-        split=split,
-        tested=clips,
-        scores=scores,
-        decided=decide(scores, task=dataset.task, thresholds=thresholds),
-        evaluation=evaluated(dataset, clips, scores, thresholds=thresholds, protocol=split.protocol),
+        tested=stored["clips"].numpy(),
+        logits=stored["logits"].numpy(),
+        temperature=decisions["temperature"],
+        thresholds=None if thresholds is None else np.asarray(thresholds),
     )
 
 
