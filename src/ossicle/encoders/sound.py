@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -72,9 +73,11 @@ class SoundEncoder(Encoder):
         rows = iter(range(len(frames)))
         clips = [torch.cat([states[row] for row in islice(rows, count)]) for count in batch["pieces"].tolist()]
         times = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
+        longest = int(times.max())
+        # Behind a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
+        padded = [F.pad(clip, (0, 0, 0, 0, 0, longest - len(clip))) for clip in clips]
         return Hidden(
-            features=pad_sequence(clips, batch_first=True).movedim(1, 2),
-            mask=torch.arange(int(times.max()), device=times.device) < times[:, None],
+            features=torch.stack(padded).movedim(1, 2), mask=torch.arange(longest, device=times.device) < times[:, None]
         )
 
 
