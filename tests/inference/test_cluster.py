@@ -3,6 +3,8 @@
 import csv
 import functools
 import json
+import re
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +43,8 @@ def stand_in(
     monkeypatch.setitem(sys.modules, "ray.data", ray.data)
 
 
-def start_pool(place: str) -> None:
-    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address="local")  # type: ignore[arg-type]
+def start_pool(place: str, *, address: str = "local") -> None:
+    pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address=address)  # type: ignore[arg-type]
     next(pool([place], object.__new__(Store)))
 
 
@@ -117,6 +119,26 @@ def test_no_cluster_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         JobStopped, match=r"^local: there is no Ray cluster \(Could not find any running Ray instance\.\)"
     ):
         start_pool("a.wav")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "[::1]:{}"])
+def test_an_address_where_nobody_answers_is_not_handed_to_ray(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = form.format(free.getsockname()[1])  # bound, and not listened at
+        stand_in(monkeypatch, init=lambda **_: pytest.fail("Ray was asked"))
+        with pytest.raises(JobStopped, match=f"^{re.escape(address)}: there is no Ray cluster"):
+            start_pool("a.wav", address=address)
+
+
+def test_an_address_that_answers_is_handed_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    stand_in(monkeypatch, init=lambda **options: asked.append(options["address"]))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(AttributeError):  # of the stand-in, which has no data
+            start_pool("a.wav", address=address)
+    assert asked == [address]
 
 
 def test_what_fails_in_an_actor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ they heard comes back here and is kept as by any other job, so tables and resumi
 import json
 import os
 import re
+import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from ossicle.inference.predictor import Predictor
 from ossicle.inference.store import Stamp, Store
 from ossicle.predict import Row
 
+ANSWER_SECONDS = 10.0  # until an address that does not answer counts as dead
 FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other
 
 
@@ -56,6 +58,7 @@ class ClusterWorkers:
         try:
             if own:
                 try:
+                    check_reached(self.address)
                     ray.init(address=self.address, log_to_driver=False)
                 except Exception as error:  # of several kinds, and none of them ours
                     raise JobStopped(f"{self.address}: there is no Ray cluster ({reason_of(error)}).") from error
@@ -99,6 +102,13 @@ class Actor:
             return {"place": place, "error": str(error)}
         stamp = asdict(about["stamp"])
         return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "seconds": about["seconds"]}
+
+
+def check_reached(address: str) -> None:
+    """Raises OSError where nobody answers at HOST:PORT; Ray would try for minutes. Other addresses are left to it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def reason_of(error: Exception) -> str:
