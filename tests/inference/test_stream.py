@@ -82,6 +82,29 @@ def test_a_header_that_does_not_know_the_length_is_read_to_the_end(length: int, 
     assert len(heard(bytes(data), 32_000, cut_off=said.append)) >= 6400 and not said
 
 
+@pytest.mark.parametrize("kind", ["WAV", "RF64"])
+def test_what_follows_the_samples_is_no_sound_and_less_than_was_promised_is_told(kind: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.25), 8000, format=kind, subtype="PCM_16")
+    data, said = (tmp_path / "a.wav").read_bytes(), list[str]()
+    notes = data + b"LIST" + struct.pack("<I", 400) + bytes(range(200)) * 2
+    assert len(heard(notes, 8000, cut_off=said.append)) == 8000 and not said
+    assert len(heard(data[:-8000], 8000, cut_off=said.append)) == 4000
+    assert said == ["standard input ends early: its header promises 16000 bytes of sound, and 8000 came"]
+
+
+def test_two_gigabytes_and_more_are_a_length(record: Record) -> None:
+    data = bytearray(record("a.wav", seconds=0.2).read_bytes())
+    at, said = bytes(data).index(b"data") + 4, list[str]()
+    data[at : at + 4] = struct.pack("<I", 3_000_000_000)
+    heard(bytes(data), 32_000, cut_off=said.append)
+    assert "promises 3000000000 bytes" in said[0]
+
+
+def test_less_than_a_sample_of_the_model_is_no_sound() -> None:
+    with pytest.raises(AudioRefused, match="no samples; at least one is needed"):
+        heard(bytes(2), 8000, layout=Layout(encoding="s16le", rate=192_000))
+
+
 @pytest.mark.parametrize("block_seconds", [0.01, 0.1, 3.0])
 def test_live_scores_are_those_of_the_same_samples_in_a_file(
     block_seconds: float, shared_bundle: Path, tmp_path: Path

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ossicle.audio.recording import printable
 from ossicle.errors import DataRefused
+from ossicle.files import printable
 
 # Lower case; a suffix only selects files from a folder. What a file is, its content decides.
 AUDIO_SUFFIXES = frozenset(

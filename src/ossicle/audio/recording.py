@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ossicle.audio.content import describe_content
-from ossicle.audio.header import sound_bytes
+from ossicle.audio.header import missing_bytes, sound_bytes
 from ossicle.audio.limits import AudioLimits
 from ossicle.audio.media import import_av, open_with_media
 from ossicle.audio.sndfile import open_with_soundfile
 from ossicle.audio.source import Failure, Source
 from ossicle.errors import AudioRefused, AudioUnreadable
+from ossicle.files import printable
 
 READABLE = "readable are WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, AU and, "
 MEDIA = "M4A, MP4, WebM, WMA and other media"
@@ -43,7 +44,17 @@ def open_recording(path: str | os.PathLike[str], limits: AudioLimits) -> Iterato
                 reasons["FFmpeg"] = source.reason
                 raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}")
         check_shape(name, source.rate, source.channels, limits)
+        if missing := missing_bytes(file):
+            raise AudioUnreadable(
+                f"{name}: the file is truncated: by its own account {missing} bytes more belong to it; copy it again, "
+                "or save what is left as a file of its own"
+            )
         promised, there = sound_bytes(file)
+        if promised == 0 == source.frames:
+            raise AudioUnreadable(
+                f"{name}: its header promises no sound, and yet {there} bytes follow, as where a recorder lost its "
+                "power; send it to standard input, which is heard to its end, or repair the header"
+            )
         yield replace(source, frames=source.frames * promised // there)
 
 
@@ -53,12 +64,6 @@ def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> Non
         raise AudioRefused(f"{name}: the rate is {rate} Hz; allowed are {limits.min_rate} to {limits.max_rate} Hz")
     if not 1 <= channels <= limits.channels:
         raise AudioRefused(f"{name}: there are {channels} channels; allowed are 1 to {limits.channels}")
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """The path as it was given, with anything that would break a line or a terminal escaped."""
-    text = os.fspath(path)
-    return text if text and text.isprintable() else ascii(text)
 
 
 def check_regular(file: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ossicle.audio.clip import check_block_seconds, check_finite, check_rate, nothing_found, to_mono
-from ossicle.audio.header import LONGEST
+from ossicle.audio.header import known
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
 from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
@@ -102,12 +102,14 @@ def stream_blocks(
             check_finite(NAME, block, at, layout.rate, limits)
             at += len(block)
             yield to_mono(block)
-        if at == 0:
-            raise AudioRefused(f"{NAME}: {nothing_found(0.0, None)}; at least one is needed")
 
+    empty = True
     for piece in resampled(mono(), layout.rate, rate):
         if len(piece):
+            empty = False
             yield piece
+    if empty:
+        raise AudioRefused(f"{NAME}: {nothing_found(0.0, None)}; at least one is needed")
 
 
 def whole_frames(
@@ -161,18 +163,22 @@ def read_wav_header(file: Readable) -> tuple[Layout, int | None]:
         raise AudioUnreadable(
             f"{NAME}: it begins with {head[:4]!r}, which is no WAV; send WAV, or raw samples with --pcm and --rate"
         )
-    layout = None
+    layout, long_size = None, 0
     while True:
         name, size = struct.unpack("<4sI", header_bytes(file, 8))
         if name == b"data":
             if layout is None:
                 raise AudioUnreadable(f"{NAME}: the WAV has samples before it says what they are; send another")
-            return layout, size if 0 < size < LONGEST and head[:4] == b"RIFF" else None
+            wide = head[:4] == b"RF64" and size == 0xFFFF_FFFF
+            length = long_size if wide else size
+            return layout, length if length and known(length, wide=wide) else None
         if size > MAX_CHUNK:
             raise AudioUnreadable(f"{NAME}: a part of the WAV's header claims {size} bytes; {MAX_CHUNK} are allowed")
         body = header_bytes(file, size + size % 2)
         if name == b"fmt ":
             layout = wav_layout(body)
+        elif name == b"ds64" and size >= 16:
+            long_size = int.from_bytes(body[8:16], "little")
 
 
 def header_bytes(file: Readable, count: int) -> bytes:
