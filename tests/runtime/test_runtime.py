@@ -99,6 +99,18 @@ def test_the_command_writes_what_predict_writes(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    ["--format csv A B --hop 0.5", "A --hop 0.5 B --format csv", "A B --hop 0.5 --format csv"],
+)
+def test_options_may_stand_anywhere(
+    arguments: str, exported: Path, record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"A": str(record("a.wav")), "B": str(record("b.wav"))}
+    assert main([str(exported), *(files.get(word, word) for word in arguments.split())]) == 0
+    assert {row["file"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == set(files.values())
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["gone.onnx", "a.wav"], 1, "no such file"),

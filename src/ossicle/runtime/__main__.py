@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
     add("--mic-device", help="name or number of the microphone")
     add("--latency", type=float, metavar="SECONDS", help="live sound that is waited for at a time; by default 0.1")
-    add("--threads", type=int, help="to compute with; by default one for each core")
+    add("--threads", type=int, help="of each process, to compute with; by default the cores are shared")
     return command
 
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     """The command, but for what it has printed and not yet written."""
-    given = vars(parser().parse_args(arguments))
+    given = vars(parser().parse_intermixed_args(arguments))  # inputs behind options too
     model, inputs, threads = given.pop("model"), given.pop("inputs"), given.pop("threads")
     options = PredictOptions(**given)
     try:
@@ -62,7 +63,8 @@ def run(arguments: Sequence[str] | None) -> int:
             raise WrongUsage(f"This is 1 or more, not {threads}.", "--threads")
         workers = None
         if options.workers > 1:
-            start = functools.partial(load, model, threads=threads or 1)
+            each = threads or max(1, (os.cpu_count() or 1) // options.workers)
+            start = functools.partial(load, model, threads=each)
             workers = Workers(start, number=options.workers, config=options.config())
         failed = predict(load(model, threads=threads), inputs, options, say=say, pool=workers)
         return SOME_FAILED if failed else DONE
