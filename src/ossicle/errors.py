@@ -92,10 +92,16 @@ class ExtraMissing(OssicleError):
 
 
 def begin() -> None:
-    """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise."""
+    """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise.
+
+    What a terminal's own encoding does not have is escaped.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
-            stream.reconfigure(encoding="utf-8")
+        if isinstance(stream, io.TextIOWrapper):
+            if stream.isatty():
+                stream.reconfigure(errors="backslashreplace")
+            else:
+                stream.reconfigure(encoding="utf-8")
 
 
 def end(code: int, *, say: Callable[[str], None]) -> int:

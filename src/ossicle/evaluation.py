@@ -17,7 +17,7 @@ from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Item, Split, group_ids, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
-from ossicle.files import write_atomically, write_json
+from ossicle.files import check_writable, write_atomically, write_json
 from ossicle.inference.store import HIDDEN, SETTINGS, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
@@ -148,6 +148,7 @@ def own_files(folder: Path) -> Written:
     if (folder / HIDDEN / SETTINGS).exists():
         raise RunRefused(f"{folder}: there are predictions in it; choose another folder.")
     written.refuse_strangers([folder / name for name in FILES])
+    check_writable(folder / HIDDEN)
     return written
 
 

@@ -11,26 +11,59 @@ import json
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+MAX_NAME = 255  # bytes of a file's name
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of `path`; at the end it is flushed and takes the name, or on an error is removed."""
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Yields a temporary sibling of `path`; at the end it is flushed and takes the name, or on an error is removed.
+
+    Args:
+        flush: False for a file that a reader tells from half of one by itself: a power cut may leave it so
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: some writers choose their format by it.
-    temporary = path.with_name(f".{path.stem}.ossicle-{secrets.token_hex(4)}{path.suffix}")
+    # The suffix stays last: some writers choose their format by it. A long name leaves no room for more.
+    temporary = path.with_name(f".ossicle-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "r+b") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
+        if flush:
+            with open(temporary, "r+b") as file:  # Windows flushes only what may be written
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if flush:
+            sync_folder(path.parent)
+    except OSError as error:
+        if error.filename == str(temporary):  # a name that nobody knows
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where `path` could not be written: ahead of the work, not behind it."""
+    folder = next(parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The path of what belongs to a file: its name and a suffix, cut where that is more than a file system takes."""
+    name = os.fsencode(path.name)
+    if len(name) + len(suffix) <= MAX_NAME:
+        return path.with_name(path.name + suffix)
+    mark = "-" + hashlib.sha256(name).hexdigest()[:8]  # two long names may begin alike
+    return path.with_name(name[: MAX_NAME - len(mark) - len(suffix)].decode(errors="ignore") + mark + suffix)
 
 
 def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float = 0.0) -> None:
@@ -40,8 +73,8 @@ def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float
         below: in the folders below it too
         unless_younger: seconds since their last change; for a folder in which others may be writing
     """
-    for path in (folder.rglob if below else folder.glob)(".*.ossicle-*"):
-        if re.fullmatch(r"\..*\.ossicle-[0-9a-f]{8}(\..*)?", path.name, re.DOTALL) and path.is_file():
+    for path in (folder.rglob if below else folder.glob)(".ossicle-*"):
+        if re.fullmatch(r"\.ossicle-[0-9a-f]{8}(\..*)?", path.name, re.DOTALL) and path.is_file():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime >= unless_younger:
                     path.unlink()
@@ -59,6 +92,12 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
 def legible(name: str | os.PathLike[str]) -> str:
     """A file's name as UTF-8 can hold it: bytes of it that are no text become `\\udc..`."""
     return os.fspath(name).encode(errors="backslashreplace").decode()
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A file's name as it was given, with anything that would break a line or a terminal escaped."""
+    text = os.fspath(name)
+    return text if text and text.isprintable() else ascii(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32
 
 from ossicle.audio import read_blocks
-from ossicle.files import legible
+from ossicle.files import beside, legible
 from ossicle.frontend import LogMel, create_frontend
 from ossicle.predict import Row, places_of
 from ossicle.report import save_figure, timeline_figure
@@ -26,12 +26,16 @@ def draw_recordings(
     """
     frontend = create_frontend("passt").eval()
     written = []
-    for (file, rows), place in zip(recordings, places_of(files), strict=True):
+    for (file, rows), path in zip(recordings, picture_paths(folder, files), strict=True):
         blocks = read_blocks(file, frontend.rate)
-        path = folder / place.with_name(f"{place.name}.png")
         save_figure(draw_recording(frontend, blocks, list(rows), labels=labels, title=legible(file.name)), path)
         written.append(path)
     return written
+
+
+def picture_paths(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """The paths that `draw_recordings` writes."""
+    return [folder / beside(place, ".png") for place in places_of(files)]
 
 
 def draw_recording(

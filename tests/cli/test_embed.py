@@ -65,6 +65,17 @@ def test_mistakes_are_one_sentence(
     assert result.exit_code == code and said in " ".join(result.stderr.replace("│", " ").split())
 
 
+def test_where_nothing_can_be_written_is_said_before_anything_is_heard(
+    run: Run, shared_bundle: Path, record: Record, tmp_path: Path
+) -> None:
+    blocked = record("a.wav") / "a.npz"
+    (tmp_path / "text.wav").write_text("dear diary")
+    result = run("embed", shared_bundle, tmp_path / "text.wav", tmp_path / "a.wav", "-o", blocked)
+    assert result.exit_code == 1 and result.stderr == f"ossicle: Not a directory: {blocked}.\n"
+    result = run("export", shared_bundle, "-o", blocked.with_suffix(".onnx"))
+    assert result.exit_code == 1 and f"Not a directory: {blocked.with_suffix('.onnx')}." in result.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
 def test_a_name_that_is_no_unicode_is_embedded(
@@ -73,7 +84,7 @@ def test_a_name_that_is_no_unicode_is_embedded(
     record("calls/a.wav").rename(tmp_path / "calls" / os.fsdecode(b"caf\xe9.wav"))
     for _ in range(2):  # what it wrote it may replace
         assert run("embed", shared_bundle, tmp_path / "calls", "-o", tmp_path / name).exit_code == 0
-    assert run("predict", shared_bundle, tmp_path / "calls").stdout.splitlines()[0].endswith("caf\\udce9.wav")
+    assert run("predict", shared_bundle, tmp_path / "calls").stdout.splitlines()[0].endswith("caf\\udce9.wav'")
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])

@@ -6,7 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from ossicle.errors import JobStopped, RunRefused
 from ossicle.inference import InferenceConfig, Outcome, Workers, run_job
 from ossicle.inference.ahead import read_ahead
+from ossicle.inference.store import Store
 from ossicle.loading import load, load_among
 from ossicle.predict import TABLES, EventRules, Reporting
 from ossicle.recognizer import Recognizer
@@ -158,7 +161,7 @@ def test_overwriting_removes_what_a_job_wrote_and_nothing_else(
         path.write_text(text)
     run = functools.partial(run_job, out, config=InferenceConfig(), predictor=recognizer)
     run(files, formats=("csv", "audacity"), each=True)
-    torn = out / ".0.wav.ossicle-0123abcd.csv"
+    torn = out / ".ossicle-0123abcd.csv"
     torn.write_text("of a killed job")
     assert (out / "errors.csv").exists()
     run(files[:1], formats=("jsonl",), overwrite=True)
@@ -228,6 +231,59 @@ def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path]
         part.write_bytes(content)
     assert run(resume=True).before == 0
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+def test_a_part_that_a_power_cut_left_without_its_middle_is_heard_again(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
+    run()
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    part = next(iter(tmp_path.rglob("parts/*/*.jsonl")))
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(bytes(len(lines[0])) + b"".join(lines[1:]))
+    assert run(resume=True).before == len(files) - 2  # one of them is broken
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are counted otherwise")
+def test_the_longest_names_have_tables_and_keep_them_apart(
+    recognizer: Recognizer, record: Record, tmp_path: Path
+) -> None:
+    names = ["\u9ce5" * 83 + end for end in ("ab.wav", "ac.wav", ".wav")]
+    files = [record("a.wav").rename(tmp_path / name) for name in names]
+    assert max(len(os.fsencode(name)) for name in names) == 255
+    run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig())
+    result = run(formats=("csv", "audacity", "raven"), each=True)
+    assert len(set(result.written)) == 2 + 3 * 3 and all(path.is_file() for path in result.written)
+    assert run(formats=("csv", "audacity", "raven"), each=True, resume=True).before == 3
+    again = [path for path in (tmp_path / "out").glob("[!.]*") if path not in result.written]
+    assert not again and all("\ufffd" not in path.name for path in result.written)
+
+
+def test_workers_are_handed_few_recordings_of_many(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed, most = 0, 0
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, number: int, *_: object, **__: object) -> None:
+            super().__init__(number)
+
+        def submit(self, run: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+            nonlocal handed, most
+            handed += 1
+            most = max(most, handed - len(seen))
+            return super().submit(run, *given, **named)
+
+    seen: list[Outcome] = []
+    monkeypatch.setattr("ossicle.inference.job.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("ossicle.inference.job._predict", lambda place: Outcome(file=place))
+    places = [f"{number}.wav" for number in range(100)]
+    for outcome in Workers(lambda: recognizer, number=2, config=InferenceConfig())(places, object.__new__(Store)):
+        seen.append(outcome)
+    assert {outcome.file for outcome in seen} == set(places) and len(seen) == 100
+    assert most <= 16
 
 
 def test_workers_write_the_same_bytes(

@@ -79,7 +79,7 @@ def test_twenty_kills_change_no_byte(recordings: Path, wanted: dict[str, bytes],
     assert tables(output) == wanted
     named = [row[0] for name in wanted for row in list(csv.reader(wanted[name].decode().splitlines()))[1:]]
     assert set(named) == {str(path) for path in recordings.rglob("*.wav")}
-    assert not list(output.rglob(".*.jsonl")) and not list(output.glob(".predictions*"))
+    assert not list(output.rglob(".ossicle-*"))
 
 
 def test_without_the_atomic_rename_kills_are_seen(recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def main(folder: Path, output: Path, mode: str) -> None:
 
 
 @contextlib.contextmanager
-def in_place(path: Path) -> Iterator[Path]:
+def in_place(path: Path, *, flush: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield path
 

@@ -21,7 +21,8 @@ def embed(
     ] = None,
     window: Annotated[float | None, typer.Option(help="Seconds heard at once; by default the model's.")] = None,
     hop: Annotated[
-        float | None, typer.Option(help="Seconds from one window to the next; by default the window.")
+        float | None,
+        typer.Option(help="Seconds between windows; by default the model's, or all of --window."),
     ] = None,
     device: Device = "auto",
     encoder: EncoderPlace = None,
@@ -29,12 +30,14 @@ def embed(
     """Turn recordings into vectors, for search, clustering or a classifier of your own."""
     from ossicle.cli.progress import counting
     from ossicle.embedding import SUFFIXES, embed_files, refuse_stranger, save_embeddings
+    from ossicle.files import check_writable, printable
     from ossicle.inference.command import find_recordings
     from ossicle.loading import load
 
     if output.suffix not in SUFFIXES:
         raise typer.BadParameter(f"The file must end in {' or '.join(SUFFIXES)}.", param_hint="--output")
     refuse_stranger(output)
+    check_writable(output)
     recognizer = load(model, device=device, encoder=encoder)
     if recognizer.modality != "sound":
         raise typer.BadParameter(f"{model} answers {recognizer.modality}s; `ossicle embed` is for sound.")
@@ -68,7 +71,7 @@ def embed(
     }
     save_embeddings(output, found, about=about)
     rows, dim = found.embeddings.shape
-    print(f"Wrote {output}: {rows} vectors of {dim} numbers, of {len(found.files)} recordings")
+    print(f"Wrote {printable(output)}: {rows} vectors of {dim} numbers, of {len(found.files)} recordings")
     if failures or unlisted:
         say(f"{len(failures) + len(unlisted)} of {len(files) + len(unlisted)} recordings could not be used.")
         raise typer.Exit(SOME_FAILED)

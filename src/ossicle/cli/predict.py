@@ -227,10 +227,9 @@ def _pool(start: "Callable[[], Recognizer]", options: "PredictOptions", cluster:
 
 
 def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[Path]:
-    from ossicle.predict import places_of
-    from ossicle.timeline import draw_recordings
+    from ossicle.timeline import draw_recordings, picture_paths
 
-    result.store.written.claim([folder / f"{place}.png" for place in places_of(result.files)])
+    result.store.written.claim(picture_paths(folder, result.files))
     return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels)
 
 

@@ -27,7 +27,7 @@ from ossicle.export.formats import (
 )
 from ossicle.export.graph import Graph, make_graph
 from ossicle.export.int8 import Reduced, measure, megabytes, read_sounds, take_turns, write_int8
-from ossicle.files import replacing, write_atomically
+from ossicle.files import check_writable, printable, replacing, write_atomically
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.runtime import SCHEMA_VERSION
@@ -61,8 +61,8 @@ class Exported:
         what = f"{megabytes(self.path):.1f} MB" + (f", opset {OPSET}" if self.path.suffix == ".onnx" else "")
         found = self.agreement
         said = [
-            f"Wrote {self.path}: {what}; scores differ by at most {found.difference:.1e} over {found.windows} windows; "
-            f"{self.seconds:.4f} s a clip of {self.window_seconds:g} s"
+            f"Wrote {printable(self.path)}: {what}; scores differ by at most {found.difference:.1e} over "
+            f"{found.windows} windows; {self.seconds:.4f} s a clip of {self.window_seconds:g} s"
         ]
         return said if self.int8 is None else said + self.int8.lines(megabytes(self.path))
 
@@ -101,6 +101,7 @@ def export_model(
     small = path.with_suffix(".int8.onnx")
     for target in (path, small) if int8 else (path,):
         refuse_strangers(target, to)
+        check_writable(target)
     recognizer = load(model, device="cpu", encoder=encoder)
     written = export_recognizer(recognizer, path, to=to, data=data)
     window = recognizer.window_samples()[0]

@@ -22,6 +22,7 @@ from ossicle.errors import DataRefused
 from ossicle.evaluation import choose_part, read_labelled, split_of_run
 from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
+from ossicle.files import printable
 from ossicle.metrics import decide, mean_average_precision
 from ossicle.recognizer import Recognizer
 from ossicle.runtime import KEY
@@ -85,8 +86,8 @@ class Reduced:
         """What there is to say."""
         size, (slow, fast) = megabytes(self.path), self.seconds
         said = [
-            f"Wrote {self.path}: {size:.1f} MB, {float_megabytes / size:.1f} times smaller; {fast:.4f} s a clip, "
-            f"{slow / fast:.2f} times faster"
+            f"Wrote {printable(self.path)}: {size:.1f} MB, {float_megabytes / size:.1f} times smaller; "
+            f"{fast:.4f} s a clip, {slow / fast:.2f} times faster"
         ]
         kept = ""
         if self.values is not None:

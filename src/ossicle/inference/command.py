@@ -13,8 +13,8 @@ from typing import Any
 
 from ossicle.audio import find_audio, read_blocks
 from ossicle.audio.hush import speak_apart
-from ossicle.errors import AudioError, DataRefused, JobStopped, ending
-from ossicle.files import legible
+from ossicle.errors import AudioError, AudioUnreadable, DataRefused, JobStopped, ending
+from ossicle.files import printable
 from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, Pool, run_job
 from ossicle.inference.predictor import Predictor, in_time
 from ossicle.inference.store import HIDDEN
@@ -373,9 +373,9 @@ def say_written(paths: Sequence[Path]) -> None:
     together = [path for path in paths if path.name.startswith("predictions.") or path.name == ERRORS]
     apart = [path for path in paths if path not in set(together)]
     for path in together:
-        print(f"Wrote {legible(path)}")
+        print(f"Wrote {printable(path)}")
     if apart:
-        print(f"Wrote {legible(apart[0])}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
+        print(f"Wrote {printable(apart[0])}" + (f" and {len(apart) - 1} more" if len(apart) > 1 else ""))
 
 
 # --- live -------------------------------------------------------------------------------------------------------------
@@ -402,6 +402,8 @@ def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, scr
                 layout = Layout(encoding=options.pcm, rate=options.rate, channels=options.channels)
             except ValueError as error:
                 raise WrongUsage(f"{error}.", "--pcm") from error
+        if sys.stdin is None:  # closed, as daemons have it
+            raise AudioUnreadable("standard input is closed; send sound into it, or name a recording")
         blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, **waiting)
     rows = predictor.stream(
         blocks,

@@ -13,25 +13,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from ossicle.audio import read_blocks
-from ossicle.audio.recording import check_regular, printable
+from ossicle.audio.recording import check_regular
 from ossicle.errors import AudioError, JobStopped
-from ossicle.files import legible, write_atomically
+from ossicle.files import legible, printable, write_atomically
 from ossicle.inference.ahead import Ahead, read_ahead
 from ossicle.inference.predictor import BATCH, Predictor, in_time
 from ossicle.inference.store import Stamp, Store, stamp_of
 from ossicle.predict import Reporting, Row, table_paths, write_tables
 
 ERRORS = "errors.csv"
+AHEAD = 4  # recordings handed out for each process, so that none waits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +251,12 @@ class Workers:
         others = set(active_children())
         with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
             try:
-                for done in as_completed([pool.submit(_predict, place) for place in places]):
-                    yield done.result()
+                left = iter(places)
+                running = {pool.submit(_predict, place) for place in islice(left, AHEAD * self.number)}
+                while running:  # no more than so many are handed out: a folder may hold a million
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    running |= {pool.submit(_predict, place) for place in islice(left, len(done))}
+                    yield from (one.result() for one in done)
             except BrokenProcessPool:
                 raise JobStopped(
                     "a process that shared the files died, perhaps killed for want of memory: what is done is kept, "

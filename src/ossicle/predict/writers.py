@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from ossicle.files import legible, replacing
+from ossicle.files import beside, legible, printable, replacing
 from ossicle.predict.rows import Row
 
 CSV_COLUMNS = ("file", "start", "end", "label", "score", "model", "model_version")
@@ -127,7 +127,7 @@ def stream_table(file: str, parts: Iterable[Sequence[Row]], *, labels: Sequence[
     """
     parts = iter(parts)
     first = next(parts, ())  # a recording that breaks off before is not named
-    yield legible(file)
+    yield printable(file)
     width, times, nothing = max(map(len, labels), default=0), 0, True
     for rows in chain([first], parts):
         nothing = nothing and not rows
@@ -199,7 +199,7 @@ def _planned(
     own = [table for table in tables if table.per_recording or each]
     # The recording's own suffix stays: a.wav and a.flac may lie side by side.
     places = [folder / place for place in places_of(files)]
-    return together, [[(table, place.with_name(place.name + table.suffix)) for table in own] for place in places]
+    return together, [[(table, beside(place, table.suffix)) for table in own] for place in places]
 
 
 def _begin(tables: _Tables, stack: ExitStack) -> list[tuple[Format, TextIO]]:
