@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
+from ossicle.training.config import read_config
 from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
-from ossicle.tuning.tuned import TunedHead
+from ossicle.tuning.tuned import TunedHead, TunedRecognizer
 
 Tune = Callable[..., TrainResult]
 
@@ -83,6 +84,7 @@ def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
     assert {"config.yaml", "split.json", "metrics.csv", "environment.json", "importance.json", "model"} <= names
     assert {"metrics.json", "predictions.csv", "figures", "report.html"} <= names
     importance = json.loads((result.folder / "importance.json").read_text())
+    assert np.shape(importance["trained"]["factor"]) == np.shape(importance["initial"]["density"])
     assert importance["layers"] == [1, 2, 3, 4, 5, 6] and importance["heads"] == 2 and importance["probes"] is not None
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.network.state_dict().items())
     assert not any(name.startswith("encoder") for name in tensors_of(result.folder))
@@ -107,6 +109,24 @@ def test_every_head_goes_the_whole_way(run: Tune, head: str) -> None:
     fold = run(head=head, options=options.get(head, {}), epochs=1).folds[0]
     recognizer = ossicle.load(fold.folder)
     assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
+
+
+def test_half_precision_is_of_the_network_and_not_of_its_front_end(run: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer = ossicle.load(run(epochs=1).folder, device="cpu", precision="bfloat16")
+    assert isinstance(recognizer, TunedRecognizer)
+    prepare, halved = recognizer.encoder.prepare, list[bool]()
+
+    def watched(inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
+        halved.append(torch.is_autocast_enabled("cpu"))
+        return prepare(inputs)
+
+    monkeypatch.setattr(recognizer.encoder, "prepare", watched)
+    assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)
+    assert halved == [False]
+
+
+def test_a_mixture_of_one_gaussian_trains(run: Tune) -> None:
+    run(options={"form": "mixture", "num_gaussians": 1, "hidden": 4}, epochs=12)
 
 
 @pytest.mark.parametrize("tuner", [{}, {"tuner": "lora", "tuner_options": {"dropout": 0.5}, "epochs": 1}], ids=str)
@@ -212,6 +232,7 @@ def test_the_importance_factor_chooses_by_one_head_on_raw_features(run: Tune, mo
     fold = run(keep_layers="IF:3").folds[0]
     ((model, importance),) = seen
     assert importance.heads == 1 and (model.deviation == 1).all()
+    assert model.options == {"num_heads": 1, "hidden": 4}  # the decoder of the head that was asked for
     config = json.loads((fold.folder / "model" / CONFIG).read_text())
     assert tuple(config["features"]["layers"]) == largest(importance.trained.share, 3)
 
@@ -223,6 +244,24 @@ def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: 
     assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
     with pytest.raises(RunRefused, match="holds a run already"):
         run(folds="all")
+
+
+def test_a_run_goes_on_with_its_encoder_wherever_that_is_and_with_no_other(
+    run: Tune, bundle: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    result = run(folds="all", epochs=1)
+    shutil.rmtree(result.folds[1].folder)
+    moved = tmp_path / "moved"
+    shutil.copytree(bundle, moved)
+    again = run(folds="all", epochs=1, resume=True, encoder=str(moved))
+    assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
+    assert read_config(again.folds[1].folder / "config.yaml", TuneConfig)[0].encoder == str(bundle)
+    tensors = load_weights(moved / WEIGHTS)
+    save_weights(moved / WEIGHTS, {name: tensor + 1e-3 for name, tensor in tensors.items()})
+    shutil.rmtree(result.folds[1].folder)
+    other = load_encoder(moved)
+    with pytest.raises(RunRefused, match=f"begun with an encoder of the fingerprint .*{other.fingerprint}"):
+        tune(dataset, TuneConfig(), encoder=other, output=result.folder, resume=True)
 
 
 def test_layers_are_chosen_for_a_head_that_takes_time(run: Tune) -> None:

@@ -130,7 +130,7 @@ class DensityMixture(Density):
         places = torch.linspace(-1, 1, num_gaussians) if num_gaussians > 1 else torch.zeros(1)
         self.offset = nn.Parameter(places.repeat(num_heads, 1))
         self.log_scale = nn.Parameter(torch.full(shape, math.log(0.5)))
-        self.logit = nn.Parameter(torch.zeros(shape))
+        self.logit = nn.Parameter(torch.zeros(shape), requires_grad=num_gaussians > 1)  # the softmax of one is 1
         self.alpha = nn.Parameter(torch.tensor(0.05))
 
     def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ from ossicle.training.config import Config, read_config, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
-TEST_SCORES = "test_scores.safetensors"  # in a run folder
+TEST_SCORES, ENVIRONMENT = "test_scores.safetensors", "environment.json"  # in a run folder
 UNDECIDED = ("precision", "auto")  # a setting that the machine decides
 Part = Int64[np.ndarray, "_"]  # positions in the data set
 Begin = Callable[..., None]  # writes the settings that it is given, and what else is known, and so begins a fold
@@ -153,7 +153,7 @@ def over_folds(
             write_config(output / CONFIG, config, data={**data, "folds": "all"})
         write_config(folder / CONFIG, settings, data={**data, "folds": name})
         write_split(folder / SPLIT, dataset, split)
-        write_json(folder / "environment.json", environment(dataset, settings) | about)
+        write_json(folder / ENVIRONMENT, environment(dataset, settings) | about)
 
     failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
     results = []

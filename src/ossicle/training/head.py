@@ -143,7 +143,7 @@ def standardise(model: TunedHead, source: Source, train: Part) -> None:
     """
     number, total, squares = 0, torch.zeros(()), torch.zeros(())
     for part in pieces(train):
-        x = source(part).mean().double()
+        x = source(part).mean().cpu().double()  # Apple's GPUs have no doubles
         total, squares = total + x.sum(0), squares + x.square().sum(0)
         number += len(part)
     mean = total / number

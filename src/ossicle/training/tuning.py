@@ -15,12 +15,15 @@ With a tuner, which changes the encoder, it runs in every step.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ossicle.bundle import Card
 from ossicle.data import Dataset, Split, read_dataset, read_input
@@ -29,13 +32,15 @@ from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore, Pool, open_features
-from ossicle.errors import SettingRefused
+from ossicle.errors import RunRefused, SettingRefused
+from ossicle.evaluation import CONFIG
 from ossicle.files import write_atomically, write_json
 from ossicle.models.density import Density
 from ossicle.report import Section, importance_section, training_section
 from ossicle.training.callbacks import csv_text
-from ossicle.training.config import TuneConfig, with_settings
+from ossicle.training.config import TuneConfig, read_config, with_settings
 from ossicle.training.folds import (
+    ENVIRONMENT,
     Begin,
     FoldResult,
     Part,
@@ -51,6 +56,7 @@ from ossicle.training.folds import (
     told,
 )
 from ossicle.training.head import Fitted, Source, fit_head, pieces, score_part
+from ossicle.tuning.heads import HEADS, LayersHead
 from ossicle.tuning.importance import (
     Importance,
     Ranking,
@@ -153,10 +159,12 @@ def tune(
 
     Raises:
         DataRefused: items that cannot be read, or a class that they leave without any.
-        RunRefused: `output` holds a run already, or a parameter that should train does not.
+        RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
         SettingRefused: see `settled`; and a choice of layers by a development part that is not there.
     """
     refuse_taken(output, resume=resume)
+    if resume:
+        config = with_encoder_of(output, config, encoder=encoder)
     layers, pool = settled(config, encoder, labels=dataset.labels)
     store = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=cache, say=say)
 
@@ -175,6 +183,26 @@ def tune(
         say=say,
         run=run,
     )
+
+
+def with_encoder_of(output: Path, config: TuneConfig, *, encoder: Encoder) -> TuneConfig:
+    """The settings to go on with a run: its encoder may have moved meanwhile, and keeps the name that it had.
+
+    Raises:
+        RunRefused: a fold that was begun with another encoder.
+    """
+    for file in (output / ENVIRONMENT, *sorted(output.glob(f"fold_*/{ENVIRONMENT}"))):
+        if not file.exists():
+            continue
+        begun = json.loads(file.read_text(encoding="utf-8")).get("encoder_fingerprint")
+        if begun != encoder.fingerprint:
+            raise RunRefused(
+                f"{file.parent}: begun with an encoder of the fingerprint {begun}, and {encoder.name} has "
+                f"{encoder.fingerprint}; go on with that one, or choose another folder with -o."
+            )
+        stored, _ = read_config(file.parent / CONFIG, TuneConfig)
+        config = dataclasses.replace(config, encoder=stored.encoder)
+    return config
 
 
 def settled(config: TuneConfig, encoder: Encoder, *, labels: Sequence[str]) -> tuple[tuple[int, ...], Pool]:
@@ -320,12 +348,14 @@ def kept_layers(
                 "give the layers by number."
             )
         ranking = ranking_config(config, wanted.by)
-        whole = create_model(ranking, encoder, labels=dataset.labels)
+        whole = create_model(ranking, encoder, labels=dataset.labels).to(next(encoder.network.parameters()).device)
         source = source_of(dataset, store, encoder, whole)
         if wanted.by == "best":
             values = probes_of(dataset, split, source)
         else:
-            fit_head(whole, source, ranking, dataset=dataset, split=split)
+            say(f"keep_layers={config.keep_layers}: a density gate over all layers ranks them")
+            told_epoch = functools.partial(say_epoch, config=ranking, say=say, score=score_name(dataset.task))
+            fit_head(whole, source, ranking, dataset=dataset, split=split, on_epoch=told_epoch)
             values = importance_of(split, model=whole, source=source).trained.share
         wanted = largest(values, wanted.number)
     if config.keep_layers is not None:
@@ -337,32 +367,44 @@ def ranking_config(config: TuneConfig, by: str) -> TuneConfig:
     """The settings of the head over all layers that ranks them.
 
     For the Importance Factor a gate of one head, since shares of several cannot be compared, on raw features, as in the
-    paper.
+    paper; its decoder is that of the head that is asked for, if that has one.
     """
     if by == "best":
         return dataclasses.replace(config, head="mean", options={})
-    return dataclasses.replace(config, head="density", options={"num_heads": 1}, standardise=False)
+    options: dict[str, Any] = {"num_heads": 1}
+    if issubclass(HEADS[config.head], LayersHead):
+        options |= {name: config.options[name] for name in ("decoder", "hidden") if name in config.options}
+    return dataclasses.replace(config, head="density", options=options, standardise=False)
 
 
 def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
     """What each layer alone is worth on the development part."""
     targets = dataset.targets()
-    features = {
-        part: torch.cat([pool_time(source(piece), "mean").features[:, :, 0] for piece in pieces(getattr(split, part))])
-        for part in ("train", "development")
-    }
     return probe_layers(
-        features["train"],
+        mean_features(split.train, source),
         targets[split.train],
-        dev_features=features["development"],
+        dev_features=mean_features(split.development, source),
         dev_targets=targets[split.development],
         task=dataset.task,
     )
 
 
+def mean_features(part: Part, source: Source) -> Float[Tensor, "clip layer dim"]:
+    """The means over time of a part, in memory once."""
+    found: Tensor | None = None
+    at = 0
+    for piece in pieces(part):
+        x = pool_time(source(piece), "mean").features[:, :, 0]
+        found = x.new_empty(len(part), *x.shape[1:]) if found is None else found
+        found[at : at + len(piece)] = x
+        at += len(piece)
+    assert found is not None
+    return found
+
+
 def importance_of(split: Split, *, model: TunedHead, source: Source, probes: np.ndarray | None = None) -> Importance:
     """What a density head looks at, on the development part if there is one, trained and at its start."""
-    trained, initial = model.head.density, model.anew().density
+    trained, initial = model.head.density, model.anew().to(model.mean.device).density
     assert isinstance(trained, Density) and isinstance(initial, Density)
     part = split.development if len(split.development) else split.train
     return measure_importance(

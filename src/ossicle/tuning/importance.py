@@ -74,7 +74,7 @@ class DensityMean:
     @torch.no_grad()
     def add(self, x: Float[Tensor, "clip layer dim"]) -> None:
         """Adds a batch, as the head is given it."""
-        self.total += self.density.weights(x).double().sum(0).cpu().numpy()
+        self.total += self.density.weights(x).cpu().double().sum(0).numpy()  # Apple's GPUs have no doubles
         self.clips += len(x)
 
     def result(self) -> DensityMap:
@@ -125,14 +125,14 @@ class Importance:
         return None if self.probes is None else rank_correlation(self.trained.share, self.probes)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of numbers, never NaN; shares and correlations are there for the reader."""
+        """A plain dictionary of numbers, never NaN; all but densities and probes follow from them."""
         return {
             "layers": list(self.layers),
             "clips": self.clips,
             "heads": self.heads,
             "shares_compare": "all layers" if self.heads == 1 else "the layers of one head, a stretch of all",
             **{
-                name: {"density": one.mean.tolist(), "share": one.share.tolist()}
+                name: {"density": one.mean.tolist(), "factor": one.factor.tolist(), "share": one.share.tolist()}
                 for name, one in (("trained", self.trained), ("initial", self.initial))
             },
             "probes": None if self.probes is None else self.probes.tolist(),

@@ -324,8 +324,8 @@ class TunedRecognizer(Recognizer):
     ) -> tuple[Float32[np.ndarray, "clip label"], Float32[np.ndarray, "clip dim"]]:
         """Logits of inputs as `Encoder.prepare` takes them, and the mean of the layers that the head sees."""
         model = self.bundle.model
+        batch = self.encoder.prepare(inputs)  # front ends are float32
         with self._precision():
-            batch = self.encoder.prepare(inputs)
             hidden = model.pooled(self.encoder.encode(batch, layers=max(model.layers)))
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
