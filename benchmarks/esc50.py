@@ -130,7 +130,7 @@ def report(study: str, result: dict[str, Any], *, variants: dict[str, Any]) -> N
     """Writes the table and the curves of all runs so far, those of most epochs last."""
     measure = "accuracy on fold 1" if study == "main" else "best balanced accuracy on the development part"
     lines = [
-        f"| variant | epochs | seeds | mean {measure} | each seed | minutes (threads) | of processor time |",
+        f"| variant | epochs | runs | mean {measure} | each | minutes (threads) | of processor time |",
         "|---|---|---|---|---|---|---|",
     ]
     lengths = sorted({run["epochs"] for run in result["runs"]})
