@@ -35,7 +35,7 @@ from torch import Tensor
 import ossicle
 from ossicle.allocator import keep_freed_memory
 from ossicle.audio import read_clip
-from ossicle.data import Dataset, Item, read_dataset
+from ossicle.data import Item, read_dataset
 from ossicle.evaluation import bootstrap_groups
 from ossicle.metrics import Estimate, mean_interval
 from ossicle.metrics.intervals import bootstrap_weights, percentile_estimate
@@ -109,7 +109,8 @@ def main() -> None:
             continue
         recognizer = ossicle.load(folder, device="cpu")
         dataset = read_dataset(arguments.data, labels=recognizer.labels)
-        items, targets = test_part(dataset)
+        chosen = np.array([index for index, item in enumerate(dataset.items) if item.fold == "1"])
+        items, targets = [dataset.items[index] for index in chosen], dataset.targets()[chosen].argmax(1).tolist()
         if specs is None:
             specs = torch.cat([features(recognizer, item) for item in items])
         result["runs"].append(
@@ -117,7 +118,7 @@ def main() -> None:
                 "run": folder.name,
                 "variant": folder.name.rpartition("_")[0],
                 **about_this_run(),
-                "groups": bootstrap_groups(items) or [str(item.file.name) for item in items],
+                "groups": bootstrap_groups(dataset, chosen) or [str(item.file.name) for item in items],
                 "correct": [
                     "".join(map(str, map(int, of_setting))) for of_setting in score(recognizer.model, specs, targets)
                 ],
@@ -128,12 +129,6 @@ def main() -> None:
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
-
-
-def test_part(dataset: Dataset) -> tuple[list[Item], list[int]]:
-    """The clips of fold 1, and the number of each one's label."""
-    chosen = [index for index, item in enumerate(dataset.items) if item.fold == "1"]
-    return [dataset.items[index] for index in chosen], dataset.targets()[chosen].argmax(1).tolist()
 
 
 def features(recognizer: ossicle.Recognizer, item: Item) -> Float[Tensor, "1 mel frame"]:
