@@ -13,7 +13,7 @@ import argparse
 import functools
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +49,8 @@ class Plain(nn.Module):
         self.heads, self.groups, self.stride = ours.num_heads, ours.num_groups, ours.stride[0]
         self.size = rows, columns
         self.q, self.k, self.v, self.out = (nn.Conv2d(dim, dim, 1) for _ in range(4))
-        self.offset = ours.offset
-        self.table = ours.relative_position_bias_table
+        self.offset = cast(nn.Module, ours.offset)
+        self.table = cast(nn.Parameter, ours.relative_position_bias_table)
         with torch.no_grad():
             k, v = ours.kv_proj.weight.chunk(2)
             for conv, weight in (
@@ -62,7 +62,7 @@ class Plain(nn.Module):
                 conv.weight.copy_(weight[:, :, None, None])
             k, v = ours.kv_proj.bias.chunk(2)
             for conv, bias in ((self.q, ours.q_proj.bias), (self.k, k), (self.v, v), (self.out, ours.out_proj.bias)):
-                conv.bias.copy_(bias)
+                conv.bias.copy_(bias)  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
@@ -140,7 +140,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     keep_freed_memory()
-    lines, found = [], {}
+    lines: list[str] = []
+    found: dict[str, Any] = {}
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         found[f"{threads} threads"] = sizes = {name: measure(name, repeats=arguments.repeats) for name in SIZES}

@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    sides = {"package": the_package(arguments.peer)}
+    sides: dict[str, Any] = {"package": the_package(arguments.peer)}
     sides["product"] = product_like(sides["package"])
     sides["gate"] = DensityGate(SHAPE[2], num_heads=HEADS)
     sides["mixture"] = DensityMixture(num_heads=HEADS, num_gaussians=GAUSSIANS)
@@ -64,7 +64,7 @@ def the_package(folder: Path) -> nn.Module:
     return layer
 
 
-def product_like(package: nn.Module) -> DensityProduct:
+def product_like(package: Any) -> DensityProduct:
     """Our layer with the package's parameters."""
     layer = DensityProduct(num_heads=HEADS, num_gaussians=GAUSSIANS)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from common import about_this_run, claim_table, in_turns, random_bundle, stored_
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.export import export_model
-from ossicle.export.formats import open_onnx
+from ossicle.export.formats import Answer, open_onnx
 from ossicle.export.int8 import megabytes, read_sounds
 from ossicle.loading import load
 
@@ -41,11 +41,12 @@ def answers_of(model: str | Path, folder: Path, *, threads: int) -> tuple[dict[s
     full, half = (load(model, device="cpu", precision=precision) for precision in ("float32", "bfloat16"))
     files = {ONNX: done.path, INT8: done.int8.path}
     sessions = {name: open_onnx(path, threads=threads) for name, path in files.items()}
-    answers = {
-        EAGER: full.scores,
-        HALF: half.scores,
-        **{name: lambda waves, session=session: session(waves)["logits"] for name, session in sessions.items()},
-    }
+
+    def logits_of(session: Answer, waves: np.ndarray) -> np.ndarray:
+        return session(waves)["logits"]
+
+    answers = {EAGER: full.scores, HALF: half.scores}
+    answers |= {name: functools.partial(logits_of, session) for name, session in sessions.items()}
     bundle = Path(model) / "model" if (Path(model) / "model").is_dir() else Path(model)
     sizes = {EAGER: megabytes(bundle / "model.safetensors")} | {name: megabytes(path) for name, path in files.items()}
     return answers, {"megabytes": sizes, "difference": done.agreement.difference}

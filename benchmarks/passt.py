@@ -264,17 +264,19 @@ class Worker:
             text=True,
             env=env,
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.replies = self.process.stdin, self.process.stdout
 
     def ask(self, task, *args):
-        self.process.stdin.write(json.dumps([task, *args]) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        self.requests.write(json.dumps([task, *args]) + "\n")
+        self.requests.flush()
+        line = self.replies.readline()
         if not line:
             raise SystemExit(f"the worker ended while it did {task} {args}")
         return json.loads(line)
 
     def close(self):
-        self.process.stdin.close()
+        self.requests.close()
         self.process.wait()
 
 
@@ -284,7 +286,7 @@ def take_turns(pythons, task, variants, *, rounds, repeats):
     Each turn is a process of its own, as a training is: what an earlier setting left in the memory of a process, or the
     system took back from it while it waited, is no part of a step.
     """
-    answers = {variant: {name: [] for name in pythons} for variant in variants}
+    answers: dict = {variant: {name: [] for name in pythons} for variant in variants}
     for number in range(rounds):
         for variant in variants:
             for name, python in pythons.items():

@@ -39,7 +39,6 @@ from ossicle.data import Item, read_dataset
 from ossicle.evaluation import bootstrap_groups
 from ossicle.metrics import Estimate, mean_interval
 from ossicle.metrics.intervals import bootstrap_weights, percentile_estimate
-from ossicle.models.passt import Passt
 from ossicle.models.tokens import Patchout, TokenReduction, evenly, select_patches, subgrid
 from ossicle.report.style import CYCLE
 
@@ -137,7 +136,7 @@ def features(recognizer: ossicle.Recognizer, item: Item) -> Float[Tensor, "1 mel
 
 
 @torch.inference_mode()
-def score(model: Passt, specs: Float[Tensor, "clip mel frame"], targets: list[int]) -> list[list[bool]]:
+def score(model: Any, specs: Float[Tensor, "clip mel frame"], targets: list[int]) -> list[list[bool]]:
     """Which clips each setting names rightly."""
     wanted = torch.tensor(targets)
     correct = []
@@ -150,7 +149,7 @@ def score(model: Passt, specs: Float[Tensor, "clip mel frame"], targets: list[in
 @torch.inference_mode()
 def median_seconds(name: str, *, frames: int, rounds: int) -> list[float]:
     """Median processor seconds of a pass over one clip, for each setting; they take turns in every round."""
-    model = ossicle.create_model(name, frames=frames).eval()
+    model: Any = ossicle.create_model(name, frames=frames).eval()
     spec = torch.randn(1, model.config.mels, frames, generator=torch.Generator().manual_seed(0))
     passes = {
         number: functools.partial(model.forward_features, spec, reduction=reduction)

@@ -39,7 +39,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -299,8 +299,8 @@ def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], en
     targets = dataset.targets()
     model = create_model(config, encoder, labels=dataset.labels)
     store = open_inputs(dataset, config, encoder=encoder, pool=model.pool)
-    pooled = isinstance(store, FeatureStore) and model.pool != "time"
-    whole = store.read(range(len(dataset))) if pooled else None
+    in_one = isinstance(store, FeatureStore) and model.pool != "time"
+    whole = cast(FeatureStore, store).read(range(len(dataset))) if in_one else None
     folds, seconds, sizes = [], [], []
     rng = np.random.default_rng(config.seed)
     for split in splits:

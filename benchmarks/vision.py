@@ -91,7 +91,7 @@ def pretrain(
         intermediate_size=384,
         image_size=SIDE,
         patch_size=4,
-        num_labels=SEEN,
+        num_labels=SEEN,  # type: ignore[call-arg]  # of every configuration
     )
     network = ViTForImageClassification(config).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.05, fused=True)
