@@ -14,6 +14,7 @@ same linear head on what is left, its accuracy on the test fold, and the time of
 
 import argparse
 import statistics
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -128,7 +129,7 @@ def parameters_by_depth(encoder: Encoder) -> list[int]:
 
 @torch.inference_mode()
 def seconds_by_depth(encoder: Encoder, dataset: Dataset, *, clips: int = 8, rounds: int = 5) -> list[float]:
-    """Median seconds an item of a pass that ends behind the first, the second, ... layer; they take turns."""
+    """Median processor seconds an item of a pass that ends behind the first, the second, ... layer; they take turns."""
     inputs = [read_input(item, modality=encoder.modality, rate=encoder.rate) for item in dataset.items[:clips]]
     batches = [encoder.prepare([one]) for one in inputs]
 
@@ -137,7 +138,7 @@ def seconds_by_depth(encoder: Encoder, dataset: Dataset, *, clips: int = 8, roun
             encoder.encode(batch, layers=depth)
 
     passes = {depth: partial(go, depth) for depth in range(1, encoder.num_layers + 1)}
-    return [seconds / clips for seconds in in_turns(passes, rounds=rounds).values()]
+    return [seconds / clips for seconds in in_turns(passes, rounds=rounds, clock=time.process_time).values()]
 
 
 def report(result: dict[str, Any]) -> None:
