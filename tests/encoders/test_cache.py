@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ossicle.data import Item, read_dataset
-from ossicle.encoders.cache import METADATA, FeatureStore, open_features
+from ossicle.encoders.cache import METADATA, FeatureStore, _Shard, open_features
 from ossicle.encoders.hidden import Encoder, Hidden
 
 RATE, HOP, DIM, LAYERS = 8_000, 80, 6, 3
@@ -392,6 +392,67 @@ def test_no_flipped_byte_changes_what_is_read(items, tmp_path):
         shard.write_bytes(intact)
         flip(shard, at)
         assert torch.equal(everything(open_features(Stub(), items[:2], pool="mean", folder=tmp_path)), whole), at
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("pool", ["mean", "time"])
+def test_a_run_that_an_error_or_ctrl_c_ends_keeps_what_it_has_encoded(items, tmp_path, pool, stop):
+    class Stopped(Stub):
+        def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+            if sum(self.batches) == 4:
+                raise stop
+            return super()._encode(batch, layers)
+
+    with pytest.raises(stop):
+        open_features(Stopped(), items, pool=pool, folder=tmp_path / "ended", batch_size=2)
+    encoder = Stub()
+    resumed = open_features(encoder, items, pool=pool, folder=tmp_path / "ended", batch_size=2)
+    assert sum(encoder.batches) == len(items) - 4
+    whole = open_features(Stub(), items, pool=pool, folder=tmp_path / "whole", batch_size=2)
+    assert torch.equal(everything(resumed), everything(whole))
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("ossicle.encoders.cache.monotonic", lambda: self.now, raising=False)
+
+
+def test_a_run_that_is_killed_loses_half_a_minute_at_most(items, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class Slow(Stub):
+        def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+            clock.now += 16
+            return super()._encode(batch, layers)
+
+    shards: list[int] = []
+    store = open_features(
+        Slow(),
+        items,
+        pool="mean",
+        folder=tmp_path,
+        batch_size=2,
+        progress=lambda done, total: shards.append(len(shards_in(tmp_path))),
+    )
+    assert shards == [0, 1, 1, 2, 2, 3, 3, 4]  # of eight batches: two of each three lengths, and one left over of two
+    encoder = Stub()
+    again = open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert not encoder.batches and torch.equal(everything(again), everything(store))
+
+
+def test_a_run_of_days_leaves_some_hundreds_of_shards(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr("ossicle.encoders.cache.save_weights", lambda *_, **__: None)
+    shard = _Shard(tmp_path, {"pool": "statistics"})
+    written = 0
+    for second in range(3 * 86_400):
+        clock.now += 1
+        shard.add(str(second), torch.zeros(1, LAYERS, 2 * DIM))
+        written += bool(shard.overdue() and shard.write())
+    assert 300 < written < 700
 
 
 PROGRAM = """

@@ -2,8 +2,9 @@
 
     <cache>/features/<encoder, layers and pooling>/<items>.safetensors
 
-Each file is a shard: a few whole batches, written when they reach `shard_bytes` and never changed, so that memory stays
-bounded and a run that is killed continues behind the last shard. It holds
+Each file is a shard: a few whole batches, written when they reach `shard_bytes`, when half a minute has passed, or when
+an error or Ctrl-C ends the run, and never changed. So memory stays bounded, and a run that is killed continues behind
+its last shard. It holds
 
     features    (time, layer, dim), the items' frames one after another; where they are pooled one frame for each, the
                 mean and behind it the standard deviation, of which "mean" reads the first half
@@ -28,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +48,9 @@ Pool = Literal["mean", "statistics", "time"]
 VERSION = 1
 METADATA = "ossicle.features"
 READERS = 4  # threads that read ahead
+# A run that is killed loses so many seconds of work at most, or this share of all that it has done where that is more:
+# with the share, a run of days leaves some hundreds of shards and not tens of thousands.
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01
 # Clips of one shape meet in a batch if they lie in the same stretch of so many items; those whose input is larger than
 # so many bytes (half a minute of sound) run alone, so that waiting for company costs little memory.
 STRETCH = 512
@@ -126,7 +131,7 @@ def open_features(
         pool: "mean" over time, "statistics" (mean and standard deviation), or "time" for every frame.
         folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
         layers: stop after the first so many blocks; by default all run.
-        shard_bytes: features held in memory before they are written.
+        shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all).
 
     Raises: ValueError for an encoder that a tuner has changed: its features would be others after the next step.
@@ -144,20 +149,19 @@ def open_features(
     shard = _Shard(folder, {"encoder": encoder.name, **about})
     todo = sorted(missing.values())
     done = len(items) - len(todo)
-    for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
-        if isinstance(inputs, str):
-            reasons[keys[batch[0]]] = inputs
-        else:
-            for position, frames in zip(batch, _pooled(encoder, inputs, pool=stored, layers=layers), strict=True):
-                if len(frames) and frames.isfinite().all():
-                    shard.add(keys[position], frames)
+    try:
+        for batch in _encoded(encoder, items, todo, pool=stored, layers=layers, batch_size=batch_size):
+            for position, frames in batch:
+                if isinstance(frames, str):
+                    reasons[keys[position]] = frames
                 else:
-                    reasons[keys[position]] = f"{items[position].place}: {encoder.name} gives no finite features"
-        if shard.size >= shard_bytes:
-            found |= shard.write()
-        done += len(batch)
-        progress(done, len(items))
-    found |= shard.write()
+                    shard.add(keys[position], frames)
+            if shard.size >= shard_bytes or shard.overdue():
+                found |= shard.write()
+            done += len(batch)
+            progress(done, len(items))
+    finally:  # also what was encoded before an error or Ctrl-C
+        found |= shard.write()
 
     shards = {path: number for number, path in enumerate(dict.fromkeys(path for path, _, _ in found.values()))}
     rows = [found.get(key) for key in keys]
@@ -223,6 +227,24 @@ def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) ->
 # ---------------------------------------------------------------- batches to features
 
 
+def _encoded(
+    encoder: Encoder, items: Sequence[Item], todo: Sequence[int], *, pool: Pool, layers: int, batch_size: int
+) -> Iterator[list[tuple[int, Frames | str]]]:
+    """Batch by batch, positions with their features, or with the reason why there are none."""
+
+    def usable(position: int, frames: Frames) -> Frames | str:
+        if len(frames) and frames.isfinite().all():
+            return frames
+        return f"{items[position].place}: {encoder.name} gives no finite features"
+
+    for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
+        if isinstance(inputs, str):
+            yield [(batch[0], inputs)]
+            continue
+        clips = zip(batch, _pooled(encoder, inputs, pool=pool, layers=layers), strict=True)
+        yield [(position, usable(position, frames)) for position, frames in clips]
+
+
 @torch.inference_mode()
 def _pooled(encoder: Encoder, inputs: Inputs, *, pool: Pool, layers: int) -> list[Frames]:
     """The features of each clip of a batch, of its real frames alone."""
@@ -248,10 +270,16 @@ class _Shard:
         self.folder, self.about = folder, about
         self.frames: dict[str, Frames] = {}
         self.size = 0  # bytes
+        self.begun = self.written = monotonic()
 
     def add(self, key: str, frames: Frames) -> None:
         self.frames[key] = frames
         self.size += frames.nbytes
+
+    def overdue(self) -> bool:
+        """Whether too much would be lost by now if the run were killed."""
+        now = monotonic()
+        return now - self.written >= max(SAVE_SECONDS, SAVE_SHARE * (now - self.begun))
 
     def write(self) -> dict[str, Place]:
         """Writes what was added, if anything, and is empty again; gives where each item now lies."""
@@ -262,12 +290,12 @@ class _Shard:
         if self.about["pool"] == "time" and features.abs().max() <= torch.finfo(torch.float16).max:
             features = features.half()
         lengths = torch.tensor([len(frames) for frames in self.frames.values()])
-        self.frames, self.size = {}, 0
         # Made of the items alone: a damaged shard is replaced by the one that is made again.
         path = self.folder / f"{_digest(*(key.encode() for key in sorted(keys)))}.safetensors"
         told = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
         tensors = {"features": features, "lengths": lengths}
         save_weights(path, tensors, metadata={METADATA: json.dumps(told)})
+        self.frames, self.size, self.written = {}, 0, monotonic()
         return _places(path, keys, lengths)
 
 
