@@ -158,8 +158,9 @@ def test_only_the_blocks_that_are_asked_for_run(items, tmp_path):
     store = open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=2)
     assert encoder.blocks_run == 2
     torch.testing.assert_close(store.read([0]).features[0, :, 0], direct(encoder, items[0]).mean(1)[:2])
-    with pytest.raises(ValueError, match="has 1 to 3"):
-        open_features(encoder, items[1:], pool="mean", folder=tmp_path, layers=4)
+    for layers in (0, 4):
+        with pytest.raises(ValueError, match=f"layers is {layers}; stub has 1 to 3"):
+            open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=layers)
 
 
 def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
@@ -226,16 +227,36 @@ def test_the_same_item_twice_runs_once(items, tmp_path):
     assert torch.equal(store.read([0]).features, store.read([2]).features)
 
 
-def test_another_encoder_setting_pooling_or_depth_runs_again(items, tmp_path):
-    open_features(Stub(), items, pool="mean", folder=tmp_path)
+def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tmp_path):
+    open_features(Stub(), items, pool="mean", layers=2, folder=tmp_path)
     for encoder, pool, layers in (
-        (Stub(seed=1), "mean", None),
-        (Stub(gain=2.0), "mean", None),
-        (Stub(), "time", None),
-        (Stub(), "mean", 2),
+        (Stub(seed=1), "mean", 2),
+        (Stub(gain=2.0), "mean", 2),
+        (Stub(), "time", 2),
+        (Stub(), "mean", 3),
     ):
         open_features(encoder, items, pool=pool, layers=layers, folder=tmp_path)
         assert sum(encoder.batches) == len(items)
+
+
+@pytest.mark.parametrize("pool", ["mean", "statistics", "time"])
+def test_the_first_layers_of_a_deeper_cache_are_read_and_run_nothing(items, tmp_path, pool):
+    whole = open_features(Stub(), items, pool=pool, folder=tmp_path)
+    for layers in (2, 1):
+        encoder = Stub()
+        first = open_features(encoder, items, pool=pool, folder=tmp_path, layers=layers)
+        assert not encoder.batches
+        assert torch.equal(everything(first), everything(whole)[:, :layers])
+
+
+def test_of_a_deeper_cache_with_some_items_only_the_others_run(items, tmp_path):
+    open_features(Stub(), items[:5], pool="mean", folder=tmp_path)
+    encoder = Stub()
+    mixed = open_features(encoder, items, pool="mean", folder=tmp_path, layers=2)
+    assert sum(encoder.batches) == len(items) - 5 and encoder.blocks_run == 2 * len(encoder.batches)
+    alone = open_features(Stub(), items, pool="mean", folder=tmp_path / "alone", layers=2)
+    torch.testing.assert_close(everything(mixed), everything(alone), atol=1e-5, rtol=0)
+    assert everything(mixed).shape[1] == 2
 
 
 def test_the_mean_is_the_first_half_of_the_statistics_and_runs_nothing(items, tmp_path):

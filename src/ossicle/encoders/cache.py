@@ -13,7 +13,8 @@ its last shard. It holds
 and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool), the items'
 keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and tensors. Items are found by key, so
 data sets that share items share features, and of an edited data set only what is new runs. A shard whose hash or
-description differs is passed over, and its items run again.
+description differs is passed over, and its items run again. A layer's features do not depend on the blocks behind it,
+so whoever asks for a few layers is also given the first of a shard that holds more.
 
 Pooled features are float32: they are small, and their digits are those of the encoder. Frames (`pool="time"`) are
 float16, since they fill disks: its rounding, 0.05 % of each value, is small beside what sets a frame apart from the
@@ -71,6 +72,8 @@ class FeatureStore:
     pool: Pool
     dim: int
     """Of the features: twice the encoder's for "statistics"."""
+    layers: int
+    """How many are read; a shard may hold more behind them."""
     shards: tuple[Path, ...]
     places: Int64[np.ndarray, "item 2"]  # shard and first frame
     lengths: Int64[np.ndarray, "item"]
@@ -108,7 +111,7 @@ class FeatureStore:
         number, first = self.places[index].tolist()
         if number not in self.opened:
             self.opened[number] = safe_open(self.shards[number], framework="pt")
-        return self.opened[number].get_slice("features")[first : first + length].float()
+        return self.opened[number].get_slice("features")[first : first + length, : self.layers].float()
 
 
 def open_features(
@@ -134,19 +137,23 @@ def open_features(
         shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all).
 
-    Raises: ValueError for an encoder that a tuner has changed: its features would be others after the next step.
+    Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
+        features would be others after the next step.
     """
     if encoder.adapted:
         raise ValueError(f"{encoder.name} is adapted by a tuner: only the features of a frozen encoder are kept")
-    layers = encoder.num_layers if layers is None else layers
+    layers = encoder.depth(layers)
     stored: Pool = "time" if pool == "time" else "statistics"
+    home = (folder or cache_folder()) / "features"
     about = _about(encoder, pool=stored, layers=layers)
-    folder = (folder or cache_folder()) / "features" / _digest(json.dumps(about, sort_keys=True).encode())
     keys = [_digest(identity(item)) for item in items]
-    found = _find(folder, about, set(keys))
+    found: dict[str, Place] = {}
+    for depth in range(layers, encoder.num_layers + 1):
+        if wanted := set(keys) - found.keys():
+            found |= _find(home, _about(encoder, pool=stored, layers=depth), wanted)
     missing = {key: position for position, key in reversed([*enumerate(keys)]) if key not in found}
     reasons: dict[str, str] = {}
-    shard = _Shard(folder, {"encoder": encoder.name, **about})
+    shard = _Shard(_folder(home, about), {"encoder": encoder.name, **about})
     todo = sorted(missing.values())
     done = len(items) - len(todo)
     try:
@@ -168,6 +175,7 @@ def open_features(
     return FeatureStore(
         pool=pool,
         dim=encoder.dim * (2 if pool == "statistics" else 1),
+        layers=layers,
         shards=tuple(shards),
         places=np.array([(shards[row[0]], row[1]) if row else (-1, 0) for row in rows], np.int64).reshape(-1, 2),
         lengths=np.array([row[2] if row else 0 for row in rows], np.int64),
@@ -299,10 +307,15 @@ class _Shard:
         return _places(path, keys, lengths)
 
 
-def _find(folder: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
+def _folder(home: Path, about: dict[str, Any]) -> Path:
+    """Where the shards of a description lie."""
+    return home / _digest(json.dumps(about, sort_keys=True).encode())
+
+
+def _find(home: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
     """Where the features of items lie, of those that are there and undamaged."""
     found: dict[str, Place] = {}
-    for path in sorted(folder.glob("[!.]*.safetensors")):  # hidden ones are being written
+    for path in sorted(_folder(home, about).glob("[!.]*.safetensors")):  # hidden ones are being written
         try:
             with safe_open(path, framework="pt") as shard:
                 told = json.loads(shard.metadata()[METADATA])

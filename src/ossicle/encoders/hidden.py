@@ -72,14 +72,22 @@ class Encoder(nn.Module):
         Args:
             layers: end after so many blocks, 1 to `num_layers`; no later one runs
         """
-        if layers is not None and not 1 <= layers <= self.num_layers:
-            raise ValueError(f"layers is {layers}; {self.name} has 1 to {self.num_layers}")
+        layers = self.depth(layers)
         device = next(self.network.parameters()).device
         # Some networks keep tensors from pass to pass (BEiT its table of distances); made in inference mode, they would
         # let no later pass have a gradient.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            return self._encode({key: value.to(device) for key, value in batch.items()}, layers or self.num_layers)
+            return self._encode({key: value.to(device) for key, value in batch.items()}, layers)
+
+    def depth(self, layers: int | None) -> int:
+        """How many blocks run where so many layers are asked for; all for None.
+
+        Raises: ValueError for fewer than one, and for more than there are.
+        """
+        if layers is not None and not 1 <= layers <= self.num_layers:
+            raise ValueError(f"layers is {layers}; {self.name} has 1 to {self.num_layers}")
+        return self.num_layers if layers is None else layers
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
         raise NotImplementedError
