@@ -199,12 +199,48 @@ def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path
     encoder = Stub()
     stretched = open_features(encoder, items, pool="mean", folder=tmp_path / "stretched")
     assert sorted(encoder.batches) == [1, 1, 1, 1, 2, 2, 2, 2, 2]
-    monkeypatch.setattr("ossicle.encoders.cache.COMPANY_BYTES", round(0.4 * RATE * 4))
+    monkeypatch.setattr("ossicle.encoders.cache.BATCH_BYTES", round(0.7 * RATE * 4))
     encoder = Stub()
     alone = open_features(encoder, items, pool="mean", folder=tmp_path / "alone")
     assert sorted(encoder.batches) == [*[1] * 10, 2, 2]
     for store in (stretched, alone):
         torch.testing.assert_close(everything(store), whole, atol=1e-5, rtol=0)
+
+
+class Large(Stub):
+    """Pretends, without any memory, that every input is so large; counts what waits."""
+
+    def __init__(self, *, megabytes: float, lengths: int) -> None:
+        super().__init__()
+        self.bytes, self.lengths = round(megabytes * 2**20), lengths
+        self.prepared = self.waiting = self.most = 0
+
+    def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
+        frames = self.bytes // (4 * HOP) - self.prepared % self.lengths
+        self.prepared += 1
+        self.waiting += frames * HOP * 4
+        self.most = max(self.most, self.waiting)
+        return {"frames": torch.zeros(1).expand(1, HOP, frames)}
+
+    def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+        self.waiting -= batch["frames"].nbytes
+        return super()._encode({"frames": batch["frames"][..., :3]}, layers)
+
+
+@pytest.mark.parametrize("megabytes, most", [(0.2, 16), (0.5, 8), (1.9, 2), (2.1, 1), (50, 1)])
+def test_a_batch_is_bounded_in_bytes(items, tmp_path, megabytes, most):
+    encoder = Large(megabytes=megabytes, lengths=1)
+    more = [write(tmp_path / f"more{n}.wav", 0.3, seed=n) for n in range(4)]
+    open_features(encoder, [*items, *more], pool="mean", folder=tmp_path)
+    assert max(encoder.batches) == most and sum(encoder.batches) == 18
+
+
+def test_clips_of_unequal_length_wait_in_a_bounded_number_of_bytes(tmp_path):
+    items = [write(tmp_path / f"{n}.wav", 0.01, seed=n) for n in range(100)]
+    encoder = Large(megabytes=1.9, lengths=90)
+    store = open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert 32 << 20 < encoder.most <= 67 << 20
+    assert sum(encoder.batches) == 100 and len(store.usable) == 100
 
 
 # --- once ------------------------------------------------------------------------------------------------------------
@@ -469,8 +505,8 @@ def test_a_run_of_days_leaves_some_hundreds_of_shards(tmp_path, monkeypatch):
     monkeypatch.setattr("ossicle.encoders.cache.save_weights", lambda *_, **__: None)
     shard = _Shard(tmp_path, {"pool": "statistics"})
     written = 0
-    for second in range(3 * 86_400):
-        clock.now += 1
+    for second in range(0, 3 * 86_400, 10):
+        clock.now += 10
         shard.add(str(second), torch.zeros(1, LAYERS, 2 * DIM))
         written += bool(shard.overdue() and shard.write())
     assert 300 < written < 700

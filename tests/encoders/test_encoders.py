@@ -204,6 +204,47 @@ def test_a_long_clip_is_its_pieces_joined_in_time(load: Load, ours: str) -> None
         assert torch.equal(whole.features[0], torch.cat(list(halves.features), dim=1))
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "wavlm stable", "whisper", "whisper cropped", "passt", "datar"])
+def test_without_gradients_a_long_clip_passes_in_few_pieces_at_a_time(
+    name: str, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder: Any = load(name)
+    encoder.max_samples = min(encoder.max_samples, encoder.rate)
+    rng = np.random.default_rng(1)
+    clips = [rng.normal(scale=0.1, size=round(n * encoder.max_samples)).astype(np.float32) for n in (4.5, 0.5, 6.7)]
+    batch = encoder.prepare(clips)
+    seen: list[int] = []
+    states = encoder.states
+    monkeypatch.setattr(encoder, "states", lambda rows, layers: seen.append(rows.nbytes) or states(rows, layers))
+    whole = encoder.encode(batch)
+    assert len(seen) == len(set(batch["frames"].tolist()))  # with gradients all of one length at once
+    one = max(row.nbytes for row in batch["rows"])
+    for most in (1, 2.5 * one):
+        monkeypatch.setattr("ossicle.encoders.sound.PASS_BYTES", round(most), raising=False)
+        seen.clear()
+        with torch.no_grad():
+            parts = encoder.encode(batch)
+        assert max(seen) <= max(most, one) and len(seen) > len(set(batch["frames"].tolist()))
+        torch.testing.assert_close(parts.features, whole.features, rtol=1e-5, atol=1e-5)
+        assert torch.equal(parts.mask, whole.mask)
+
+
+def test_ten_minutes_never_pass_at_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = load("wav2vec2")
+    seen: list[float] = []
+    length = encoder.places(encoder.max_samples)
+
+    def states(rows: Tensor, layers: int) -> Tensor:
+        seen.append(rows.numel() / encoder.rate)
+        return torch.zeros(len(rows), layers, length, encoder.dim)
+
+    monkeypatch.setattr(encoder, "states", states)
+    with torch.inference_mode():
+        hidden = encoder.encode(encoder.prepare([np.zeros(600 * encoder.rate, np.float32)]))
+    assert sum(seen) == 600 and max(seen) <= 66
+    assert hidden.mask.shape == (1, 20 * length)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["wav2vec2", "wavlm stable", "whisper", "whisper cropped", "passt", "datar"])
 def test_one_sample_is_a_clip(name: str, load: Load) -> None:

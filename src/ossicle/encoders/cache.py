@@ -52,10 +52,13 @@ READERS = 4  # threads that read ahead
 # A run that is killed loses so many seconds of work at most, or this share of all that it has done where that is more:
 # with the share, a run of days leaves some hundreds of shards and not tens of thousands.
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01
-# Clips of one shape meet in a batch if they lie in the same stretch of so many items; those whose input is larger than
-# so many bytes (half a minute of sound) run alone, so that waiting for company costs little memory.
+# Clips of one shape meet in a batch if they lie in the same stretch of so many items, and while the inputs that wait
+# for company hold so many bytes at most; then the largest group goes as it is.
 STRETCH = 512
-COMPANY_BYTES = 2 << 20
+WAITING_BYTES = 64 << 20
+# Of the inputs of a batch, where it is more than one clip: two of half a minute at 16 kHz. The hidden states of twelve
+# layers are thirty times as large.
+BATCH_BYTES = 4 << 20
 
 Inputs = dict[str, Tensor]
 Frames = Float[Tensor, "time layer dim"]
@@ -208,11 +211,17 @@ def _batches(
             shapes = tuple((name, *tensor.shape) for name, tensor in sorted(inputs.items()))
             group = waiting.setdefault(shapes, [])
             group.append((position, inputs))
-            small = sum(tensor.nbytes for tensor in inputs.values()) <= COMPANY_BYTES
-            if len(group) == (batch_size if small else 1):
+            if len(group) == batch_size or _bytes(group) + _bytes(group[:1]) > BATCH_BYTES:
                 yield _joined(waiting.pop(shapes))
+            elif sum(map(_bytes, waiting.values())) > WAITING_BYTES:
+                yield _joined(waiting.pop(max(waiting, key=lambda shapes: _bytes(waiting[shapes]))))
         for group in waiting.values():
             yield _joined(group)
+
+
+def _bytes(group: Sequence[tuple[int, Inputs]]) -> int:
+    """Of the inputs of clips of one shape."""
+    return len(group) * sum(tensor.nbytes for tensor in group[0][1].values())
 
 
 def _joined(group: Sequence[tuple[int, Inputs]]) -> tuple[list[int], Inputs]:
