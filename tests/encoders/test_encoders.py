@@ -1,6 +1,10 @@
 """Every family: what is taken of it, from which blocks, and that neither a batch nor a mode changes it."""
 
+import copy
+import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +136,45 @@ def test_gradients_reach_the_blocks_that_want_them(every: str, load: Load, input
     lacking = [name for name, parameter in first.named_parameters() if parameter.grad is None]
     assert not lacking
     assert all(parameter.grad is None for parameter in last.parameters())
+
+
+@pytest.mark.parametrize("name", ["hubert", "whisper", "whisper cropped", "bert", "vit"])
+def test_threads_on_one_encoder_get_each_its_own_answer(name: str, load: Load, inputs: Inputs) -> None:
+    encoder = load(name)
+    batches = [encoder.prepare(inputs(encoder)[:1]), encoder.prepare(inputs(encoder)[1:2])]
+    wanted = [encoder.encode(batch, layers=layers).features for batch, layers in zip(batches, (3, 2), strict=True)]
+    inside, other = threading.Event(), threading.Event()
+
+    def linger(*_: Any) -> None:
+        """Holds the first pass in its first block until the second one has ended, if it ever does."""
+        if not inside.is_set():
+            inside.set()
+            other.wait(0.3)
+
+    blocks_of(encoder)[0].register_forward_hook(linger)
+
+    def second() -> Tensor:
+        inside.wait(10)
+        try:
+            return encoder.encode(batches[1], layers=2).features
+        finally:
+            other.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, later = pool.submit(encoder.encode, batches[0], layers=3), pool.submit(second)
+        assert torch.equal(first.result(10).features, wanted[0]) and torch.equal(later.result(10), wanted[1])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+def test_a_copy_of_an_encoder_has_a_lock_of_its_own(
+    copied: Callable[[Encoder], Encoder], load: Load, inputs: Inputs
+) -> None:
+    encoder = load("bert")
+    batch = encoder.prepare(inputs(encoder))
+    with encoder.turns.lock:
+        other = copied(encoder)
+        features = other.encode(batch).features
+    assert torch.equal(features, encoder.encode(batch).features)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

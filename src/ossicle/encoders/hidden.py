@@ -7,6 +7,7 @@ after it. Where a block itself ends in a norm (BERT, wav2vec2-base and others of
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,16 @@ class Hidden:
         return self.features.masked_fill(~mask, 0.0).sum(2) / mask.sum(2)
 
 
+class Turns:
+    """A lock; a copy of it, also in another process, is a new one, which nobody holds."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["Turns"], tuple[()]]:
+        return Turns, ()
+
+
 class Encoder(nn.Module):
     """A trained network whose hidden states are read. Made by `load_encoder`.
 
@@ -55,6 +66,7 @@ class Encoder(nn.Module):
         self.fingerprint = fingerprint(network, settings)
         """16 hexadecimal digits of the weights, their names and the settings, as they were loaded."""
         self.adapted = False
+        self.turns = Turns()
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         """Turns inputs into what `encode` takes, on the CPU and without the network; may run in another thread.
@@ -69,6 +81,8 @@ class Encoder(nn.Module):
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:
         """Gives the hidden states of what `prepare` made; gradients reach the parameters that want them.
 
+        Threads take turns: a pass cuts the network short and listens to its blocks, and another one would hear that.
+
         Args:
             layers: end after so many blocks, 1 to `num_layers`; no later one runs
         """
@@ -77,7 +91,7 @@ class Encoder(nn.Module):
         # Some networks keep tensors from pass to pass (BEiT its table of distances); made in inference mode, they would
         # let no later pass have a gradient.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+        with self.turns.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
             return self._encode({key: value.to(device) for key, value in batch.items()}, layers)
 
     def depth(self, layers: int | None) -> int:
