@@ -1,6 +1,7 @@
 """Every family: what is taken of it, from which blocks, and that neither a batch nor a mode changes it."""
 
 import copy
+import json
 import pickle
 import threading
 from collections.abc import Callable
@@ -210,6 +211,20 @@ def test_the_side_on_which_a_tokenizer_pads_changes_nothing(side: str, load: Loa
     batch = encoder.prepare(["a man plays", "rain"])
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch["input_ids"][1].tolist()[-2:] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "distilbert"])
+@pytest.mark.parametrize("number", [-1, 40, 32_000])
+def test_a_padding_token_that_does_not_exist_is_none(
+    name: str, number: int, save: Callable[..., Path], load: Load, tmp_path: Path
+) -> None:
+    folder = save(name, tmp_path / "network")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": number}))
+    encoder = load_encoder(folder)
+    texts = ["a man plays", "rain"]
+    features = encoder.encode(encoder.prepare(texts)).mean()
+    torch.testing.assert_close(features, load(name).encode(load(name).prepare(texts)).mean())
 
 
 def test_a_text_longer_than_the_network_has_positions_loses_its_end(load: Load) -> None:

@@ -105,6 +105,8 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
     }
     if model_type == "whisper":
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
+    if family.modality == "text" and not family.first_position:
+        config.pad_token_id = padding_of(config)
     options = {"add_pooling_layer": False} if family.pooler else {}
     network = load_network(library.AutoModel, folder, config=config, **options)
     make: Callable[..., Encoder] = {"sound": WaveEncoder, "text": TextEncoder, "image": ImageEncoder}[family.modality]
@@ -177,7 +179,7 @@ class TextEncoder(Encoder):
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
         config = network.config
         tokenizer, files = read_tokenizer(folder, most=config.vocab_size)
-        padding = config.pad_token_id if config.pad_token_id is not None else 0
+        padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
         limit = read_count(folder / "sentence_bert_config.json", "max_seq_length", default=positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
@@ -211,6 +213,12 @@ class TextEncoder(Encoder):
         with recorded(self.network, layers) as states:
             self.network(**batch)
         return Hidden(features=torch.stack(states, dim=1), mask=batch["attention_mask"].bool())
+
+
+def padding_of(config: Any) -> int | None:
+    """The number of the padding token; None also where there is no such token, as -1 in old conversions of Llama."""
+    number = config.pad_token_id
+    return number if isinstance(number, int) and 0 <= number < config.vocab_size else None
 
 
 def read_tokenizer(folder: Path, *, most: int) -> tuple[Any, list[Path]]:
