@@ -201,12 +201,13 @@ def _batches(
     for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
         waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
         for position, content in stretch:
+            if isinstance(content, INPUT_ERRORS):
+                yield [position], str(content)
+                continue
             try:
-                if isinstance(content, INPUT_ERRORS):
-                    raise content
                 inputs = encoder.prepare([content])
-            except INPUT_ERRORS as error:
-                yield [position], str(error)
+            except INPUT_ERRORS as error:  # which knows no file
+                yield [position], f"{items[position].place}: {error}"
                 continue
             shapes = tuple((name, *tensor.shape) for name, tensor in sorted(inputs.items()))
             group = waiting.setdefault(shapes, [])
