@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ossicle.data import Item, read_dataset
+from ossicle.encoders import load_encoder
 from ossicle.encoders.cache import METADATA, FeatureStore, _Shard, open_features
 from ossicle.encoders.hidden import Encoder, Hidden
 
@@ -191,6 +192,21 @@ def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
     images = read_dataset(tmp_path / "images", modality="image")
     store = open_features(Rows(), images.items, pool="time", folder=tmp_path)
     assert sorted(store.lengths.tolist()) == [5, 6, 7, 8] and not store.failures
+
+
+def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys):
+    encoder = load_encoder(saved("bert"))
+    texts = ["drum " * length for length in (1, 22, 23, 100, 24)]  # a token at either end; 24 are heard
+    items = [Item(file=tmp_path / "t.csv", labels=("x",), text=text, row=row) for row, text in enumerate(texts, 2)]
+    said: list[str] = []
+    open_features(encoder, items[:2], pool="mean", folder=tmp_path, say=said.append)
+    assert not said
+    for _ in range(2):
+        open_features(encoder, items, pool="mean", folder=tmp_path, say=said.append)
+    assert said == ["3 of 3 texts are longer than 24 tokens and lose their end"]
+    assert capsys.readouterr() == ("", "")
+    open_features(encoder, items, pool="time", folder=tmp_path)
+    assert capsys.readouterr() == ("3 of 5 texts are longer than 24 tokens and lose their end\n", "")
 
 
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):

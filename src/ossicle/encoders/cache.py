@@ -127,6 +127,7 @@ def open_features(
     layers: int | None = None,
     shard_bytes: int = 64 << 20,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Runs the encoder over every item that it has not seen before, and finds the features of all others.
 
@@ -139,6 +140,7 @@ def open_features(
         layers: stop after the first so many blocks; by default all run.
         shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all).
+        say: given a sentence about the texts that lose their end, of those that run now.
 
     Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
         features would be others after the next step.
@@ -159,6 +161,8 @@ def open_features(
     shard = _Shard(_folder(home, about), {"encoder": encoder.name, **about})
     todo = sorted(missing.values())
     done = len(items) - len(todo)
+    if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
+        say(lost)
     try:
         for batch in _encoded(encoder, items, todo, pool=stored, layers=layers, batch_size=batch_size):
             for position, frames in batch:

@@ -78,6 +78,10 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def shortened(self, inputs: Sequence[Any]) -> str | None:
+        """What to tell the user of inputs that lose their end; None where each is heard whole."""
+        return None
+
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:
         """Gives the hidden states of what `prepare` made; gradients reach the parameters that want them.
 

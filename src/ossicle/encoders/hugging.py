@@ -35,6 +35,7 @@ from ossicle.encoders.pretrained import (
     read_preprocessor,
     reason,
     recorded,
+    silent,
 )
 from ossicle.encoders.sound import MAX_SECONDS, SoundEncoder
 from ossicle.encoders.whisper import WhisperEncoder
@@ -213,6 +214,13 @@ class TextEncoder(Encoder):
             "input_ids": pad_sequence(tokens, batch_first=True, padding_value=self.padding),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
         }
+
+    def shortened(self, inputs: Sequence[Any]) -> str | None:
+        with silent():  # the library has a line of its own about the first one
+            longer = sum(len(self.tokenizer(text)["input_ids"]) > self.max_tokens for text in inputs)
+        if not longer:
+            return None
+        return f"{longer} of {len(inputs)} texts are longer than {self.max_tokens} tokens and lose their end"
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
         with recorded(self.network, layers) as states:
