@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ossicle.data import Item, read_dataset
-from ossicle.encoders.cache import METADATA, FeatureStore, open_features
+from ossicle.encoders import load_encoder
+from ossicle.encoders.cache import METADATA, FeatureStore, _Shard, open_features
 from ossicle.encoders.hidden import Encoder, Hidden
 
 RATE, HOP, DIM, LAYERS = 8_000, 80, 6, 3
@@ -158,8 +159,9 @@ def test_only_the_blocks_that_are_asked_for_run(items, tmp_path):
     store = open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=2)
     assert encoder.blocks_run == 2
     torch.testing.assert_close(store.read([0]).features[0, :, 0], direct(encoder, items[0]).mean(1)[:2])
-    with pytest.raises(ValueError, match="has 1 to 3"):
-        open_features(encoder, items[1:], pool="mean", folder=tmp_path, layers=4)
+    for layers in (0, 4):
+        with pytest.raises(ValueError, match=f"layers is {layers}; stub has 1 to 3"):
+            open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=layers)
 
 
 def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
@@ -192,18 +194,69 @@ def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
     assert sorted(store.lengths.tolist()) == [5, 6, 7, 8] and not store.failures
 
 
+def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys):
+    encoder = load_encoder(saved("bert"))
+    texts = ["drum " * length for length in (1, 22, 23, 100, 24)]  # a token at either end; 24 are heard
+    items = [Item(file=tmp_path / "t.csv", labels=("x",), text=text, row=row) for row, text in enumerate(texts, 2)]
+    said: list[str] = []
+    open_features(encoder, items[:2], pool="mean", folder=tmp_path, say=said.append)
+    assert not said
+    for _ in range(2):
+        open_features(encoder, items, pool="mean", folder=tmp_path, say=said.append)
+    assert said == ["3 of 3 texts are longer than 24 tokens and lose their end"]
+    assert capsys.readouterr() == ("", "")
+    open_features(encoder, items, pool="time", folder=tmp_path)
+    assert capsys.readouterr() == ("3 of 5 texts are longer than 24 tokens and lose their end\n", "")
+
+
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):
     whole = everything(open_features(Stub(), items, pool="mean", folder=tmp_path / "whole"))
     monkeypatch.setattr("ossicle.encoders.cache.STRETCH", 5)
     encoder = Stub()
     stretched = open_features(encoder, items, pool="mean", folder=tmp_path / "stretched")
     assert sorted(encoder.batches) == [1, 1, 1, 1, 2, 2, 2, 2, 2]
-    monkeypatch.setattr("ossicle.encoders.cache.COMPANY_BYTES", round(0.4 * RATE * 4))
+    monkeypatch.setattr("ossicle.encoders.cache.BATCH_BYTES", round(0.7 * RATE * 4))
     encoder = Stub()
     alone = open_features(encoder, items, pool="mean", folder=tmp_path / "alone")
     assert sorted(encoder.batches) == [*[1] * 10, 2, 2]
     for store in (stretched, alone):
         torch.testing.assert_close(everything(store), whole, atol=1e-5, rtol=0)
+
+
+class Large(Stub):
+    """Pretends, without any memory, that every input is so large; counts what waits."""
+
+    def __init__(self, *, megabytes: float, lengths: int) -> None:
+        super().__init__()
+        self.bytes, self.lengths = round(megabytes * 2**20), lengths
+        self.prepared = self.waiting = self.most = 0
+
+    def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
+        frames = self.bytes // (4 * HOP) - self.prepared % self.lengths
+        self.prepared += 1
+        self.waiting += frames * HOP * 4
+        self.most = max(self.most, self.waiting)
+        return {"frames": torch.zeros(1).expand(1, HOP, frames)}
+
+    def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+        self.waiting -= batch["frames"].nbytes
+        return super()._encode({"frames": batch["frames"][..., :3]}, layers)
+
+
+@pytest.mark.parametrize("megabytes, most", [(0.2, 16), (0.5, 8), (1.9, 2), (2.1, 1), (50, 1)])
+def test_a_batch_is_bounded_in_bytes(items, tmp_path, megabytes, most):
+    encoder = Large(megabytes=megabytes, lengths=1)
+    more = [write(tmp_path / f"more{n}.wav", 0.3, seed=n) for n in range(4)]
+    open_features(encoder, [*items, *more], pool="mean", folder=tmp_path)
+    assert max(encoder.batches) == most and sum(encoder.batches) == 18
+
+
+def test_clips_of_unequal_length_wait_in_a_bounded_number_of_bytes(tmp_path):
+    items = [write(tmp_path / f"{n}.wav", 0.01, seed=n) for n in range(100)]
+    encoder = Large(megabytes=1.9, lengths=90)
+    store = open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert 32 << 20 < encoder.most <= 67 << 20
+    assert sum(encoder.batches) == 100 and len(store.usable) == 100
 
 
 # --- once ------------------------------------------------------------------------------------------------------------
@@ -226,16 +279,36 @@ def test_the_same_item_twice_runs_once(items, tmp_path):
     assert torch.equal(store.read([0]).features, store.read([2]).features)
 
 
-def test_another_encoder_setting_pooling_or_depth_runs_again(items, tmp_path):
-    open_features(Stub(), items, pool="mean", folder=tmp_path)
+def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tmp_path):
+    open_features(Stub(), items, pool="mean", layers=2, folder=tmp_path)
     for encoder, pool, layers in (
-        (Stub(seed=1), "mean", None),
-        (Stub(gain=2.0), "mean", None),
-        (Stub(), "time", None),
-        (Stub(), "mean", 2),
+        (Stub(seed=1), "mean", 2),
+        (Stub(gain=2.0), "mean", 2),
+        (Stub(), "time", 2),
+        (Stub(), "mean", 3),
     ):
         open_features(encoder, items, pool=pool, layers=layers, folder=tmp_path)
         assert sum(encoder.batches) == len(items)
+
+
+@pytest.mark.parametrize("pool", ["mean", "statistics", "time"])
+def test_the_first_layers_of_a_deeper_cache_are_read_and_run_nothing(items, tmp_path, pool):
+    whole = open_features(Stub(), items, pool=pool, folder=tmp_path)
+    for layers in (2, 1):
+        encoder = Stub()
+        first = open_features(encoder, items, pool=pool, folder=tmp_path, layers=layers)
+        assert not encoder.batches
+        assert torch.equal(everything(first), everything(whole)[:, :layers])
+
+
+def test_of_a_deeper_cache_with_some_items_only_the_others_run(items, tmp_path):
+    open_features(Stub(), items[:5], pool="mean", folder=tmp_path)
+    encoder = Stub()
+    mixed = open_features(encoder, items, pool="mean", folder=tmp_path, layers=2)
+    assert sum(encoder.batches) == len(items) - 5 and encoder.blocks_run == 2 * len(encoder.batches)
+    alone = open_features(Stub(), items, pool="mean", folder=tmp_path / "alone", layers=2)
+    torch.testing.assert_close(everything(mixed), everything(alone), atol=1e-5, rtol=0)
+    assert everything(mixed).shape[1] == 2
 
 
 def test_the_mean_is_the_first_half_of_the_statistics_and_runs_nothing(items, tmp_path):
@@ -392,6 +465,67 @@ def test_no_flipped_byte_changes_what_is_read(items, tmp_path):
         shard.write_bytes(intact)
         flip(shard, at)
         assert torch.equal(everything(open_features(Stub(), items[:2], pool="mean", folder=tmp_path)), whole), at
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("pool", ["mean", "time"])
+def test_a_run_that_an_error_or_ctrl_c_ends_keeps_what_it_has_encoded(items, tmp_path, pool, stop):
+    class Stopped(Stub):
+        def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+            if sum(self.batches) == 4:
+                raise stop
+            return super()._encode(batch, layers)
+
+    with pytest.raises(stop):
+        open_features(Stopped(), items, pool=pool, folder=tmp_path / "ended", batch_size=2)
+    encoder = Stub()
+    resumed = open_features(encoder, items, pool=pool, folder=tmp_path / "ended", batch_size=2)
+    assert sum(encoder.batches) == len(items) - 4
+    whole = open_features(Stub(), items, pool=pool, folder=tmp_path / "whole", batch_size=2)
+    assert torch.equal(everything(resumed), everything(whole))
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("ossicle.encoders.cache.monotonic", lambda: self.now, raising=False)
+
+
+def test_a_run_that_is_killed_loses_half_a_minute_at_most(items, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class Slow(Stub):
+        def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
+            clock.now += 16
+            return super()._encode(batch, layers)
+
+    shards: list[int] = []
+    store = open_features(
+        Slow(),
+        items,
+        pool="mean",
+        folder=tmp_path,
+        batch_size=2,
+        progress=lambda done, total: shards.append(len(shards_in(tmp_path))),
+    )
+    assert shards == [0, 1, 1, 2, 2, 3, 3, 4]  # of eight batches: two of each three lengths, and one left over of two
+    encoder = Stub()
+    again = open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert not encoder.batches and torch.equal(everything(again), everything(store))
+
+
+def test_a_run_of_days_leaves_some_hundreds_of_shards(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr("ossicle.encoders.cache.save_weights", lambda *_, **__: None)
+    shard = _Shard(tmp_path, {"pool": "statistics"})
+    written = 0
+    for second in range(0, 3 * 86_400, 10):
+        clock.now += 10
+        shard.add(str(second), torch.zeros(1, LAYERS, 2 * DIM))
+        written += bool(shard.overdue() and shard.write())
+    assert 300 < written < 700
 
 
 PROGRAM = """

@@ -1,6 +1,11 @@
 """Every family: what is taken of it, from which blocks, and that neither a batch nor a mode changes it."""
 
+import copy
+import json
+import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from ossicle.bundle import load_bundle
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.pretrained import stack_of
 from ossicle.encoders.sound import cut
+from ossicle.errors import ImageRefused
 
 Load = Callable[[str], Encoder]
 Inputs = Callable[[Encoder], list[Any]]
@@ -134,6 +140,45 @@ def test_gradients_reach_the_blocks_that_want_them(every: str, load: Load, input
     assert all(parameter.grad is None for parameter in last.parameters())
 
 
+@pytest.mark.parametrize("name", ["hubert", "whisper", "whisper cropped", "bert", "vit"])
+def test_threads_on_one_encoder_get_each_its_own_answer(name: str, load: Load, inputs: Inputs) -> None:
+    encoder = load(name)
+    batches = [encoder.prepare(inputs(encoder)[:1]), encoder.prepare(inputs(encoder)[1:2])]
+    wanted = [encoder.encode(batch, layers=layers).features for batch, layers in zip(batches, (3, 2), strict=True)]
+    inside, other = threading.Event(), threading.Event()
+
+    def linger(*_: Any) -> None:
+        """Holds the first pass in its first block until the second one has ended, if it ever does."""
+        if not inside.is_set():
+            inside.set()
+            other.wait(0.3)
+
+    blocks_of(encoder)[0].register_forward_hook(linger)
+
+    def second() -> Tensor:
+        inside.wait(10)
+        try:
+            return encoder.encode(batches[1], layers=2).features
+        finally:
+            other.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, later = pool.submit(encoder.encode, batches[0], layers=3), pool.submit(second)
+        assert torch.equal(first.result(10).features, wanted[0]) and torch.equal(later.result(10), wanted[1])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+def test_a_copy_of_an_encoder_has_a_lock_of_its_own(
+    copied: Callable[[Encoder], Encoder], load: Load, inputs: Inputs
+) -> None:
+    encoder = load("bert")
+    batch = encoder.prepare(inputs(encoder))
+    with encoder.turns.lock:
+        other = copied(encoder)
+        features = other.encode(batch).features
+    assert torch.equal(features, encoder.encode(batch).features)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_peft_adapters_inside_the_network_are_heard(load: Load, inputs: Inputs) -> None:
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'ossicle[peft]'")
@@ -167,6 +212,20 @@ def test_the_side_on_which_a_tokenizer_pads_changes_nothing(side: str, load: Loa
     batch = encoder.prepare(["a man plays", "rain"])
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch["input_ids"][1].tolist()[-2:] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "distilbert"])
+@pytest.mark.parametrize("number", [-1, 40, 32_000])
+def test_a_padding_token_that_does_not_exist_is_none(
+    name: str, number: int, save: Callable[..., Path], load: Load, tmp_path: Path
+) -> None:
+    folder = save(name, tmp_path / "network")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": number}))
+    encoder = load_encoder(folder)
+    texts = ["a man plays", "rain"]
+    features = encoder.encode(encoder.prepare(texts)).mean()
+    torch.testing.assert_close(features, load(name).encode(load(name).prepare(texts)).mean())
 
 
 def test_a_text_longer_than_the_network_has_positions_loses_its_end(load: Load) -> None:
@@ -204,6 +263,47 @@ def test_a_long_clip_is_its_pieces_joined_in_time(load: Load, ours: str) -> None
         assert torch.equal(whole.features[0], torch.cat(list(halves.features), dim=1))
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "wavlm stable", "whisper", "whisper cropped", "passt", "datar"])
+def test_without_gradients_a_long_clip_passes_in_few_pieces_at_a_time(
+    name: str, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder: Any = load(name)
+    encoder.max_samples = min(encoder.max_samples, encoder.rate)
+    rng = np.random.default_rng(1)
+    clips = [rng.normal(scale=0.1, size=round(n * encoder.max_samples)).astype(np.float32) for n in (4.5, 0.5, 6.7)]
+    batch = encoder.prepare(clips)
+    seen: list[int] = []
+    states = encoder.states
+    monkeypatch.setattr(encoder, "states", lambda rows, layers: seen.append(rows.nbytes) or states(rows, layers))
+    whole = encoder.encode(batch)
+    assert len(seen) == len(set(batch["frames"].tolist()))  # with gradients all of one length at once
+    one = max(row.nbytes for row in batch["rows"])
+    for most in (1, 2.5 * one):
+        monkeypatch.setattr("ossicle.encoders.sound.PASS_BYTES", round(most), raising=False)
+        seen.clear()
+        with torch.no_grad():
+            parts = encoder.encode(batch)
+        assert max(seen) <= max(most, one) and len(seen) > len(set(batch["frames"].tolist()))
+        torch.testing.assert_close(parts.features, whole.features, rtol=1e-5, atol=1e-5)
+        assert torch.equal(parts.mask, whole.mask)
+
+
+def test_ten_minutes_never_pass_at_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = load("wav2vec2")
+    seen: list[float] = []
+    length = encoder.places(encoder.max_samples)
+
+    def states(rows: Tensor, layers: int) -> Tensor:
+        seen.append(rows.numel() / encoder.rate)
+        return torch.zeros(len(rows), layers, length, encoder.dim)
+
+    monkeypatch.setattr(encoder, "states", states)
+    with torch.inference_mode():
+        hidden = encoder.encode(encoder.prepare([np.zeros(600 * encoder.rate, np.float32)]))
+    assert sum(seen) == 600 and max(seen) <= 66
+    assert hidden.mask.shape == (1, 20 * length)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["wav2vec2", "wavlm stable", "whisper", "whisper cropped", "passt", "datar"])
 def test_one_sample_is_a_clip(name: str, load: Load) -> None:
@@ -230,6 +330,16 @@ def test_one_sample_is_a_clip(name: str, load: Load) -> None:
 def test_an_input_of_another_kind_is_a_callers_slip(name: str, wrong: list[Any], load: Load) -> None:
     with pytest.raises(ValueError, match="needed|is a"):
         load(name).prepare(wrong)
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2"])
+@pytest.mark.parametrize("shape", [(2, 4000), (4000, 2), (1, 51), (0, 5)])
+def test_an_image_whose_sides_are_far_apart_is_refused(name: str, shape: tuple[int, int], load: Load) -> None:
+    encoder = load(name)
+    found = f"{shape[1]} x {shape[0]} pixels; one side may be up to 50 times the other"
+    with pytest.raises(ImageRefused, match=found):
+        encoder.prepare([np.zeros((32, 32, 3), np.uint8), np.zeros((*shape, 3), np.uint8)])
+    assert encoder.prepare([np.zeros((1, 50, 3), np.uint8)])["pixel_values"].shape == (1, 3, 32, 32)
 
 
 # --- ours ------------------------------------------------------------------------------------------------------------

@@ -111,8 +111,19 @@ def test_pickled_weights_are_not_opened(save: Save, tmp_path: Path) -> None:
     folder = save("bert", tmp_path / "bert")
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(WeightsRefused, match="no .safetensors file"):
+    with pytest.raises(WeightsRefused, match=r"no .safetensors file.*from_pretrained\(ID\).save_pretrained\(FOLDER\)"):
         load_encoder(folder)
+
+
+def test_the_way_out_of_pickled_weights_leads_out(save: Save, load: Any, tmp_path: Path, transformers: Any) -> None:
+    folder = save("bert", tmp_path / "bert")
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+    transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "new")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "new")
+    encoder = load_encoder(tmp_path / "new")
+    batch = encoder.prepare(["rain falls"])
+    assert torch.equal(encoder.encode(batch).features, load("bert").encode(batch).features)
 
 
 def test_a_cut_file_is_refused(save: Save, tmp_path: Path) -> None:

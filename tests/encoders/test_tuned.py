@@ -102,6 +102,22 @@ def test_every_family_is_tuned_asked_and_measured(
     assert measured.exit_code == 0 and "12 " in measured.output
 
 
+def test_an_image_that_is_too_narrow_is_a_bad_item_by_name(
+    saved: Callable[[str], Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
+    Image.fromarray(np.zeros((2, 400, 3), np.uint8)).save(images / "dark" / "strip.png")
+    run, runner = tmp_path / "run", CliRunner()
+    call = ["tune", str(saved("dinov2")), str(images), "-o", str(run), "--set", *SETTINGS]
+    refused = runner.invoke(app, call)
+    assert refused.exit_code == 1 and "1 of 13 images cannot be used" in refused.output
+    assert "strip.png: this image has 400 x 2 pixels; one side may be up to 50 times" in refused.output
+    tuned = runner.invoke(app, [*call, "--skip-bad"])
+    assert tuned.exit_code in (0, 3), tuned.output
+    asked = runner.invoke(app, ["predict", str(run), str(images / "dark")])
+    assert asked.exit_code == 3 and "400 x 2 pixels" in asked.output and "1 of 7 images" in asked.output
+
+
 def test_a_text_file_is_one_text_and_what_has_no_times_refuses_them(
     saved: Callable[[str], Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

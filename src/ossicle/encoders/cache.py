@@ -2,8 +2,9 @@
 
     <cache>/features/<encoder, layers and pooling>/<items>.safetensors
 
-Each file is a shard: a few whole batches, written when they reach `shard_bytes` and never changed, so that memory stays
-bounded and a run that is killed continues behind the last shard. It holds
+Each file is a shard: a few whole batches, written when they reach `shard_bytes`, when half a minute has passed, or when
+an error or Ctrl-C ends the run, and never changed. So memory stays bounded, and a run that is killed continues behind
+its last shard. It holds
 
     features    (time, layer, dim), the items' frames one after another; where they are pooled one frame for each, the
                 mean and behind it the standard deviation, of which "mean" reads the first half
@@ -12,7 +13,8 @@ bounded and a run that is killed continues behind the last shard. It holds
 and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool), the items'
 keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and tensors. Items are found by key, so
 data sets that share items share features, and of an edited data set only what is new runs. A shard whose hash or
-description differs is passed over, and its items run again.
+description differs is passed over, and its items run again. A layer's features do not depend on the blocks behind it,
+so whoever asks for a few layers is also given the first of a shard that holds more.
 
 Pooled features are float32: they are small, and their digits are those of the encoder. Frames (`pool="time"`) are
 float16, since they fill disks: its rounding, 0.05 % of each value, is small beside what sets a frame apart from the
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -46,10 +49,16 @@ Pool = Literal["mean", "statistics", "time"]
 VERSION = 1
 METADATA = "ossicle.features"
 READERS = 4  # threads that read ahead
-# Clips of one shape meet in a batch if they lie in the same stretch of so many items; those whose input is larger than
-# so many bytes (half a minute of sound) run alone, so that waiting for company costs little memory.
+# A run that is killed loses so many seconds of work at most, or this share of all that it has done where that is more:
+# with the share, a run of days leaves some hundreds of shards and not tens of thousands.
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01
+# Clips of one shape meet in a batch if they lie in the same stretch of so many items, and while the inputs that wait
+# for company hold so many bytes at most; then the largest group goes as it is.
 STRETCH = 512
-COMPANY_BYTES = 2 << 20
+WAITING_BYTES = 64 << 20
+# Of the inputs of a batch, where it is more than one clip: two of half a minute at 16 kHz. The hidden states of twelve
+# layers are thirty times as large.
+BATCH_BYTES = 4 << 20
 
 Inputs = dict[str, Tensor]
 Frames = Float[Tensor, "time layer dim"]
@@ -66,6 +75,8 @@ class FeatureStore:
     pool: Pool
     dim: int
     """Of the features: twice the encoder's for "statistics"."""
+    layers: int
+    """How many are read; a shard may hold more behind them."""
     shards: tuple[Path, ...]
     places: Int64[np.ndarray, "item 2"]  # shard and first frame
     lengths: Int64[np.ndarray, "item"]
@@ -103,7 +114,7 @@ class FeatureStore:
         number, first = self.places[index].tolist()
         if number not in self.opened:
             self.opened[number] = safe_open(self.shards[number], framework="pt")
-        return self.opened[number].get_slice("features")[first : first + length].float()
+        return self.opened[number].get_slice("features")[first : first + length, : self.layers].float()
 
 
 def open_features(
@@ -116,6 +127,7 @@ def open_features(
     layers: int | None = None,
     shard_bytes: int = 64 << 20,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Runs the encoder over every item that it has not seen before, and finds the features of all others.
 
@@ -126,44 +138,51 @@ def open_features(
         pool: "mean" over time, "statistics" (mean and standard deviation), or "time" for every frame.
         folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
         layers: stop after the first so many blocks; by default all run.
-        shard_bytes: features held in memory before they are written.
+        shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all).
+        say: given a sentence about the texts that lose their end, of those that run now.
 
-    Raises: ValueError for an encoder that a tuner has changed: its features would be others after the next step.
+    Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
+        features would be others after the next step.
     """
     if encoder.adapted:
         raise ValueError(f"{encoder.name} is adapted by a tuner: only the features of a frozen encoder are kept")
-    layers = encoder.num_layers if layers is None else layers
+    layers = encoder.depth(layers)
     stored: Pool = "time" if pool == "time" else "statistics"
+    home = (folder or cache_folder()) / "features"
     about = _about(encoder, pool=stored, layers=layers)
-    folder = (folder or cache_folder()) / "features" / _digest(json.dumps(about, sort_keys=True).encode())
     keys = [_digest(identity(item)) for item in items]
-    found = _find(folder, about, set(keys))
+    found: dict[str, Place] = {}
+    for depth in range(layers, encoder.num_layers + 1):
+        if wanted := set(keys) - found.keys():
+            found |= _find(home, _about(encoder, pool=stored, layers=depth), wanted)
     missing = {key: position for position, key in reversed([*enumerate(keys)]) if key not in found}
     reasons: dict[str, str] = {}
-    shard = _Shard(folder, {"encoder": encoder.name, **about})
+    shard = _Shard(_folder(home, about), {"encoder": encoder.name, **about})
     todo = sorted(missing.values())
     done = len(items) - len(todo)
-    for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
-        if isinstance(inputs, str):
-            reasons[keys[batch[0]]] = inputs
-        else:
-            for position, frames in zip(batch, _pooled(encoder, inputs, pool=stored, layers=layers), strict=True):
-                if len(frames) and frames.isfinite().all():
-                    shard.add(keys[position], frames)
+    if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
+        say(lost)
+    try:
+        for batch in _encoded(encoder, items, todo, pool=stored, layers=layers, batch_size=batch_size):
+            for position, frames in batch:
+                if isinstance(frames, str):
+                    reasons[keys[position]] = frames
                 else:
-                    reasons[keys[position]] = f"{items[position].place}: {encoder.name} gives no finite features"
-        if shard.size >= shard_bytes:
-            found |= shard.write()
-        done += len(batch)
-        progress(done, len(items))
-    found |= shard.write()
+                    shard.add(keys[position], frames)
+            if shard.size >= shard_bytes or shard.overdue():
+                found |= shard.write()
+            done += len(batch)
+            progress(done, len(items))
+    finally:  # also what was encoded before an error or Ctrl-C
+        found |= shard.write()
 
     shards = {path: number for number, path in enumerate(dict.fromkeys(path for path, _, _ in found.values()))}
     rows = [found.get(key) for key in keys]
     return FeatureStore(
         pool=pool,
         dim=encoder.dim * (2 if pool == "statistics" else 1),
+        layers=layers,
         shards=tuple(shards),
         places=np.array([(shards[row[0]], row[1]) if row else (-1, 0) for row in rows], np.int64).reshape(-1, 2),
         lengths=np.array([row[2] if row else 0 for row in rows], np.int64),
@@ -186,21 +205,28 @@ def _batches(
     for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
         waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
         for position, content in stretch:
+            if isinstance(content, INPUT_ERRORS):
+                yield [position], str(content)
+                continue
             try:
-                if isinstance(content, INPUT_ERRORS):
-                    raise content
                 inputs = encoder.prepare([content])
-            except INPUT_ERRORS as error:
-                yield [position], str(error)
+            except INPUT_ERRORS as error:  # which knows no file
+                yield [position], f"{items[position].place}: {error}"
                 continue
             shapes = tuple((name, *tensor.shape) for name, tensor in sorted(inputs.items()))
             group = waiting.setdefault(shapes, [])
             group.append((position, inputs))
-            small = sum(tensor.nbytes for tensor in inputs.values()) <= COMPANY_BYTES
-            if len(group) == (batch_size if small else 1):
+            if len(group) == batch_size or _bytes(group) + _bytes(group[:1]) > BATCH_BYTES:
                 yield _joined(waiting.pop(shapes))
+            elif sum(map(_bytes, waiting.values())) > WAITING_BYTES:
+                yield _joined(waiting.pop(max(waiting, key=lambda shapes: _bytes(waiting[shapes]))))
         for group in waiting.values():
             yield _joined(group)
+
+
+def _bytes(group: Sequence[tuple[int, Inputs]]) -> int:
+    """Of the inputs of clips of one shape."""
+    return len(group) * sum(tensor.nbytes for tensor in group[0][1].values())
 
 
 def _joined(group: Sequence[tuple[int, Inputs]]) -> tuple[list[int], Inputs]:
@@ -221,6 +247,24 @@ def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) ->
 
 
 # ---------------------------------------------------------------- batches to features
+
+
+def _encoded(
+    encoder: Encoder, items: Sequence[Item], todo: Sequence[int], *, pool: Pool, layers: int, batch_size: int
+) -> Iterator[list[tuple[int, Frames | str]]]:
+    """Batch by batch, positions with their features, or with the reason why there are none."""
+
+    def usable(position: int, frames: Frames) -> Frames | str:
+        if len(frames) and frames.isfinite().all():
+            return frames
+        return f"{items[position].place}: {encoder.name} gives no finite features"
+
+    for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
+        if isinstance(inputs, str):
+            yield [(batch[0], inputs)]
+            continue
+        clips = zip(batch, _pooled(encoder, inputs, pool=pool, layers=layers), strict=True)
+        yield [(position, usable(position, frames)) for position, frames in clips]
 
 
 @torch.inference_mode()
@@ -248,10 +292,16 @@ class _Shard:
         self.folder, self.about = folder, about
         self.frames: dict[str, Frames] = {}
         self.size = 0  # bytes
+        self.begun = self.written = monotonic()
 
     def add(self, key: str, frames: Frames) -> None:
         self.frames[key] = frames
         self.size += frames.nbytes
+
+    def overdue(self) -> bool:
+        """Whether too much would be lost by now if the run were killed."""
+        now = monotonic()
+        return now - self.written >= max(SAVE_SECONDS, SAVE_SHARE * (now - self.begun))
 
     def write(self) -> dict[str, Place]:
         """Writes what was added, if anything, and is empty again; gives where each item now lies."""
@@ -262,19 +312,24 @@ class _Shard:
         if self.about["pool"] == "time" and features.abs().max() <= torch.finfo(torch.float16).max:
             features = features.half()
         lengths = torch.tensor([len(frames) for frames in self.frames.values()])
-        self.frames, self.size = {}, 0
         # Made of the items alone: a damaged shard is replaced by the one that is made again.
         path = self.folder / f"{_digest(*(key.encode() for key in sorted(keys)))}.safetensors"
         told = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
         tensors = {"features": features, "lengths": lengths}
         save_weights(path, tensors, metadata={METADATA: json.dumps(told)})
+        self.frames, self.size, self.written = {}, 0, monotonic()
         return _places(path, keys, lengths)
 
 
-def _find(folder: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
+def _folder(home: Path, about: dict[str, Any]) -> Path:
+    """Where the shards of a description lie."""
+    return home / _digest(json.dumps(about, sort_keys=True).encode())
+
+
+def _find(home: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
     """Where the features of items lie, of those that are there and undamaged."""
     found: dict[str, Place] = {}
-    for path in sorted(folder.glob("[!.]*.safetensors")):  # hidden ones are being written
+    for path in sorted(_folder(home, about).glob("[!.]*.safetensors")):  # hidden ones are being written
         try:
             with safe_open(path, framework="pt") as shard:
                 told = json.loads(shard.metadata()[METADATA])

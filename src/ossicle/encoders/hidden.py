@@ -7,6 +7,7 @@ after it. Where a block itself ends in a norm (BERT, wav2vec2-base and others of
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,16 @@ class Hidden:
         return self.features.masked_fill(~mask, 0.0).sum(2) / mask.sum(2)
 
 
+class Turns:
+    """A lock; a copy of it, also in another process, is a new one, which nobody holds."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["Turns"], tuple[()]]:
+        return Turns, ()
+
+
 class Encoder(nn.Module):
     """A trained network whose hidden states are read. Made by `load_encoder`.
 
@@ -55,6 +66,7 @@ class Encoder(nn.Module):
         self.fingerprint = fingerprint(network, settings)
         """16 hexadecimal digits of the weights, their names and the settings, as they were loaded."""
         self.adapted = False
+        self.turns = Turns()
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         """Turns inputs into what `encode` takes, on the CPU and without the network; may run in another thread.
@@ -62,24 +74,38 @@ class Encoder(nn.Module):
         Args:
             inputs: sound as float32 (time,) at `rate`; text as str; images as uint8 (row, column, 3)
 
-        Raises: ValueError for an input of another kind, or none at all.
+        Raises: ValueError for an input of another kind, or none at all; ImageRefused for an image that is too narrow.
         """
         raise NotImplementedError
+
+    def shortened(self, inputs: Sequence[Any]) -> str | None:
+        """What to tell the user of inputs that lose their end; None where each is heard whole."""
+        return None
 
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:
         """Gives the hidden states of what `prepare` made; gradients reach the parameters that want them.
 
+        Threads take turns: a pass cuts the network short and listens to its blocks, and another one would hear that.
+
         Args:
             layers: end after so many blocks, 1 to `num_layers`; no later one runs
         """
-        if layers is not None and not 1 <= layers <= self.num_layers:
-            raise ValueError(f"layers is {layers}; {self.name} has 1 to {self.num_layers}")
+        layers = self.depth(layers)
         device = next(self.network.parameters()).device
         # Some networks keep tensors from pass to pass (BEiT its table of distances); made in inference mode, they would
         # let no later pass have a gradient.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            return self._encode({key: value.to(device) for key, value in batch.items()}, layers or self.num_layers)
+        with self.turns.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            return self._encode({key: value.to(device) for key, value in batch.items()}, layers)
+
+    def depth(self, layers: int | None) -> int:
+        """How many blocks run where so many layers are asked for; all for None.
+
+        Raises: ValueError for fewer than one, and for more than there are.
+        """
+        if layers is not None and not 1 <= layers <= self.num_layers:
+            raise ValueError(f"layers is {layers}; {self.name} has 1 to {self.num_layers}")
+        return self.num_layers if layers is None else layers
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
         raise NotImplementedError

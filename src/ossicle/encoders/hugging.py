@@ -8,6 +8,7 @@ the Llama family, ViT, DeiT, BEiT, DINOv2) is not applied, whatever `hidden_stat
 - Text: a time is a token, those that the tokenizer adds at the ends among them, and so in the mean. A text of more
   tokens than the network has positions loses its end.
 - Images: a time is a token, the class token (with DeiT the distillation token too) first, then the patches row by row.
+  One whose sides are too far apart is refused.
 """
 
 import hashlib
@@ -34,10 +35,15 @@ from ossicle.encoders.pretrained import (
     read_preprocessor,
     reason,
     recorded,
+    silent,
 )
 from ossicle.encoders.sound import MAX_SECONDS, SoundEncoder
 from ossicle.encoders.whisper import WhisperEncoder
-from ossicle.errors import BundleRefused, ModelUnknown
+from ossicle.errors import BundleRefused, ImageRefused, ModelUnknown
+
+# Of an image, the longer side to the shorter. DINOv2's processor enlarges the shorter side to 256 before it cuts out
+# the middle: of a strip of 2 x 65535 pixels it makes 20 GB.
+MAX_RATIO = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,8 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
     }
     if model_type == "whisper":
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
+    if family.modality == "text" and not family.first_position:
+        config.pad_token_id = padding_of(config)
     options = {"add_pooling_layer": False} if family.pooler else {}
     network = load_network(library.AutoModel, folder, config=config, **options)
     make: Callable[..., Encoder] = {"sound": WaveEncoder, "text": TextEncoder, "image": ImageEncoder}[family.modality]
@@ -177,7 +185,7 @@ class TextEncoder(Encoder):
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
         config = network.config
         tokenizer, files = read_tokenizer(folder, most=config.vocab_size)
-        padding = config.pad_token_id if config.pad_token_id is not None else 0
+        padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
         limit = read_count(folder / "sentence_bert_config.json", "max_seq_length", default=positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
@@ -207,10 +215,23 @@ class TextEncoder(Encoder):
             "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
         }
 
+    def shortened(self, inputs: Sequence[Any]) -> str | None:
+        with silent():  # the library has a line of its own about the first one
+            longer = sum(len(self.tokenizer(text)["input_ids"]) > self.max_tokens for text in inputs)
+        if not longer:
+            return None
+        return f"{longer} of {len(inputs)} texts are longer than {self.max_tokens} tokens and lose their end"
+
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
         with recorded(self.network, layers) as states:
             self.network(**batch)
         return Hidden(features=torch.stack(states, dim=1), mask=batch["attention_mask"].bool())
+
+
+def padding_of(config: Any) -> int | None:
+    """The number of the padding token; None also where there is no such token, as -1 in old conversions of Llama."""
+    number = config.pad_token_id
+    return number if isinstance(number, int) and 0 <= number < config.vocab_size else None
 
 
 def read_tokenizer(folder: Path, *, most: int) -> tuple[Any, list[Path]]:
@@ -256,6 +277,11 @@ class ImageEncoder(Encoder):
         for image in inputs:
             if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
                 raise ValueError(f"an image is a uint8 array (row, column, 3), not {_told(image)}")
+            rows, columns, _ = image.shape
+            if max(rows, columns) > MAX_RATIO * min(rows, columns):
+                raise ImageRefused(
+                    f"this image has {columns} x {rows} pixels; one side may be up to {MAX_RATIO} times the other"
+                )
         if not inputs:
             raise ValueError("there is no image to prepare; one or more are needed")
         return dict(self.processor(list(inputs), return_tensors="pt", input_data_format="channels_last"))

@@ -81,7 +81,10 @@ def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any
     """
     count = sum(len(names(file)) for file in folder.glob("*.safetensors"))
     if not count:
-        raise WeightsRefused(f"{folder}: there is no .safetensors file; weights in other formats are not opened")
+        raise WeightsRefused(
+            f"{folder}: there is no .safetensors file, and weights in other formats are not opened; of those that you "
+            "trust transformers makes one: AutoModel.from_pretrained(ID).save_pretrained(FOLDER)"
+        )
     # A configuration is a claim by a stranger: this one keeps a made-up depth from filling the memory.
     if config.num_hidden_layers > count:
         raise WeightsRefused(f"{folder}: {config.num_hidden_layers} blocks are claimed of {count} tensors in all")

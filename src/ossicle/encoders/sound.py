@@ -3,9 +3,12 @@
 A network that pads a short clip to the length of a long one hears the padding: in its group norms, its convolutions,
 its attention. So every pass sees rows of one length, no attention mask is needed, and a clip's features are the same
 alone and in any batch.
+
+What a pass holds beside its result is two hundred times its input (of wav2vec2-base 0.4 GB for half a minute). So
+without gradients few rows pass at a time, and of a long recording memory holds little but its hidden states.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -20,6 +23,8 @@ from ossicle.encoders.hidden import Encoder, Hidden
 
 # Attention costs the square of the length; networks of speech learnt on half of this.
 MAX_SECONDS = 30
+# Of rows that pass together where no gradient is wanted: two pieces of half a minute at 16 kHz, or many short clips.
+PASS_BYTES = 4 << 20
 
 
 class SoundEncoder(Encoder):
@@ -64,21 +69,38 @@ class SoundEncoder(Encoder):
         }
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
-        frames, places = batch["frames"].tolist(), batch["places"].tolist()
+        places = batch["places"].tolist()
         states: dict[int, Float[Tensor, "time layer dim"]] = {}
-        for length in sorted(set(frames)):
-            chosen = [row for row, count in enumerate(frames) if count == length]
-            for row, state in zip(chosen, self.states(batch["rows"][chosen, ..., :length], layers), strict=True):
+        for chosen, rows in passes(batch["rows"], batch["frames"].tolist()):
+            for row, state in zip(chosen, self.states(rows, layers), strict=True):
                 states[row] = state[:, : places[row]].movedim(1, 0)
-        rows = iter(range(len(frames)))
-        clips = [torch.cat([states[row] for row in islice(rows, count)]) for count in batch["pieces"].tolist()]
+        order = iter(range(len(places)))
+        clips = [torch.cat([states.pop(row) for row in islice(order, count)]) for count in batch["pieces"].tolist()]
         times = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
         longest = int(times.max())
         # Behind a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
-        padded = [F.pad(clip, (0, 0, 0, 0, 0, longest - len(clip))) for clip in clips]
+        padded = [F.pad(clip, (0, 0, 0, 0, 0, longest - len(clip))) if len(clip) < longest else clip for clip in clips]
         return Hidden(
             features=torch.stack(padded).movedim(1, 2), mask=torch.arange(longest, device=times.device) < times[:, None]
         )
+
+
+def passes(
+    rows: Float[Tensor, "row *channel frame"], frames: Sequence[int]
+) -> Iterator[tuple[list[int], Float[Tensor, "chosen *channel time"]]]:
+    """Which rows pass the network together, and what it is given of them: all of one length where gradients are on.
+
+    Elsewhere they hold `PASS_BYTES` at most, or are one row alone. With gradients all that a pass holds is kept for the
+    backward pass anyway.
+    """
+    for length in sorted(set(frames)):
+        equal = [row for row, count in enumerate(frames) if count == length]
+        most = len(equal)
+        if not torch.is_grad_enabled():
+            most = max(1, PASS_BYTES // rows[0, ..., :length].nbytes)
+        for first in range(0, len(equal), most):
+            chosen = equal[first : first + most]
+            yield chosen, rows[chosen, ..., :length]
 
 
 def checked(wave: Any) -> Float32[np.ndarray, "time"]:
