@@ -247,7 +247,7 @@ def open_inputs(
     """
     if config.tuner is None:
         progress = told(say, f"encoded {{}} of {{}} {dataset.noun}s")
-        return open_features(encoder, dataset.items, pool=pool, layers=layers, folder=cache, progress=progress)
+        return open_features(encoder, dataset.items, pool=pool, layers=layers, folder=cache, progress=progress, say=say)
     if encoder.rate is not None:
         budget = int(config.cache_gigabytes * 2**30)
         progress = told(say, f"decoded {{}} of {{}} {dataset.noun}s")
