@@ -166,6 +166,13 @@ def test_a_missing_image_is_named(tmp_path):
         read_image(tmp_path / "none.png")
 
 
+def test_a_strip_is_refused_and_a_panorama_is_not(tmp_path):
+    assert read_image(save(tmp_path / "a.png", np.zeros((2, 100, 3), np.uint8))).shape == (2, 100, 3)
+    for name, shape in (("wide.png", (2, 101, 3)), ("tall.png", (51, 1, 3))):
+        with pytest.raises(ImageRefused, match=rf"{name}: \d+ x \d+ pixels; .* one side up to 50 times the other"):
+            read_image(save(tmp_path / name, np.zeros(shape, np.uint8)))
+
+
 def test_the_most_pixels_are_allowed_and_one_row_more_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr("ossicle.data.images.MAX_PIXELS", 35)
     read_image(save(tmp_path / "a.png"))

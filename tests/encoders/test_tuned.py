@@ -111,11 +111,11 @@ def test_an_image_that_is_too_narrow_is_a_bad_item_by_name(
     call = ["tune", str(saved("dinov2")), str(images), "-o", str(run), "--set", *SETTINGS]
     refused = runner.invoke(app, call)
     assert refused.exit_code == 1 and "1 of 13 images cannot be used" in refused.output
-    assert "strip.png: this image has 400 x 2 pixels; one side may be up to 50 times" in refused.output
+    assert "strip.png: 400 x 2 pixels; allowed are 67,108,864 in all, and one side up to 50 times" in refused.output
     tuned = runner.invoke(app, [*call, "--skip-bad"])
     assert tuned.exit_code in (0, 3), tuned.output
     asked = runner.invoke(app, ["predict", str(run), str(images / "dark")])
-    assert asked.exit_code == 3 and "400 x 2 pixels" in asked.output and "1 of 7 images" in asked.output
+    assert asked.exit_code == 3 and "strip.png: 400 x 2 pixels" in asked.output and "1 of 7 images" in asked.output
 
 
 def test_a_text_file_is_one_text_and_what_has_no_times_refuses_them(

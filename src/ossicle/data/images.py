@@ -19,6 +19,9 @@ from ossicle.errors import ImageRefused
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .webp .bmp .dib .gif".split())
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF")  # Pillow's names
 MAX_PIXELS = 8192 * 8192
+# The longer side to the shorter. A processor that enlarges the shorter side before it cuts out the middle (DINOv2's)
+# makes 20 GB of a strip of 2 x 65535 pixels.
+MAX_RATIO = 50
 
 Pixels = UInt8[np.ndarray, "row column 3"]
 
@@ -45,7 +48,8 @@ def read_image(path: Path) -> Pixels:
     Transparency is dropped and the colours below it show, as the processors of published vision models do it.
 
     Raises:
-        ImageRefused: no such file, another format, damaged bytes, more pixels than `MAX_PIXELS`.
+        ImageRefused: no such file, another format, damaged bytes, more pixels than `MAX_PIXELS`, sides further apart
+            than `MAX_RATIO`.
     """
     from PIL import Image
 
@@ -56,7 +60,7 @@ def read_image(path: Path) -> Pixels:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 columns, rows = image.size
-                if columns * rows <= MAX_PIXELS:
+                if columns * rows <= MAX_PIXELS and max(columns, rows) <= MAX_RATIO * min(columns, rows):
                     image.load()
                     pixels = _rgb(image)
                     turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
@@ -69,7 +73,9 @@ def read_image(path: Path) -> Pixels:
         except Exception as error:  # Pillow's readers let out whatever a damaged file makes them stumble over
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ImageRefused(f"{path}: this image is damaged ({reason})") from error
-    raise ImageRefused(f"{path}: {claim} pixels; allowed are {MAX_PIXELS:,} in all")
+    raise ImageRefused(
+        f"{path}: {claim} pixels; allowed are {MAX_PIXELS:,} in all, and one side up to {MAX_RATIO} times the other"
+    )
 
 
 def _rgb(image: Any) -> Pixels:

@@ -208,11 +208,7 @@ def _batches(
             if isinstance(content, INPUT_ERRORS):
                 yield [position], str(content)
                 continue
-            try:
-                inputs = encoder.prepare([content])
-            except INPUT_ERRORS as error:  # which knows no file
-                yield [position], f"{items[position].place}: {error}"
-                continue
+            inputs = encoder.prepare([content])
             shapes = tuple((name, *tensor.shape) for name, tensor in sorted(inputs.items()))
             group = waiting.setdefault(shapes, [])
             group.append((position, inputs))

@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         Args:
             inputs: sound as float32 (time,) at `rate`; text as str; images as uint8 (row, column, 3)
 
-        Raises: ValueError for an input of another kind, or none at all; ImageRefused for an image that is too narrow.
+        Raises: ValueError for an input of another kind, or none at all.
         """
         raise NotImplementedError
 

@@ -8,7 +8,6 @@ the Llama family, ViT, DeiT, BEiT, DINOv2) is not applied, whatever `hidden_stat
 - Text: a time is a token, those that the tokenizer adds at the ends among them, and so in the mean. A text of more
   tokens than the network has positions loses its end.
 - Images: a time is a token, the class token (with DeiT the distillation token too) first, then the patches row by row.
-  One whose sides are too far apart is refused.
 """
 
 import hashlib
@@ -39,11 +38,7 @@ from ossicle.encoders.pretrained import (
 )
 from ossicle.encoders.sound import MAX_SECONDS, SoundEncoder
 from ossicle.encoders.whisper import WhisperEncoder
-from ossicle.errors import BundleRefused, ImageRefused, ModelUnknown
-
-# Of an image, the longer side to the shorter. DINOv2's processor enlarges the shorter side to 256 before it cuts out
-# the middle: of a strip of 2 x 65535 pixels it makes 20 GB.
-MAX_RATIO = 50
+from ossicle.errors import BundleRefused, ModelUnknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,11 +272,6 @@ class ImageEncoder(Encoder):
         for image in inputs:
             if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
                 raise ValueError(f"an image is a uint8 array (row, column, 3), not {_told(image)}")
-            rows, columns, _ = image.shape
-            if max(rows, columns) > MAX_RATIO * min(rows, columns):
-                raise ImageRefused(
-                    f"this image has {columns} x {rows} pixels; one side may be up to {MAX_RATIO} times the other"
-                )
         if not inputs:
             raise ValueError("there is no image to prepare; one or more are needed")
         return dict(self.processor(list(inputs), return_tensors="pt", input_data_format="channels_last"))
