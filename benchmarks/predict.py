@@ -159,11 +159,13 @@ def main() -> None:
         if arguments.only != "speed":
             tiny = bundles["passt_tiny_s16"]
             found["memory"] = measure_memory(tiny, folder, arguments.lengths, threads=arguments.threads)
+            found["memory_run"] = about_this_run()
     result = (read_result("predict") or {}) | about_this_run() | found
     lines = table(result["speed"], result["memory"])
-    if arguments.only == "memory":
-        speed = result["speed_run"]
-        lines += ["", f"The table of speed: `{speed['command']}`; date {speed['date']}, commit {speed['commit']}."]
+    if arguments.only:
+        other = {"memory": "speed", "speed": "memory"}[arguments.only]
+        run = result[f"{other}_run"]
+        lines += ["", f"The table of {other}: `{run['command']}`; date {run['date']}, commit {run['commit']}."]
     write_result("predict", result, lines, title="Prediction end to end")
 
 

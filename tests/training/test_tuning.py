@@ -22,6 +22,7 @@ from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
 from ossicle.training.config import read_config
+from ossicle.training.folds import TEST_SCORES
 from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer
@@ -249,16 +250,16 @@ def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: 
 def test_a_run_goes_on_with_its_encoder_wherever_that_is_and_with_no_other(
     run: Tune, bundle: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
-    result = run(folds="all", epochs=1)
-    shutil.rmtree(result.folds[1].folder)
+    result = run(epochs=1)
+    (result.folder / TEST_SCORES).unlink()  # as if it had been interrupted
     moved = tmp_path / "moved"
     shutil.copytree(bundle, moved)
-    again = run(folds="all", epochs=1, resume=True, encoder=str(moved))
+    again = run(epochs=1, resume=True, encoder=str(moved))
     assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
-    assert read_config(again.folds[1].folder / "config.yaml", TuneConfig)[0].encoder == str(bundle)
+    assert (result.folder / TEST_SCORES).exists()
+    assert read_config(result.folder / "config.yaml", TuneConfig)[0].encoder == str(bundle)
     tensors = load_weights(moved / WEIGHTS)
     save_weights(moved / WEIGHTS, {name: tensor + 1e-3 for name, tensor in tensors.items()})
-    shutil.rmtree(result.folds[1].folder)
     other = load_encoder(moved)
     with pytest.raises(RunRefused, match=f"begun with an encoder of the fingerprint .*{other.fingerprint}"):
         tune(dataset, TuneConfig(), encoder=other, output=result.folder, resume=True)
