@@ -131,6 +131,16 @@ def test_mistakes_are_one_sentence(
     assert said in capsys.readouterr().err
 
 
+def test_a_closed_standard_input_is_a_sentence(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as a daemon has it
+    assert main([str(exported), "-"]) == 1
+    assert capsys.readouterr().err == (
+        "ossicle-runtime: standard input is closed; send sound into it, or name a recording\n"
+    )
+
+
 def test_a_reader_that_leaves_ends_the_program_in_silence(exported: Path, record: Record) -> None:
     command = [sys.executable, "-m", "ossicle.runtime", exported, *[record("a.wav")] * 2, "--threads", "1"]
     reading, writing = os.pipe()
