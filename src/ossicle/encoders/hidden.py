@@ -68,6 +68,11 @@ class Encoder(nn.Module):
         self.adapted = False
         self.turns = Turns()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         """Turns inputs into what `encode` takes, on the CPU and without the network; may run in another thread.
 
@@ -91,12 +96,11 @@ class Encoder(nn.Module):
             layers: end after so many blocks, 1 to `num_layers`; no later one runs
         """
         layers = self.depth(layers)
-        device = next(self.network.parameters()).device
         # Some networks keep tensors from pass to pass (BEiT its table of distances); made in inference mode, they would
         # let no later pass have a gradient.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         with self.turns.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            return self._encode({key: value.to(device) for key, value in batch.items()}, layers)
+            return self._encode({key: value.to(self.device) for key, value in batch.items()}, layers)
 
     def depth(self, layers: int | None) -> int:
         """How many blocks run where so many layers are asked for; all for None.

@@ -293,7 +293,7 @@ def tune_fold(
     layers = kept_layers(dataset, store, split, config, encoder=encoder, say=say)  # or is refused, and leaves no folder
     begin(config, encoder=encoder.name, encoder_fingerprint=encoder.fingerprint)
     model = create_model(config, encoder, labels=dataset.labels, layers=layers)
-    model.to(next(encoder.network.parameters()).device)
+    model.to(encoder.device)
     tuner = create_inside(config, encoder, layers=model.layers)
     try:
         source = source_of(dataset, store, encoder, model)
@@ -348,7 +348,7 @@ def kept_layers(
                 "give the layers by number."
             )
         ranking = ranking_config(config, wanted.by)
-        whole = create_model(ranking, encoder, labels=dataset.labels).to(next(encoder.network.parameters()).device)
+        whole = create_model(ranking, encoder, labels=dataset.labels).to(encoder.device)
         source = source_of(dataset, store, encoder, whole)
         if wanted.by == "best":
             values = probes_of(dataset, split, source)
