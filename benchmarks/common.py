@@ -22,6 +22,7 @@ from ossicle import create_model
 from ossicle.bundle import save_bundle
 from ossicle.files import write_atomically
 from ossicle.frontend import frontend_config
+from ossicle.kernels.measure import processor
 from ossicle.models import find_preset
 
 RESULTS = Path(__file__).parent / "results"
@@ -89,15 +90,6 @@ def about_this_run() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def read_result(name: str) -> dict[str, Any] | None:
     """What an earlier run wrote to `results/NAME.json`."""
     path = RESULTS / f"{name}.json"
@@ -126,6 +118,21 @@ def claim_table(claims: Iterable[tuple[str, str, str, bool | None]]) -> list[str
     said = {None: "", True: "yes", False: "**no**"}
     rows = [f"| {what} | {got} | {wanted} | {said[met]} |" for what, got, wanted, met in claims]
     return ["| what | got | wanted | met |", "|---|---|---|---|", *rows]
+
+
+def write_by_processor(
+    name: str, result: dict[str, Any], table: Callable[[dict[str, Any]], list[str]], *, title: str
+) -> None:
+    """Writes `results/NAME.json` and `.md` with a table for each processor that it ran on, and prints this one's."""
+    with runs_to_add_to(name) as known:
+        machines = {**known.get("machines", {}), result["machine"]: result}
+        write_atomically(RESULTS / f"{name}.json", json.dumps({"machines": machines}, indent=1) + "\n")
+    text = [f"# {title}"]
+    for machine, one in sorted(machines.items()):
+        about = ", ".join(f"{key} {one[key]}" for key in ("threads", "torch", "date", "commit"))
+        text += ["", f"## {machine}", "", *table(one), "", f"`{one['command']}`; {about}."]
+    write_atomically(RESULTS / f"{name}.md", "\n".join(text) + "\n")
+    print("\n".join(table(result)), flush=True)
 
 
 def write_result(

@@ -1,6 +1,7 @@
 """What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
 
+# Nothing in a test depends on what is faster on the machine that it runs on.
+os.environ["OSSICLE_KERNELS"] = "onednn"
 # No test measures time, also not by a deadline; and a failure must come back in the next run.
 settings.register_profile("facts", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("facts")

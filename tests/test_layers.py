@@ -27,6 +27,7 @@ ROOMS_WITHOUT_TORCH = [
     "data",
 ]
 ROOMS_WITH_TORCH = [
+    "kernels",
     "devices",
     "frontend",
     "models",

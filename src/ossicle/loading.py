@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ def load(
     *,
     device: str = "auto",
     precision: Precision = "float32",
+    kernels: str = "auto",
     local_files_only: bool = False,
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
@@ -27,7 +29,11 @@ def load(
 
     Args:
         device: auto, cpu, cuda, mps, ...
-        precision: float32 gives the same numbers everywhere; bfloat16 is faster where the machine has it; auto measures
+        precision: float32 gives the same numbers everywhere, to rounding; bfloat16 is faster where the machine has it;
+        auto
+            measures
+        kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
+            choice that a run or job has kept
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
         reduction: compute a share of a PaSST's tokens alone, see docs/speed.md
@@ -43,14 +49,14 @@ def load(
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)
-        return TunedRecognizer(tuned, device=device, precision=precision)
+        return TunedRecognizer(tuned, device=device, precision=precision, kernels=kernels)
     if encoder is not None:
         raise SettingRefused(f"encoder={encoder}: {model} is a network of its own, which takes none.")
-    return Recognizer(load_bundle(folder), device=device, precision=precision, reduction=reduction)
+    return Recognizer(load_bundle(folder), device=device, precision=precision, kernels=kernels, reduction=reduction)
 
 
-def load_among(start: Callable[[], Recognizer], number: int) -> Recognizer:
+def load_among(start: Callable[..., Recognizer], number: int, **options: Any) -> Recognizer:
     """Calls `start` in one of a number of processes of a command, which share this machine's processors."""
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // number))
-    return start()
+    return start(**options)

@@ -8,7 +8,9 @@
 Windows, answers and rows are those of every `Predictor`; here is how torch scores the windows.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
 from ossicle.inference import Prediction, Predictor
+from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.datar import HOP_FRAMES
 from ossicle.models.passt import Passt
 from ossicle.models.tokens import TokenReduction
@@ -40,6 +43,7 @@ class Recognizer(Predictor):
         *,
         device: str = "auto",
         precision: Precision = "float32",
+        kernels: str = "auto",
         reduction: TokenReduction | None = None,
     ) -> None:
         if reduction is not None:
@@ -50,6 +54,7 @@ class Recognizer(Predictor):
         self.reduction = reduction
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
+        self.kernels = resolve_kernels(kernels)
         self.model: nn.Module = bundle.model.to(self.device).eval()
         self.frontend: LogMel = bundle.frontend.to(self.device).eval()
 
@@ -78,9 +83,9 @@ class Recognizer(Predictor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Precision, and how tokens are reduced: what else than the bundle its scores depend on."""
+        """Precision, routines, and how tokens are reduced: what else than the bundle its scores depend on."""
         fewer = None if self.reduction is None else dataclasses.asdict(self.reduction)
-        return {"precision": str(self.dtype).removeprefix("torch."), "reduction": fewer}
+        return {"precision": str(self.dtype).removeprefix("torch."), "kernels": str(self.kernels), "reduction": fewer}
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Hears the file of an item; for the options see `predict`."""
@@ -103,7 +108,7 @@ class Recognizer(Predictor):
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
         """Gives the logits of every hop of windows of one length at `rate`."""
         spec = self.spectrogram(windows)
-        with self._precision():
+        with self._arithmetic():
             hops = self.model.forward_features(spec).hop_features  # type: ignore[operator]
             logits = self.model.head(hops)  # type: ignore[operator]
         return logits.float().cpu().numpy()
@@ -119,9 +124,12 @@ class Recognizer(Predictor):
     def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
-        with self._precision():
+        with self._arithmetic():
             out = self.model.forward_features(spec, **fewer)  # type: ignore[operator]
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        half = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        with using_kernels(self.kernels), half:
+            yield

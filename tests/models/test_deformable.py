@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
-from ossicle.models import deformable, kernels
+from ossicle import kernels
+from ossicle.kernels import attention
+from ossicle.models import deformable
 from ossicle.models.deformable import DeformableAttention, PositionBias, fit_table, reference, runs, sample
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -86,7 +88,7 @@ def test_both_ways_give_the_same_outputs_and_gradients(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deformable, "MAX_STRIPS", max_strips)
         for name in ("BIAS_TILE", "PART_TILE"):
-            patch.setattr(kernels, name, tile)
+            patch.setattr(attention, name, tile)
         ours = net(x)
         of_ours = torch.autograd.grad(ours, leaves, dy, allow_unused=True)
     with pytest.MonkeyPatch.context() as patch:

@@ -87,8 +87,11 @@ def device_lines() -> list[str]:
     except Exception as error:
         return [f"torch does not import: {error}"]
     from ossicle.devices import bfloat16_speedup, choose_device
+    from ossicle.kernels import measured_kernels
+    from ossicle.kernels.measure import processor
 
-    lines = [f"CPU: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    lines = [f"CPU: {processor()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    lines.append(f"kernels: {measured_kernels()}")
     if torch.cuda.is_available():
         lines += [f"cuda:{index}: {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -99,6 +102,6 @@ def device_lines() -> list[str]:
         lines.append(f"bfloat16 on {name}: does not work")
     else:
         verdict = "pays" if ratio > 1.2 else "does not pay"
-        lines.append(f"bfloat16 on {name}: {verdict}, a matrix product takes {1 / ratio:.2f} of the time in float32")
+        lines.append(f"bfloat16 on {name}: {verdict}, matrix products take {1 / ratio:.2f} of the time in float32")
     lines.append(f"chosen by device=auto: {name}")
     return lines

@@ -120,6 +120,7 @@ def predict(
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
     from ossicle.inference.command import PredictOptions, WrongUsage, needs
+    from ossicle.inference.store import kept_setting
 
     options = PredictOptions(
         output=output,
@@ -151,7 +152,11 @@ def predict(
         needs(keep is not None, {"--keep-by": keep_by}, "--keep")
         if cluster is not None:  # whose actors work in another folder
             model, encoder = _absolute(model), encoder and _absolute(encoder)
-        start = functools.partial(_load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by)
+        # A job goes on with the routines that it was begun with, whatever is measured now.
+        kept = None if output is None or overwrite else kept_setting(output, "kernels")
+        start = functools.partial(
+            _load, model, device=device, encoder=encoder, keep=keep, keep_by=keep_by, kernels=kept or "auto"
+        )
         failed = _predict(start, inputs or [], options, text=text, timeline=timeline, cluster=cluster)
     except WrongUsage as error:
         raise typer.BadParameter(str(error), param_hint=error.option) from error
@@ -166,7 +171,13 @@ def _absolute(name: str) -> str:
 
 
 def _load(
-    model: str, *, device: str, encoder: str | None, keep: float | None, keep_by: Literal["merge", "strided"] | None
+    model: str,
+    *,
+    device: str,
+    encoder: str | None,
+    keep: float | None,
+    keep_by: Literal["merge", "strided"] | None,
+    kernels: str,
 ) -> "Recognizer":
     from ossicle.inference.command import WrongUsage
     from ossicle.loading import load
@@ -174,7 +185,7 @@ def _load(
 
     try:
         reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by or "merge")
-        return load(model, device=device, encoder=encoder, reduction=reduction)
+        return load(model, device=device, encoder=encoder, reduction=reduction, kernels=kernels)
     except ValueError as error:
         if keep is None:
             raise
@@ -182,7 +193,7 @@ def _load(
 
 
 def _predict(
-    start: "Callable[[], Recognizer]",
+    start: "Callable[..., Recognizer]",
     inputs: list[Path],
     options: "PredictOptions",
     *,
@@ -193,7 +204,12 @@ def _predict(
     """Hears, reads or sees the inputs; gives how many could not be used."""
     from ossicle.cli.progress import hours_of_sound, latest_lines
     from ossicle.inference import command
+    from ossicle.loading import load_among
 
+    if (
+        options.workers > 1 and cluster is None
+    ):  # each has a part of the processors, and the routines are chosen for that
+        start = functools.partial(load_among, start, options.workers)
     recognizer = start()
     if text is not None and recognizer.modality != "text":
         raise command.WrongUsage("This model answers no texts, and needs no column of them.", "--text")
@@ -205,24 +221,22 @@ def _predict(
         inputs,
         options,
         say=say,
-        pool=_pool(start, options, cluster),
+        pool=_pool(functools.partial(start, kernels=str(recognizer.kernels)), options, cluster),
         screen=latest_lines,
         bar=hours_of_sound,
         draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
     )
 
 
-def _pool(start: "Callable[[], Recognizer]", options: "PredictOptions", cluster: str | None) -> "Pool | None":
+def _pool(start: "Callable[..., Recognizer]", options: "PredictOptions", cluster: str | None) -> "Pool | None":
     if cluster is not None:
         from ossicle.inference.cluster import ClusterWorkers
 
         return ClusterWorkers(start, number=options.workers, config=options.config(), address=cluster)
     if options.workers > 1:
         from ossicle.inference import Workers
-        from ossicle.loading import load_among
 
-        among = functools.partial(load_among, start, options.workers)
-        return Workers(among, number=options.workers, config=options.config())
+        return Workers(start, number=options.workers, config=options.config())
     return None
 
 

@@ -241,6 +241,12 @@ class Store:
         return ((file, self.rows(str(file))) for file in files)
 
 
+def kept_setting(folder: Path, name: str) -> Any:
+    """One of the settings that a job in the folder was begun with; None where there is no job, or no such setting."""
+    path = folder / HIDDEN / SETTINGS
+    return read_settings(path).get(name) if path.exists() else None
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

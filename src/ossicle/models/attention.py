@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ossicle.models.kernels import Linear, gelu_linear, softmax_attention, tiled_attention, tiles_pay
+from ossicle.kernels import Linear, gelu_linear, linear_gelu, multihead_attention, split_heads
 from ossicle.models.tokens import merge_tokens
 
 
@@ -25,12 +25,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "clip token dim"], *, queries: int | None = None
     ) -> Float[Tensor, "clip query dim"]:
-        qkv = self.qkv(x)
-        if queries is None and tiles_pay(qkv):
-            return self.proj(tiled_attention(qkv, num_heads=self.num_heads))
-        q, k, v = split_heads(qkv, self.num_heads)
-        y = softmax_attention(q[:, :, :queries], k, v)
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return self.proj(multihead_attention(self.qkv(x), num_heads=self.num_heads, queries=queries))
 
     def proportional(
         self, x: Float[Tensor, "clip token dim"], *, sizes: Float[Tensor, "clip token"] | None, queries: int | None
@@ -57,13 +52,6 @@ def log_sizes(sizes: Float[Tensor, "clip token"]) -> Float[Tensor, "clip 1 1 tok
     return sizes.log()[:, None, None]
 
 
-def split_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each (clip, head, token, dim / head)."""
-    clips, tokens, _ = qkv.shape
-    q, k, v = qkv.view(clips, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    return q, k, v
-
-
 class Mlp(nn.Module):
     """Two linear maps with an exact GELU between them."""
 
@@ -73,6 +61,8 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token dim"]:
+        if not torch.is_grad_enabled():
+            return self.fc2(linear_gelu(x, self.fc1))
         return gelu_linear(self.fc1(x), self.fc2)
 
 

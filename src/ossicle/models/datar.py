@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ossicle.kernels import Linear, attend, softmax_attention
 from ossicle.models.attention import Mlp, check_share, drop_path
 from ossicle.models.deformable import DeformableAttention, Offsets
-from ossicle.models.kernels import Linear, attend, softmax_attention
 from ossicle.models.network import Network
 
 PATCH = 4  # frames and mel bins to a place of the first map
@@ -252,7 +252,7 @@ class WindowBias:
         windows = torch.arange(*rows.indices(self.rows), device=bias.device) % len(self.mask)
         return (bias + self.mask[windows, None].unflatten(3, self.size))[:, :, :, lines]
 
-    def whole(self, table: Float[Tensor, "head y x"]) -> Float[Tensor, "#row head query key"]:
+    def whole(self, table: Float[Tensor, "head y x"], *, again: bool = False) -> Float[Tensor, "#row head query key"]:
         return self.tile(slice(None), slice(None), *self.prepare(table)).flatten(3).mT
 
 

@@ -25,10 +25,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from ossicle.models.kernels import Linear, at_least_float32, attend, autocasts, softmax_attention
+from ossicle.kernels import (
+    Linear,
+    at_least_float32,
+    attend,
+    autocasts,
+    current_kernels,
+    gradients_of,
+    softmax_attention,
+)
 
 Offsets = Literal["both", "time", "none"]
 MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
@@ -250,8 +257,49 @@ def sample(
     maps = at_least_float32(x).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
     last = numbers(points, torch.sym_max(columns - 1, 1), torch.sym_max(rows - 1, 1))
     grid = 2 * points.movedim(3, 1).flatten(0, 1).flip(-1) / last - 1
-    read = F.grid_sample(maps, grid, align_corners=True)  # (clip * group, dim / group, key_row, key_column)
+    read = sample_grid(maps, grid)  # (clip * group, dim / group, key_row, key_column)
     return read.unflatten(0, (clips, groups)).permute(0, 3, 4, 1, 2).flatten(3).to(x.dtype).contiguous()
+
+
+def sample_grid(
+    maps: Float[Tensor, "map dim row column"], grid: Float[Tensor, "map key_row key_column 2"]
+) -> Float[Tensor, "map dim key_row key_column"]:
+    """`grid_sample` between corners, whose own gradient cannot be differentiated again."""
+    if torch.compiler.is_compiling() or maps.device.type != "cpu":
+        return F.grid_sample(maps, grid, align_corners=True)
+    return GridSample.apply(maps, grid) if current_kernels().by_hand else gather_grid(maps, grid)
+
+
+def gather_grid(
+    maps: Float[Tensor, "map dim row column"], grid: Float[Tensor, "map key_row key_column 2"]
+) -> Float[Tensor, "map dim key_row key_column"]:
+    """The same in operations that can be differentiated any number of times."""
+    rows, columns = maps.shape[2:]
+    x, x1, fx = corners((grid[..., 0] + 1) / 2 * (columns - 1), 0, columns - 1)
+    y, y1, fy = corners((grid[..., 1] + 1) / 2 * (rows - 1), 0, rows - 1)
+
+    def read(y: Tensor, x: Tensor) -> Tensor:
+        place = (y * columns + x).flatten(1)[:, None].expand(-1, maps.shape[1], -1)
+        return maps.flatten(2).gather(2, place).unflatten(2, grid.shape[1:3])
+
+    fx, fy = fx[:, None], fy[:, None]
+    return (1 - fy) * ((1 - fx) * read(y, x) + fx * read(y, x1)) + fy * ((1 - fx) * read(y1, x) + fx * read(y1, x1))
+
+
+class GridSample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, grid)
+        return F.grid_sample(maps, grid, align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        maps, grid = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return gradients_of(gather_grid(maps, grid), (maps, grid), grads[0])
+        wanted = list(ctx.needs_input_grad)
+        found = torch.ops.aten.grid_sampler_2d_backward(grads[0], maps, grid, 0, 0, True, wanted)
+        return tuple(grad if want else None for grad, want in zip(found, wanted, strict=True))
 
 
 def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
@@ -305,9 +353,9 @@ class PositionBias:
         return crops.view(*strip.shape[:2], end - begin, -1, self.size[1]).permute(0, 3, 1, 2, 4)
 
     def whole(
-        self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"]
+        self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"], *, again: bool = False
     ) -> Float[Tensor, "row head query key"]:
-        if torch.compiler.is_exporting():
+        if again or torch.compiler.is_exporting():
             # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
             strip, weight, strips = self.prepare(points, table)
             strip, weight = of_every_line(strip, weight, lines=self.size[0])
@@ -344,9 +392,10 @@ class Crops(torch.autograd.Function):
         return F.embedding_bag(every.view(-1, 4), strips, per_sample_weights=weights.reshape(-1, 4), mode="sum")
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         strip, weight, strips = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            raise RuntimeError("Crops are differentiated once; `PositionBias.whole` any number of times.")
         grad, of_weight, of_strips = grads[0].contiguous(), None, None
         width, lines = grad.shape[1], len(grad) // (strip.shape[0] * strip.shape[1])
         if ctx.needs_input_grad[1]:

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ossicle.models.kernels import at_least_float32
+from ossicle.kernels import at_least_float32
 
 GATE_EPS = 1e-8 + 1e-5  # theirs adds one to the variance and one under the root
 PRODUCT_EPS = 1e-8

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ossicle.kernels import Linear
 from ossicle.models.attention import Block, check_share
-from ossicle.models.kernels import Linear
 from ossicle.models.network import Network
 from ossicle.models.tokens import Patchout, TokenReduction, select_patches
 

@@ -74,6 +74,7 @@ class TrainConfig:
     # Machine
     device: str = "auto"
     precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
+    kernels: str = "auto"  # routines on a processor; auto: those that are faster on this machine
     compile: bool = False
     workers: int = 2  # threads that prepare batches
     save_minutes: float = 10.0  # between checkpoints inside an epoch; one is always written at its end
@@ -115,6 +116,7 @@ class TuneConfig:
     label_smoothing: float = 0.0
 
     device: str = "auto"
+    kernels: str = "auto"  # routines on a processor; auto: those that are faster on this machine
     cache_gigabytes: float = 16.0  # decoded samples kept on disk, for a tuner
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, PARTS, SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
 from ossicle.files import write_json
 from ossicle.inference import probabilities
+from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, read_config, write_config
@@ -32,7 +33,7 @@ from ossicle.training.config import Config, read_config, write_config
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
 TEST_SCORES, ENVIRONMENT = "test_scores.safetensors", "environment.json"  # in a run folder
-UNDECIDED = ("precision", "auto")  # a setting that the machine decides
+UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
 Part = Int64[np.ndarray, "_"]  # positions in the data set
 Begin = Callable[..., None]  # writes the settings that it is given, and what else is known, and so begins a fold
 
@@ -104,7 +105,7 @@ def continued(config: Config, folder: Path) -> Config:
     differ = [
         f"{name}={there} there and {asked[name]} here"
         for name, there in asdict(stored).items()
-        if asked[name] not in (there, None) and (name, asked[name]) != UNDECIDED
+        if asked[name] not in (there, None) and (name, asked[name]) not in UNDECIDED
     ]
     if differ:
         raise SettingRefused(f"{folder}: a run continues with the settings that it has: {', '.join(differ)}.")
@@ -168,8 +169,11 @@ def over_folds(
             done = load_finished(folder, dataset, begun_with(dataset, split, folder))
         if done is not None:
             say(f"{folder}: this fold is finished.")
+        # Measured once, and kept: a resumed run must not choose otherwise.
+        settings = replace(settings, kernels=str(resolve_kernels(settings.kernels)))
         try:
-            results.append(done or run(split, folder, settings, functools.partial(begin, split, folder, name)))
+            with using_kernels(settings.kernels):
+                results.append(done or run(split, folder, settings, functools.partial(begin, split, folder, name)))
         except KeyboardInterrupt as stop:
             if not stop.args:
                 raise

@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ossicle.errors import SettingRefused
+from ossicle.kernels import Linear
 from ossicle.models.attention import Attention
 from ossicle.models.density import Density, DensityGate, DensityMixture, DensityProduct
-from ossicle.models.kernels import Linear
 from ossicle.settings import checked_options
 
 LEAST_LAYERS = 3  # of a head of a density

@@ -25,6 +25,7 @@ from ossicle.encoders.cache import Pool
 from ossicle.encoders.hidden import HIDDEN_STATES
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.inference import ModelInfo, Prediction
+from ossicle.kernels import resolve_kernels
 from ossicle.predict import Reporting, WindowScores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.heads import HEADS, Head, create_head
@@ -215,11 +216,14 @@ class TunedRecognizer(Recognizer):
 
     bundle: Tuned
 
-    def __init__(self, tuned: Tuned, *, device: str = "auto", precision: Precision = "float32") -> None:
+    def __init__(
+        self, tuned: Tuned, *, device: str = "auto", precision: Precision = "float32", kernels: str = "auto"
+    ) -> None:
         self.bundle = tuned
         self.reduction = None
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
+        self.kernels = resolve_kernels(kernels)
         self.encoder = tuned.encoder.to(self.device)
         tuned.model.to(self.device)
 
@@ -325,7 +329,7 @@ class TunedRecognizer(Recognizer):
         """Logits of inputs as `Encoder.prepare` takes them, and the mean of the layers that the head sees."""
         model = self.bundle.model
         batch = self.encoder.prepare(inputs)  # front ends are float32
-        with self._precision():
+        with self._arithmetic():
             hidden = model.pooled(self.encoder.encode(batch, layers=max(model.layers)))
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()

@@ -1,19 +1,12 @@
-"""The places where a block does its own arithmetic, because torch's choice is slow or keeps too much.
+"""Softmax attention in tiles that stay in the cache, without and with a position bias.
 
-Each gives the numbers of the plain expression that it replaces, to rounding, and each stands aside for `torch.compile`
-and `torch.export`, which see the plain expression. Second derivatives and `torch.func` do not pass through them. The
-rates below are of two Zen 5 cores with torch 2.13.
-
-- `linear`: float32 on an x86 CPU. torch sends it to MKL, which uses half of the vector width of cores that are not
-  Intel's (180 Gflop/s); oneDNN, in the same torch, uses all of it (410 Gflop/s), forward and backward. With
-  `gelu` the input is kept before the GELU, which the backward pass computes again: a quarter less kept, for one
-  elementwise pass.
-- `attend`: a position bias, on a CPU. torch keeps the whole attention matrix there as soon as the bias
-  wants a gradient; ours keeps queries, keys, values and what the bias is made of, and computes the matrix again, a few
-  heads at a time.
-- `tiled_attention`: bfloat16 on a CPU. torch's fused kernel runs at a fifth of the matrix rate there (150 of 750
-  Gflop/s), its backward pass no faster; matrix products over a few heads, small enough for the cache, reach 400.
-  A small attention matrix is kept for the backward pass, a large one is computed again.
+- `multihead_attention`: a few heads at a time where that is faster than torch's fused kernel, which on a CPU with
+  bfloat16
+  runs at a fifth of the rate of its matrix products. A small attention matrix is kept for the backward pass, a large
+  one is computed again.
+- `attend`: a position bias, on a CPU. torch keeps the whole attention matrix there as soon as the bias wants a
+  gradient;
+  ours keeps queries, keys, values and what the bias is made of, and computes the matrix again, a few heads at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,8 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
+
+from ossicle.kernels.choice import current_kernels
+from ossicle.kernels.products import forward_product, multiplied
 
 TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
 # Up to so many tokens the matrix is smaller than what else the block keeps, and is kept too: 4 % of a training step.
@@ -32,99 +27,6 @@ KEPT_TOKENS = 512
 # The same where there is a bias, in float32: of lines whose bias is made together (16 MB), and of what is attended to
 # together (1 MB).
 BIAS_TILE, PART_TILE = 2**22, 2**18
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
-
-    def forward(self, input: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row out"]:
-        return linear(input, self.weight, self.bias)
-
-
-def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
-    """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
-    # An adapter may have taken the place of the layer, and a hook must be called.
-    if type(layer) is not Linear or layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-        return layer(F.gelu(h))
-    return linear(h, layer.weight, layer.bias, gelu=True)
-
-
-def linear(
-    x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None, *, gelu: bool = False
-) -> Float[Tensor, "*row out"]:
-    """`F.linear`, of gelu(x) if so asked."""
-    if torch.compiler.is_compiling():
-        return F.linear(F.gelu(x) if gelu else x, weight, bias)
-    if torch.is_grad_enabled():
-        return LinearFunction.apply(x, weight, bias, gelu)
-    return linear_product(x, weight, bias, gelu=gelu)[0]
-
-
-class LinearFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-        y, x, weight = linear_product(x, weight, bias, gelu=gelu)
-        into_x, into_weight, *_ = ctx.needs_input_grad
-        ctx.save_for_backward(x if into_weight or gelu else None, weight if into_x else None)
-        ctx.gelu = gelu
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        into_x, into_weight, into_bias, _ = ctx.needs_input_grad
-        dx = dweight = None
-        dy = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
-        if into_x:
-            dx = product(dy, weight.T).view(*grads[0].shape[:-1], weight.shape[1])
-            if ctx.gelu:
-                dx = torch.ops.aten.gelu_backward(dx, x)
-        if into_weight:
-            x = (F.gelu(x) if ctx.gelu else x).reshape(-1, x.shape[-1])
-            # oneDNN copies both to turn them round, which a narrow layer does not earn back.
-            narrow = min(dy.shape[1], x.shape[1]) < 64
-            dweight = dy.T @ x if narrow else product(dy.T, x.T)
-        return dx, dweight, dy.sum(0) if into_bias else None, None
-
-
-def linear_product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and input and weight in the precision in which autocast has them multiplied."""
-    x, weight = as_multiplied(x), as_multiplied(weight)
-    bias = None if bias is None else as_multiplied(bias)
-    return product(F.gelu(x) if gelu else x, weight, bias), x, weight
-
-
-def as_multiplied(x: Tensor) -> Tensor:
-    """In the precision in which autocast has it multiplied; it leaves doubles alone."""
-    return x.to(torch.get_autocast_dtype(x.device.type)) if autocasts(x) and x.dtype != torch.float64 else x
-
-
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on for the device of x."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
-def product(x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias."""
-    if ONEDNN and suits_onednn(x) and suits_onednn(weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
-    return F.linear(x, weight, bias)
-
-
-def suits_onednn(x: Tensor) -> bool:
-    """Not empty, and contiguous or the transpose of a contiguous matrix: for other strides it has very slow routes."""
-    packed = x.is_contiguous() or x.ndim == 2 and x.T.is_contiguous()
-    return x.device.type == "cpu" and x.dtype == torch.float32 and packed and x.numel() > 0
-
-
-# MKL is what x86 builds have; other machines have their own fast product.
-ONEDNN = (
-    torch.backends.mkl.is_available()
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
 
 
 class TiledAttention(torch.autograd.Function):
@@ -144,9 +46,10 @@ class TiledAttention(torch.autograd.Function):
         return unstack_heads(y[None], num_heads)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
         qkv, *matrices = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return gradients_of(written_out_heads(qkv, ctx.num_heads), (qkv,), grads[0])[0], None
         q, k, v = stack_heads(qkv, 3, ctx.num_heads)
         scale = q.shape[-1] ** -0.5
         q = q * scale
@@ -164,13 +67,35 @@ class TiledAttention(torch.autograd.Function):
         return unstack_heads(dqkv, ctx.num_heads), None
 
 
-def tiles_pay(qkv: Tensor) -> bool:
-    return qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+def multihead_attention(
+    qkv: Float[Tensor, "clip token qkv"], *, num_heads: int, queries: int | None = None
+) -> Float[Tensor, "clip query dim"]:
+    """Softmax attention from the joint projection; of the first `queries` tokens to all, or of all."""
+    kind = {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(qkv.dtype)
+    if queries is None and qkv.device.type == "cpu" and kind and not torch.compiler.is_compiling():
+        training = torch.is_grad_enabled() and qkv.requires_grad
+        if current_kernels().in_tiles(kind, tokens=qkv.shape[1], training=training):  # type: ignore[arg-type]
+            return TiledAttention.apply(qkv, num_heads)
+    q, k, v = split_heads(qkv, num_heads)
+    return softmax_attention(q[:, :, :queries], k, v).transpose(1, 2).flatten(2)
 
 
-def tiled_attention(qkv: Float[Tensor, "clip token qkv"], *, num_heads: int) -> Float[Tensor, "clip token dim"]:
-    """Softmax attention from the joint projection, a few heads at a time."""
-    return TiledAttention.apply(qkv, num_heads)
+def split_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each (clip, head, token, dim / head)."""
+    clips, tokens, _ = qkv.shape
+    q, k, v = qkv.view(clips, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def written_out_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> Float[Tensor, "clip token dim"]:
+    return written_out(*split_heads(qkv, num_heads)).transpose(1, 2).flatten(2)
+
+
+def gradients_of(y: Tensor, inputs: tuple[Tensor, ...], dy: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to those inputs that want one, with a graph of their own: for derivatives of derivatives."""
+    wanted = [t for t in inputs if t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
+    return tuple(next(found) if t.requires_grad else None for t in inputs)
 
 
 def attention_matrix(q: Float[Tensor, "head token dim"], k: Float[Tensor, "head token dim"]) -> Tensor:
@@ -207,9 +132,14 @@ def softmax_attention(
     *,
     bias: Tensor | None = None,
 ) -> Float[Tensor, "*row query dim"]:
-    """`scaled_dot_product_attention`; exported it is written out, since a runtime fuses what it sees."""
-    if not torch.compiler.is_exporting():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    """`scaled_dot_product_attention`; written out for runtimes, which fuse what they see, and for more derivatives."""
+    if torch.compiler.is_exporting() or not current_kernels().by_hand:
+        return written_out(q, k, v, bias=bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None) -> Tensor:
+    """The same in operations that can be differentiated any number of times."""
     logits = (q * q.shape[-1] ** -0.5) @ k.mT
     return torch.softmax(logits if bias is None else logits + bias, -1) @ v
 
@@ -232,7 +162,11 @@ class Bias(Protocol):
 
     @property
     def whole(self) -> Callable[..., Float[Tensor, "#row head query key"]]:
-        """(*inputs): the bias of all rows, in operations that every device has."""
+        """(*inputs, again=False): the bias of all rows, in operations that every device has.
+
+        Args:
+            again: in operations that can be differentiated any number of times
+        """
 
 
 def attend(
@@ -244,10 +178,11 @@ def attend(
     inputs: tuple[Tensor, ...],
 ) -> Float[Tensor, "row head query dim"]:
     """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+    if q.device.type == "cpu" and not torch.compiler.is_compiling() and current_kernels().by_hand:
         # In one precision in both directions: the backward pass is outside of autocast.
-        return BiasedAttention.apply(bias, *(as_multiplied(t).contiguous() for t in (q, k, v)), *inputs)
-    return softmax_attention(q, k, v, bias=bias.whole(*inputs).to(q.dtype))
+        return BiasedAttention.apply(bias, *(t.contiguous() for t in multiplied(q, k, v)), *inputs)
+    plain = not current_kernels().by_hand
+    return softmax_attention(q, k, v, bias=bias.whole(*inputs, again=plain).to(q.dtype))
 
 
 class BiasedAttention(torch.autograd.Function):
@@ -268,9 +203,11 @@ class BiasedAttention(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, norms, *inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            y = written_out(q, k, v, bias=ctx.bias.whole(*inputs, again=True).to(q.dtype))
+            return None, *gradients_of(y, (q, k, v, *inputs), grads[0])
         scale = q.shape[-1] ** -0.5
         k = k * scale
         # The bias has a graph of its own: from the inputs to what is prepared, and from that to each tile.
@@ -356,9 +293,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def products(a: Float[Tensor, "row head m d"], b: Float[Tensor, "row head n d"]) -> Float[Tensor, "row head m n"]:
-    """a b^T, of a single head by the faster kernel."""
+    """a b^T, of a single head by the faster library."""
     if a.shape[0] * a.shape[1] == 1:
-        return product(a[0, 0], b[0, 0])[None, None]
+        return forward_product(current_kernels(), a[0, 0], b[0, 0])[None, None]
     return torch.matmul(a, b.mT)
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ossicle.models import kernels
-from ossicle.models.attention import split_heads
+from ossicle.kernels import Linear, attend, attention, gelu_linear, linear, linear_gelu, split_heads, using_kernels
+from ossicle.kernels.attention import TiledAttention
 from ossicle.models.datar import WindowBias
-from ossicle.models.kernels import Linear, attend, gelu_linear, linear, tiled_attention
+from ossicle.models.deformable import DeformableAttention
 
 
 def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
@@ -24,11 +24,11 @@ def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
 def test_attention_in_tiles_is_attention(
     monkeypatch, tile: int, kept: int, clips: int, tokens: int, num_heads: int, dim: int
 ):
-    monkeypatch.setattr(kernels, "TILE", tile)
-    monkeypatch.setattr(kernels, "KEPT_TOKENS", kept)
+    monkeypatch.setattr(attention, "TILE", tile)
+    monkeypatch.setattr(attention, "KEPT_TOKENS", kept)
     qkv = torch.randn(clips, tokens, 3 * dim, dtype=torch.float64, requires_grad=True)
     dy = torch.randn(clips, tokens, dim, dtype=torch.float64)
-    ours, theirs = tiled_attention(qkv, num_heads=num_heads), plain_attention(qkv, num_heads)
+    ours, theirs = TiledAttention.apply(qkv, num_heads), plain_attention(qkv, num_heads)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, qkv, dy), torch.autograd.grad(theirs, qkv, dy))
 
@@ -37,7 +37,7 @@ def test_attention_in_tiles_in_bfloat16_is_as_near_as_torchs() -> None:
     qkv = torch.randn(2, 40, 3 * 96, generator=torch.Generator().manual_seed(0))
     exact = plain_attention(qkv, 6)
     half = qkv.bfloat16()
-    ours = (tiled_attention(half, num_heads=6) - exact).abs().mean()
+    ours = (TiledAttention.apply(half, 6) - exact).abs().mean()
     theirs = (plain_attention(half, 6) - exact).abs().mean()
     assert ours < 2.5 * theirs
 
@@ -73,6 +73,12 @@ def test_a_layer_in_the_place_of_ours_is_called_as_it_is() -> None:
 
     layer, h = Doubled(4, 2), torch.randn(1, 3, 4)
     torch.testing.assert_close(gelu_linear(h, layer), 2 * F.linear(F.gelu(h), layer.weight, layer.bias))
+
+
+def test_a_gelu_behind_a_product_is_the_same_in_one_step() -> None:
+    layer, x = Linear(16, 24), torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(linear_gelu(x, layer), F.gelu(layer(x)), rtol=1e-5, atol=1e-6)
 
 
 SHAPES = [(16,), (1, 16), (3, 16), (2, 5, 16), (2, 0, 16), (1, 1, 33, 16)]
@@ -170,3 +176,61 @@ def gradients(function: Callable[..., Tensor], *parts: Tensor, dy: Tensor) -> tu
     parts = tuple(part.detach().requires_grad_() for part in parts)
     y = function(*parts)
     return y, *torch.autograd.grad(y, parts, dy)
+
+
+# --- derivatives of derivatives ---------------------------------------------------------------------------------------
+
+
+def curvature(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of the squared norm of the gradient, which a gradient penalty needs."""
+    x = x.detach().requires_grad_()
+    (first,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+    return torch.autograd.grad(first.square().sum(), x)[0]
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_linear_layer_has_second_derivatives(gelu: bool) -> None:
+    layer = Linear(5, 3).double()
+    h = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda h, w, b: linear(h, w, b, gelu=gelu), (h, layer.weight, layer.bias))
+
+
+def test_a_linear_layer_in_float32_has_second_derivatives() -> None:
+    layer, x = Linear(8, 8), torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    found = curvature(lambda x: layer(layer(x).square()), x)
+    plain = curvature(lambda x: F.linear(F.linear(x, layer.weight, layer.bias).square(), layer.weight, layer.bias), x)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_in_tiles_has_second_derivatives() -> None:
+    qkv = torch.randn(1, 3, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda qkv: TiledAttention.apply(qkv, 2), qkv)
+
+
+def test_attention_with_a_bias_has_second_derivatives() -> None:
+    q, k, v = (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    table, bias = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True), WindowBias((2, 2), mask=None, rows=1)
+    function = lambda *parts: attend(*parts[:3], bias=bias, inputs=(parts[3],))  # noqa: E731
+    assert torch.autograd.gradgradcheck(function, (q, k, v, table))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernels", ["onednn", "plain"])
+def test_deformable_attention_has_second_derivatives(stride: int, kernels: str) -> None:
+    """They had been wrong by as much as they are, without a word."""
+    torch.manual_seed(0)
+    layer = DeformableAttention(8, 2, num_groups=2, table=(3, 4), kernel=3, stride=stride).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.5)
+    x = torch.randn(1, 3, 4, 8, dtype=torch.float64)
+    with using_kernels(kernels):
+        found = curvature(layer, x)
+        step, direction = 1e-6, torch.randn_like(x)
+
+        def penalty(x: Tensor) -> Tensor:
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(layer(x).sum(), x)[0].square().sum()
+
+        difference = (penalty(x + step * direction) - penalty(x - step * direction)) / (2 * step)
+    torch.testing.assert_close((found * direction).sum(), difference, rtol=1e-5, atol=1e-6)

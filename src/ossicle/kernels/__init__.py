@@ -1,0 +1,48 @@
+"""The arithmetic that this package does itself because torch's own is slow or keeps too much, and which routine does
+it.
+
+Each function gives the numbers of the plain expression that it replaces, to rounding, in the first and in further
+derivatives, and stands aside for `torch.compile` and `torch.export`, which see the plain expression.
+
+    choice     `Kernels`: which routine does what; the one in use
+    measure    what is faster on this machine, measured once and kept
+    products   matrix products, and the linear layer made of them
+    attention  softmax attention a few heads at a time; with a position bias
+"""
+
+from ossicle.kernels.attention import (
+    Bias,
+    at_least_float32,
+    attend,
+    gradients_of,
+    multihead_attention,
+    softmax_attention,
+    split_heads,
+    written_out,
+)
+from ossicle.kernels.choice import PLAIN, Kernels, current_kernels, using_kernels
+from ossicle.kernels.measure import bfloat16_speedup, measured_kernels, resolve_kernels
+from ossicle.kernels.products import Linear, autocasts, gelu_linear, linear, linear_gelu
+
+__all__ = [
+    "PLAIN",
+    "Bias",
+    "Kernels",
+    "Linear",
+    "at_least_float32",
+    "attend",
+    "autocasts",
+    "bfloat16_speedup",
+    "current_kernels",
+    "gelu_linear",
+    "gradients_of",
+    "linear",
+    "linear_gelu",
+    "measured_kernels",
+    "multihead_attention",
+    "resolve_kernels",
+    "softmax_attention",
+    "split_heads",
+    "using_kernels",
+    "written_out",
+]

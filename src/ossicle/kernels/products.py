@@ -1,0 +1,151 @@
+"""Matrix products of a linear layer, each by the library that is faster at it here, and a GELU that keeps little.
+
+torch sends float32 products on an x86 CPU to MKL. oneDNN, in the same torch, does them too, by an operator for fused
+layers; `Kernels` says where it is the faster one. With `gelu` the input is kept before the GELU, which the backward
+pass computes again: a quarter less kept, for one elementwise pass.
+"""
+
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ossicle.kernels.choice import Kernels, current_kernels
+
+# Private to torch: where it is missing, and off x86, torch's own product is all there is.
+HAS_ONEDNN = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
+
+    def forward(self, input: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row out"]:
+        return linear(input, self.weight, self.bias)
+
+
+def is_plain_layer(layer: nn.Module) -> TypeGuard[Linear]:
+    """Whether calling the layer is its product and nothing else: no adapter in its place, no hook on it."""
+    return type(layer) is Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
+def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
+    """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
+    if not is_plain_layer(layer):
+        return layer(F.gelu(h))
+    return linear(h, layer.weight, layer.bias, gelu=True)
+
+
+def linear_gelu(x: Float[Tensor, "*row dim"], layer: nn.Module) -> Float[Tensor, "*row hidden"]:
+    """`gelu(layer(x))` where no gradient is wanted: oneDNN applies the GELU while a result is still in the cache."""
+    if is_plain_layer(layer) and not torch.compiler.is_compiling():
+        x, weight, bias = multiplied(x, layer.weight, layer.bias)
+        kernels = current_kernels()
+        if chosen(kernels, "forward", x, weight):
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+    return F.gelu(layer(x))
+
+
+def linear(
+    x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None, *, gelu: bool = False
+) -> Float[Tensor, "*row out"]:
+    """`F.linear`, of gelu(x) if so asked."""
+    if torch.compiler.is_compiling() or not (kernels := current_kernels()).by_hand:
+        return F.linear(F.gelu(x) if gelu else x, weight, bias)
+    x, weight, bias = multiplied(x, weight, bias)
+    if torch.is_grad_enabled():
+        return LinearFunction.apply(x, weight, bias, gelu, kernels)
+    return forward_product(kernels, F.gelu(x) if gelu else x, weight, bias)
+
+
+class LinearFunction(torch.autograd.Function):
+    """Made of operations that can be differentiated again where a graph of the gradient is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, kernels: Kernels) -> Tensor:
+        into_x, into_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if into_weight or gelu else None, weight if into_x else None)
+        ctx.gelu, ctx.kernels = gelu, kernels
+        return forward_product(kernels, F.gelu(x) if gelu else x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        into_x, into_weight, into_bias, *_ = ctx.needs_input_grad
+        dx = dweight = None
+        dy = grads[0].reshape(-1, grads[0].shape[-1]).contiguous()
+        if into_x:
+            dx = input_product(ctx.kernels, dy, weight).view(*grads[0].shape[:-1], weight.shape[1])
+            if ctx.gelu:
+                dx = torch.ops.aten.gelu_backward(dx, x)
+        if into_weight:
+            x = (F.gelu(x) if ctx.gelu else x).reshape(-1, x.shape[-1])
+            dweight = weight_product(ctx.kernels, dy, x)
+        return dx, dweight, dy.sum(0) if into_bias else None, None, None
+
+
+# --- one product ------------------------------------------------------------------------------------------------------
+
+
+def forward_product(kernels: Kernels, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias."""
+    return onednn(x, weight, bias) if chosen(kernels, "forward", x, weight) else F.linear(x, weight, bias)
+
+
+def input_product(kernels: Kernels, dy: Float[Tensor, "row out"], weight: Float[Tensor, "out dim"]) -> Tensor:
+    """dy weight."""
+    return onednn(dy, weight.T) if chosen(kernels, "input", dy, weight.T) else dy @ weight
+
+
+def weight_product(kernels: Kernels, dy: Float[Tensor, "row out"], x: Float[Tensor, "row dim"]) -> Tensor:
+    """dy^T x."""
+    return onednn(dy.T, x.T) if chosen(kernels, "weight", dy.T, x.T) else dy.T @ x
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias by oneDNN, which has no gradient of its own."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+
+
+def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN does x weight^T, which is the layer's product in that direction."""
+    # With a graph of the gradient under way, only what torch can differentiate again will do.
+    backward = direction != "forward"
+    if not HAS_ONEDNN or (backward and torch.is_grad_enabled()) or not (suits_onednn(x) and suits_onednn(weight)):
+        return False
+    rows, into, out = x.numel() // x.shape[-1], x.shape[-1], weight.shape[0]
+    if direction == "input":
+        into, out = out, into
+    elif direction == "weight":
+        rows, into, out = into, out, rows
+    return kernels.by_onednn(direction, rows=rows, into=into, out=out)
+
+
+def suits_onednn(x: Tensor) -> bool:
+    """Not empty, and contiguous or the transpose of a contiguous matrix: for other strides it has very slow routes."""
+    packed = x.is_contiguous() or x.ndim == 2 and x.T.is_contiguous()
+    return x.device.type == "cpu" and x.dtype == torch.float32 and packed and x.numel() > 0
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def multiplied(*tensors: Tensor | None) -> list[Any]:
+    """Each in the precision in which autocast has it multiplied; it leaves doubles alone."""
+    return [
+        x.to(torch.get_autocast_dtype(x.device.type))
+        if x is not None and autocasts(x) and x.dtype != torch.float64
+        else x
+        for x in tensors
+    ]
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
