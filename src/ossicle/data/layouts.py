@@ -4,6 +4,8 @@
     folder with a table     meta.csv or metadata.csv (or .tsv, .jsonl), the sound beside it or in audio/
     ESC-50                  meta/esc50.csv and audio/, as published (Piczak 2015)
     UrbanSound8K            metadata/UrbanSound8K.csv and audio/fold1/ ..., as published (Salamon et al. 2014)
+    FSD50K                  FSD50K.ground_truth/ and FSD50K.dev_audio/, ..., as published (Fonseca et al. 2022)
+    Speech Commands         folder per class, validation_list.txt and testing_list.txt, as published (Warden 2018)
     a table                 CSV, TSV or JSONL: file,label[s][,start,end,split,fold,group]
     label tracks            a.txt beside a.wav: Audacity's labels or Raven's selections
 
@@ -48,6 +50,9 @@ MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
 NUMBERED_NAMES, NUMBERED_CLASSES = ("train.csv", "test.csv"), "classes.txt"
 # Layouts as published: what they are called, their table, and where their recordings are.
 PUBLISHED = (("ESC-50", "meta/esc50.csv", "audio"), ("UrbanSound8K", "metadata/UrbanSound8K.csv", "audio"))
+FSD50K = "FSD50K.{}_audio"  # its folders of recordings, "dev" and "eval"
+SPLIT_LISTS = {"development": "validation_list.txt", "test": "testing_list.txt"}  # of Speech Commands
+NOISE = "_background_noise_"  # its folder that is no class
 FOLD_FOLDERS = "fold*/"  # what folds are named after that are folders
 TABLE_NAMES = tuple(stem + suffix for stem in ("meta", "metadata") for suffix in TABLE_SUFFIXES)
 
@@ -163,7 +168,26 @@ def _published(root: Path, wanted: Wanted) -> _Found | None:
                 table = read_table(path, wanted, folders=[home / audio])
                 what = f"{name} as published ({table_name} and {audio}/, labels from `{table.columns.label}`)"
                 return replace(_from_table(table, wanted.modality), what=what)
+    if all((root / FSD50K.format(part)).is_dir() for part in ("dev", "eval")):
+        return _from_fsd50k(root, wanted)
     return None
+
+
+def _from_fsd50k(root: Path, wanted: Wanted) -> _Found:
+    """FSD50K: labels joined by commas, files without a suffix, and its own split into train, val and eval."""
+    tables = []
+    for part in ("dev", "eval"):
+        path = root / "FSD50K.ground_truth" / f"{part}.csv"
+        file = wanted.file or "fname"
+        tables.append(read_table(path, replace(wanted, file=file, commas=True), folders=[root / FSD50K.format(part)]))
+    dev, test = tables
+    return _Found(
+        items=(*dev.items, *(replace(item, split="test") for item in test.items)),
+        what=f"FSD50K as published (FSD50K.ground_truth/, labels from `{dev.columns.label}`)",
+        columns=dev.columns,
+        remarks=(*_missing_files(tables, wanted.modality), *_remarks_of(tables)),
+        whole=True,
+    )
 
 
 def _table_in(folder: Path) -> Path | None:
@@ -239,10 +263,8 @@ def _from_table(table: Table, modality: Modality) -> _Found:
 
 def _times(columns: Columns) -> str:
     """Which columns say where a clip lies in its recording, and in which unit where it is no second."""
-    used = columns.times.used
-    thousandths = [name for name in used if in_milliseconds(name)]
-    unit = f" ({' and '.join(f'`{name}`' for name in thousandths)} in milliseconds)" if thousandths else ""
-    return f", times from {' and '.join(f'`{name}`' for name in used)}{unit}" if used else ""
+    used = [f"`{name}`{' in milliseconds' if in_milliseconds(name) else ''}" for name in columns.times.used]
+    return f", times from {', '.join(used[:-1])}{' and ' * (len(used) > 1)}{used[-1]}" if used else ""
 
 
 def _missing_files(tables: Sequence[Table], modality: Modality) -> tuple[str, ...]:
@@ -324,7 +346,7 @@ def _from_tracks(root: Path, tracks: Sequence[Path], wanted: Wanted) -> _Found:
     remarks = _remarks_of(tables)
     without = len(_files(root, "sound")) - len({item.file for table in tables for item in table.items})
     if without:
-        remarks.append(f"{without} recordings have no label track and are left out")
+        remarks.append(f"recordings without a label track are left out ({without})")
     return _Found(
         items=tuple(item for table in tables for item in table.items),
         what=f"label tracks beside their recordings (labels from `{columns.label}`{_times(columns)})",
@@ -337,28 +359,48 @@ def _from_tracks(root: Path, tracks: Sequence[Path], wanted: Wanted) -> _Found:
 def _from_class_folders(root: Path, parts: Sequence[Path], modality: Modality) -> _Found:
     items: list[Item] = []
     remarks: list[str] = []
-    for folder in parts or [root]:
-        read: list[Item] = []
-        _read_class_folders(folder, read, remarks, modality)
-        items += [_in_part(item, folder) for item in read] if parts else read
+    _read_parts(root, items, remarks, modality)
     if not items:
         raise DataRefused(_why_nothing(root, modality))
-    above = f" under {', '.join(f'{folder.name}/' for folder in parts)}" if parts else ""
-    if parts:
-        beside = [file for file in _files(root, modality) if not any(folder in file.parents for folder in parts)]
-        loose = sum(file.parent == root for file in beside)
-        _remark_loose(root, loose, remarks, modality)
-        if len(beside) > loose:
-            remarks.append(f"{PLURALS[modality]} beside {above[7:]} are left out ({len(beside) - loose})")
-    else:
-        items, below = _parts_below(root, items)
-        remarks += below
-        for folder in _folders_in(root):
-            if _part(folder):
-                remarks.append(
-                    f"{folder.name}/ is taken for a class, as it lies beside others that hold " + PLURALS[modality]
-                )
-    return _Found(items=tuple(items), what=f"folder per class{above}", remarks=tuple(remarks), whole=True)
+    above = ", ".join(f"{folder.name}/" for folder in parts)
+    if not parts:
+        items, more = _by_lists(root, items) or _parts_below(root, items)
+        remarks += more
+        for folder in filter(_part, _folders_in(root)):
+            what = PLURALS[modality]
+            remarks.append(f"{folder.name}/ is taken for a class, as not only folders of a split hold {what}")
+    what = f"folder per class{f' under {above}' if parts else ''}"
+    return _Found(items=tuple(items), what=what, remarks=tuple(remarks), whole=True)
+
+
+def _read_parts(folder: Path, items: list[Item], remarks: list[str], modality: Modality) -> None:
+    """Reads class folders, also below the folders of splits and folds, which may lie in each other."""
+    parts = _part_folders(folder, modality)
+    if not parts:
+        _read_class_folders(folder, items, remarks, modality)
+        return
+    for part in parts:
+        read: list[Item] = []
+        _read_parts(part, read, remarks, modality)
+        items += [_in_part(item, part) for item in read]
+    beside = [file for file in _files(folder, modality) if not any(part in file.parents for part in parts)]
+    loose = sum(file.parent == folder for file in beside)
+    _remark_loose(folder, loose, remarks, modality)
+    if len(beside) > loose:
+        names = ", ".join(f"{part.name}/" for part in parts)
+        remarks.append(f"{PLURALS[modality]} beside {names} are left out ({len(beside) - loose})")
+
+
+def _by_lists(root: Path, items: Sequence[Item]) -> tuple[list[Item], list[str]] | None:
+    """The items of Speech Commands with the official split that its two lists say; None where they are not there."""
+    if not all((root / name).is_file() for name in SPLIT_LISTS.values()):
+        return None
+    lists = {split: set(read_names(root / name)) for split, name in SPLIT_LISTS.items()}
+    split_by_name = {name: split for split, names in lists.items() for name in names}
+    kept = [item for item in items if item.labels != (NOISE,)]
+    found = [replace(item, split=split_by_name.get(item.file.relative_to(root).as_posix(), "train")) for item in kept]
+    remarks = [f"{NOISE}/ is no class and is left out ({len(items) - len(kept)})"] if len(kept) < len(items) else []
+    return found, [f"the split is that of {' and '.join(SPLIT_LISTS.values())}", *remarks]
 
 
 def _parts_below(root: Path, items: list[Item]) -> tuple[list[Item], list[str]]:
@@ -484,9 +526,12 @@ def _refuse_too_little(root: Path, counts: Counter[str], task: Task, noun: str) 
     if len(counts) == 1 and task == "single-label":
         (name,) = counts
         deeper = root / name
-        below = _folders_in(deeper) if deeper.is_dir() else []
-        classes = any(not _part(folder) for folder in below) or any(_folders_in(folder) for folder in below)
-        hint = f"; if its folders are the classes, give the path {deeper}" if classes else ""
+        hint = ""
+        if deeper.is_dir():
+            below = _folders_in(deeper)
+            parts = [folder.name for folder in below if _part(folder) and not _folders_in(folder)]
+            hint = f"; if its folders are the classes, give the path {deeper}"
+            hint = f"; its folders are parts of the data ({parts[0]}/) and no classes" if parts else hint
         raise DataRefused(f"{root} has one class only ({name}): at least two are needed{hint}.")
     lonely = sorted(name for name, count in counts.items() if count == 1)
     if lonely:

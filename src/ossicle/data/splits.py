@@ -164,7 +164,7 @@ def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np
     in_test = np.array([item.split == "test" for item in dataset.items])
     in_development = np.array([item.split == "development" for item in dataset.items])
     if in_test.any() and (in_test | in_development).all():  # some call what they train on `development`
-        sentence = "the official `test` split is the test part and the `val` split trains, as there is no `train` split"
+        sentence = "the official `test` split is the test part; the `val` split trains, as there is no `train` split"
         return in_test, np.zeros_like(in_test), sentence
     if in_test.any():
         return in_test, in_development, "the official `test` split is the test part"

@@ -54,6 +54,13 @@ SUFFIXES: Mapping[Modality, frozenset[str]] = {
     "image": IMAGE_SUFFIXES,
 }
 
+# Of files that a table names without one.
+USUAL_SUFFIXES: Mapping[Modality, tuple[str, ...]] = {
+    "sound": (".wav", ".flac", ".ogg", ".mp3"),
+    "text": (),
+    "image": (".png", ".jpg"),
+}
+
 LONGEST_TEXT = 131_072  # characters; also the most that Python's CSV reader takes in one cell
 
 
@@ -67,6 +74,8 @@ class Wanted:
     label: str | None = None
     group: str | None = None
     fold: str | None = None
+    commas: bool = False
+    """Commas join labels, always."""
 
     @property
     def named(self) -> dict[str, str]:
@@ -86,6 +95,8 @@ class Columns:
     fold: str | None = None
     split: str | None = None
     times: TimeColumns = field(default_factory=TimeColumns)
+    commas: bool = False
+    """Commas join labels, always."""
 
     @property
     def several(self) -> bool:
@@ -387,6 +398,7 @@ def _choose_columns(
         fold=fold_column if fold_column != label_column else None,
         # Folds that the user names are the protocol the user wants.
         split=split_column if wanted.fold is None and split_column != label_column else None,
+        commas=wanted.commas or squeezed(label_column or "") == "positivelabels",  # AudioSet's
     )
     if not timed:
         return columns, []
@@ -428,9 +440,10 @@ def _why_no_source(path: Path, header: Sequence[str], modality: Modality, readab
     kind = "texts" if modality == "text" else "file names"
     allowed = _listed(SOURCE_COLUMNS[modality])
     option = "--text" if modality == "text" else "--file"
+    more = "; nor is there a recording beside it that it is named after" if path.suffix == TRACK_SUFFIX else ""
     return (
         f"{path} has no column of {kind}: allowed are {allowed}, or name one of its columns with {option}, found are "
-        f"{_listed(header)}."
+        f"{_listed(header)}{more}."
     )
 
 
@@ -469,7 +482,7 @@ def _common(where: str, row: Mapping[str, Any], columns: Columns) -> dict[str, A
     if columns.fold is not None and fold is None:
         raise DataRefused(f"{where} names no fold in the column {columns.fold!r}: every row needs one.")
     return {
-        "labels": _labels(where, row, columns.label),
+        "labels": _labels(where, row, columns),
         "split": _split(where, row, columns.split),
         "fold": fold,
         "group": _name(where, row, columns.group),
@@ -491,16 +504,15 @@ def _name(where: str, row: Mapping[str, Any], column: str | None) -> str | None:
     return None if is_missing(text) else text
 
 
-def _labels(where: str, row: Mapping[str, Any], column: str | None) -> tuple[str, ...]:
+def _labels(where: str, row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    column = columns.label
     if column is None:
         return ()
     value = row.get(column)
     entries = value if isinstance(value, list) else listed_labels(str(value).strip())
     if entries is None:
-        text = (_name(where, row, column) or "").replace("|", ";")
-        if squeezed(column) == "positivelabels":  # AudioSet's
-            text = text.replace(",", ";")
-        entries = [part.strip() for part in text.split(";")]
+        text = _name(where, row, column) or ""
+        entries = [part.strip() for part in re.split(r"[;|,]" if columns.commas else r"[;|]", text)]
     labels = [_name(where, {column: entry}, column) for entry in entries]
     return tuple(dict.fromkeys(label for label in labels if label))
 
@@ -555,7 +567,7 @@ def _join_rows(
             )
         kept[key] = before, replace(other, labels=(*other.labels, *item.labels))
         joined.add(key)
-    remark = f"{len(joined)} stretches have several rows, whose labels are joined"
+    remark = f"a segment with several rows has the labels of all of them ({len(joined)})"
     return list(kept.values()), [remark] if joined else []
 
 
@@ -600,7 +612,7 @@ def _overlaps(items: Sequence[tuple[int, Item]], columns: Columns) -> list[str]:
             count += 1
         if last.end is not None and (item.end is None or item.end > last.end):
             last = item
-    return [f"{count} clips overlap another of other labels, and each has those of its own row alone"] if count else []
+    return [f"clips that overlap one with other labels have those of their own row alone ({count})"] if count else []
 
 
 # ---------------------------------------------------------------- names to files
@@ -621,6 +633,7 @@ class _Spellings:
     """The names that a row's file may have on disk, best first."""
 
     def __init__(self, columns: Columns, folders: Sequence[Path], modality: Modality) -> None:
+        self.modality = modality
         self.kind = squeezed(columns.source or "")
         self.videos = _videos(folders, SUFFIXES[modality]) if self.kind == "ytid" else {}
 
@@ -636,6 +649,8 @@ class _Spellings:
             names.append(f"fold{str(fold).strip()}/{name}")
         if self.kind == "ytid":
             names.append(self.videos.get(name, name))
+        if not item.file.suffix:
+            names += [name + suffix for suffix in USUAL_SUFFIXES[self.modality]]
         return names
 
 
