@@ -94,7 +94,7 @@ def apart(labels: Collection[str], known: Collection[str] = ()) -> tuple[dict[st
     """
     own = set(known) or {label for label in labels if "," not in label}
     parts = {label: _parts(label) for label in labels if "," in label and label not in known}
-    joined = {label: these for label, these in parts.items() if own.issuperset(these)}
+    joined = {label: these for label, these in parts.items() if these and own.issuperset(these)}
     held: Mapping[str, int] = _counts([*(part for these in parts.values() for part in set(these)), *own])
     doubtful = [label for label in parts if label not in joined and any(held[part] > 1 for part in parts[label])]
     return joined, sorted(doubtful)
