@@ -157,7 +157,7 @@ def test_segments_cut_short_are_found_by_the_last_one_of_each_file(healthy):
     )
     assert cut_short(dataset, dataset.items[:4]) == ()
     lengths = {position: 0.25 for position in range(18)}
-    assert "16 of 18" in cut_short(dataset, dataset.items, seconds=lengths)[0]
+    assert "17 of 18" in cut_short(dataset, dataset.items, seconds=lengths)[0]
 
 
 def test_many_problems_of_a_kind_are_counted_and_the_first_are_named(healthy):

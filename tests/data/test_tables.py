@@ -286,6 +286,18 @@ def test_selection_tables_of_raven_lie_beside_their_recordings(tree):
     ]
 
 
+def test_the_detections_of_birdnet_are_labels_of_their_segments(read):
+    header = "Start (s),End (s),Scientific name,Common name,Confidence,File"
+    rows = (
+        f"{at},{at + 3},Turdus merula,{name},0.9,{file}.wav"
+        for file in "ab"
+        for at, name in ((0, "Blackbird"), (3, "Robin"))
+    )
+    dataset = read(header, *rows)
+    assert dataset.labels == ("Blackbird", "Robin") and stretches(dataset) == {(0, 3), (3, 6)}
+    assert "each row counts as true, whatever its `Confidence` says" in dataset.layout
+
+
 def test_a_label_track_without_its_recording_says_so(tree):
     with pytest.raises(DataRefused, match="nor is there a recording beside it that it is named after"):
         read_dataset(tree({"z.txt": TRACK, **SOUNDS}) / "z.txt")
@@ -349,7 +361,7 @@ def test_labels_groups_and_folds_equal_as_numbers_are_one(read):
     dataset = read("file,label,group,fold", "a.wav,1.0,7,1", "b.wav,2,7.0,1.0", "c.wav,1,8,02", "d.wav,02,8,2")
     assert dataset.labels == ("1", "2") and dataset.folds == ("1", "2")
     assert [item.group for item in dataset.items] == ["7", "7", "8", "8"]
-    assert "labels equal as numbers or as text are one: '1' and '1.0'" in dataset.layout
+    assert "labels equal as numbers or as text are one: '02' and '2'" in dataset.layout
 
 
 def test_numbers_in_jsonl_are_the_labels_that_they_equal(tree):
@@ -452,8 +464,7 @@ def test_predictions_that_a_person_corrected_are_a_data_set(tmp_path: Path, monk
     assert dataset.labels == ("cat", "dog") and dataset.task == "single-label" and len(dataset) == 11
     assert {(item.start, item.end) for item in dataset.items} == {(0.0, 1.0), (1.0, 2.0)}
     assert not check_dataset(dataset).problems and len(split_dataset(dataset).test)
-    if kind != "raven":
-        assert "a table of predictions: each row counts as true, whatever its `score` says" in dataset.layout
+    assert f"each row counts as true, whatever its `{'Score' if kind == 'raven' else 'score'}` says" in dataset.layout
 
 
 def test_several_predictions_of_one_window_are_one_clip_with_several_labels(read):

@@ -1,4 +1,4 @@
-"""Segments that end after their recording are said before anything trains on them."""
+"""What a table says of recordings reaches a training: its column of files, and segments that are cut short."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from ossicle.data import Dataset, read_dataset
 from ossicle.encoders import load_encoder
-from ossicle.training import TrainConfig, TuneConfig, train, tune
+from ossicle.errors import DataRefused
+from ossicle.training import TrainConfig, TuneConfig, run_training, run_tuning, train, tune
 
 
 @pytest.fixture
@@ -53,3 +54,12 @@ def test_tuning_says_which_segments_are_cut_short_also_of_features_that_were_kep
             )
         )
         assert "cut short: 8 of 24 clips" in said
+
+
+def test_training_and_tuning_read_the_files_from_the_column_that_is_named(
+    sounds: Path, shared_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text((sounds / "meta.csv").read_text().replace("file,", "clip,"))
+    for run, options in ((run_training, {}), (run_tuning, {"encoder": str(shared_bundle), "head": "mean"})):
+        with pytest.raises(DataRefused, match="no column 'sound' for --file: its columns are clip, label, group"):
+            run(data=tmp_path / "t.csv", file="sound", settings={"device": "cpu"}, **options)

@@ -219,7 +219,10 @@ def _part_folders(root: Path, modality: Modality) -> list[Path]:
 
     One such folder beside others is a class of that name; two are parts of the data, whatever lies beside them.
     """
-    holding = [folder for folder in _folders_in(root) if _table_in(folder) or _files(folder, modality)]
+    folders = _folders_in(root)
+    if not any(map(_part, folders)):
+        return []
+    holding = [folder for folder in folders if _table_in(folder) or _files(folder, modality)]
     parts = [folder for folder in holding if _part(folder)]
     others = [folder for folder in holding if folder not in parts]
     if not others or len({_part(folder) for folder in parts}) > 1:
@@ -332,10 +335,9 @@ def _remarks_of(tables: Sequence[Table]) -> list[str]:
 
 def _tracks(root: Path) -> list[Path]:
     """The label tracks that lie beside their recordings directly in a folder; none where its folders hold some."""
-    if any(_files(folder, "sound") for folder in _folders_in(root)):
-        return []
     texts = sorted(file for file in root.iterdir() if file.suffix.lower() == TRACK_SUFFIX and file.is_file())
-    return [file for file in texts if recording_of(file) and holds_labels(file)]
+    tracks = [file for file in texts if holds_labels(file) and recording_of(file)]
+    return [] if any(_files(folder, "sound") for folder in _folders_in(root)) else tracks
 
 
 def _from_tracks(root: Path, tracks: Sequence[Path], wanted: Wanted) -> _Found:
@@ -501,8 +503,10 @@ def _as_one(found: _Found, known: Sequence[str]) -> _Found:
     }
     remarks = list(found.remarks)
     for what, chosen in names.items():
-        together = [sorted(name for name in chosen if chosen[name] == one) for one in sorted(set(chosen.values()))]
-        if several := [group for group in together if len(group) > 1]:
+        together: dict[str, list[str]] = {}
+        for name in sorted(chosen):
+            together.setdefault(chosen[name], []).append(name)
+        if several := [group for group in together.values() if len(group) > 1]:
             remarks.append(f"{what} equal as numbers or as text are one: {' and '.join(map(ascii, several[0]))}")
     items = tuple(
         replace(

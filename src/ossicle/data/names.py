@@ -68,12 +68,12 @@ def spellings(names: Iterable[str], known: Sequence[str] = ()) -> dict[str, str]
     Args:
         known: names whose spelling wins, such as the labels of a model
     """
-    wins = {_meaning(name): name for name in reversed(known)}
+    exact, wins = set(known), {_meaning(name): name for name in reversed(known)}
     alike: dict[Any, list[str]] = {}
     for name in sorted(set(names), key=lambda name: (len(name), name)):
         alike.setdefault(_meaning(name), []).append(name)
     return {
-        name: name if name in known else wins.get(meaning, unicodedata.normalize("NFC", group[0]))
+        name: name if name in exact else wins.get(meaning, unicodedata.normalize("NFC", group[0]))
         for meaning, group in alike.items()
         for name in group
     }

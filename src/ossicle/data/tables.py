@@ -121,8 +121,8 @@ def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = N
     """Reads the items of a CSV, TSV or JSONL file, or of a text file with the labels of one recording.
 
     Args:
-        folders: where the files may lie, best first; else beside the table or in its subfolder `audio/` or `images/`.
-            Where none of them lies there, paths are relative to the folder that the program was started in.
+        folders: where the files may lie, best first; else beside the table or in `audio/` or `images/` below or beside
+            its folder. Where none of them lies there, paths are relative to the folder the program was started in.
 
     Raises:
         DataRefused: the table is empty, damaged, lacks a column or contradicts itself.
@@ -133,7 +133,8 @@ def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = N
         raise DataRefused(f"{path} holds no rows: expected one row per clip below the line of column names.")
     if wanted.modality == "text":
         return _texts(path, rows, columns, remarks)
-    folders = (path.parent, path.parent / FOLDERS[wanted.modality]) if folders is None else folders
+    below = FOLDERS[wanted.modality]
+    folders = (path.parent, path.parent / below, path.parent.parent / below) if folders is None else folders
     alone = None if columns.source else recording_of(path, wanted.modality)
     rows = _one_view(rows)
     read = [_read_file(f"line {line} of {path}", row, columns, alone=alone) for line, row in rows]
@@ -423,10 +424,9 @@ def _elsewhere(known: Mapping[str, str], source: str | None) -> str:
 
 
 def _predicted(known: Mapping[str, str]) -> list[str]:
-    """A remark where the table is one that `ossicle predict` wrote."""
-    if {"label", "score", "model", "modelversion"} <= known.keys():
-        return ["a table of predictions: each row counts as true, whatever its `score` says"]
-    return []
+    """A remark where a model has given scores to the rows, as in a table that `ossicle predict` wrote."""
+    score = next((known[name] for name in ("score", "confidence") if name in known), None)
+    return [f"each row counts as true, whatever its `{score}` says"] if score else []
 
 
 def _why_no_source(path: Path, header: Sequence[str], modality: Modality, readable: Mapping[Modality, Any]) -> str:
@@ -657,8 +657,8 @@ class _Spellings:
 def _videos(folders: Sequence[Path], suffixes: frozenset[str]) -> dict[str, str]:
     """The files of AudioSet by their eleven signs: `ID.wav`, `YID.wav`, `ID_30.000.wav`, ..."""
     found: dict[str, str] = {}
-    for folder in folders[:2]:
-        for file in find_files(folder, suffixes) if folder.is_dir() else ():
+    for folder in filter(Path.is_dir, folders):
+        for file in find_files(folder, suffixes):
             if match := re.fullmatch(r"Y?([\w-]{11})(_.*)?", file.stem):
                 found.setdefault(match[1], str(file))
     return found
