@@ -287,6 +287,18 @@ def test_tables_below_train_and_test_give_the_split(tree):
     assert len({item.file for item in dataset.items}) == 8
 
 
+def test_recordings_beside_the_tables_of_a_split_are_left_out_and_counted(tree):
+    table = "file_name,label\n" + "\n".join(TWO_AND_TWO)
+    sounds = [f"{part}/{name}.wav" for part in ("train", "eval", "noise") for name in "abcd"]
+    dataset = read_dataset(tree({"train/meta.csv": table, "eval/meta.csv": table, **dict.fromkeys(sounds, "")}))
+    assert len(dataset) == 8 and "recordings beside eval/, train/ are left out (4)" in dataset.layout
+
+
+def test_a_folder_named_after_two_classes_is_of_both(tree):
+    dataset = read_dataset(tree([*CLASSES, "cat,dog/1.wav"]))
+    assert dataset.labels == ("cat", "dog") and dataset.task == "multi-label"
+
+
 def test_esc50_is_read_as_published(tree):
     lines = ["filename,fold,target,category,esc10,src_file,take"]
     names = [f"{fold}-{fold}0{target}-A-{target}.wav" for fold in range(1, 6) for target in (0, 14)]

@@ -194,6 +194,12 @@ def test_events_of_one_segment_are_joined_and_others_that_overlap_are_counted(re
     assert "clips that overlap one with other labels have those of their own row alone (1)" in dataset.layout
 
 
+def test_rows_without_times_among_others_are_whole_recordings_and_counted(read):
+    dataset = read("file,onset,offset,label", "a.wav,0,1,x", "b.wav,,,y", "c.wav,1,,x", "d.wav,0,2,y")
+    assert stretches(dataset) == {(0, 1), (0, None), (1, None), (0, 2)}
+    assert "clips without times are whole recordings (1)" in dataset.layout
+
+
 @pytest.mark.parametrize("second", ["a.wav,0,1,x,1", "a.wav,0,1,y,2"])
 def test_a_segment_that_is_there_twice_or_in_two_groups_is_refused(refused, second):
     assert "line 3" in refused("file,start,end,label,group", "a.wav,0,1,x,1", second)
@@ -399,7 +405,7 @@ def test_labels_joined_by_commas_are_several_where_their_parts_are_labels(read):
     dataset = read("file,label", "a.wav,dog", "b.wav,cat", 'c.wav,"dog,cat"', 'd.wav,"cat, dog"')
     assert dataset.task == "multi-label" and dataset.labels == ("cat", "dog")
     assert [len(item.labels) for item in dataset.items] == [1, 1, 2, 2]
-    assert "labels joined by commas are several, such as 'cat, dog' (2 rows)" in dataset.layout
+    assert "labels joined by commas are several, such as 'cat, dog' (of 2 clips)" in dataset.layout
 
 
 def test_a_label_with_a_comma_stays_one_and_is_said_where_it_may_be_several(read):

@@ -307,11 +307,13 @@ def _from_split_tables(folders: Sequence[Path], wanted: Wanted) -> _Found:
         raise DataRefused(f"the tables under {folders[0].parent} differ in their columns: give all of them the same.")
     names = ", ".join(f"{name}/{table.path.name}" for name, table in parts)
     tables = [table for _, table in parts]
+    beside: list[str] = []
+    _remark_beside(folders[0].parent, folders, beside, wanted.modality)
     return _Found(
         items=tuple(items),
         what=f"tables {names} (labels from `{columns.label}`{_times(columns)})",
         columns=columns,
-        remarks=(*_missing_files(tables, wanted.modality), *_remarks_of(tables)),
+        remarks=(*_missing_files(tables, wanted.modality), *_remarks_of(tables), *beside),
         whole=any(table.listed for table in tables),
     )
 
@@ -372,7 +374,7 @@ def _from_class_folders(root: Path, parts: Sequence[Path], modality: Modality) -
             what = PLURALS[modality]
             remarks.append(f"{folder.name}/ is taken for a class, as not only folders of a split hold {what}")
     what = f"folder per class{f' under {above}' if parts else ''}"
-    return _Found(items=tuple(items), what=what, remarks=tuple(remarks), whole=True)
+    return _Found(items=tuple(items), what=what, remarks=tuple(remarks))
 
 
 def _read_parts(folder: Path, items: list[Item], remarks: list[str], modality: Modality) -> None:
@@ -385,12 +387,7 @@ def _read_parts(folder: Path, items: list[Item], remarks: list[str], modality: M
         read: list[Item] = []
         _read_parts(part, read, remarks, modality)
         items += [_in_part(item, part) for item in read]
-    beside = [file for file in _files(folder, modality) if not any(part in file.parents for part in parts)]
-    loose = sum(file.parent == folder for file in beside)
-    _remark_loose(folder, loose, remarks, modality)
-    if len(beside) > loose:
-        names = ", ".join(f"{part.name}/" for part in parts)
-        remarks.append(f"{PLURALS[modality]} beside {names} are left out ({len(beside) - loose})")
+    _remark_beside(folder, parts, remarks, modality)
 
 
 def _by_lists(root: Path, items: Sequence[Item]) -> tuple[list[Item], list[str]] | None:
@@ -437,6 +434,15 @@ def _read_class_folders(folder: Path, items: list[Item], remarks: list[str], mod
         remarks.append(f"folders without {what} in {folder.name}/ are left out: {', '.join(sorted(empty))}")
 
 
+def _remark_beside(folder: Path, parts: Sequence[Path], remarks: list[str], modality: Modality) -> None:
+    beside = [file for file in _files(folder, modality) if not any(part in file.parents for part in parts)]
+    loose = sum(file.parent == folder for file in beside)
+    _remark_loose(folder, loose, remarks, modality)
+    if len(beside) > loose:
+        names = ", ".join(f"{part.name}/" for part in parts)
+        remarks.append(f"{PLURALS[modality]} beside {names} are left out ({len(beside) - loose})")
+
+
 def _remark_loose(folder: Path, count: int, remarks: list[str], modality: Modality) -> None:
     if count:
         what = PLURALS[modality]
@@ -476,7 +482,7 @@ def _taken_apart(found: _Found, known: Sequence[str]) -> _Found:
     if joined:
         one = min(joined)
         clips = sum(counts[label] for label in joined)
-        remarks.append(f"labels joined by commas are several, such as {one!r} ({clips} rows)")
+        remarks.append(f"labels joined by commas are several, such as {one!r} (of {clips} clips)")
     if doubtful:
         remarks.append(f"labels with commas are one each, such as {doubtful[0]!r}: several are joined by ; or |")
     items = found.items

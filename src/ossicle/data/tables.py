@@ -153,7 +153,13 @@ def read_table(path: Path, wanted: Wanted, *, folders: Sequence[Path] | None = N
         folder=folder,
         missing=missing,
         listed=_has_lists(rows, columns),
-        remarks=(*remarks, *joined, *_written_nothing(rows, columns), *_overlaps(items, columns)),
+        remarks=(
+            *remarks,
+            *joined,
+            *_written_nothing(rows, columns),
+            *_untimed(items, columns),
+            *_overlaps(items, columns),
+        ),
     )
 
 
@@ -597,6 +603,14 @@ def _written_nothing(rows: "Rows", columns: Columns) -> list[str]:
         return []
     names = " or ".join(repr(name) for name in sorted(written))
     return [f"{names} says that there is no label ({sum(written.values())} times); a class needs another name"]
+
+
+def _untimed(items: Sequence[tuple[int, Item]], columns: Columns) -> list[str]:
+    """A remark on rows without times in a table that has them."""
+    if not (columns.times.end or columns.times.length):
+        return []
+    count = sum(item.start == 0 and item.end is None for _, item in items)
+    return [f"clips without times are whole recordings ({count})"] if count else []
 
 
 def _overlaps(items: Sequence[tuple[int, Item]], columns: Columns) -> list[str]:
