@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 
 from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Item, Split, group_ids, read_dataset
+from ossicle.data.check import cut_short
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import check_writable, write_atomically, write_json
@@ -68,6 +69,7 @@ def evaluate_model(
     data: Path,
     *,
     output: Path | None,
+    file: str | None = None,
     label: str | None = None,
     group: str | None = None,
     fold_column: str | None = None,
@@ -95,7 +97,7 @@ def evaluate_model(
         recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         raise SettingRefused(f"{model}: {error}.") from error
-    columns = {"label": label, "group": group, "fold": fold_column, "text": text}
+    columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text}
     dataset, same = read_labelled(recognizer, data, folder=folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
@@ -105,6 +107,8 @@ def evaluate_model(
         protocol += f"; with {reduction.keep:g} of the tokens, {reduction.method}"
 
     items = [dataset.items[index] for index in chosen]
+    for sentence in cut_short(dataset, items):
+        say(sentence)
     scored = score_items(recognizer, items, progress=lambda done: progress(done, len(items)))
     if not len(scored.used):
         raise AudioUnreadable(f"{data}: not one of {len(items)} clips could be used; the first: {scored.failures[0]}")
@@ -175,7 +179,7 @@ def read_labelled(
         begun, same = {}, False
     columns = columns or {}
     if same and not any(columns.values()):
-        columns = {name: begun.get(name) for name in ("label", "group", "fold", "text")}
+        columns = {name: begun.get(name) for name in ("file", "label", "group", "fold", "text")}
     return read_dataset(data, **columns, labels=recognizer.labels, modality=recognizer.modality), same
 
 

@@ -47,6 +47,20 @@ def test_everything_is_written_and_agrees(run: Run, shared_bundle: Path, data: P
     assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} >= {"confusions.png", "calibration.png"}
 
 
+def test_segments_that_are_cut_short_are_said(run: Run, shared_bundle: Path, data: Path) -> None:
+    lines = [f"{label}/{take}.wav,{label},0,{take + 0.5}" for label in LABELS for take in range(4)]
+    (data / "meta.csv").write_text("\n".join(["file,label,start,end", *lines]))
+    result = run("evaluate", shared_bundle, data)
+    assert "cut short: 9 of 12 clips (the segment ends after the recording)" in result.stdout
+    assert "asked for 1.5 s, found 0.50 s" in result.stdout
+
+
+def test_any_column_may_hold_the_files(run: Run, shared_bundle: Path, data: Path) -> None:
+    lines = [f"{label}/{take}.wav,{label}" for label in LABELS for take in range(4)]
+    (data / "meta.csv").write_text("\n".join(["clip,label", *lines]))
+    assert "files from `clip`" in run("evaluate", shared_bundle, data, "--file", "clip").stdout
+
+
 def test_fewer_tokens_are_measured_and_said(run: Run, shared_bundle: Path, data: Path, tmp_path: Path) -> None:
     def scores(name: str, *options: str) -> str:
         assert run("evaluate", shared_bundle, data, "-o", tmp_path / name, *options).exit_code == 0

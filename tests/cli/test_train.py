@@ -29,7 +29,22 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> 
     result = run(
         *("train", "data", "--model", "passt_tiny_s16", "--recipe", "scratch", "-o", "run"),
         *("--set", "epochs=3", "lr = 1e-4", "--config", "c.yaml", "--set", "weights=a=b"),
-        *("--label", "L", "--group", "G", "--fold", "F", "--folds", "all", "--resume", "--skip-bad", "--init", "w"),
+        *(
+            "--file",
+            "P",
+            "--label",
+            "L",
+            "--group",
+            "G",
+            "--fold",
+            "F",
+            "--folds",
+            "all",
+            "--resume",
+            "--skip-bad",
+            "--init",
+            "w",
+        ),
     )
     assert result.exit_code == 0
     assert handed == {
@@ -39,6 +54,7 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> 
         "output": Path("run"),
         "settings": {"epochs": "3", "lr": "1e-4", "weights": "a=b"},
         "config": Path("c.yaml"),
+        "file": "P",
         "label": "L",
         "group": "G",
         "fold_column": "F",

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ossicle.cli.data import app
 from ossicle.data import check_dataset, read_dataset
+from ossicle.data.check import cut_short
 
 RATE = 16_000
 
@@ -137,6 +138,26 @@ def test_segments_are_heard_as_segments(healthy):
         ("broken", "long.wav [5 s to 6 s]"),
         ("cut short", "long.wav [1.5 s to 3 s]"),
     ]
+
+
+def test_segments_cut_short_are_found_by_the_last_one_of_each_file(healthy):
+    """As by decoding all of them, which `check_dataset` does."""
+    write(healthy / "long.wav", noise(9, seconds=2))
+    write(healthy / "other.wav", noise(10, seconds=3))
+    lines = [f"{name},{'ab'[n % 2]},{n / 2},{n / 2 + 1}" for n in range(8) for name in ("long.wav", "other.wav")]
+    lines += ["gone.wav,a,0,1", "a/0.wav,b,,"]
+    (healthy / "meta.csv").write_text("\n".join(["file,label,start,end", *lines]))
+    dataset = read_dataset(healthy)
+    problems = [p for p in check_dataset(dataset).problems if p.kind == "cut short"]
+    (sentence,) = cut_short(dataset, dataset.items)
+    assert len(problems) == 2
+    assert sentence == (
+        "cut short: 2 of 18 clips (the segment ends after the recording), such as "
+        f"{problems[0].file}: {problems[0].detail}"
+    )
+    assert cut_short(dataset, dataset.items[:4]) == ()
+    lengths = {position: 0.25 for position in range(18)}
+    assert "17 of 18" in cut_short(dataset, dataset.items, seconds=lengths)[0]
 
 
 def test_many_problems_of_a_kind_are_counted_and_the_first_are_named(healthy):

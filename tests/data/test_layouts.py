@@ -2,10 +2,12 @@
 
 import os
 from collections import Counter
+from itertools import combinations
 
 import pytest
 
 from ossicle.data import read_dataset, split_dataset
+from ossicle.data.names import SPLIT_NAMES, split_of
 from ossicle.errors import DataRefused
 
 CLASSES = ("cat/1.wav", "cat/2.wav", "dog/1.wav", "dog/2.wav")
@@ -46,19 +48,95 @@ def test_a_class_may_be_called_like_a_split(tree):
     dataset = read_dataset(tree(["train/1.wav", "train/2.wav", "tram/1.wav", "tram/2.wav"]))
     assert dataset.labels == ("train", "tram")
     assert {item.split for item in dataset.items} == {None}
+    assert "train/ is taken for a class" in dataset.layout
 
 
-def test_a_folder_beside_the_splits_that_holds_recordings_is_told(tree):
-    layout = read_dataset(
+def test_recordings_beside_the_folders_of_a_split_are_left_out_and_counted(tree):
+    dataset = read_dataset(
         tree([*(f"{part}/{name}" for part in ("train", "test") for name in CLASSES), "noise/1.wav", "noise/2.wav"])
-    ).layout
-    assert "3 classes" in layout and "train/ is taken for a class" in layout
+    )
+    assert dataset.labels == ("cat", "dog") and len(dataset) == 8
+    assert "recordings beside test/, train/ are left out (2)" in dataset.layout
 
 
-@pytest.mark.parametrize(("one", "other"), [("Dog", "dog"), ("cafe\u0301", "caf\u00e9")])
-def test_labels_that_may_be_meant_as_one_are_told(tree, one, other):
-    layout = read_dataset(tree([f"{label}/{number}.wav" for label in (one, other, "cat") for number in "12"])).layout
-    assert f"labels that differ in case or encoding alone: {one!r}, {other!r}" in layout
+NAMES_OF_SPLITS = [(split, name) for split, names in SPLIT_NAMES.items() for name in names]
+
+
+@pytest.mark.parametrize(
+    "names", list(combinations(NAMES_OF_SPLITS, 2)), ids=lambda names: "-".join(n for _, n in names)
+)
+def test_two_folders_of_a_split_are_never_classes_whatever_they_are_called(tree, names):
+    dataset = read_dataset(tree([f"{name.upper()}/{clip}" for _, name in names for clip in CLASSES]))
+    assert dataset.labels == ("cat", "dog")
+    assert {dataset.relative(item).split("/")[0].lower(): item.split for item in dataset.items} == {
+        name: split for split, name in names
+    }
+
+
+@pytest.mark.parametrize("name", ["test", "val", "training"])
+def test_a_folder_of_one_split_alone_is_that_split(tree, name):
+    dataset = read_dataset(tree([f"{name}/{clip}" for clip in CLASSES]))
+    assert dataset.labels == ("cat", "dog") and {item.split for item in dataset.items} == {split_of(name)}
+
+
+def test_recordings_directly_in_the_folders_of_a_split_have_no_labels(tree):
+    assert "4 recordings but no labels" in refusal(
+        tree([f"{part}/{number}.wav" for part in ("dev", "eval") for number in "12"])
+    )
+
+
+def test_a_folder_of_a_split_that_holds_its_neighbours_classes_is_no_class(tree):
+    sentence = refusal(tree([*CLASSES, *(f"val/{name}" for name in CLASSES)]))
+    assert "is a class or a part of the data" in sentence and "(cat)" in sentence
+
+
+def test_data_that_train_on_their_development_part_are_split_so(tree):
+    clips = [f"{label}/{number}.wav" for label in ("cat", "dog") for number in range(9)]
+    split = split_dataset(
+        read_dataset(tree([f"{part}/{clip}" for part in ("development", "evaluation") for clip in clips]))
+    )
+    assert (len(split.test), len(split.train) + len(split.development)) == (18, 18)
+    assert "the `val` split trains, as there is no `train` split" in split.protocol
+
+
+@pytest.mark.parametrize("name", ["fold{}", "Fold_{:02}", "fold-{}", "fold {}"])
+def test_folders_of_folds_are_folds(tree, name):
+    dataset = read_dataset(tree([f"{name.format(fold)}/{clip}" for fold in (1, 2, 10) for clip in CLASSES]))
+    assert dataset.labels == ("cat", "dog") and dataset.folds == ("1", "2", "10")
+    assert "3 folds from `fold*/`" in dataset.layout
+    assert split_dataset(dataset, fold="10").protocol.startswith("fold 10 of 3 (official `fold*/` folders) is the test")
+
+
+def test_folds_without_classes_are_no_classes(tree):
+    names = [f"audio/fold{fold}/{number}.wav" for fold in (1, 2) for number in "12"]
+    assert "4 recordings but no labels" in refusal(tree(names) / "audio")
+    sentence = refusal(tree(names))
+    assert "its folders are parts of the data (fold1/) and no classes" in sentence and "give the path" not in sentence
+
+
+@pytest.mark.parametrize("place", ["{split}/{fold}/{clip}", "{fold}/{split}/{clip}"])
+def test_folders_of_splits_and_folds_may_lie_in_each_other(tree, place):
+    parts = [{"split": split, "fold": fold} for split in ("train", "test") for fold in ("fold1", "fold2")]
+    dataset = read_dataset(tree([place.format(**part, clip=clip) for part in parts for clip in CLASSES]))
+    assert dataset.labels == ("cat", "dog") and dataset.folds == ("1", "2")
+    assert Counter(item.split for item in dataset.items) == {"train": 8, "test": 8}
+
+
+def test_a_split_below_the_classes_is_the_official_one(tree):
+    dataset = read_dataset(tree([f"{c}/{part}/{n}.wav" for c in "ab" for part in ("train", "test") for n in "12"]))
+    assert Counter(item.split for item in dataset.items) == {"train": 4, "test": 4}
+    assert "parts from test/, train/ below the classes" in dataset.layout
+
+
+def test_a_split_below_some_of_the_classes_is_told_and_not_used(tree):
+    dataset = read_dataset(tree(["a/train/1.wav", "a/test/1.wav", "b/1.wav", "b/2.wav"]))
+    assert {item.split for item in dataset.items} == {None}
+    assert "test/, train/ below the classes are no parts, as not all recordings lie in such folders" in dataset.layout
+
+
+def test_labels_that_may_be_meant_as_one_are_told(tree):
+    layout = read_dataset(tree([f"{label}/{number}.wav" for label in ("Dog", "dog", "cat") for number in "12"])).layout
+    assert "labels that differ in case or encoding alone: 'Dog', 'dog'" in layout
 
 
 def test_one_fold_can_be_measured_and_not_trained_on(tree):
@@ -209,6 +287,18 @@ def test_tables_below_train_and_test_give_the_split(tree):
     assert len({item.file for item in dataset.items}) == 8
 
 
+def test_recordings_beside_the_tables_of_a_split_are_left_out_and_counted(tree):
+    table = "file_name,label\n" + "\n".join(TWO_AND_TWO)
+    sounds = [f"{part}/{name}.wav" for part in ("train", "eval", "noise") for name in "abcd"]
+    dataset = read_dataset(tree({"train/meta.csv": table, "eval/meta.csv": table, **dict.fromkeys(sounds, "")}))
+    assert len(dataset) == 8 and "recordings beside eval/, train/ are left out (4)" in dataset.layout
+
+
+def test_a_folder_named_after_two_classes_is_of_both(tree):
+    dataset = read_dataset(tree([*CLASSES, "cat,dog/1.wav"]))
+    assert dataset.labels == ("cat", "dog") and dataset.task == "multi-label"
+
+
 def test_esc50_is_read_as_published(tree):
     lines = ["filename,fold,target,category,esc10,src_file,take"]
     names = [f"{fold}-{fold}0{target}-A-{target}.wav" for fold in range(1, 6) for target in (0, 14)]
@@ -218,6 +308,84 @@ def test_esc50_is_read_as_published(tree):
     assert dataset.folds == ("1", "2", "3", "4", "5")
     assert dataset.group_name == "src_file"
     assert all(os.path.isfile(item.file) for item in dataset.items)
+
+
+def urbansound(tree, *, table="metadata/UrbanSound8K.csv", file="slice_file_name"):
+    """UrbanSound8K in small; each slice says where it lay in another recording."""
+    header = f"{file},fsID,start,end,salience,fold,classID,class"
+    names = {f"{n}-{c}-0-0.wav": (n, c, 1 + n % 3) for n in range(12) for c in (n % 2,)}
+    lines = [f"{name},{n},{20 + n},{24 + n},1,{fold},{c},class{c}" for name, (n, c, fold) in names.items()]
+    folders = {f"audio/fold{fold}/{name}": "" for name, (_, _, fold) in names.items()}
+    return tree({table: "\n".join([header, *lines]), **folders})
+
+
+@pytest.mark.parametrize("place", ["", "audio", "metadata/UrbanSound8K.csv"])
+def test_urbansound8k_is_read_as_published(tree, place):
+    dataset = read_dataset(urbansound(tree) / place)
+    assert dataset.layout.startswith(
+        "UrbanSound8K as published (metadata/UrbanSound8K.csv and audio/, labels from `class`)"
+    )
+    assert "`start` and `end` say where each clip was cut from another recording" in dataset.layout
+    assert (dataset.group_name, dataset.fold_name, dataset.folds) == ("fsID", "fold", ("1", "2", "3"))
+    assert all(os.path.isfile(item.file) and (item.start, item.end) == (0, None) for item in dataset.items)
+    assert len({item.file for item in dataset.items}) == 12
+
+
+def test_a_slice_is_not_cut_again_where_somebody_renamed_the_column_of_files(tree):
+    root = urbansound(tree, table="audio/mine.csv", file="file")
+    table = root / "audio" / "mine.csv"
+    table.write_text(
+        "\n".join(
+            line if not at else f"fold{line.split(',')[5]}/{line}"
+            for at, line in enumerate(table.read_text().splitlines())
+        )
+    )
+    dataset = read_dataset(table)
+    assert all(os.path.isfile(item.file) and (item.start, item.end) == (0, None) for item in dataset.items)
+    assert "another recording (UrbanSound8K), and are not used" in dataset.layout
+
+
+def test_fsd50k_is_read_as_published(tree):
+    truth = {
+        "dev": '1,"Bark,Dog",m,train\n2,"Bark,Dog",m,val\n',
+        "eval": '3,"Bark,Dog",m\n4,"Dog,Animal",m\n5,Animal,m\n',
+    }
+    root = tree(
+        {
+            "FSD50K.ground_truth/dev.csv": "fname,labels,mids,split\n" + truth["dev"],
+            "FSD50K.ground_truth/eval.csv": "fname,labels,mids\n" + truth["eval"],
+            **dict.fromkeys(
+                [f"FSD50K.{part}_audio/{n}.wav" for part, ns in (("dev", "12"), ("eval", "345")) for n in ns], ""
+            ),
+        }
+    )
+    dataset = read_dataset(root)
+    assert dataset.layout.startswith("FSD50K as published") and dataset.labels == ("Animal", "Bark", "Dog")
+    assert [item.split for item in dataset.items] == ["train", "development", "test", "test", "test"]
+    assert all(os.path.isfile(item.file) for item in dataset.items)
+
+
+def test_speech_commands_has_the_split_of_its_lists(tree):
+    clips = [f"{word}/{speaker}_nohash_0.wav" for word in ("yes", "no") for speaker in "abcd"]
+    root = tree(
+        {
+            **dict.fromkeys([*clips, "_background_noise_/pink.wav"], ""),
+            "validation_list.txt": "yes/a_nohash_0.wav\nno/a_nohash_0.wav\n",
+            "testing_list.txt": "yes/b_nohash_0.wav\nno/b_nohash_0.wav\n",
+        }
+    )
+    dataset = read_dataset(root)
+    assert dataset.labels == ("no", "yes")
+    assert Counter(item.split for item in dataset.items) == {"train": 4, "development": 2, "test": 2}
+    assert "_background_noise_/ is no class and is left out (1)" in dataset.layout
+
+
+def test_esc50_is_found_from_its_table(tree):
+    names = [f"{fold}-{fold}0-A-{target}.wav" for fold in (1, 2) for target in (0, 14)]
+    lines = ["filename,fold,category,src_file", *(f"{name},{name[0]},c{name[7:-4]},{name[2:4]}" for name in names)]
+    root = tree({"meta/esc50.csv": "\n".join(lines), **{f"audio/{name}": "" for name in names}})
+    for place in ("meta/esc50.csv", "audio"):
+        assert all(os.path.isfile(item.file) for item in read_dataset(root / place).items)
 
 
 def test_paths_written_on_windows_are_found(tree):

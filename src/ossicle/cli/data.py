@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ossicle.cli.options import FileColumn, Fold, Group, Label
 from ossicle.cli.outcome import SOME_FAILED, Sentences
 from ossicle.cli.progress import counting
 
@@ -24,11 +25,10 @@ def check(
     data: Annotated[
         Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
     ],
-    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
-    ] = None,
-    fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    file: FileColumn = None,
+    label: Label = None,
+    group: Group = None,
+    fold: Fold = None,
     modality: Annotated[Literal["sound", "text", "image"], typer.Option(help="What the items are.")] = "sound",
     text: Annotated[str | None, typer.Option(help="Column with the text, for --modality text.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -38,7 +38,7 @@ def check(
 
     if text is not None and modality != "text":
         raise typer.BadParameter("a column of texts goes with --modality text", param_hint="--text")
-    dataset = read_dataset(data, label=label, group=group, fold=fold, modality=modality, text=text)
+    dataset = read_dataset(data, file=file, label=label, group=group, fold=fold, modality=modality, text=text)
     with counting("Listening") as progress:
         report = check_dataset(dataset, progress=progress)
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))

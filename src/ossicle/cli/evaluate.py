@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy
+from ossicle.cli.options import Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label
 from ossicle.cli.outcome import SOME_FAILED, say
 from ossicle.cli.progress import counting
 
@@ -17,9 +17,10 @@ def evaluate(
         Path | None,
         typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, figures, report.html."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Column with the label.")] = None,
-    group: Annotated[str | None, typer.Option(help="Column with the group; intervals then draw whole groups.")] = None,
-    fold: Annotated[str | None, typer.Option(help="Column with the fold.")] = None,
+    file: FileColumn = None,
+    label: Label = None,
+    group: Group = None,
+    fold: Fold = None,
     text: Annotated[str | None, typer.Option(help="Column with the text, for a model of texts.")] = None,
     part: Annotated[
         Literal["auto", "test", "development", "train", "all"],
@@ -48,6 +49,7 @@ def evaluate(
             model,
             data,
             output=output,
+            file=file,
             label=label,
             group=group,
             fold_column=fold,

@@ -1,9 +1,15 @@
-"""Options that commands share: how a model is run."""
+"""Options that commands share: the columns of a table of data, and how a model is run."""
 
 from typing import Annotated, Literal
 
 import typer
 
+FileColumn = Annotated[str | None, typer.Option("--file", help="Column with the file name.")]
+Label = Annotated[str | None, typer.Option(help="Column with the label.")]
+Group = Annotated[
+    str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
+]
+Fold = Annotated[str | None, typer.Option(help="Column with the fold.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
 EncoderPlace = Annotated[
     str | None, typer.Option("--encoder", help="Where the frozen encoder of a tuned head is, if not where it was.")

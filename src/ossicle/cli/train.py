@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ossicle.cli.options import FileColumn, Fold, Group, Label
 from ossicle.cli.outcome import SOME_FAILED
 
 
@@ -36,11 +37,6 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder 
 Config = Annotated[
     Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
 ]
-Label = Annotated[str | None, typer.Option(help="Column with the label.")]
-Group = Annotated[
-    str | None, typer.Option(help="Column with what must stay together in a split (speaker, source file).")
-]
-Fold = Annotated[str | None, typer.Option(help="Column that holds each clip's fold.")]
 Folds = Annotated[
     str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
 ]
@@ -71,6 +67,7 @@ def train(
         ),
     ] = None,
     config: Config = None,
+    file: FileColumn = None,
     label: Label = None,
     group: Group = None,
     fold: Fold = None,
@@ -95,6 +92,7 @@ def train(
         output=output,
         settings=chosen,
         config=config,
+        file=file,
         label=label,
         group=group,
         fold_column=fold,

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ossicle.cli.options import FileColumn, Fold, Group, Label
 from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import Config, Fold, Folds, Group, Label, Output, SkipBad, key_and_value
+from ossicle.cli.train import Config, Folds, Output, SkipBad, key_and_value
 
 
 def tune(
@@ -47,6 +48,7 @@ def tune(
         ),
     ] = None,
     config: Config = None,
+    file: FileColumn = None,
     label: Label = None,
     text: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
     group: Group = None,
@@ -69,6 +71,7 @@ def tune(
         output=output,
         settings=chosen,
         config=config,
+        file=file,
         label=label,
         text=text,
         group=group,

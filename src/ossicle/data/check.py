@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ossicle.audio import read_clip
+from ossicle.data.cache import in_threads
 from ossicle.data.inputs import read_input
 from ossicle.data.items import NOUNS, Dataset, Item, Modality
 from ossicle.data.splits import group_ids, split_dataset
@@ -194,8 +196,8 @@ def _listen(item: Item, rate: int) -> _ClipFacts:
     share = float((loudness >= FULL_SCALE).mean())
     if share > CLIPPED_SHARE:
         problems.append(("clipped", f"{share:.1%} of the samples at full scale"))
-    if item.end is not None and clip.seconds < item.end - item.start - SLACK_SECONDS:
-        problems.append(("cut short", f"asked for {item.end - item.start:g} s, found {clip.seconds:.2f} s"))
+    if short := _too_short(item, clip.seconds):
+        problems.append(("cut short", short))
     return _ClipFacts(
         problems=tuple(problems),
         seconds=clip.seconds,
@@ -204,6 +206,61 @@ def _listen(item: Item, rate: int) -> _ClipFacts:
         content=hashlib.blake2b(clip.samples.tobytes(), digest_size=16).hexdigest(),
         silent=silent,
     )
+
+
+def cut_short(
+    dataset: Dataset, items: Sequence[Item], *, seconds: Mapping[int, float] | None = None
+) -> tuple[str, ...]:
+    """A sentence where segments end after their recording: they are used, but shorter than they say.
+
+    Args:
+        seconds: how long the items are, by position, those that can be used; by default a segment of each file is
+            decoded to know
+    """
+    if dataset.modality != "sound":
+        return ()
+    found = _measured(items) if seconds is None else seconds
+    short = [
+        f"{_name(dataset, item)}: {_too_short(item, found[position])}"
+        for position, item in enumerate(items)
+        if position in found and _too_short(item, found[position])
+    ]
+    if not short:
+        return ()
+    return (f"cut short: {len(short)} of {len(items)} clips ({MEANING['cut short']}), such as {short[0]}",)
+
+
+def _too_short(item: Item, seconds: float) -> str:
+    """What is wrong with a segment of this length, if anything."""
+    if item.end is None or seconds >= item.end - item.start - SLACK_SECONDS:
+        return ""
+    return f"asked for {item.end - item.start:g} s, found {seconds:.2f} s"
+
+
+def _measured(items: Sequence[Item]) -> dict[int, float]:
+    """The seconds of the segments that are cut short, by position; of each file its last one that decodes is read."""
+    files: dict[Path, list[int]] = defaultdict(list)
+    for position, item in enumerate(items):
+        if item.end is not None:
+            files[item.file].append(position)
+
+    def of_file(positions: list[int]) -> dict[int, float]:
+        for item in sorted((items[position] for position in positions), key=lambda item: item.end or 0.0, reverse=True):
+            try:
+                clip = read_clip(item.file, FIRST_RATE, start=item.start, end=item.end)
+            except AudioError:
+                continue  # named where it is used
+            if not _too_short(item, clip.seconds):
+                return {}
+            length = item.start + clip.seconds
+            lengths = {position: length - items[position].start for position in positions}
+            return {position: seconds for position, seconds in lengths.items() if seconds > 0}
+        return {}
+
+    found: dict[int, float] = {}
+    for measured in in_threads(of_file, files.values(), workers=os.cpu_count() or 1):
+        found |= measured
+    return found
 
 
 def _look(item: Item, modality: Modality) -> _ClipFacts:

@@ -154,15 +154,18 @@ def _has_official_split(dataset: Dataset) -> bool:
 def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray, "item"], str]:
     name = dataset.folds[0] if fold is None else fold
     first = ", the first as none was named" if fold is None else ""
-    sentence = (
-        f"fold {name} of {len(dataset.folds)} (official `{dataset.fold_name or 'fold'}` column{first}) is the test part"
-    )
+    source = dataset.fold_name or "fold"
+    source = f"`{source}` folders" if source.endswith("/") else f"`{source}` column"
+    sentence = f"fold {name} of {len(dataset.folds)} (official {source}{first}) is the test part"
     return np.array([item.fold == name for item in dataset.items]), sentence
 
 
 def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np.ndarray, "item"], str]:
     in_test = np.array([item.split == "test" for item in dataset.items])
     in_development = np.array([item.split == "development" for item in dataset.items])
+    if in_test.any() and (in_test | in_development).all():  # some call what they train on `development`
+        sentence = "the official `test` split is the test part; the `val` split trains, as there is no `train` split"
+        return in_test, np.zeros_like(in_test), sentence
     if in_test.any():
         return in_test, in_development, "the official `test` split is the test part"
     # Scores on such data are reported on its held-out split, so nobody may choose by it.

@@ -20,6 +20,8 @@ from ossicle import __version__
 from ossicle.bundle import CONFIG as BUNDLE
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
+from ossicle.data.cache import SampleStore
+from ossicle.data.check import cut_short
 from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, PARTS, SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
@@ -157,6 +159,11 @@ def over_folds(
         write_json(folder / ENVIRONMENT, environment(dataset, settings) | about)
 
     failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
+    seconds = None
+    if isinstance(store, SampleStore):
+        seconds = {position: store.lengths[position] / store.rate for position in store.usable.tolist()}
+    for sentence in cut_short(dataset, dataset.items, seconds=seconds):
+        say(sentence)
     results = []
     for name in split_folds(dataset) if folds == "all" else (folds,):
         split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)

@@ -73,6 +73,7 @@ def run_training(
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     config: Path | None = None,
+    file: str | None = None,
     label: str | None = None,
     group: str | None = None,
     fold_column: str | None = None,
@@ -83,7 +84,7 @@ def run_training(
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
-    source = {"label": label, "group": group, "fold": fold_column}
+    source = {"file": file, "label": label, "group": group, "fold": fold_column}
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, source, folds = starting_point(
@@ -99,7 +100,7 @@ def run_training(
     )
     if recipe == "finetune" and chosen.weights is None:
         raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
-    dataset = read_dataset(data, label=source["label"], group=source["group"], fold=source["fold"])
+    dataset = read_dataset(data, modality="sound", **source)
     say(dataset.layout)
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.model}")

@@ -98,6 +98,7 @@ def run_tuning(
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     config: Path | None = None,
+    file: str | None = None,
     label: str | None = None,
     group: str | None = None,
     fold_column: str | None = None,
@@ -108,7 +109,7 @@ def run_tuning(
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle tune` promises and returns a sentence for each item that was left out."""
-    columns = {"label": label, "group": group, "fold": fold_column, "text": text}
+    columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text}
     chosen, columns, folds = starting_point(
         TuneConfig(), columns, folds=folds, config=config, output=output, resume=resume
     )
