@@ -115,6 +115,8 @@ def run_tuning(
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
     chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
     network = load_encoder(chosen.encoder, crop=chosen.crop, device=str(choose_device(chosen.device)))
+    for sentence in network.assumed:
+        say(sentence)
     dataset = read_dataset(data, modality=network.modality, **columns)
     say(dataset.layout)
     if output is None:
