@@ -20,9 +20,10 @@ from ossicle import __version__
 from ossicle.bundle import CONFIG as BUNDLE
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
+from ossicle.data.parts import PARTS, contents_of, read_split, write_split
 from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
-from ossicle.evaluation import CONFIG, PARTS, SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
+from ossicle.evaluation import CONFIG, SPLIT, bootstrap_groups, write_evaluation
 from ossicle.files import write_json
 from ossicle.inference import probabilities
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
@@ -146,13 +147,17 @@ def over_folds(
         SettingRefused: settings other than those that a fold was begun with.
     """
 
+    @functools.cache
+    def contents() -> tuple[str, ...]:
+        return contents_of(dataset.items)
+
     def begin(split: Split, folder: Path, name: str | None, settings: Config, **about: Any) -> None:
         refuse_taken(folder, resume=resume)  # again: another training may have begun meanwhile
         data = {"path": str(dataset.path), **(columns or {})}
         if folds == "all":
             write_config(output / CONFIG, config, data={**data, "folds": "all"})
         write_config(folder / CONFIG, settings, data={**data, "folds": name})
-        write_split(folder / SPLIT, dataset, split)
+        write_split(folder / SPLIT, dataset, split, contents=contents())
         write_json(folder / ENVIRONMENT, environment(dataset, settings) | about)
 
     failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
