@@ -38,9 +38,9 @@ class ManySettings(TyperCommand):
         Of a folder's name a = is a character like any other.
         """
         name, equals, _ = arg.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*\s*", name):
             return False
-        return not os.path.lexists(arg) or name.partition(".")[0] in setting_names(command)
+        return not os.path.lexists(arg) or name.strip().partition(".")[0] in setting_names(command)
 
 
 def setting_names(command: str | None) -> set[str]:
