@@ -2,21 +2,21 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int64
 
-from ossicle.bundle import find_bundle
+from ossicle.bundle import CARD, find_bundle
 from ossicle.data import Dataset, Item, Split, group_ids, read_dataset
 from ossicle.data.check import cut_short
 from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.data.parts import Known, Past, found_again, read_past, read_split, recognize, unseen
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import check_writable, write_atomically, write_json
 from ossicle.inference.store import HIDDEN, SETTINGS, Written
@@ -27,8 +27,8 @@ from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
 Part = Literal["auto", "test", "development", "train", "all"]
-PARTS = ("train", "development", "test")
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
+COLUMNS = ("file", "label", "group", "fold", "text")  # that a data set was read with, as config.yaml names them
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 
 
@@ -83,7 +83,7 @@ def evaluate_model(
 ) -> tuple[str, ...]:
     """Evaluates a model on labelled clips, says the figures, writes them to `output`; gives the clips that failed.
 
-    Columns that are not named are, for the data that the model was trained on, those of the training.
+    Columns that are not named are those of the training, if the data have them.
 
     Raises:
         DataRefused: labels that the model does not know, several labels a clip for a model that gives one, or a part
@@ -102,7 +102,7 @@ def evaluate_model(
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)
-    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part=part, model=str(model), same=same)
+    chosen, protocol = choose_part(dataset, folder, part=part, model=str(model), same=same)
     if reduction is not None:
         protocol += f"; with {reduction.keep:g} of the tokens, {reduction.method}"
 
@@ -165,22 +165,48 @@ def bootstrap_groups(dataset: Dataset, chosen: Int64[np.ndarray, " item"]) -> li
 def read_labelled(
     recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, str | None] | None = None
 ) -> tuple[Dataset, bool]:
-    """Reads labelled items to measure a model on, and whether they are, as far as their path tells, those of its run.
+    """Reads labelled items to measure a model on, and whether their path is that of its run's data.
 
-    Those are read by the columns of the training where none is named.
+    A column that is not named is that of the training, if the data have it.
 
     Args:
         folder: of the bundle
     """
+    begun = stored_data(folder)
+    stored = {name: begun.get(name) for name in COLUMNS}
+    named = {name: value for name, value in (columns or {}).items() if value is not None}
+
+    def read(chosen: Mapping[str, Any]) -> Dataset:
+        return read_dataset(data, **chosen, labels=recognizer.labels, modality=recognizer.modality)
+
+    same = begun.get("path") == os.path.abspath(data)
     try:
-        begun = yaml.safe_load((folder.parent / CONFIG).read_text(encoding="utf-8"))["data"]
-        same = begun["path"] == os.path.abspath(data)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        begun, same = {}, False
-    columns = columns or {}
-    if same and not any(columns.values()):
-        columns = {name: begun.get(name) for name in ("file", "label", "group", "fold", "text")}
-    return read_dataset(data, **columns, labels=recognizer.labels, modality=recognizer.modality), same
+        return read(stored | named), same
+    except DataRefused:
+        if same or not any(stored[name] for name in stored.keys() - named.keys()):
+            raise
+    return read(named), same  # other data, without the columns of the training
+
+
+def stored_data(folder: Path) -> dict[str, Any]:
+    """Where the data of the run that a bundle's folder is in were, and their columns; nothing outside a run.
+
+    Raises: RunRefused for a damaged file.
+    """
+    path = folder.parent / CONFIG
+    if not (folder.parent / SPLIT).exists() and not path.exists():
+        return {}
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["data"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError) as error:
+        if not (folder.parent / SPLIT).exists():  # somebody else's
+            return {}
+        why = " ".join(str(error).split())
+        raise RunRefused(
+            f"{path}: not a run's config.yaml ({why}); without it the columns of the training are unknown."
+        ) from error
 
 
 def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
@@ -189,28 +215,26 @@ def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
 
 
 def choose_part(
-    dataset: Dataset, split: Split | None, *, part: Part, model: str, same: bool
+    dataset: Dataset, folder: Path, *, part: Part, model: str, same: bool
 ) -> tuple[Int64[np.ndarray, " item"], str]:
     """The items of a part, and how it was cut in a sentence.
 
+    What a run has trained on is known by its content, wherever it lies now.
+
     Args:
-        same: whether these are the data of the training, though perhaps changed
+        folder: of the bundle
+        same: whether the data are where those of the training were
 
     Raises: DataRefused for a part that is not there.
     """
-    everything = np.arange(len(dataset.items))
-    if split is not None and part != "all":
-        name = "test" if part == "auto" else part
-        index = {"train": split.train, "development": split.development, "test": split.test}[name]
-        if not len(index):
-            raise DataRefused(f"{dataset.root}: the run has no {name} part of this data.")
-        prefix = "" if name == "test" else f"on the {name} part, which the training has seen: "
-        return index, prefix + split.protocol
+    past = read_past(folder.parent / SPLIT) if folder.name == "model" else None
+    known = None if past is None else recognize(past, dataset)
+    if past is not None and known is not None and known.any and part != "all":
+        return part_of_run(dataset, past, known, part="test" if part == "auto" else part, fresh=part == "auto")
     if part in ("auto", "all"):
-        seen = ", this is the data of the training" if split is not None else ""
-        if split is None and same:
-            seen = ", the data of the training but changed since then: many of these clips trained the model"
-        return everything, f"all {len(everything)} clips of {dataset.root.name}{seen}"
+        return np.arange(len(dataset)), f"all {len(dataset)} {dataset.noun}s of {dataset.root.name}" + (
+            found_again(past, known, dataset) if past is not None else trained_without_split(dataset, folder, same=same)
+        )
     official = np.flatnonzero([item.split == part for item in dataset.items])
     if not len(official):
         raise DataRefused(
@@ -220,39 +244,36 @@ def choose_part(
     return official, f"the official `{part}` part of {dataset.root.name}, {len(official)} clips"
 
 
-def write_split(path: Path, dataset: Dataset, split: Split) -> None:
-    """Writes which clips trained, chose and tested, so that the same test part is found again."""
-    write_json(
-        path,
-        {
-            "fingerprint": dataset.fingerprint(),
-            "protocol": split.protocol,
-            "fold": split.fold,
-            **{part: getattr(split, part).tolist() for part in PARTS},
-        },
-    )
+def part_of_run(
+    dataset: Dataset, past: Past, known: Known, *, part: str, fresh: bool
+) -> tuple[Int64[np.ndarray, " item"], str]:
+    """The items of a part of a run, and how it was cut in a sentence.
 
+    Args:
+        fresh: with items that the run did not have
 
-def read_split(path: Path, dataset: Dataset) -> Split | None:
-    """Reads what `write_split` wrote; None when there is none, or it is of other data.
-
-    The labels' order belongs to the fingerprint: read the data set with the labels of the model.
-
-    Raises: RunRefused for a damaged file.
+    Raises: DataRefused where there is none.
     """
+    if fresh and not known.same:
+        index, how = unseen(known, dataset)
+        return index, f"{how}; {past.split.protocol}"
+    index = np.flatnonzero(known.of(part))
+    if not len(index):
+        raise DataRefused(f"{dataset.root}: the run has no {part} part of this data.")
+    prefix = "" if part == "test" else f"on the {part} part, which the training has seen: "
+    found = "" if known.same else f"{len(index)} {dataset.noun}s, found by their content; "
+    return index, prefix + found + past.split.protocol
+
+
+def trained_without_split(dataset: Dataset, folder: Path, *, same: bool) -> str:
+    """What to say of data that trained a model which has no `split.json` beside it; nothing for other data."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["fingerprint"] != dataset.fingerprint():
-            return None
-        return Split(
-            **{part: np.asarray(content[part], dtype=np.int64) for part in PARTS},
-            protocol=content["protocol"],
-            fold=content["fold"],
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunRefused(f"{path}: not what a run writes about its split ({error}).") from error
+        card = (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        card = ""
+    if same or dataset.fingerprint() in card:
+        return f", the data that trained the model; which of them did, {SPLIT} in its run folder would tell"
+    return ""
 
 
 def predictions_csv(

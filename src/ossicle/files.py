@@ -57,6 +57,29 @@ def check_writable(path: Path) -> None:
         raise
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Holds the lock of a file, at most until the process ends; yields False where the system has no locks.
+
+    Raises: BlockingIOError while another holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield False
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        honored = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            honored = False
+        yield honored
+
+
 def beside(path: Path, suffix: str) -> Path:
     """The path of what belongs to a file: its name and a suffix, cut where that is more than a file system takes."""
     name = os.fsencode(path.name)

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import Result
 
 from ossicle.data import read_dataset, split_dataset
-from ossicle.evaluation import CONFIG, SPLIT, write_split
+from ossicle.data.parts import write_split
+from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.training import TrainConfig
 from ossicle.training.config import write_config
 
@@ -127,16 +128,153 @@ def test_a_run_is_evaluated_on_its_own_test_part(run: Run, make_bundle: Make, da
     assert split.protocol in result.stdout
 
     everything = run("evaluate", tmp_path / "run", data, "--part", "all")
-    assert "all 12 clips of data, this is the data of the training" in everything.stdout
+    assert f"all 12 clips of data, {12 - len(split.test)} of which trained the model" in everything.stdout
     training = run("evaluate", tmp_path / "run", data, "--part", "train")
     assert "on the train part, which the training has seen" in training.stdout
 
-    (data / "bell" / "3.wav").unlink()  # no longer the data of the run
-    found = run("evaluate", tmp_path / "run", data).stdout
-    assert "all 11 clips of data\n" in found
-    write_config(tmp_path / "run" / CONFIG, TrainConfig(), data={"path": str(data)})
-    found = run("evaluate", tmp_path / "run", data).stdout
-    assert "all 11 clips of data, the data of the training but changed since then" in found
+
+def begun(run_folder: Path, data: Path, make_bundle: Make, **columns: str) -> tuple[set[str], Path]:
+    """A run on the data, as far as an evaluation asks; gives what its test part holds."""
+    make_bundle(run_folder / "model")
+    dataset = read_dataset(data, **columns)
+    split = split_dataset(dataset, seed=3)
+    write_split(run_folder / SPLIT, dataset, split)
+    write_config(run_folder / CONFIG, TrainConfig(), data={"path": str(data), **columns})
+    return {dataset.items[index].file.name for index in split.test}, run_folder
+
+
+def scored(run: Run, model: Path, data: Path, *options: str) -> tuple[set[str], str]:
+    """The names of the clips that are evaluated, and what is said."""
+    out = model.parent / f"out{len(list(model.parent.glob('out*')))}"
+    result = run("evaluate", model, data, "-o", out, *options)
+    assert result.exit_code == 0, result.stderr
+    with open(out / "predictions.csv", newline="") as file:
+        return {Path(row["file"]).name for row in csv.DictReader(file)}, result.stdout
+
+
+@pytest.fixture
+def takes(data: Path) -> Path:
+    """The data with names of their own, `bell0.wav` and so on, and a table whose columns have unusual names."""
+    lines = ["file,label,species,place"]
+    for file in sorted(data.rglob("*.wav")):
+        label, take = file.parent.name, file.stem
+        file.rename(file.with_name(f"{label}{take}.wav"))
+        lines.append(f"{label}/{label}{take}.wav,nothing,{label},{label}{int(take) // 2}")
+    (data / "meta.csv").write_text("\n".join(lines))
+    return data
+
+
+def test_moved_data_are_scored_on_the_test_part_with_the_columns_of_the_training(
+    run: Run, make_bundle: Make, takes: Path, tmp_path: Path
+) -> None:
+    test, model = begun(tmp_path / "run", takes, make_bundle, label="species", group="place")
+    assert scored(run, model, takes)[0] == test
+    moved = takes.rename(tmp_path / "elsewhere")
+    names, said = scored(run, model, moved)
+    assert names == test and "4 groups from `place`" not in said and "labels from `species`" in said
+    assert "found by their content" not in said  # they are the very same data
+    named, _ = scored(run, model, moved, "--label", "species")
+    assert named == test
+
+
+def test_renamed_clips_are_known_by_their_content(run: Run, make_bundle: Make, data: Path, tmp_path: Path) -> None:
+    dataset = read_dataset(data)
+    split = split_dataset(dataset, seed=3)
+    make_bundle(tmp_path / "run" / "model")
+    write_split(tmp_path / "run" / SPLIT, dataset, split)
+    for number, item in enumerate(dataset.items):
+        item.file.rename(item.file.with_name(f"z{number}.wav"))
+    names, said = scored(run, tmp_path / "run", data)
+    assert names == {f"z{number}.wav" for number in split.test}
+    assert f"{len(split.test)} clips of the run's test part, found by their content" in said
+
+
+def test_a_table_in_place_of_the_folder_and_a_subset_find_the_test_part(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    for file in sorted(data.rglob("*.wav")):
+        file.rename(file.with_name(f"{file.parent.name}{file.name}"))
+    test, model = begun(tmp_path / "run", data, make_bundle)
+    rows = [f"{file},{file.parent.name}" for file in sorted(data.rglob("*.wav"))]
+    table = tmp_path / "clips.csv"
+    table.write_text("\n".join(["file,label", *rows]))
+    assert scored(run, model, table)[0] == test
+    kept = sorted(test)[1:]
+    table.write_text("\n".join(["file,label", *(row for row in rows if sorted(test)[0] not in row)]))
+    assert scored(run, model, table)[0] == set(kept)
+    table.write_text("\n".join(["file,label", *(row for row in rows if not any(name in row for name in test))]))
+    refused = run("evaluate", model, table)
+    assert refused.exit_code == 1 and "trained the model or chose its epoch" in refused.stderr
+    assert "--part all" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+def test_segments_of_a_recording_that_trained_are_not_tested(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    for file in sorted(data.rglob("*.wav")):
+        file.rename(file.with_name(f"{file.parent.name}{file.name}"))
+    test, model = begun(tmp_path / "run", data, make_bundle)
+    table = tmp_path / "segments.csv"
+    rows = [f"{file},{file.parent.name},0.1,0.4" for file in sorted(data.rglob("*.wav"))]
+    table.write_text("\n".join(["file,label,start,end", *rows]))
+    assert scored(run, model, table)[0] == test
+
+
+def test_new_clips_are_tested_and_those_of_a_group_that_trained_are_not(
+    run: Run, make_bundle: Make, takes: Path, tmp_path: Path, record: Record
+) -> None:
+    test, model = begun(tmp_path / "run", takes, make_bundle, label="species", group="place")
+    dataset = read_dataset(takes, label="species", group="place")
+    trained = next(item for item in dataset.items if item.file.name not in test)
+    record("data/bell/new.wav", seconds=0.5, seed=77)
+    record("data/bell/near.wav", seconds=0.5, seed=78)
+    with open(takes / "meta.csv", "a") as table:
+        table.write(f"\nbell/new.wav,x,bell,afar\nbell/near.wav,x,{trained.labels[0]},{trained.group}")
+    names, said = scored(run, model, takes)
+    assert names == {*test, "new.wav"}
+    assert "1 that the run did not have" in said and "1 new ones of their groups too" in said
+
+
+def test_other_data_are_said_to_be_other(run: Run, make_bundle: Make, data: Path, tmp_path: Path, record: Record):
+    _, model = begun(tmp_path / "run", data, make_bundle)
+    for number, label in enumerate(LABELS):
+        record(f"other/{label}/strange.wav", seconds=0.5, seed=90 + number)
+    assert "all 3 clips of other, none of which the run had\n" in scored(run, model, tmp_path / "other")[1]
+    for label in LABELS:  # as if written anew, in another format
+        (tmp_path / "other" / label / "strange.wav").rename(tmp_path / "other" / label / "0.wav")
+    assert "have names of clips that trained the model" in scored(run, model, tmp_path / "other")[1]
+
+
+def test_a_split_of_an_older_version_that_does_not_match_is_said(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    test, model = begun(tmp_path / "run", data, make_bundle)
+    old = json.loads((model / SPLIT).read_text())
+    (model / SPLIT).write_text(json.dumps({k: v for k, v in old.items() if k not in ("names", "contents")}))
+    assert test and "found by" not in scored(run, model, data)[1]
+    (data / "bell" / "3.wav").unlink()
+    assert "whether they trained the model or chose its epoch cannot be told" in scored(run, model, data)[1]
+
+
+def test_a_bundle_without_its_run_knows_the_data_of_its_card(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "alone")
+    assert "all 12 clips of data\n" in scored(run, bundle, data)[1]
+    with open(bundle / "README.md", "a") as card:
+        card.write(f"Fingerprint: `{read_dataset(data, labels=LABELS).fingerprint()}`")
+    assert "all 12 clips of data, the data that trained the model" in scored(run, bundle, data)[1]
+
+
+@pytest.mark.parametrize("text", ["{", "data: [", "3", "training: {}"])
+def test_a_damaged_configuration_of_the_run_is_one_sentence(
+    text: str, run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    _, model = begun(tmp_path / "run", data, make_bundle)
+    (model / CONFIG).write_text(text)
+    result = run("evaluate", model, data)
+    assert result.exit_code == 1 and "not a run's config.yaml" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_the_columns_of_the_training_are_those_of_its_evaluation(
@@ -152,7 +290,8 @@ def test_the_columns_of_the_training_are_those_of_its_evaluation(
     write_config(tmp_path / "run" / CONFIG, TrainConfig(), data={"path": str(data), "group": "place"})
     found = run("evaluate", tmp_path / "run", data).stdout
     assert split.protocol in found and "whole groups" in found
-    assert "changed since then" in run("evaluate", tmp_path / "run", data, "--group", "take").stdout
+    named = run("evaluate", tmp_path / "run", data, "--group", "take").stdout
+    assert f"{len(split.test)} clips of the run's test part, found by their content" in named
 
 
 def test_broken_clips_are_named_and_left_out(run: Run, shared_bundle: Path, data: Path) -> None:
@@ -205,8 +344,9 @@ def test_a_part_that_is_not_there_is_one_sentence(run: Run, shared_bundle: Path,
     assert result.exit_code == 1 and "--part all" in result.stderr
 
 
-def test_a_damaged_split_is_one_sentence(run: Run, make_bundle: Make, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{}", "{", "[]", '{"train": [9], "contents": ["a"]}'])
+def test_a_damaged_split_is_one_sentence(text: str, run: Run, make_bundle: Make, data: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "run" / "model")
-    (tmp_path / "run" / SPLIT).write_text("{}")
+    (tmp_path / "run" / SPLIT).write_text(text)
     result = run("evaluate", tmp_path / "run", data)
-    assert result.exit_code == 1 and SPLIT in result.stderr
+    assert result.exit_code == 1 and SPLIT in result.stderr and len(result.stderr.splitlines()) == 1

@@ -153,7 +153,8 @@ def test_the_fingerprint_of_sound_is_what_it_was(tree):
 
 
 def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp_path):
-    from ossicle.evaluation import predictions_csv, read_split, write_split
+    from ossicle.data.parts import read_split, write_split
+    from ossicle.evaluation import predictions_csv
 
     lines = [f"text {n},{'ab'[n % 2]}" for n in range(20)]
     path = tree({"data/test.csv": table(*lines)}) / "data" / "test.csv"

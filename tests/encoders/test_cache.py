@@ -338,7 +338,7 @@ def test_progress_counts_up_to_all(items, tmp_path):
         items,
         pool="mean",
         folder=tmp_path,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total, failed: seen.append((done, total)),
         batch_size=4,
     )
     assert seen == sorted(seen) and seen[-1] == (14, 14) and len(seen) > 3
@@ -508,7 +508,7 @@ def test_a_run_that_is_killed_loses_half_a_minute_at_most(items, tmp_path, monke
         pool="mean",
         folder=tmp_path,
         batch_size=2,
-        progress=lambda done, total: shards.append(len(shards_in(tmp_path))),
+        progress=lambda done, total, failed: shards.append(len(shards_in(tmp_path))),
     )
     assert shards == [0, 1, 1, 2, 2, 3, 3, 4]  # of eight batches: two of each three lengths, and one left over of two
     encoder = Stub()

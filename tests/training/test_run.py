@@ -245,7 +245,16 @@ def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, 
 def test_switches_cover_every_setting_that_can_change_weights() -> None:
     fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
-    others = {"weights", "development", "patience", "swa_start", "swa_every", "ema_decay", "balance_offset"}
+    others = {
+        "weights",
+        "development",
+        "patience",
+        "min_delta",
+        "swa_start",
+        "swa_every",
+        "ema_decay",
+        "balance_offset",
+    }
     machine = {"device", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 
@@ -441,9 +450,9 @@ def interrupted(*_: Any, **__: Any) -> None:
 def test_a_run_is_not_continued_with_other_settings(run: Run) -> None:
     run(epochs=1, network={"mels": 128})
     with pytest.raises(
-        SettingRefused, match=r"settings that it has: epochs=1 there and 2 here, lr=0\.0004 there and 1e-05"
+        SettingRefused, match=r"settings that it has: lr=0\.0004 there and 1e-05 here, gain=0\.0 there and 3\.0 here; "
     ):
-        run(epochs=2, lr=1e-5, network={"mels": 128}, resume=True)
+        run(epochs=2, lr=1e-5, gain=3.0, network={"mels": 128}, resume=True)
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -265,6 +265,16 @@ def test_a_run_goes_on_with_its_encoder_wherever_that_is_and_with_no_other(
         tune(dataset, TuneConfig(), encoder=other, output=result.folder, resume=True)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_environment_of_a_run_is_one_sentence(text: str, run: Tune) -> None:
+    file = run(epochs=1).folder / "environment.json"
+    file.write_text(text)
+    with pytest.raises(RunRefused, match=r"environment\.json: it does not say which encoder .*remove this file"):
+        run(epochs=1, resume=True)
+    file.unlink()
+    run(epochs=1, resume=True)
+
+
 def test_layers_are_chosen_for_a_head_that_takes_time(run: Tune) -> None:
     for choice in ("best:4", "IF:4"):
         fold = run(choice.replace(":", ""), head="attentive_stats", options={}, keep_layers=choice, epochs=1).folds[0]

@@ -79,7 +79,7 @@ def load_state(folder: Path) -> dict[str, Any]:
         if _seal(folder, content["tree"]) != content["sha256"]:
             raise RunRefused(f"{folder}: what is in it differs from the hash in {_TREE}: the checkpoint is damaged.")
         return _decode(content["tree"], load_file(folder / _TENSORS))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise RunRefused(f"{folder}: not a whole checkpoint of ossicle ({error}).") from None
 
 
@@ -103,7 +103,7 @@ def newest_state(folder: Path) -> tuple[Path, list[str]]:
         else:
             return candidate, damaged
     reason = f" ({damaged[0]})" if damaged else ""
-    raise RunRefused(f"{folder}: no checkpoint to continue from{reason}; start the run without --resume.")
+    raise RunRefused(f"{folder}: no checkpoint to continue from{reason}; train anew in another folder with -o.")
 
 
 def _seal(folder: Path, tree: Any) -> str:

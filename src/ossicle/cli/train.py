@@ -1,5 +1,7 @@
 """`ossicle train`: from a folder of sounds to a run folder with a trained recogniser in it."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,20 +19,38 @@ class ManySettings(TyperCommand):
         spread: list[str] = []
         settings = False
         for arg in args:
-            another = settings and spread[-1] != "--set" and "=" in arg and not arg.startswith("-")
+            another = settings and spread[-1] != "--set" and self.is_setting(arg, ctx.info_name)
             spread += ["--set", arg] if another else [arg]
-            settings = arg == "--set" or settings and "=" in arg and not arg.startswith("-")
+            settings = arg == "--set" or settings and spread[-2:-1] == ["--set"]
         try:
             return super().parse_args(ctx, spread)
         except Exception as error:
             # The class of an unknown option's error is inside typer. --help comes by here too, and needs no torch.
             if option := getattr(error, "option_name", None):
-                from ossicle.training.config import TrainConfig, TuneConfig
-
                 name = option.lstrip("-").replace("-", "_")
-                if hasattr(TuneConfig if ctx.info_name == "tune" else TrainConfig, name):
+                if name in setting_names(ctx.info_name):
                     error.message = f"No such option: {option}. It is a setting: --set {name}=VALUE."  # type: ignore[attr-defined]
             raise
+
+    @staticmethod
+    def is_setting(arg: str, command: str | None) -> bool:
+        """Whether an argument behind a setting is one more; a path that exists is none, unless its name is a setting's.
+
+        Of a folder's name a = is a character like any other.
+        """
+        name, equals, _ = arg.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*\s*", name):
+            return False
+        return not os.path.lexists(arg) or name.strip().partition(".")[0] in setting_names(command)
+
+
+def setting_names(command: str | None) -> set[str]:
+    """The settings of `train` or `tune`; loads torch, so not for `--help`."""
+    import dataclasses
+
+    from ossicle.training.config import TrainConfig, TuneConfig
+
+    return {field.name for field in dataclasses.fields(TuneConfig if command == "tune" else TrainConfig)}
 
 
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")]

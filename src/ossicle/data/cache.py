@@ -21,8 +21,8 @@ from jaxtyping import Float32, Int64
 
 from ossicle.audio import read_clip
 from ossicle.data.items import Item
-from ossicle.errors import AudioError
-from ossicle.files import remove_abandoned, replacing, write_json
+from ossicle.errors import AudioError, SettingRefused
+from ossicle.files import check_writable, remove_abandoned, replacing, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +65,7 @@ def open_store(
     *,
     folder: Path | None = None,
     budget_bytes: int = 16 << 30,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
 ) -> SampleStore:
     """Decodes every item once, or finds the samples of an earlier run.
 
@@ -75,13 +75,16 @@ def open_store(
         rate: hertz of the stored samples.
         folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
         budget_bytes: most bytes to store; from the first item that exceeds it on they are decoded at every use.
-        progress: called with (items done, items in all).
+        progress: called with (items done, items in all, items that could not be decoded).
+
+    Raises: SettingRefused where something is to be stored and the cache cannot be written.
     """
     folder = (folder or cache_folder()) / "samples"
     key = _key(items, rate)
     data, index = folder / f"{key}.f32", folder / f"{key}.json"
-    known = _known(data, index)
+    known = _known(data, index, items=len(items))
     if known is None or not _complete(known, items, rate, budget_bytes=budget_bytes):
+        refuse_unwritable(folder, "decoded samples")
         remove_abandoned(folder, unless_younger=ABANDONED)
         _decode_all(items, rate, data=data, index=index, budget_bytes=budget_bytes, progress=progress)
         known = json.loads(index.read_text(encoding="utf-8"))
@@ -107,16 +110,38 @@ def decode(item: Item, rate: int) -> Float32[np.ndarray, "time"]:
 
 def cache_folder() -> Path:
     """Where decoded samples and downloads are kept: `$OSSICLE_CACHE`, else `~/.cache/ossicle`."""
-    return Path(os.environ.get("OSSICLE_CACHE") or Path.home() / ".cache" / "ossicle")
+    try:
+        return Path(os.environ.get("OSSICLE_CACHE") or Path.home() / ".cache" / "ossicle")
+    except RuntimeError as error:
+        raise SettingRefused(
+            f"there is no home folder ({error}); name a folder in the variable OSSICLE_CACHE."
+        ) from None
 
 
-def _known(data: Path, index: Path) -> dict[str, Any] | None:
-    """What an earlier run noted, if the samples are there too."""
+def refuse_unwritable(folder: Path, what: str) -> None:
+    """Raises SettingRefused where a folder of the cache cannot be written: ahead of the work, not behind it."""
+    try:
+        check_writable(folder / "any")
+    except OSError as error:
+        raise SettingRefused(
+            f"{folder}: the cache of {what} cannot be written there ({error.strerror}); name another folder in the "
+            "variable OSSICLE_CACHE."
+        ) from None
+
+
+def _known(data: Path, index: Path, *, items: int) -> dict[str, Any] | None:
+    """What an earlier run noted, if the samples are there too; None where it is damaged, and is made again."""
     try:
         known = json.loads(index.read_text(encoding="utf-8"))
-        samples = sum(max(length, 0) for length in known["lengths"][: known["stored"]])
+        lengths, stored, failures = known["lengths"], known["stored"], known["failures"]
+        whole = all(type(number) is int for number in (*lengths, stored)) and type(known["budget"]) in (int, float)
+        failed = {str(position) for position, length in enumerate(lengths) if length == MISSING}
+        whole = whole and len(lengths) == items and 0 <= stored <= items and failures.keys() == failed
+        if not whole or not all(isinstance(reason, str) for reason in failures.values()):
+            return None
+        samples = sum(max(length, 0) for length in lengths[:stored])
         return known if data.stat().st_size == samples * np.float32().nbytes else None
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -142,7 +167,7 @@ def _decode_all(
     data: Path,
     index: Path,
     budget_bytes: int,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int, int], None],
 ) -> None:
     lengths: list[int] = []
     failures: dict[int, str] = {}
@@ -160,7 +185,7 @@ def _decode_all(
                     file.write(result.tobytes())
             if spent <= budget_bytes:
                 stored += 1
-            progress(position + 1, len(items))
+            progress(position + 1, len(items), len(failures))
     known = {"rate": rate, "lengths": lengths, "stored": stored, "budget": budget_bytes, "failures": failures}
     write_json(index, known)
 

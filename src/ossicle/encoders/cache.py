@@ -41,7 +41,7 @@ from torch import Tensor
 
 from ossicle.checkpoint.weights import save_weights
 from ossicle.data import Item, read_input
-from ossicle.data.cache import cache_folder, identity, in_threads
+from ossicle.data.cache import cache_folder, identity, in_threads, refuse_unwritable
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
 
@@ -126,7 +126,7 @@ def open_features(
     batch_size: int = 16,
     layers: int | None = None,
     shard_bytes: int = 64 << 20,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
     say: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Runs the encoder over every item that it has not seen before, and finds the features of all others.
@@ -139,11 +139,11 @@ def open_features(
         folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
         layers: stop after the first so many blocks; by default all run.
         shard_bytes: features held in memory before they are written, if it is not time to write them before.
-        progress: called with (items done, items in all).
+        progress: called with (items done, items in all, items without features).
         say: given a sentence about the texts that lose their end, of those that run now.
 
     Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
-        features would be others after the next step.
+        features would be others after the next step. SettingRefused where the cache cannot be written.
     """
     if encoder.adapted:
         raise ValueError(f"{encoder.name} is adapted by a tuner: only the features of a frozen encoder are kept")
@@ -161,6 +161,8 @@ def open_features(
     shard = _Shard(_folder(home, about), {"encoder": encoder.name, **about})
     todo = sorted(missing.values())
     done = len(items) - len(todo)
+    if todo:
+        refuse_unwritable(home, "features")
     if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
         say(lost)
     try:
@@ -173,7 +175,7 @@ def open_features(
             if shard.size >= shard_bytes or shard.overdue():
                 found |= shard.write()
             done += len(batch)
-            progress(done, len(items))
+            progress(done, len(items), len(reasons))
     finally:  # also what was encoded before an error or Ctrl-C
         found |= shard.write()
 

@@ -65,6 +65,8 @@ class Encoder(nn.Module):
         """Everything but the weights that the features depend on, as JSON holds it."""
         self.fingerprint = fingerprint(network, settings)
         """16 hexadecimal digits of the weights, their names and the settings, as they were loaded."""
+        self.assumed: tuple[str, ...] = ()
+        """A sentence for each thing that the features depend on and no file of the encoder says."""
         self.adapted = False
         self.turns = Turns()
 

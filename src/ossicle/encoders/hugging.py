@@ -3,10 +3,10 @@
 A hidden state is what leaves a block; the norm behind the last block (stable-norm wav2vec2, HuBERT and WavLM, Whisper,
 the Llama family, ViT, DeiT, BEiT, DINOv2) is not applied, whatever `hidden_states[-1]` of the library holds.
 
-- Speech from samples: a clip's mean is subtracted and its deviation divided out where `preprocessor_config.json` says
-  so or is absent. A time is a frame of the feature extractor, 20 ms for the published models.
+- Speech from samples: a clip's mean is subtracted and its deviation divided out where the files of the front end say so
+  (see `processor`) or none does. A time is a frame of the feature extractor, 20 ms for the published models.
 - Text: a time is a token, those that the tokenizer adds at the ends among them, and so in the mean. A text of more
-  tokens than the network has positions loses its end.
+  tokens than the network has positions loses its end, or its beginning where the tokenizer's files say so.
 - Images: a time is a token, the class token (with DeiT the distillation token too) first, then the patches row by row.
 """
 
@@ -26,16 +26,15 @@ from torch.nn.utils.rnn import pad_sequence
 from ossicle.bundle import CONFIG
 from ossicle.encoders.hidden import Encoder, Hidden, Modality
 from ossicle.encoders.pretrained import (
-    PREPROCESSOR,
     count_blocks,
     import_transformers,
     load_network,
     read_config,
-    read_preprocessor,
     reason,
     recorded,
     silent,
 )
+from ossicle.encoders.processor import FrontEnd, image_class, read_front_end, read_json, refuse_other_extractor, whole
 from ossicle.encoders.sound import MAX_SECONDS, SoundEncoder
 from ossicle.encoders.whisper import WhisperEncoder
 from ossicle.errors import BundleRefused, ModelUnknown
@@ -140,16 +139,23 @@ class WaveEncoder(SoundEncoder):
     """wav2vec2 and its kin, which hear samples."""
 
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
-        rate = read_count(folder / PREPROCESSOR, "sampling_rate", default=16_000)
-        normalise = bool(read_json(folder / PREPROCESSOR).get("do_normalize", True))
+        front = read_front_end(folder, modality="sound")
+        refuse_other_extractor(front, wanted=("Wav2Vec2FeatureExtractor",))
+        rate = read_rate(front, config=folder / CONFIG)
+        normalise = front.switch("do_normalize", True)
+        silence = front.number("padding_value", 0.0)
+        # Only where it is not the usual one, so that the fingerprints of all others stay.
+        padding = {"padding": silence} if silence else {}
         super().__init__(
             network,
             rate=rate,
             max_samples=MAX_SECONDS * rate,
-            settings={**settings, "normalise": normalise, "states": "frames"},
+            settings={**settings, "normalise": normalise, "states": "frames", **padding},
             **about,
         )
         self.normalise = normalise
+        self.silence = silence
+        self.assumed = front.sentences()
         self.convolutions = list(zip(network.config.conv_kernel, network.config.conv_stride, strict=True))
         self.min_samples = 1  # what one frame of the last convolution sees
         for kernel, stride in reversed(self.convolutions):
@@ -158,7 +164,8 @@ class WaveEncoder(SoundEncoder):
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "frame"]:
         if self.normalise:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + np.float32(1e-7))
-        return torch.from_numpy(np.pad(wave, (0, max(0, self.min_samples - len(wave)))))
+        short = max(0, self.min_samples - len(wave))
+        return torch.from_numpy(np.pad(wave, (0, short), constant_values=self.silence))
 
     def places(self, samples: int) -> int:
         samples = max(samples, self.min_samples)
@@ -172,6 +179,21 @@ class WaveEncoder(SoundEncoder):
         return torch.stack(states, dim=1)
 
 
+def read_rate(front: FrontEnd, *, config: Path) -> int:
+    """The rate that a network of samples hears, in hertz, from its front end's file or its own.
+
+    Raises: BundleRefused where the two name different ones.
+    """
+    own = read_json(config).get("sampling_rate")
+    if own is None:
+        return front.count("sampling_rate", 16_000)
+    own = whole(config, "sampling_rate", own)
+    rate = whole(front.file, "sampling_rate", (front.said or {}).get("sampling_rate", own))
+    if rate != own:
+        raise BundleRefused(f"{front.file}: sampling_rate is {rate}, and {own} in {config.name}; they must agree.")
+    return rate
+
+
 class TextEncoder(Encoder):
     """BERT, Llama and their kin."""
 
@@ -182,9 +204,14 @@ class TextEncoder(Encoder):
         tokenizer, files = read_tokenizer(folder, most=config.vocab_size)
         padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
-        limit = read_count(folder / "sentence_bert_config.json", "max_seq_length", default=positions)
+        sentences = folder / "sentence_bert_config.json"
+        said = read_json(sentences)
+        limit = whole(sentences, "max_seq_length", said.get("max_seq_length") or positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
         digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
+        # Only where they are not the usual ones, so that the fingerprints of all others stay.
+        unusual: dict[str, Any] = {"lower_case": True} if said.get("do_lower_case") else {}
+        unusual |= {"truncation": "left"} if tokenizer.truncation_side == "left" else {}
         super().__init__(
             network,
             settings={
@@ -192,9 +219,11 @@ class TextEncoder(Encoder):
                 "tokenizer": digest.hexdigest()[:16],
                 "max_tokens": max_tokens,
                 "states": "all tokens",
+                **unusual,
             },
             **about,
         )
+        self.lower_case = "lower_case" in unusual
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.padding = padding
@@ -202,7 +231,7 @@ class TextEncoder(Encoder):
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         if not inputs or not all(isinstance(text, str) for text in inputs):
             raise ValueError("a text is a str, and one or more are needed")
-        given = self.tokenizer(list(inputs), truncation=True, max_length=self.max_tokens)["input_ids"]
+        given = self.tokenizer(self.cased(inputs), truncation=True, max_length=self.max_tokens)["input_ids"]
         # Padding goes behind whatever side the tokenizer prefers; a text without any token is heard as one of padding.
         tokens = [torch.tensor(row or [self.padding]) for row in given]
         return {
@@ -212,10 +241,15 @@ class TextEncoder(Encoder):
 
     def shortened(self, inputs: Sequence[Any]) -> str | None:
         with silent():  # the library has a line of its own about the first one
-            longer = sum(len(self.tokenizer(text)["input_ids"]) > self.max_tokens for text in inputs)
+            longer = sum(len(self.tokenizer(text)["input_ids"]) > self.max_tokens for text in self.cased(inputs))
         if not longer:
             return None
-        return f"{longer} of {len(inputs)} texts are longer than {self.max_tokens} tokens and lose their end"
+        lost = "beginning" if self.tokenizer.truncation_side == "left" else "end"
+        return f"{longer} of {len(inputs)} texts are longer than {self.max_tokens} tokens and lose their {lost}"
+
+    def cased(self, inputs: Sequence[str]) -> list[str]:
+        """The texts as the tokenizer takes them: in lower case where `sentence_bert_config.json` says so."""
+        return [text.lower() if self.lower_case else text for text in inputs]
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
         with recorded(self.network, layers) as states:
@@ -247,7 +281,6 @@ def read_tokenizer(folder: Path, *, most: int) -> tuple[Any, list[Path]]:
         raise BundleRefused(f"{folder}: no tokenizer can be read from it ({reason(error)})") from error
     if len(tokenizer) > most:
         raise BundleRefused(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the network knows {most}.")
-    tokenizer.truncation_side = "right"
     return tokenizer, sorted(words | {*folder.glob("*token*.json"), *folder.glob("merges.txt")})
 
 
@@ -257,16 +290,32 @@ class ImageEncoder(Encoder):
     modality = "image"
 
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
-        library = import_transformers()
-        # The plain name wants torchvision where a class has a variant that does with Pillow.
-        kind = getattr(library, f"{family.processor}Pil", None) or getattr(library, family.processor)
+        front = read_front_end(folder, modality="image")
+        kind = image_class(front, default=family.processor)
         side = network.config.image_size
         size = {"height": side, "width": side}
-        processor = read_preprocessor(kind, folder, size=size, do_center_crop=False)
+        processor = front.make(kind, size=size, do_center_crop=False)
         processing = {key: value for key, value in processor.to_dict().items() if key != "image_processor_type"}
         processing = json.loads(json.dumps(processing, default=str))
         super().__init__(network, settings={**settings, "processing": processing, "states": "all tokens"}, **about)
         self.processor = processor
+        for key in ("size", "resample", "image_mean", "image_std"):
+            front.get(key, processing.get(key))
+        self.assumed = front.sentences()
+        self.refuse_other_size(front, config=network.config)
+
+    def refuse_other_size(self, front: FrontEnd, *, config: Any) -> None:
+        """Raises BundleRefused where the processor makes images of a size that the network does not take."""
+        black = np.zeros((64, 64, 3), np.uint8)
+        try:
+            made = tuple(self.prepare([black])["pixel_values"].shape[-2:])
+        except Exception as error:  # settings that do not go together, in many ways
+            raise BundleRefused(f"{front.file}: {reason(error)}") from error
+        side = config.image_size
+        if made != (side, side) and config.model_type != "dinov2":  # whose positions are interpolated
+            raise BundleRefused(
+                f"{front.file}: it makes images of {made[0]} x {made[1]} pixels; the network takes {side} x {side}."
+            )
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         for image in inputs:
@@ -286,32 +335,3 @@ class ImageEncoder(Encoder):
 
 def _told(value: Any) -> str:
     return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def read_count(file: Path, key: str, *, default: int) -> int:
-    """A number of 1 or more in a JSON file; `default` where there is none.
-
-    Raises: BundleRefused for any other value.
-    """
-    value = read_json(file).get(key)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BundleRefused(f"{file}: {key} is {value!r}; a whole number of 1 or more is allowed.")
-    return value
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file.
-
-    Raises: BundleRefused for a file that holds no JSON object.
-    """
-    try:
-        value = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise BundleRefused(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise BundleRefused(f"{file}: a JSON object is needed, not a {type(value).__name__}.")
-    return value

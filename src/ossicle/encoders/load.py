@@ -7,8 +7,9 @@ from pathlib import Path
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
 from ossicle.devices import choose_device
 from ossicle.encoders.hidden import Encoder
-from ossicle.encoders.hugging import hugging_encoder, read_json
+from ossicle.encoders.hugging import hugging_encoder
 from ossicle.encoders.ours import bundle_encoder
+from ossicle.encoders.processor import read_json
 from ossicle.errors import BundleRefused, ExtraMissing, SettingRefused
 
 PACKAGE = "package:"

@@ -19,7 +19,6 @@ from ossicle.checkpoint.weights import told
 from ossicle.encoders.hidden import bare
 from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
 
-PREPROCESSOR = "preprocessor_config.json"
 # Where a network keeps its blocks, in the order of search.
 STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")
 # What only pre-training puts in place of masked input: part of the network, never of a hidden state here.
@@ -53,22 +52,6 @@ def read_config(folder: Path) -> Any:
         if hasattr(config, key):
             setattr(config, key, value)
     return config
-
-
-def read_preprocessor(kind: Any, folder: Path, **default: Any) -> Any:
-    """The front end of a folder, or where the folder has none, one with the settings of `default`.
-
-    Args:
-        kind: the class whose `from_pretrained` is called
-
-    Raises: BundleRefused for settings that the class does not take.
-    """
-    try:
-        if (folder / PREPROCESSOR).is_file():
-            return kind.from_pretrained(folder, local_files_only=True)
-        return kind(**default)
-    except Exception as error:  # the checks of a configuration have no common root
-        raise BundleRefused(f"{folder / PREPROCESSOR}: {reason(error)}") from error
 
 
 def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any:

@@ -20,8 +20,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.encoders.hidden import bare
-from ossicle.encoders.pretrained import count_blocks, import_transformers, load_network, read_preprocessor, recorded
+from ossicle.encoders.pretrained import count_blocks, import_transformers, load_network, recorded
+from ossicle.encoders.processor import FrontEnd, read_front_end, refuse_other_extractor
 from ossicle.encoders.sound import SoundEncoder
+from ossicle.errors import BundleRefused
 
 FRAMES = 2  # of the spectrogram to a position
 
@@ -31,8 +33,8 @@ class WhisperEncoder(SoundEncoder):
 
     def __init__(self, folder: Path, *, config: Any, crop: bool, **about: Any) -> None:
         library = import_transformers()
-        front = read_preprocessor(library.WhisperFeatureExtractor, folder, feature_size=config.num_mel_bins)
-        front.dither = 0.0  # noise that it can be told to add
+        told = read_front_end(folder, modality="sound")
+        front = read_extractor(told, config=config)
         network = load_network(
             library.models.whisper.modeling_whisper.WhisperEncoder,
             folder,
@@ -56,6 +58,7 @@ class WhisperEncoder(SoundEncoder):
         )
         self.extractor = front
         self.crop = crop
+        self.assumed = told.sentences()
 
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
         samples, frames = self.max_samples, self.max_samples // self.extractor.hop_length
@@ -73,6 +76,31 @@ class WhisperEncoder(SoundEncoder):
         with first_positions(self.network, rows.shape[-1] // FRAMES), recorded(self.network, layers) as states:
             self.network(rows)
         return torch.stack(states, dim=1)
+
+
+def read_extractor(told: FrontEnd, *, config: Any) -> Any:
+    """The library's front end of Whisper with the settings of the files.
+
+    Raises: BundleRefused for settings that are none, and for those of another network.
+    """
+    refuse_other_extractor(told, wanted=("WhisperFeatureExtractor",))
+    for key, default in (("sampling_rate", 16_000), ("hop_length", 160), ("n_fft", 400)):
+        told.count(key, default)
+    front = told.make(import_transformers().WhisperFeatureExtractor, feature_size=config.num_mel_bins)
+    if front.feature_size != config.num_mel_bins:
+        raise BundleRefused(
+            f"{told.file}: feature_size is {front.feature_size}; the network takes {config.num_mel_bins} mel bins."
+        )
+    positions = front.nb_max_frames // FRAMES
+    if told.said is not None and positions != config.max_source_positions:
+        raise BundleRefused(
+            f"{told.file}: chunk_length is {front.chunk_length} s, which is {positions} positions; the network has "
+            f"{config.max_source_positions}."
+        )
+    if front.dither:  # features must not depend on a draw
+        told.assumed.append(f"dither=0 (the file has {front.dither})")
+        front.dither = 0.0
+    return front
 
 
 @contextlib.contextmanager

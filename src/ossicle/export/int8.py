@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float32
 from ossicle.bundle import find_bundle
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
-from ossicle.evaluation import choose_part, read_labelled, split_of_run
+from ossicle.evaluation import choose_part, read_labelled
 from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
 from ossicle.files import printable
@@ -102,7 +102,7 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
     """
     folder = find_bundle(model)
     dataset, same = read_labelled(recognizer, data, folder=folder)
-    chosen, protocol = choose_part(dataset, split_of_run(folder, dataset), part="auto", model=model, same=same)
+    chosen, protocol = choose_part(dataset, folder, part="auto", model=model, same=same)
     windows, used = [], []
     for index in chosen:
         try:

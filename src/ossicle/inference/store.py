@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.errors import RunRefused
-from ossicle.files import remove_abandoned, replacing, sha256, write_atomically, write_json
+from ossicle.files import locked, remove_abandoned, replacing, sha256, write_atomically, write_json
 from ossicle.predict import Row
 
 HIDDEN = ".ossicle"
@@ -67,7 +67,7 @@ class Written:
             names = json.loads(self.list.read_text(encoding="utf-8"))
             # The list may be a stranger's: nothing outside the folder is ours.
             self.names = {name for name in names if here in Path(os.path.abspath(here / name)).parents}
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             self.names = set()
 
     def begin(self, paths: Iterable[Path], *, overwrite: bool, stack: contextlib.ExitStack | None = None) -> None:
@@ -131,21 +131,13 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises: RunRefused while another job holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
-    with open(folder / HIDDEN / LOCK, "ab") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder / HIDDEN / LOCK))
         except BlockingIOError as error:
             raise RunRefused(
                 f"{folder}: another job is writing there; wait for it, or choose another folder."
             ) from error
-        except OSError:  # a file system without locks
-            pass
         yield
 
 
@@ -223,7 +215,7 @@ class Store:
             if (found.file, found.rows, found.stamp.size) != (file, digest.hexdigest(), status.st_size):
                 return None
             same = found.stamp.changed == status.st_mtime_ns or found.stamp.digest == sha256(Path(file))
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
             return None
         return found if same else None
 
@@ -252,7 +244,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(settings, dict):
             return settings
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunRefused(f"{path}: it cannot be read ({error}); choose another folder, or give --overwrite.") from error
     raise RunRefused(f"{path}: it holds no settings; choose another folder, or give --overwrite.")
 

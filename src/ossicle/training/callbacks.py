@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,11 +100,13 @@ class Recorder(Callback):
 
     Args:
         targets: of all items of the store, to be compared with the development part's scores.
+        patience, min_delta: see `TrainConfig`.
         best: where the best weights go; without a development part nothing is written.
     """
 
-    def __init__(self, targets: np.ndarray, *, folder: Path, task: Task, patience: int) -> None:
-        self.targets, self.folder, self.task, self.patience = targets, folder, task, patience
+    def __init__(self, targets: np.ndarray, *, folder: Path, task: Task, patience: int, min_delta: float = 0.0) -> None:
+        self.targets, self.folder, self.task = targets, folder, task
+        self.patience, self.min_delta = patience, min_delta
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
         self.losses: list[float] = []
@@ -124,7 +126,7 @@ class Recorder(Callback):
     @property
     def improves_no_more(self) -> bool:
         """Whether the development score has been no better for `patience` epochs."""
-        return bool(self.patience and self.dev) and len(self.rows) - 1 - self.best_epoch >= self.patience
+        return bool(self.patience and self.dev) and epochs_without_gain(self.rows, self.min_delta) >= self.patience
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes the loss."""
@@ -169,6 +171,22 @@ class Recorder(Callback):
         """Continues a stored record."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def epochs_without_gain(rows: Sequence[Mapping[str, Any]], min_delta: float) -> int:
+    """How many of the last epochs have not raised the development score by `min_delta`.
+
+    Small steps count once they add up to it. A loss that falls at the same score counts for the weights that are kept
+    alone: it falls by a little almost for ever. Where no clip has a label all scores are 0, and the loss stands in.
+    """
+    gained, best = -1, (-math.inf, math.inf)
+    for epoch, row in enumerate(rows):
+        score, loss = row["dev_score"], row["dev_loss"]
+        rises = score > best[0] and score >= best[0] + min_delta
+        falls = score == best[0] == 0 and loss < best[1] and loss <= best[1] - min_delta
+        if rises or falls:
+            gained, best = epoch, (score, loss)
+    return len(rows) - 1 - gained
 
 
 def clip_logits(

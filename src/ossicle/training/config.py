@@ -57,6 +57,7 @@ class TrainConfig:
     swa_start: float = 0.5  # share of the run before the first snapshot
     swa_every: int = 1  # epochs between snapshots
     patience: int = 0  # epochs without a better development score before the run stops; 0 runs to the end
+    min_delta: float = 0.001  # rise of that score from which on it counts as better for patience
 
     # Patchout and augmentation
     patchout_t: float | int | None = None  # columns of patches dropped: a count, or below 1 a share
@@ -157,6 +158,7 @@ _RANGES = {
     "swa_start": (0.0, 1.0),
     "swa_every": (1, 1e6),
     "patience": (0, 100_000),
+    "min_delta": (0.0, 1.0),
     "patchout_t": (0, 1e5),
     "patchout_f": (0, 1e5),
     "patchout_u": (0, 1e6),
@@ -205,14 +207,18 @@ def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]
     """Reads what `write_config` wrote: the settings, and the data's location and columns."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings, data = content[_KEYS[kind]], content.get("data", {})
+        settings, data = dict(content[_KEYS[kind]]), dict(content.get("data") or {})
     except FileNotFoundError:
         raise SettingRefused(f"{path}: there is no such configuration file.") from None
     except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
         raise SettingRefused(
-            f"{path}: not a run's config.yaml, which has the keys data and {_KEYS[kind]} ({error})."
+            f"{path}: not a run's config.yaml, which has the keys data and {_KEYS[kind]} ({why})."
         ) from None
-    return with_settings(kind(), settings), data
+    try:
+        return with_settings(kind(), settings), data
+    except (SettingRefused, TypeError, AttributeError) as error:
+        raise SettingRefused(f"{path}: {error}") from None
 
 
 _KEYS = {TrainConfig: "training", TuneConfig: "tuning"}

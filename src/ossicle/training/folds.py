@@ -1,12 +1,13 @@
 """What every run does around its optimiser: parts and folds, the one reading of the test part, the figures of all."""
 
+import contextlib
 import functools
 import gc
 import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,25 +18,30 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from ossicle import __version__
-from ossicle.bundle import CONFIG as BUNDLE
+from ossicle.bundle import read_bundle_config
+from ossicle.checkpoint.state import checkpoints
 from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
 from ossicle.data.cache import SampleStore
 from ossicle.data.check import cut_short
+from ossicle.data.parts import PARTS, contents_of, read_split, write_split
 from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
-from ossicle.evaluation import CONFIG, PARTS, SPLIT, bootstrap_groups, read_split, write_evaluation, write_split
-from ossicle.files import write_json
+from ossicle.evaluation import CONFIG, SPLIT, bootstrap_groups, write_evaluation
+from ossicle.files import locked, write_json
 from ossicle.inference import probabilities
+from ossicle.inference.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
-from ossicle.training.config import Config, read_config, write_config
+from ossicle.training.config import Config, TrainConfig, read_config, write_config
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
 TEST_SCORES, ENVIRONMENT = "test_scores.safetensors", "environment.json"  # in a run folder
 UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
+LENGTH = ("epochs", "patience", "min_delta")  # settings that a run can be continued with other values of
+REPORT = "report.html"
 Part = Int64[np.ndarray, "_"]  # positions in the data set
 Begin = Callable[..., None]  # writes the settings that it is given, and what else is known, and so begins a fold
 
@@ -89,7 +95,9 @@ def starting_point(
         SettingRefused: a configuration that cannot be read.
     """
     if resume:
-        if output is None or not (output / CONFIG).exists():
+        if output is None:
+            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
+        if not (output / CONFIG).exists():
             raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
         config = config or output / CONFIG
     if config is None:
@@ -98,20 +106,65 @@ def starting_point(
     return chosen, {name: value or stored.get(name) for name, value in columns.items()}, folds or stored.get("folds")
 
 
-def continued(config: Config, folder: Path) -> Config:
-    """The settings that a fold was begun with, if it was: also what the data and the machine decided then."""
+def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
+    """The settings that a fold goes on with, and if these make it longer, those that it had.
+
+    They are those that it was begun with, if it was: also what the data and the machine decided then. More epochs are
+    taken, and what stops a run before its last.
+
+    Raises:
+        SettingRefused: other settings, or fewer epochs.
+        RunRefused: more epochs of a run that cannot have them.
+    """
     if not (folder / CONFIG).exists():
-        return config
+        return config, None
     stored, _ = read_config(folder / CONFIG, type(config))
     asked = json.loads(json.dumps(asdict(config)))
-    differ = [
-        f"{name}={there} there and {asked[name]} here"
+    differ = {
+        name: there
         for name, there in asdict(stored).items()
         if asked[name] not in (there, None) and (name, asked[name]) not in UNDECIDED
-    ]
-    if differ:
-        raise SettingRefused(f"{folder}: a run continues with the settings that it has: {', '.join(differ)}.")
-    return stored
+    }
+    new: dict[str, Any] = {}
+    if isinstance(stored, TrainConfig):
+        new = {
+            name: asked[name] for name in LENGTH if name in differ and (name != "epochs" or asked[name] > differ[name])
+        }
+    if refused := [f"{name}={there} there and {asked[name]} here" for name, there in differ.items() if name not in new]:
+        raise SettingRefused(
+            f"{folder}: a run continues with the settings that it has: {', '.join(refused)}; begin another with -o"
+            + (f" (--init {folder} starts it from these weights)." if isinstance(stored, TrainConfig) else ".")
+        )
+    if "epochs" in new and isinstance(stored, TrainConfig):
+        refuse_longer(stored, folder)
+    return replace(stored, **new), stored if new else None
+
+
+def refuse_longer(config: TrainConfig, folder: Path) -> None:
+    """Raises RunRefused for a run that more epochs would not continue."""
+    why = None
+    if config.average == "swa":
+        why = "average=swa is the mean over a part of a run whose length is known from its start"
+    elif not checkpoints(folder / "checkpoints"):
+        why = "there is no checkpoint in it"
+    if why is not None:
+        raise RunRefused(
+            f"{folder}: this run cannot be made longer, as {why}; --init {folder} and another folder with -o begin a "
+            "run from its weights."
+        )
+
+
+def longer(before: Config, after: Config) -> str:
+    """What to say of a run that goes on for longer than it was begun for."""
+    if before.epochs == after.epochs:
+        return "what stops it before its last epoch is changed"
+    rate = "the learning rate stays at its peak"
+    if after.schedule != "constant":
+        rate = (
+            f"from here on the learning rate is that of a {after.schedule} schedule over {after.epochs} epochs, so "
+            "it rises again, and the result is not that of a run which had them from its start"
+        )
+    return f"{before.epochs} epochs become {after.epochs}; {rate}; the test part is read again"
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:
@@ -120,8 +173,36 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
         return
     if (output / CONFIG).exists():
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and any(path.name != HIDDEN for path in output.iterdir()):
         raise RunRefused(f"{output}: holds files that belong to no run; choose another folder with -o.")
+
+
+@contextlib.contextmanager
+def alone(output: Path, *, resume: bool, say: Say) -> Iterator[Callable[[Path], None]]:
+    """Yields what holds a folder of a run for this process, until the end; a run to resume is held from here on.
+
+    Raises: RunRefused for a folder that is taken, or held by another process.
+    """
+    refuse_taken(output, resume=resume)
+    held: set[Path] = set()
+    with contextlib.ExitStack() as stack:
+
+        def hold(folder: Path) -> None:
+            if folder in held:
+                return
+            try:
+                honored = stack.enter_context(locked(folder / HIDDEN / LOCK))
+            except BlockingIOError:
+                raise RunRefused(
+                    f"{folder}: another process is training there; wait for it, or choose another folder with -o."
+                ) from None
+            held.add(folder)
+            if resume and not honored:
+                say(f"{folder}: there are no locks here; make sure that no other process is training there.")
+
+        if resume and output.exists():
+            hold(output)
+        yield hold
 
 
 def over_folds(
@@ -136,6 +217,7 @@ def over_folds(
     columns: Mapping[str, str | None] | None,
     say: Say,
     run: Callable[[Split, Path, Config, Begin], FoldResult],
+    hold: Callable[[Path], None],
 ) -> TrainResult:
     """One fold, or all of them and their figures together; with `resume` finished folds stay as they are.
 
@@ -143,19 +225,27 @@ def over_folds(
         store: says which items cannot be used.
         run: a fold's training and test, given its parts, its folder, its settings, and what makes the folder once
             nothing can be refused any more.
+        hold: see `alone`.
 
     Raises:
         RunRefused: data, or a fold, other than those that it was begun with.
         SettingRefused: settings other than those that a fold was begun with.
     """
 
+    @functools.cache
+    def contents() -> tuple[str, ...]:
+        return contents_of(dataset.items)
+
     def begin(split: Split, folder: Path, name: str | None, settings: Config, **about: Any) -> None:
         refuse_taken(folder, resume=resume)  # again: another training may have begun meanwhile
+        hold(output)
+        hold(folder)
+        (folder / REPORT).unlink(missing_ok=True)  # first: with it a fold that becomes longer counts as finished
         data = {"path": str(dataset.path), **(columns or {})}
         if folds == "all":
             write_config(output / CONFIG, config, data={**data, "folds": "all"})
         write_config(folder / CONFIG, settings, data={**data, "folds": name})
-        write_split(folder / SPLIT, dataset, split)
+        write_split(folder / SPLIT, dataset, split, contents=contents())
         write_json(folder / ENVIRONMENT, environment(dataset, settings) | about)
 
     failures = refuse_or_name(store, dataset, skip_bad=skip_bad, say=say)
@@ -171,9 +261,14 @@ def over_folds(
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
         settings, done = config, None
-        if resume:
-            settings = continued(config, folder)
-            done = load_finished(folder, dataset, begun_with(dataset, split, folder))
+        if resume and folder.exists():
+            hold(folder)
+            settings, before = continued(config, folder)
+            begun = begun_with(dataset, split, folder)
+            if before is not None:
+                say(f"{folder}: {longer(before, settings)}.")
+            else:
+                done = load_finished(folder, dataset, begun)
         if done is not None:
             say(f"{folder}: this fold is finished.")
         # Measured once, and kept: a resumed run must not choose otherwise.
@@ -336,17 +431,26 @@ def conclude(
 
 def load_finished(folder: Path, dataset: Dataset, split: Split | None) -> FoldResult | None:
     """The result of a fold that was tested already, on the parts that it was begun with, or None."""
-    if split is None or not (folder / TEST_SCORES).exists() or not (folder / "report.html").exists():
+    if split is None or not (folder / TEST_SCORES).exists() or not (folder / REPORT).exists():
         return None
     stored = load_weights(folder / TEST_SCORES)
-    decisions = json.loads((folder / "model" / BUNDLE).read_text(encoding="utf-8"))
+    decisions = read_bundle_config(folder / "model")
     thresholds = decisions["thresholds"]
+    try:
+        tested, logits = stored["clips"].numpy(), stored["logits"].numpy()
+        if logits.shape != (len(tested), len(dataset.labels)) or not np.isin(tested, split.test).all():
+            raise ValueError(f"{logits.shape} scores of {len(tested)} clips")
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunRefused(
+            f"{folder / TEST_SCORES}: not the scores of this fold's test part ({error}); remove it, and --resume makes "
+            "them again."
+        ) from None
     return fold_result(
         dataset,
         split,
         folder=folder,
-        tested=stored["clips"].numpy(),
-        logits=stored["logits"].numpy(),
+        tested=tested,
+        logits=logits,
         temperature=decisions["temperature"],
         thresholds=None if thresholds is None else np.asarray(thresholds),
     )
@@ -386,19 +490,19 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     return evaluation
 
 
-def told(say: Say, sentence: str, *, seconds: float = 10.0) -> Callable[[int, int], None]:
+def told(say: Say, sentence: str, *, seconds: float = 10.0) -> Callable[[int, int, int], None]:
     """What says how far a piece of work is: every few seconds, and at its end.
 
     Args:
-        sentence: with two holes, for what is done and for all
+        sentence: with two holes, for what succeeded and for all
     """
     last = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, total: int, failed: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last > seconds:
             last = time.monotonic()
-            say(sentence.format(done, total))
+            say(sentence.format(done - failed, total) + (f", {failed} failed" if failed else ""))
 
     return progress
 

@@ -15,7 +15,7 @@ The test part takes no part in any choice: epoch, thresholds and temperature com
 import dataclasses
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,10 +50,10 @@ from ossicle.training.folds import (
     FoldResult,
     Say,
     TrainResult,
+    alone,
     conclude,
     free_folder,
     over_folds,
-    refuse_taken,
     score_name,
     starting_point,
     tell,
@@ -138,7 +138,35 @@ def train(
         SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
-    refuse_taken(output, resume=resume)
+    with alone(output, resume=resume, say=say) as hold:
+        return train_alone(
+            dataset,
+            config,
+            output=output,
+            folds=folds,
+            resume=resume,
+            skip_bad=skip_bad,
+            columns=columns,
+            cache=cache,
+            say=say,
+            hold=hold,
+        )
+
+
+def train_alone(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    output: Path,
+    folds: str | None,
+    resume: bool,
+    skip_bad: bool,
+    columns: Mapping[str, str | None] | None,
+    cache: Path | None,
+    say: Say,
+    hold: Callable[[Path], None],
+) -> TrainResult:
+    """What `train` does in a folder that no other process trains in."""
     frontend = frontend_config(find_preset(config.model).frontend)
     with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
         build(config, num_classes=len(dataset.labels))
@@ -166,6 +194,7 @@ def train(
         columns=columns,
         say=say,
         run=run,
+        hold=hold,
     )
 
 
@@ -213,6 +242,11 @@ def train_fold(
         resume=resume,
         say=say,
     )
+    if recorder.improves_no_more and len(recorder.rows) < (config.epochs or 0):
+        say(
+            f"Stopped at epoch {len(recorder.rows)} of {config.epochs}: no gain of min_delta={config.min_delta:g} in "
+            f"patience={config.patience} epochs."
+        )
     if recorder.best_weights.exists():
         load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
         say(f"Best epoch on the development part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
@@ -280,7 +314,7 @@ def fit(
         frames=frontend.frames(window),
         batches=batches,
     )
-    recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience)
+    recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience, min_delta=config.min_delta)
     averaging = [Averaging(module)] if config.average != "none" else []
     callbacks = [
         Guard(),

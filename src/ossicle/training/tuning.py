@@ -16,7 +16,7 @@ With a tuner, which changes the encoder, it runs in every step.
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,10 @@ from ossicle.training.folds import (
     Part,
     Say,
     TrainResult,
+    alone,
     conclude,
     free_folder,
     over_folds,
-    refuse_taken,
     score_name,
     starting_point,
     tell,
@@ -116,6 +116,8 @@ def run_tuning(
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
     chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
     network = load_encoder(chosen.encoder, crop=chosen.crop, device=str(choose_device(chosen.device)))
+    for sentence in network.assumed:
+        say(sentence)
     dataset = read_dataset(data, modality=network.modality, **columns)
     say(dataset.layout)
     if output is None:
@@ -163,9 +165,37 @@ def tune(
         RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
         SettingRefused: see `settled`; and a choice of layers by a development part that is not there.
     """
-    refuse_taken(output, resume=resume)
-    if resume:
-        config = with_encoder_of(output, config, encoder=encoder)
+    with alone(output, resume=resume, say=say) as hold:
+        return tune_alone(
+            dataset,
+            with_encoder_of(output, config, encoder=encoder) if resume else config,
+            encoder=encoder,
+            output=output,
+            folds=folds,
+            resume=resume,
+            skip_bad=skip_bad,
+            columns=columns,
+            cache=cache,
+            say=say,
+            hold=hold,
+        )
+
+
+def tune_alone(
+    dataset: Dataset,
+    config: TuneConfig,
+    *,
+    encoder: Encoder,
+    output: Path,
+    folds: str | None,
+    resume: bool,
+    skip_bad: bool,
+    columns: Mapping[str, str | None] | None,
+    cache: Path | None,
+    say: Say,
+    hold: Callable[[Path], None],
+) -> TrainResult:
+    """What `tune` does in a folder that no other process trains in."""
     layers, pool = settled(config, encoder, labels=dataset.labels)
     store = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=cache, say=say)
 
@@ -183,6 +213,7 @@ def tune(
         columns=columns,
         say=say,
         run=run,
+        hold=hold,
     )
 
 
@@ -190,12 +221,18 @@ def with_encoder_of(output: Path, config: TuneConfig, *, encoder: Encoder) -> Tu
     """The settings to go on with a run: its encoder may have moved meanwhile, and keeps the name that it had.
 
     Raises:
-        RunRefused: a fold that was begun with another encoder.
+        RunRefused: a fold that was begun with another encoder, or whose file about it is damaged.
     """
     for file in (output / ENVIRONMENT, *sorted(output.glob(f"fold_*/{ENVIRONMENT}"))):
         if not file.exists():
             continue
-        begun = json.loads(file.read_text(encoding="utf-8")).get("encoder_fingerprint")
+        try:
+            begun = json.loads(file.read_text(encoding="utf-8"))["encoder_fingerprint"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RunRefused(
+                f"{file}: it does not say which encoder the run was begun with ({type(error).__name__}: {error}); "
+                "choose another folder with -o, or remove this file to go on without that check."
+            ) from None
         if begun != encoder.fingerprint:
             raise RunRefused(
                 f"{file.parent}: begun with an encoder of the fingerprint {begun}, and {encoder.name} has "

@@ -1,0 +1,151 @@
+"""What a folder of `transformers` says of its front end, whichever of the library's files says it.
+
+A processor of several parts is one file, `processor_config.json`, with a section for each of them; a lone feature
+extractor or image processor is `preprocessor_config.json`. Where both are there, the section comes first, as in the
+library. What neither says is assumed, and every such value is a sentence in `Encoder.assumed`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ossicle.data import Modality
+from ossicle.encoders.pretrained import import_transformers, reason
+from ossicle.errors import BundleRefused
+
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
+SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}
+# A file of one part alone may have no section; these keys tell that it speaks of this part.
+KINDS = {"sound": "feature_extractor_type", "image": "image_processor_type"}
+VIDEO = ("video_processor", "video_preprocessor_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEnd:
+    """The settings of a front end, where they were read, and what was assumed beside them."""
+
+    file: Path
+    said: dict[str, Any] | None
+    """None where no file speaks of it."""
+    assumed: list[str] = field(default_factory=list)
+
+    def get(self, key: str, default: Any) -> Any:
+        """A setting, or the default, which is then noted as assumed."""
+        value = (self.said or {}).get(key)
+        if value is None:
+            self.assumed.append(f"{key}={json.dumps(default)}")
+            return default
+        return value
+
+    def count(self, key: str, default: int) -> int:
+        """A whole number of 1 or more."""
+        return whole(self.file, key, self.get(key, default))
+
+    def switch(self, key: str, default: bool) -> bool:
+        """A true or a false."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise BundleRefused(f"{self.file}: {key} is {value!r}; true or false is expected.")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A finite number; a default that makes no difference to speak of is not noted."""
+        value = (self.said or {}).get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+            raise BundleRefused(f"{self.file}: {key} is {value!r}; a finite number is expected.")
+        return float(value)
+
+    def make(self, kind: Any, **default: Any) -> Any:
+        """An object of the library with these settings, or where no file has any, with those of `default`.
+
+        Raises: BundleRefused for settings that the class does not take.
+        """
+        try:
+            return kind(**default) if self.said is None else kind.from_dict(dict(self.said))
+        except Exception as error:  # the checks of a configuration have no common root
+            raise BundleRefused(f"{self.file}: {reason(error)}") from error
+
+    def sentences(self) -> tuple[str, ...]:
+        """What was assumed, for the user."""
+        if not self.assumed:
+            return ()
+        where = f"no {PREPROCESSOR} or {PROCESSOR} in {self.file.parent} describes it"
+        if self.said is not None:
+            where = f"{self.file} does not say it"
+        return (f"The encoder's front end is assumed to have {', '.join(self.assumed)}: {where}.",)
+
+
+def read_front_end(folder: Path, *, modality: Modality) -> FrontEnd:
+    """Finds what the files of a folder say of the front end of sound or of images.
+
+    Raises: BundleRefused for a file that cannot be read, and where only a front end of video is described.
+    """
+    for name in (PROCESSOR, PREPROCESSOR):
+        file = folder / name
+        content = read_json(file)
+        for section in SECTIONS[modality]:
+            if content.get(section) is not None:
+                if not isinstance(content[section], dict):
+                    raise BundleRefused(f"{file}: {section} is {content[section]!r}; a JSON object is expected.")
+                return FrontEnd(file=file, said=content[section])
+        others = {*sum(SECTIONS.values(), ()), VIDEO[0]} & content.keys()
+        if content and not others and (name == PREPROCESSOR or KINDS[modality] in content):
+            return FrontEnd(file=file, said=content)
+    if modality == "image" and (VIDEO[0] in read_json(folder / PROCESSOR) or (folder / VIDEO[1]).is_file()):
+        raise BundleRefused(f"{folder}: its files describe a processor of video alone; one of images is expected.")
+    return FrontEnd(file=folder / PREPROCESSOR, said=None)
+
+
+def refuse_other_extractor(front: FrontEnd, *, wanted: Sequence[str]) -> None:
+    """Raises BundleRefused where the files name a class that makes something else of sound."""
+    named = (front.said or {}).get("feature_extractor_type") or (front.said or {}).get("image_processor_type")
+    if named is not None and named not in wanted:
+        raise BundleRefused(f"{front.file}: the front end is a {named}; expected is {' or '.join(wanted)}.")
+
+
+def image_class(front: FrontEnd, *, default: str) -> Any:
+    """The library's class for the image processor that the files name, the one that does with Pillow if there is one.
+
+    Args:
+        default: of the family, where they name none
+
+    Raises: BundleRefused for a name that is no image processor of the library.
+    """
+    said = front.said or {}
+    named = said.get("image_processor_type") or said.get("feature_extractor_type") or default
+    # Three spellings of one class: that of older versions, with torchvision, with Pillow.
+    base = re.sub(r"(Fast|Pil)$", "", str(named)).replace("FeatureExtractor", "ImageProcessor")
+    library = import_transformers()
+    kind = getattr(library, f"{base}Pil", None) or getattr(library, base, None)
+    if kind is None or not re.fullmatch(r"\w+ImageProcessor", base):
+        raise BundleRefused(f"{front.file}: {named!r} is no image processor of transformers {library.__version__}.")
+    return kind
+
+
+def whole(file: Path, key: str, value: Any) -> int:
+    """The value, if it is a whole number of 1 or more.
+
+    Raises: BundleRefused for any other.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BundleRefused(f"{file}: {key} is {value!r}; a whole number of 1 or more is allowed.")
+    return value
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no file.
+
+    Raises: BundleRefused for a file that holds no JSON object.
+    """
+    try:
+        value = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise BundleRefused(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise BundleRefused(f"{file}: a JSON object is needed, not a {type(value).__name__}.")
+    return value

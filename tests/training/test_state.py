@@ -1,0 +1,296 @@
+"""What a run leaves on disk: damaged, held by another process, made longer, where nothing can be written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ossicle.training.run as run_module
+from ossicle.cli import app
+from ossicle.data import Dataset, Item
+from ossicle.data.cache import open_store
+from ossicle.encoders.cache import open_features
+from ossicle.errors import RunRefused, SettingRefused
+from ossicle.training import TrainConfig, TrainResult
+from ossicle.training.callbacks import epochs_without_gain
+from ossicle.training.config import read_config
+from ossicle.training.folds import told
+
+Run = Callable[..., TrainResult]
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+# --- one process in a folder -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_trains_is_not_resumed_until_that_has_died(run: Run) -> None:
+    pytest.importorskip("fcntl", reason="locks of files are those of Unix")
+    folder = run(epochs=1).folder
+    command = [sys.executable, "-c", HOLD, str(folder / ".ossicle" / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(RunRefused, match=f"{folder}: another process is training there"):
+            run(epochs=1, resume=True)
+        other.kill()  # nothing but its death frees the folder
+    run(epochs=1, resume=True)
+
+
+def test_two_trainings_of_one_process_do_not_share_a_folder_either(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "finish", lambda *_, **__: run(epochs=1, resume=True))
+    with pytest.raises(RunRefused, match="another process is training there"):
+        run(epochs=1)
+
+
+def test_a_file_system_without_locks_is_said(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="locks of files are those of Unix")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    run(epochs=1)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said: list[str] = []
+    run_module.train(dataset, tiny(epochs=1), output=tmp_path / "run", resume=True, say=said.append)
+    assert any("there are no locks here" in line for line in said)
+
+
+# --- longer runs -----------------------------------------------------------------------------------------------------
+
+
+def rows_of(result: TrainResult) -> list[str]:
+    return (result.folder / "metrics.csv").read_text().splitlines()
+
+
+def test_a_finished_run_is_made_longer_and_tested_again(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run
+) -> None:
+    first = rows_of(run(epochs=2))
+    said: list[str] = []
+    longer = tiny(epochs=4)
+    result = run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=said.append)
+    assert rows_of(result)[:3] == first and len(rows_of(result)) == 5
+    assert read_config(result.folder / "config.yaml", TrainConfig)[0].epochs == 4
+    (sentence,) = [line for line in said if "become" in line]
+    assert "2 epochs become 4" in sentence and "rises again" in sentence and "test part is read again" in sentence
+    rates = [float(row.split(",")[3]) for row in rows_of(result)[1:]]
+    assert rates[2] > rates[1] and rates[3] < rates[2]
+    finished: list[str] = []
+    run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=finished.append)
+    assert any("this fold is finished" in line for line in finished)
+
+
+def test_a_longer_run_that_is_stopped_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    run(epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(epochs=2, resume=True)
+    assert len(rows_of(run(epochs=2, resume=True))) == 3
+
+
+def test_a_run_is_not_made_shorter_and_what_cannot_be_longer_says_the_way(run: Run, tmp_path: Path) -> None:
+    run("mean", epochs=2, average="swa")
+    with pytest.raises(RunRefused, match=r"cannot be made longer, as average=swa .*--init .*mean"):
+        run("mean", epochs=3, average="swa", resume=True)
+    with pytest.raises(SettingRefused, match=r"epochs=2 there and 1 here; begin another with -o \(--init"):
+        run("mean", epochs=1, average="swa", resume=True)
+    plain = run("plain", epochs=1)
+    for checkpoint in (plain.folder / "checkpoints").glob("step-*"):
+        checkpoint.rename(tmp_path / checkpoint.name)
+    with pytest.raises(RunRefused, match="no checkpoint in it; --init"):
+        run("plain", epochs=2, resume=True)
+
+
+def test_patience_is_not_kept_alive_by_a_loss_that_falls_by_little() -> None:
+    def rows(scores: list[float], losses: list[float]) -> list[dict[str, float]]:
+        return [{"dev_score": score, "dev_loss": loss} for score, loss in zip(scores, losses, strict=True)]
+
+    falling = [1.0 - 0.0001 * epoch for epoch in range(5)]
+    assert epochs_without_gain(rows([0.5] * 5, falling), 0.001) == 4
+    assert epochs_without_gain(rows([0.5, 0.5005, 0.501, 0.5, 0.5], falling), 0.001) == 2  # small steps add up
+    assert epochs_without_gain(rows([0.5, 0.5001, 0.5002, 0.5003, 0.5004], falling), 0.001) == 4
+    assert epochs_without_gain(rows([0.5, 0.5001, 0.5002, 0.5003, 0.5004], falling), 0.0) == 0
+    assert epochs_without_gain(rows([0.0] * 5, [1.0, 0.9, 0.8, 0.7, 0.7]), 0.001) == 1  # no score is defined
+    assert epochs_without_gain([], 0.001) == 0
+
+
+def test_an_early_stop_is_said_and_more_patience_goes_on(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run
+) -> None:
+    settings = {"epochs": 4, "lr": 0.0}
+    assert len(rows_of(run(patience=1, **settings))) == 3
+    said: list[str] = []
+    longer = tiny(patience=0, **settings)
+    result = run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=said.append)
+    assert len(rows_of(result)) == 5 and not any("Stopped at" in line for line in said)
+
+
+# --- the data of a run, elsewhere ------------------------------------------------------------------------------------
+
+
+def test_every_fold_and_a_tuned_head_know_their_clips_in_moved_and_renamed_data(
+    sounds: Path, make_bundle: Callable[..., Path], tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: Any
+) -> None:
+    import shutil
+
+    from ossicle.data import read_dataset
+    from ossicle.encoders import load_encoder
+    from ossicle.evaluation import evaluate_model
+    from ossicle.training import TuneConfig, tune
+
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(sounds, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data", group="group")
+    columns = {"label": None, "group": "group", "fold": None}
+    trained = run_module.train(
+        dataset, tiny(epochs=1), output=tmp_path / "run", folds="all", columns=columns, say=lambda _: None
+    )
+    config = TuneConfig(encoder=str(make_bundle(tmp_path / "bundle", depth=2)), head="mean", epochs=1, device="cpu")
+    encoder = load_encoder(config.encoder)
+    tuned = tune(dataset, config, encoder=encoder, output=tmp_path / "tuned", columns=columns, say=lambda _: None)
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    for number in range(24):
+        (moved / f"{number}.wav").rename(moved / f"clip{number}.wav")
+    (moved / "meta.csv").write_text((moved / "meta.csv").read_text().replace("\n", "\nclip").removesuffix("clip"))
+    for fold in (*trained.folds, *tuned.folds):
+        evaluate_model(fold.folder, moved, output=tmp_path / "out", say=lambda _: None)
+        rows = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+        tested = [dataset.items[index].file.name for index in fold.tested]
+        assert [row.split(",")[0] for row in rows] == [f"clip{name}" for name in tested]
+
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+DAMAGES = ["", "{", "[]", "null", '{"lengths": 3}', "[" * 100_000]
+
+
+@pytest.mark.parametrize(
+    "text", [*DAMAGES, '{"rate": 32000, "lengths": ["a"], "stored": 1, "failures": {}, "budget": 9}']
+)
+def test_a_damaged_index_of_samples_is_made_again(text: str, dataset: Dataset, tmp_path: Path) -> None:
+    whole = open_store(dataset.items, 32_000, folder=tmp_path)
+    samples = [np.array(whole.read(position)) for position in range(3)]
+    (index,) = (tmp_path / "samples").glob("*.json")
+    before = index.read_bytes()
+    index.write_text(text)
+    again = open_store(dataset.items, 32_000, folder=tmp_path)
+    assert all(np.array_equal(again.read(position), samples[position]) for position in range(3))
+    assert index.read_bytes() == before
+
+
+def test_a_damaged_file_of_a_run_is_one_sentence(
+    run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
+    folder = run(epochs=1).folder
+    for name in ("config.yaml", "split.json", "model/config.json", "test_scores.safetensors"):
+        whole = (folder / name).read_bytes()
+        for text in [*DAMAGES, "training: 3\ndata: x\n", "training:\n  epochs: many\n"]:
+            (folder / name).write_text(text)
+            result = CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"])
+            assert result.exit_code == 1 and name.rpartition("/")[2] in result.stderr, (name, text[:30], result.output)
+            assert len(result.stderr.splitlines()) == 1 and isinstance(result.exception, SystemExit)
+        (folder / name).write_bytes(whole)
+    assert CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"]).exit_code == 0
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:
+    result = run(epochs=2)
+    (result.folder / "report.html").unlink()
+    for state in result.folder.glob("checkpoints/*/state.json"):
+        state.write_text("[" * 100_000)
+    with pytest.raises(RunRefused, match="no checkpoint to continue from .*another folder with -o"):
+        run(epochs=2, resume=True)
+
+
+# --- where nothing can be written ------------------------------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_decoded(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("ossicle.data.cache.decode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(SettingRefused, match=f"{tmp_path}/file/cache/samples: .* cannot be written .*OSSICLE_CACHE"):
+        open_store(dataset.items, 32_000)
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_encoded(
+    dataset: Dataset, make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ossicle.encoders import load_encoder
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "file"))
+    encoder = load_encoder(make_bundle(tmp_path / "bundle"))
+    monkeypatch.setattr(encoder, "prepare", lambda *_: pytest.fail("it was encoded"))
+    with pytest.raises(SettingRefused, match="file/features: the cache of features .*OSSICLE_CACHE"):
+        open_features(encoder, dataset.items, pool="mean")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_without_the_right_to_write_names_the_variable(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OSSICLE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(SettingRefused, match="OSSICLE_CACHE"):
+            open_store(dataset.items, 32_000)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def test_recordings_that_failed_are_not_counted_as_decoded(dataset: Dataset, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF no sound")
+    items = (*dataset.items[:3], Item(file=broken, labels=("tone",)))
+    said: list[str] = []
+    open_store(items, 32_000, folder=tmp_path, progress=told(said.append, "decoded {} of {} recordings"))
+    assert said == ["decoded 3 of 4 recordings, 1 failed"]
+
+
+@pytest.mark.parametrize("command", [["train"], ["tune", "encoder"]])
+def test_resuming_without_a_folder_says_what_is_missing(command: list[str], sounds: Path) -> None:
+    result = CliRunner().invoke(app, [*command, str(sounds), "--resume"])
+    assert result.exit_code == 1 and "-o RUN" in result.stderr and "None" not in result.stderr
+
+
+def test_a_folder_with_an_equals_sign_in_its_name_is_data(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("ossicle.training.run_training", lambda **options: given.update(options) or ())
+    monkeypatch.chdir(tmp_path)
+    for name in ("take=2", "runs/lr=1e-4", "epochs=9"):
+        (tmp_path / name).mkdir(parents=True)
+    for data in ("take=2", "runs/lr=1e-4", str(tmp_path / "take=2")):
+        for arguments in ([data, "--set", "epochs=3", "lr=1e-4"], ["--set", "epochs=3", "lr=1e-4", data]):
+            result = CliRunner().invoke(app, ["train", *arguments, "-o", "out=1"])
+            assert result.exit_code == 0, result.output
+            assert str(given["data"]) == data and str(given["output"]) == "out=1"
+            assert given["settings"] == {"epochs": "3", "lr": "1e-4"}
+    assert CliRunner().invoke(app, ["train", "take=2", "--set", "lr=1", "epochs=9"]).exit_code == 0
+    assert given["settings"] == {"lr": "1", "epochs": "9"}  # a setting's own name stays one
