@@ -22,9 +22,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
-from ossicle.audio import AudioInfo
 from ossicle.files import beside, legible, printable, replacing
 from ossicle.predict.rows import Row
 
@@ -52,6 +51,19 @@ class Source:
     model_version: str
     hertz: tuple[float, float] = (0.0, 0.0)
     """Lowest and highest frequency that the model is given."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """What a table asks of a recording whose rows come, such as an `AudioInfo`."""
+
+    @property
+    def rate(self) -> int:
+        """The recording's own, hertz; known with its first row, and 0 where nobody knows."""
+
+    @property
+    def seconds(self) -> float:
+        """Its length; known after its last row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +124,7 @@ class Raven(Format):
         return f"{number}\tSpectrogram 1\t1\t{times}\t{edges}\t{flat(row.label)}\t{row.score:.4f}\t{where}\n"
 
 
-Recorded = tuple[AudioInfo, Iterable[Row]]  # a recording's rate, known with its first row, its length, and its rows
+Recorded = tuple[Reading, Iterable[Row]]  # a recording and its rows, in time
 
 TABLES: Mapping[str, Format] = {"csv": Csv(), "jsonl": Jsonl(), "audacity": Audacity(), "raven": Raven()}
 FORMATS = ("table", *TABLES)
