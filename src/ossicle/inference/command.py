@@ -366,7 +366,7 @@ def fill_folder(
     if fresh:
         print(
             f"Heard: {duration(result.seconds)} in {duration(took)} "
-            f"({fresh / took:.2g} files/s, {result.seconds / 60 / took:.2g} h of sound a minute)."
+            f"({brief(fresh / took)} files/s, {brief(result.seconds / 60 / took)} h of sound a minute)."
         )
     say_written(draw(options.output, result))  # last: a recording that has changed since is an error
     return len(result.failed)
@@ -375,8 +375,13 @@ def fill_folder(
 def duration(seconds: float) -> str:
     """A length in a unit that leaves something of it."""
     if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{brief(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def brief(number: float) -> str:
+    """A number with two digits that say something, or whole."""
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
 
 
 def say_written(paths: Sequence[Path]) -> None:

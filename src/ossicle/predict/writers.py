@@ -118,7 +118,8 @@ class Raven(Format):
     def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
         low, high = source.hertz
         high = min(high, place.rate / 2) if place.rate else high
-        times = f"{place.offset + row.start:.6f}\t{place.offset + row.end:.6f}"
+        # Rounded first, as kept results are: the same numbers, printed or from a folder.
+        times = "\t".join(f"{place.offset + round(time, 6):.6f}" for time in (row.start, row.end))
         edges = f"{low if low < high else 0:g}\t{high:g}"
         where = f"{flat(legible(row.file))}\t{row.start:.6f}"
         return f"{number}\tSpectrogram 1\t1\t{times}\t{edges}\t{flat(row.label)}\t{row.score:.4f}\t{where}\n"
