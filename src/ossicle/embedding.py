@@ -27,7 +27,7 @@ from jaxtyping import Float32, Float64, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ossicle.audio import read_blocks
+from ossicle.audio import AudioInfo, read_blocks
 from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
@@ -74,8 +74,11 @@ def embed_files(
     found: list[tuple[str, WindowScores]] = []
     for number, file in enumerate(files, 1):
         try:
-            windows = recognizer.stream_windows(read_blocks(file, recognizer.rate), embed, window=window, hop=hop)
-            found.append((legible(file), together(windows, timestamps=timestamps)))
+            info = AudioInfo()
+            blocks = read_blocks(file, recognizer.rate, info=info)
+            windows = together(recognizer.stream_windows(blocks, embed, window=window, hop=hop), timestamps=timestamps)
+            # Resampled, a recording may be longer by a part of a sample.
+            found.append((legible(file), replace(windows, ends=np.minimum(windows.ends, info.seconds))))
         except AudioError as error:
             failed(str(error))
         progress(number, len(files))

@@ -1,7 +1,5 @@
 """From a recogniser and labelled clips to figures of merit on disk: for `ossicle evaluate`, and after a training."""
 
-import csv
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from ossicle.inference.store import HIDDEN, SETTINGS, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
 from ossicle.models.tokens import TokenReduction
+from ossicle.predict import csv_line, seconds_text
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
@@ -287,24 +286,21 @@ def predictions_csv(
 
     Several labels in one cell are separated by a semicolon.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     fixed = ["file", "start", "end", "fold", "group", "truth", "prediction"]
-    writer.writerow([*fixed, *(f"score:{label}" for label in dataset.labels)])
+    lines = [csv_line([*fixed, *(f"score:{label}" for label in dataset.labels)])]
     for item, of_item, answered in zip(items, scores, decided, strict=True):
-        writer.writerow(
-            [
-                dataset.relative(item),
-                f"{item.start:.3f}",
-                "" if item.end is None else f"{item.end:.3f}",
-                item.fold or "",
-                item.group or "",
-                ";".join(item.labels),
-                ";".join(np.asarray(dataset.labels)[answered]),
-                *(f"{score:.6f}" for score in of_item),
-            ]
-        )
-    return text.getvalue()
+        values = [
+            dataset.relative(item),
+            seconds_text(item.start),
+            "" if item.end is None else seconds_text(item.end),
+            item.fold or "",
+            item.group or "",
+            ";".join(item.labels),
+            ";".join(np.asarray(dataset.labels)[answered]),
+            *(f"{score:.6f}" for score in of_item),
+        ]
+        lines.append(csv_line(values))
+    return "".join(lines)
 
 
 def write_evaluation(

@@ -64,6 +64,11 @@ class Recognizer(Predictor):
         return self.frontend.rate
 
     @property
+    def hertz(self) -> tuple[float, float]:
+        """Lowest and highest frequency of the front end."""
+        return self.frontend.config.min_hertz, self.frontend.config.max_hertz
+
+    @property
     def min_samples(self) -> int:
         """Shortest recording that the network takes; a shorter one is followed by silence."""
         return self.frontend.min_samples

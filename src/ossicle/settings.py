@@ -1,5 +1,6 @@
 """Settings as people write them, of the types that the code wants; and one sentence for what does not fit."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -71,11 +72,15 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def from_yaml(name: str, value: Any) -> Any:
-    """What a text says as YAML; what is no text as it is.
+    """What a text says as YAML; what is no text as it is. Numbers count by tens, unlike YAML's 010 and 1:30.
 
     Raises: SettingRefused for a text that is not YAML.
     """
     if not isinstance(value, str) or not value:
+        return value
+    if re.fullmatch(r"[-+]?0\d+", value):
+        return int(value)
+    if re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", value):
         return value
     try:
         return yaml.safe_load(value)

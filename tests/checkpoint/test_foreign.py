@@ -52,14 +52,51 @@ def test_every_wrapping_comes_off(tmp_path: Path, wrapping: str) -> None:
     assert same(read_checkpoint(tmp_path / "w.pt"), tensors)
 
 
-def test_the_average_is_had_by_asking(tmp_path: Path) -> None:
+PAIRS = {
+    "net. and net_swa.": lambda t, a: {"state_dict": prefixed(t, "net.") | prefixed(a, "net_swa.")},
+    "of torch": lambda t, a: {
+        "state_dict": prefixed(t, "net.") | prefixed(a, "net_swa.module.") | {"net_swa.n_averaged": torch.ones(())}
+    },
+    "model. and model_ema.": lambda t, a: {"state_dict": prefixed(t, "model.") | prefixed(a, "model_ema.module.")},
+    "model and model_ema": lambda t, a: {"model": t, "model_ema": a, "epoch": 3},
+    "state_dict and state_dict_ema": lambda t, a: {"state_dict": prefixed(t, "module."), "state_dict_ema": a},
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_of_a_network_and_its_average_the_average_is_taken_and_told(tmp_path: Path, pair: str) -> None:
     trained, average = network(0).state_dict(), network(1).state_dict()
-    torch.save({"state_dict": prefixed(trained, "net.") | prefixed(average, "net_swa.")}, tmp_path / "w.ckpt")
-    assert same(read_checkpoint(tmp_path / "w.ckpt"), trained)
-    assert same(read_checkpoint(tmp_path / "w.ckpt", network="net_swa"), average)
-    torch.save({"state_dict": prefixed(trained, "net.")}, tmp_path / "w.ckpt")
-    with pytest.raises(WeightsRefused, match="holds no net_swa; it holds net"):
-        read_checkpoint(tmp_path / "w.ckpt", network="net_swa")
+    torch.save(PAIRS[pair](trained, average), tmp_path / "w.ckpt")
+    said: list[str] = []
+    assert same(read_checkpoint(tmp_path / "w.ckpt", told=said.append), average)
+    assert same(read_checkpoint(tmp_path / "w.ckpt", average=True), average)
+    assert same(read_checkpoint(tmp_path / "w.ckpt", average=False, told=said.append), trained)
+    first, second = (sentence.partition(" average ")[2] for sentence in said)
+    name, other = ("net_swa", "net") if "net" in pair or "torch" in pair else ("model_ema", "model")
+    assert first == f"{name}; {name} was taken, not {other}." and second == f"{name}; {other} was taken, not {name}."
+
+
+def test_an_average_of_another_network_is_not_taken_unasked(tmp_path: Path) -> None:
+    trained, average = network(0).state_dict(), network(1, num_classes=7).state_dict()
+    torch.save(prefixed(trained, "net.") | prefixed(average, "net_swa."), tmp_path / "w.ckpt")
+    with pytest.raises(WeightsRefused, match="not of one network; choose net_swa by weights_average=true, or net by"):
+        read_checkpoint(tmp_path / "w.ckpt")
+    assert same(read_checkpoint(tmp_path / "w.ckpt", average=True), average)
+    assert same(read_checkpoint(tmp_path / "w.ckpt", average=False), trained)
+
+
+def test_an_average_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    tensors, said = network().state_dict(), list[str]()
+    for content in (prefixed(tensors, "net."), tensors):
+        torch.save(content, tmp_path / "w.ckpt")
+        assert same(read_checkpoint(tmp_path / "w.ckpt", told=said.append), tensors)
+        with pytest.raises(WeightsRefused, match="holds no average of its weights; leave out weights_average=true"):
+            read_checkpoint(tmp_path / "w.ckpt", average=True)
+    torch.save(prefixed(tensors, "net_swa."), tmp_path / "w.ckpt")
+    assert same(read_checkpoint(tmp_path / "w.ckpt", told=said.append), tensors)
+    with pytest.raises(WeightsRefused, match="holds net_swa alone; leave out weights_average=false"):
+        read_checkpoint(tmp_path / "w.ckpt", average=False)
+    assert said == []
 
 
 class Bomb:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ossicle.audio import AudioInfo
 from ossicle.errors import ExtraMissing, JobStopped
 from ossicle.inference import InferenceConfig, run_job
 from ossicle.inference.cluster import Actor, ClusterWorkers
@@ -81,7 +82,7 @@ def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Rec
     rows = load(shared_bundle, device="cpu").predict(path).rows
     assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
     assert [row["score"] for row in answer["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
-    assert answer["seconds"] == 2.5
+    assert AudioInfo(**answer["info"]).seconds == 2.5
 
 
 def test_local_is_a_cluster_of_its_own_and_no_other_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def torn(output: Path, wanted: dict[str, bytes]) -> list[str]:
     found = [name for name, content in tables(output).items() if content != wanted[name]]
     for part in output.glob(".ossicle/parts/*/[!.]*"):
         last = part.read_text().splitlines()[-1:]
-        if not last or not last[0].startswith("{") or "seconds" not in json.loads(last[0]):
+        if not last or not last[0].startswith("{") or "info" not in json.loads(last[0]):
             found.append(part.name)
     return found
 

@@ -161,6 +161,6 @@ def test_a_recording_scores_as_its_windows_together(task: Any, length: int) -> N
 
 def test_a_recording_without_samples_is_refused() -> None:
     predictor = Stub()
-    predictor._blocks = lambda source: []  # type: ignore[method-assign]
+    predictor._blocks = lambda source, info=None: []  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="without a single sample"):
         predictor.predict("empty.wav")

@@ -80,14 +80,14 @@ def heard(outcome: Outcome, done: int, total: int) -> None:
 def main(folder: Path, output: Path, mode: str) -> None:
     read, line, put = job.read_blocks, writers.Csv.line, store.json.dumps
 
-    def reading(*arguments: Any) -> Iterator[np.ndarray]:
-        for block in read(*arguments):
+    def reading(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        for block in read(*arguments, **options):
             step("decode")
             yield block
 
-    def merging(*arguments: Any) -> str:
+    def merging(*arguments: Any, **options: Any) -> str:
         step("merge")
-        return line(*arguments)
+        return line(*arguments, **options)
 
     class Json:
         loads = staticmethod(store.json.loads)

@@ -149,10 +149,19 @@ def test_training_draws_from_the_generator_alone(options: dict) -> None:
 
 
 def test_drop_path_keeps_the_mean() -> None:
-    model, generator = small(depth=1, drop_path=0.3).double(), seeded()
-    block, x = model.blocks[0].train(), torch.ones(4000, 1, 16, dtype=torch.float64)
+    model, generator = small(drop_path=0.3).double(), seeded()
+    block, x = model.blocks[1].train(), torch.ones(4000, 1, 16, dtype=torch.float64)
     mean = block.thin(x, generator).mean()
     assert mean.item() == pytest.approx(1, abs=0.04)
+
+
+def test_drop_path_rises_from_none_at_the_first_block_to_its_rate_at_the_last() -> None:
+    wanted = torch.linspace(0, 0.3, 7).tolist()
+    assert [block.drop_path for block in small(depth=7, drop_path=0.3).blocks] == pytest.approx(wanted)
+    assert [block.drop_path for block in small(depth=1, drop_path=0.3).blocks] == [0.0]
+    pyramid = create_model("datar_nano", num_classes=2, drop_path=0.3)
+    found = [block.drop_path for stage in pyramid.stages for block in stage.blocks]
+    assert found == pytest.approx(torch.linspace(0, 0.3, len(found)).tolist())
 
 
 # --- any length ------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.errors import RunRefused, SettingRefused, WeightsRefused
 from ossicle.frontend import frontend_config
 from ossicle.models import create_model
-from ossicle.training import TrainConfig, run_training
-from ossicle.training.config import read_config, with_settings, write_config
+from ossicle.training import TrainConfig, TuneConfig, run_training
+from ossicle.training.config import check_acting, read_config, with_settings, write_config
 from ossicle.training.defaults import resolve
-from ossicle.training.initial import start_from
+from ossicle.training.initial import build, start_from
 from ossicle.training.module import learning_rate
 from ossicle.training.recipes import RECIPES, recipe
 
@@ -102,11 +102,74 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"lr": "[" * 3000}, "cannot be read"),
         ({"schedule": "spiral"}, "schedule='spiral' is not one of cosine, linear, constant"),
         ({"development": "0.9"}, "development=0.9 lies outside its range, 0 to 0.5"),
+        ({"patchout_t": "1.5"}, "patchout_t=1.5: above 1 it is a count, and whole; below 1 it is a share"),
+        ({"patchout_f": "3.25"}, "patchout_f=3.25: above 1"),
+        ({"patchout_u": "100.5"}, "patchout_u=100.5: above 1"),
+        ({"patchout_t": "inf"}, "patchout_t=inf lies outside its range"),
+        ({"lr": "nan"}, "lr=nan lies outside its range"),
+        ({"window": "1:30"}, "window='1:30' is not float"),
+        ({"hold": "0.6", "decay_until": "0.5"}, "the decay ends at decay_until=0.5 of the run, before it starts at"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_in_a_sentence(settings: dict[str, str], said: str) -> None:
     with pytest.raises(SettingRefused, match=said):
         with_settings(TrainConfig(), settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ema_decay": 0.9, "average": "swa"}, "ema_decay does nothing with average=swa; it needs average=ema"),
+        ({"swa_every": 2}, "swa_every does nothing with average=ema; it needs average=swa"),
+        ({"swa_start": 0.2}, "swa_start does nothing"),
+        (
+            {"final_lr": 0.5, "schedule": "constant"},
+            "final_lr does nothing with schedule=constant; .*=cosine or linear",
+        ),
+        (
+            {"balance_offset": 9, "balance": "none"},
+            "balance_offset does nothing with balance=none; .*=class",
+        ),
+        ({"weights_average": True}, "weights_average does nothing without weights"),
+        ({"patience": 3, "development": 0}, "patience does nothing without development"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingRefused, match=said):
+        run_training(data=tmp_path, settings=settings)
+
+
+def test_settings_that_act_together_pass() -> None:
+    for settings in ({"swa_every": 2, "average": "swa"}, {"balance_offset": 9}, {"patience": 0, "development": 0}):
+        check_acting(with_settings(TrainConfig(), settings), settings)
+    with pytest.raises(SettingRefused, match="focal_gamma does nothing with loss=cross_entropy"):
+        check_acting(TuneConfig(), ["focal_gamma"])
+    with pytest.raises(SettingRefused, match="tuner_options does nothing without tuner"):
+        check_acting(TuneConfig(tuner_options={"rank": 4}), ["tuner_options.rank"])
+    with pytest.raises(SettingRefused, match="pool does nothing with head=attentive_stats"):
+        check_acting(TuneConfig(head="attentive_stats"), ["pool"])
+
+
+def test_numbers_are_read_by_tens() -> None:
+    assert with_settings(TrainConfig(), {"batch_size": "010", "lr": "1e-3", "window": "0.5"}).batch_size == 10
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"drop_path": 0.1}, "network.drop_path: this is a setting of its own; write drop_path=VALUE"),
+        ({"patchout_t": 40}, "network.patchout_t: this is a setting of its own"),
+        ({"stride": 16.5}, "network.stride=16.5 is not int"),
+        ({"interpolate_positions": "nope"}, "network.interpolate_positions='nope' is not bool"),
+        ({"dropout": True}, "network.dropout=True is not float"),
+    ],
+)
+def test_options_of_the_network_are_neither_rounded_nor_given_twice(network: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingRefused, match=said):
+        build(TrainConfig(network=network), num_classes=2)
+    assert build(TrainConfig(network={"stride": 16.0}, depth=1), num_classes=2).config.stride == 16
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -143,10 +206,26 @@ def test_recipes_are_refused_where_they_cannot_be_meant(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(SettingRefused, match="--resume and --config take from a file: one of them"):
         run_training(data=tmp_path, recipe="scratch", output=tmp_path, resume=True)
-    with pytest.raises(
-        SettingRefused, match=r"patchout_t=10 with clips of 1.0 s: patchout drops 10 of 9 patch columns"
-    ):
-        resolve(recipe("finetune"), seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))
+
+
+def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() -> None:
+    def settle(**settings: Any) -> TrainConfig:
+        config = dataclasses.replace(recipe("finetune"), **settings)
+        return resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))[0]
+
+    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* --set patchout_t=0.3"):
+        settle()
+    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* --set patchout_f=0.3"):
+        settle(patchout_t=0.3, patchout_f=12)
+    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .* --set patchout_u=0.3"):
+        settle(patchout_t=3, patchout_f=3, patchout_u=54)
+    assert settle(patchout_t=0.3).patchout_t == 0.3
+
+
+def test_a_warmup_that_is_cut_is_told() -> None:
+    config = TrainConfig(epochs=3)
+    _, said = resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))
+    assert said[-1] == "warmup=1.5 epochs, not 2: half of a run of 3 is the most"
 
 
 def test_the_data_decide_what_the_user_did_not() -> None:
@@ -179,8 +258,22 @@ def test_a_run_starts_from_the_weights_it_is_given(tmp_path: Path, shared_bundle
 def test_published_checkpoints_start_a_run_with_their_own_positions(tmp_path: Path) -> None:
     published = create_model("passt_tiny_s16", num_classes=527, depth=2)
     torch.save({"state_dict": {f"net.{k}": v for k, v in published.state_dict().items()}}, tmp_path / "their.ckpt")
-    model = start_from(TrainConfig(weights=str(tmp_path / "their.ckpt")), num_classes=50, frames=100)
+    said: list[str] = []
+    model = start_from(TrainConfig(weights=str(tmp_path / "their.ckpt")), num_classes=50, frames=100, told=said.append)
+    assert said == []
     assert torch.equal(model.time_new_pos_embed, published.time_new_pos_embed)
     assert len(model.blocks) == 2
     with pytest.raises(WeightsRefused, match="do not fit"):
         start_from(TrainConfig(model="passt_small_s16", weights=str(tmp_path / "their.ckpt")), num_classes=5, frames=9)
+
+
+def test_a_run_starts_from_the_average_of_published_weights_and_says_so(tmp_path: Path) -> None:
+    trained, average = (create_model("passt_tiny_s16", num_classes=3, depth=1) for _ in range(2))
+    tensors = {f"net.{name}": tensor for name, tensor in trained.state_dict().items()}
+    tensors |= {f"net_swa.{name}": tensor for name, tensor in average.state_dict().items()}
+    torch.save({"state_dict": tensors}, tmp_path / "their.ckpt")
+    for setting, given, name in ((None, average, "net_swa"), (False, trained, "net")):
+        config, said = TrainConfig(weights=str(tmp_path / "their.ckpt"), weights_average=setting), list[str]()
+        model = start_from(config, num_classes=3, frames=100, told=said.append)
+        assert torch.equal(model.head[1].weight, given.head[1].weight)
+        assert len(said) == 1 and f"; {name} was taken" in said[0]

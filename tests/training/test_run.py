@@ -236,7 +236,11 @@ def plain() -> dict[str, dict[str, torch.Tensor]]:
 def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, dict[str, torch.Tensor]]) -> None:
     if not plain:
         plain["weights"] = weights_of(run("plain", development=0.0))
-    one, other = plain["weights"], weights_of(run("changed", development=0.0, **{name: SWITCHES[name]}))
+    one, settings = plain["weights"], {"development": 0.0}
+    if name == "drop_path":  # the first block drops none of its branches
+        settings["depth"] = 2
+        one = weights_of(run("two blocks", **settings))
+    other = weights_of(run("changed", **settings, **{name: SWITCHES[name]}))
     assert one.keys() != other.keys() or any(
         one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one
     ), f"{name} changed nothing"
@@ -245,17 +249,9 @@ def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, 
 def test_switches_cover_every_setting_that_can_change_weights() -> None:
     fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
-    others = {
-        "weights",
-        "development",
-        "patience",
-        "min_delta",
-        "swa_start",
-        "swa_every",
-        "ema_decay",
-        "balance_offset",
-    }
-    machine = {"device", "compile", "workers", "save_minutes", "cache_gigabytes"}
+    others = {"weights", "weights_average", "development", "patience", "min_delta", "swa_start", "swa_every"}
+    others |= {"ema_decay", "balance_offset"}
+    machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 
 

@@ -21,5 +21,16 @@ from ossicle.audio.clip import Clip, as_clip, read_blocks, read_clip
 from ossicle.audio.find import AUDIO_SUFFIXES, find_audio
 from ossicle.audio.limits import AudioLimits
 from ossicle.audio.resample import resample
+from ossicle.audio.source import AudioInfo
 
-__all__ = ["AUDIO_SUFFIXES", "AudioLimits", "Clip", "as_clip", "find_audio", "read_blocks", "read_clip", "resample"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "AudioInfo",
+    "AudioLimits",
+    "Clip",
+    "as_clip",
+    "find_audio",
+    "read_blocks",
+    "read_clip",
+    "resample",
+]

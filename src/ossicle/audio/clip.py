@@ -11,7 +11,7 @@ import numpy as np
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
 from ossicle.audio.recording import check_shape, open_recording
 from ossicle.audio.resample import aligned_frames, memory, resample, resampled
-from ossicle.audio.source import Source, to_float32
+from ossicle.audio.source import AudioInfo, Source, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
 from ossicle.shapes import Float, Float32
 
@@ -88,11 +88,15 @@ def read_blocks(
     *,
     block_seconds: float = 10.0,
     limits: AudioLimits = DEFAULT_LIMITS,
+    info: AudioInfo | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Reads a recording of any length block by block, in memory that does not grow with it.
 
     The blocks, joined, are the samples of `read_clip`; all have `block_seconds`, only the last may be shorter.
     `limits.seconds` does not apply. Errors about the file come with the first block, or where decoding stops.
+
+    Args:
+        info: is told the recording's own rate before the first block, and its frames as they are decoded
 
     Raises:
         AudioUnreadable, AudioRefused: as in `read_clip`.
@@ -104,6 +108,7 @@ def read_blocks(
 
     def blocks() -> Iterator[Float32[np.ndarray, " time"]]:
         with open_recording(path, limits) as recording:
+            recording = recording if info is None else info.counting(recording)
             empty = True
             for block in regrouped(segment(recording, rate, start=0.0, end=None, limits=limits), size):
                 empty = False

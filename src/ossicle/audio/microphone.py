@@ -13,6 +13,7 @@ import numpy as np
 
 from ossicle.audio.clip import check_block_seconds, check_rate
 from ossicle.audio.resample import resampled
+from ossicle.audio.source import AudioInfo
 from ossicle.errors import AudioUnreadable, ExtraMissing
 from ossicle.shapes import Float32
 
@@ -45,6 +46,7 @@ def microphone_blocks(
     block_seconds: float = 0.1,
     behind: Callable[[str], None] = lambda sentence: None,
     cut_off: Callable[[str], None] = refuse,
+    info: AudioInfo | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Yields what a microphone hears, mono at `rate`, until the caller stops or Ctrl-C is pressed.
 
@@ -56,6 +58,7 @@ def microphone_blocks(
         block_seconds: what is waited for at a time
         behind: told, in a sentence, when the caller is slower than the sound, and of each loss
         cut_off: told, in a sentence, when no more sound comes from the microphone; by default that is an error
+        info: is told the microphone's own rate before the first block, and its frames as they come
 
     Raises:
         ExtraMissing: there is no sounddevice
@@ -108,9 +111,18 @@ def microphone_blocks(
         except (sounddevice.PortAudioError, ValueError) as error:
             raise AudioUnreadable(f"{name} does not open: {error}") from error
         stack.enter_context(interrupts(lambda: heard.put(None)))
-        for piece in resampled(blocks(), own, rate):
+        info = info or AudioInfo()
+        info.rate = own
+        for piece in resampled(counted(blocks(), info), own, rate):
             if len(piece):
                 yield piece
+
+
+def counted(blocks: Iterator[np.ndarray], info: AudioInfo) -> Iterator[np.ndarray]:
+    """The blocks, their samples counted."""
+    for block in blocks:
+        info.frames += len(block)
+        yield block
 
 
 @contextlib.contextmanager

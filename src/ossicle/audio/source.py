@@ -1,7 +1,7 @@
 """What every decoder hands over: an open recording as a stream of float32 blocks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,30 @@ class Source:
     channels: int
     blocks: Callable[[int], Iterator[Block]]
     frames: int = 0  # that the header promises; 0 where it does not say
+
+
+@dataclass(kw_only=True)
+class AudioInfo:
+    """What reading a recording shows of it on the way: its own rate, and its frames so far; at first both are 0."""
+
+    rate: int = 0
+    frames: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Of what was decoded so far, by the recording's own clock."""
+        return self.frames / self.rate if self.rate else 0.0
+
+    def counting(self, source: Source) -> Source:
+        """The recording, with its frames counted here as they are decoded."""
+        self.rate = source.rate
+
+        def blocks(first: int) -> Iterator[Block]:
+            for block in source.blocks(first):
+                self.frames += len(block)
+                yield block
+
+        return replace(source, blocks=blocks)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ossicle.audio.header import known
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
 from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
-from ossicle.audio.source import to_float32
+from ossicle.audio.source import AudioInfo, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
 from ossicle.shapes import Float32
 
@@ -74,6 +74,7 @@ def stream_blocks(
     block_seconds: float = 0.1,
     limits: AudioLimits = DEFAULT_LIMITS,
     cut_off: Callable[[str], None] = lambda sentence: None,
+    info: AudioInfo | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Yields what a pipe brings as mono float32 at `rate`, as it comes; joined, they are what `read_clip` would give.
 
@@ -82,6 +83,7 @@ def stream_blocks(
         layout: of raw samples; without it a WAV header is expected
         block_seconds: the most that is waited for
         cut_off: told, in a sentence, when the stream ends early or in the middle of a sample, which is then left out
+        info: is told the stream's own rate before the first block, and its frames as they come
 
     Raises:
         AudioUnreadable: no WAV header where one is expected, or an encoding that is not read
@@ -94,13 +96,14 @@ def stream_blocks(
     if layout is None:
         layout, length = read_wav_header(file)
     check_shape(NAME, layout.rate, layout.channels, limits)
+    info = info or AudioInfo()
+    info.rate = layout.rate
 
     def mono() -> Iterator[Float32[np.ndarray, " _"]]:
-        at = 0
         for data in whole_frames(file, layout, length, block_seconds=block_seconds, cut_off=cut_off):
             block = to_float32(samples_of(data, layout.encoding).reshape(-1, layout.channels))
-            check_finite(NAME, block, at, layout.rate, limits)
-            at += len(block)
+            check_finite(NAME, block, info.frames, layout.rate, limits)
+            info.frames += len(block)
             yield to_mono(block)
 
     empty = True

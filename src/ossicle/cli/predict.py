@@ -274,6 +274,7 @@ def _refuse_times(modality: "Modality", inputs: list[Path], options: "PredictOpt
 
 def _predict_whole(recognizer: "Recognizer", inputs: list[Path], options: "PredictOptions", *, text: str | None) -> int:
     """Prints or writes what each text or image says."""
+    from ossicle.audio import AudioInfo
     from ossicle.data import find_items
     from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.errors import DataRefused
@@ -306,16 +307,14 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], options: "Predi
         rows_of_place[Path(item.place)] = rows
         if "table" in options.wanted:
             print("\n".join(table_lines(item.place, rows)))
+    everything = [(AudioInfo(), rows) for rows in rows_of_place.values()]
     if options.output is None:
-        everything = [row for rows in rows_of_place.values() for row in rows]
         for name in tables:
             sys.stdout.writelines(table_text(name, everything, recognizer.source))
     else:
         written.claim(table_paths(options.output, list(rows_of_place), formats=tables))
-        rows_of = rows_of_place.items()
-        say_written(
-            write_tables(options.output, rows_of, files=list(rows_of_place), formats=tables, source=recognizer.source)
-        )
+        files, source = list(rows_of_place), recognizer.source
+        say_written(write_tables(options.output, everything, files=files, formats=tables, source=source))
     if failed:
         say(f"{failed} of {len(items)} {noun} could not be used.")
     return failed

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float, Float32
 
-from ossicle.audio import read_clip
+from ossicle.audio import AudioInfo, read_clip
 from ossicle.data import Dataset, read_dataset, split_folds
 from ossicle.data.recordings import drums_folder
 from ossicle.demo.matching import OnsetFigures, match_onsets
@@ -123,7 +123,8 @@ def run_demo(
     write_atomically(output / "sequence.wav", lambda path: write_wav(path, sequence))
     write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
     tables = {output / "sequence.wav": found, output / "loop.flac": heard}
-    write_tables(output, tables.items(), files=list(tables), formats=("csv", "audacity"), source=recognizer.source)
+    recordings = [(AudioInfo(), rows) for rows in tables.values()]
+    write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), source=recognizer.source)
     frontend, labels = recognizer.frontend, recognizer.labels
     pictures = {
         "sequence": draw_recording(

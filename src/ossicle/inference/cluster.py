@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
+from ossicle.audio import AudioInfo
 from ossicle.errors import AudioError, ExtraMissing, JobStopped
 from ossicle.inference.job import InferenceConfig, Outcome, read_stamped, rows_of
 from ossicle.inference.predictor import Predictor
@@ -100,8 +101,8 @@ class Actor:
             rows = list(rows_of(place, blocks, about, predictor=self.predictor, config=self.config))
         except AudioError as error:
             return {"place": place, "error": str(error)}
-        stamp = asdict(about["stamp"])
-        return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "seconds": about["seconds"]}
+        stamp, info = asdict(about["stamp"]), asdict(about["info"])
+        return {"place": place, "rows": [asdict(row) for row in rows], "stamp": stamp, "info": info}
 
 
 def check_reached(address: str) -> None:
@@ -123,6 +124,7 @@ def keep(answer: dict[str, Any], store: Store) -> Outcome:
     place = answer["place"]
     if "error" in answer:
         return Outcome(file=place, error=answer["error"])
-    about = {"stamp": Stamp(**answer["stamp"]), "seconds": answer["seconds"]}
+    info = AudioInfo(**answer["info"])
+    about = {"stamp": Stamp(**answer["stamp"]), "info": info}
     store.write(place, (Row(**row) for row in answer["rows"]), about=about)
-    return Outcome(file=place, seconds=answer["seconds"])
+    return Outcome(file=place, seconds=info.seconds)

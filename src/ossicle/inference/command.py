@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import find_audio, read_blocks
+from ossicle.audio import AudioInfo, find_audio, read_blocks
 from ossicle.audio.hush import speak_apart
 from ossicle.errors import AudioError, AudioUnreadable, DataRefused, JobStopped, ending
 from ossicle.files import printable
@@ -24,6 +25,7 @@ from ossicle.predict import (
     EventRules,
     Reporting,
     Row,
+    decimals,
     label_indices,
     stream_table,
     table_lines,
@@ -264,13 +266,14 @@ def print_files(predictor: Predictor, files: Sequence[Path], options: PredictOpt
         raise WrongUsage("An Audacity label track belongs to one recording: give -o for several.", "--format")
     reporting, failed = config.reporting, 0
 
-    def heard(file: Path) -> Iterator[list[Row]]:
+    def heard(file: Path, info: AudioInfo) -> Iterator[list[Row]]:
         rows = predictor.stream(
-            read_blocks(file, predictor.rate),
+            read_blocks(file, predictor.rate, info=info),
             file=str(file),
             reporting=reporting,
             window=config.window,
             hop=config.hop,
+            info=info,
         )
         yield from rows if reporting.events is None else [list(in_time(rows, reporting))]
 
@@ -283,11 +286,12 @@ def print_files(predictor: Predictor, files: Sequence[Path], options: PredictOpt
             failed += 1
 
     if name in TABLES:
-        everything = (row for file in files for rows in to_the_break(heard(file)) for row in rows)
-        texts = table_text(name, everything, predictor.source)
+        infos = ((file, AudioInfo()) for file in files)
+        recordings = ((info, chain.from_iterable(to_the_break(heard(file, info)))) for file, info in infos)
+        texts = table_text(name, recordings, predictor.source)
     else:
         labels = reporting.labels or predictor.labels
-        tables = (stream_table(str(file), heard(file), labels=labels) for file in files)
+        tables = (stream_table(str(file), heard(file, AudioInfo()), labels=labels) for file in files)
         texts = (line + "\n" for table in tables for line in to_the_break(table))
     for text in texts:
         print(text, end="", flush=True)
@@ -361,11 +365,23 @@ def fill_folder(
         print(f"Done before: {result.before} of {len(files)} recordings.")
     if fresh:
         print(
-            f"Heard: {result.seconds / 3600:.2f} h in {took:.0f} s "
-            f"({fresh / took:.1f} files/s, {result.seconds / 60 / took:.2f} h of sound a minute)."
+            f"Heard: {duration(result.seconds)} in {duration(took)} "
+            f"({brief(fresh / took)} files/s, {brief(result.seconds / 60 / took)} h of sound a minute)."
         )
     say_written(draw(options.output, result))  # last: a recording that has changed since is an error
     return len(result.failed)
+
+
+def duration(seconds: float) -> str:
+    """A length in a unit that leaves something of it."""
+    if seconds < 120:
+        return f"{brief(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def brief(number: float) -> str:
+    """A number with two digits that say something, or whole."""
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
 
 
 def say_written(paths: Sequence[Path]) -> None:
@@ -384,7 +400,8 @@ def say_written(paths: Sequence[Path]) -> None:
 def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, screen: Screen) -> int:
     """Prints each row as soon as it is known; gives 1 if the sound broke off, else 0."""
     missing: list[str] = []
-    waiting: dict[str, Any] = {"cut_off": missing.append}
+    info = AudioInfo()
+    waiting: dict[str, Any] = {"cut_off": missing.append, "info": info}
     if options.latency is not None:
         waiting["block_seconds"] = options.latency
     if options.mic:
@@ -412,17 +429,20 @@ def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, scr
         window=options.window,
         hop=options.hop,
         batch=1,  # a window waits for no other
+        info=info,
     )
     (name,) = options.wanted
     with closing(rows):
         if name == "table":
             with screen() as show:
+                digits = 2
                 for some in rows:
+                    digits = decimals(some, least=digits)
                     for row in some:
-                        show(f"{row.start:8.2f} - {row.end:8.2f} s  {row.label:<24} {row.score:.4f}")
+                        times = f"{row.start:8.{digits}f} - {row.end:8.{digits}f} s"
+                        show(f"{times}  {printable(row.label):<24} {row.score:.4f}")
         else:
-            everything = (row for some in rows for row in some)
-            for text in table_text(name, everything, predictor.source):
+            for text in table_text(name, [(info, chain.from_iterable(rows))], predictor.source):
                 print(text, end="", flush=True)
     for sentence in missing:
         say(sentence)

@@ -7,8 +7,6 @@ A recording's part is made of its own windows alone and scores have four decimal
 recordings, nor the number of workers, nor a `kill -9` and a new start, shows in the tables.
 """
 
-import csv
-import io
 import os
 import signal
 import threading
@@ -23,14 +21,14 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import read_blocks
+from ossicle.audio import AudioInfo, read_blocks
 from ossicle.audio.recording import check_regular
 from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, printable, write_atomically
 from ossicle.inference.ahead import Ahead, read_ahead
 from ossicle.inference.predictor import BATCH, Predictor, in_time
 from ossicle.inference.store import Stamp, Store, stamp_of
-from ossicle.predict import Reporting, Row, table_paths, write_tables
+from ossicle.predict import Reporting, Row, csv_line, table_paths, write_tables
 
 ERRORS = "errors.csv"
 AHEAD = 4  # recordings handed out for each process, so that none waits
@@ -146,7 +144,7 @@ def run_job(
         outputs = [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
         store.written.claim(outputs)
         store.written.keep_only(outputs)
-        recordings = store.recordings(good)
+        recordings = ((store.info(str(file)), rows) for file, rows in store.recordings(good))
         write_tables(folder, recordings, files=good, formats=formats, source=predictor.source, each=each)
         if errors:
             write_atomically(folder / ERRORS, errors_text(errors))
@@ -156,11 +154,8 @@ def run_job(
 
 
 def errors_text(errors: Iterable[Outcome]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "error"))
-    writer.writerows((legible(outcome.file), outcome.error) for outcome in errors)
-    return text.getvalue()
+    lines = [("file", "error"), *((legible(outcome.file), outcome.error) for outcome in errors)]
+    return "".join(map(csv_line, lines))
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
@@ -182,15 +177,17 @@ def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead
 
 
 def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
-    """The stamp of a file, then its blocks."""
+    """The stamp of a file, its `AudioInfo`, which is filled on the way, then its blocks."""
     file = Path(place)
     check_regular(file, printable(file))  # a pipe or a device would be read for ever
     try:
         stamp = stamp_of(file)
     except OSError:
         stamp = Stamp(size=0, changed=0, digest="")  # reading says what is wrong
+    info = AudioInfo()
     yield stamp
-    yield from read_blocks(file, rate)
+    yield info
+    yield from read_blocks(file, rate, info=info)
 
 
 def predict_file(
@@ -201,33 +198,25 @@ def predict_file(
         store.write(place, rows_of(place, blocks, about, predictor=predictor, config=config), about=about)
     except AudioError as error:
         return Outcome(file=place, error=str(error))
-    return Outcome(file=place, seconds=about["seconds"])
+    return Outcome(file=place, seconds=about["info"].seconds)
 
 
 def rows_of(
     place: str, blocks: Iterable[Any], about: dict[str, Any], *, predictor: Predictor, config: InferenceConfig
 ) -> Iterator[Row]:
-    """Yields the rows of a file in time, and leaves its stamp and its length in `about`."""
+    """Yields the rows of a file in time, and leaves its stamp and its `AudioInfo` in `about`."""
     parts = iter(blocks)
-    about["stamp"] = next(parts)
-    samples = 0
-
-    def counted() -> Iterator[Any]:
-        nonlocal samples
-        for block in parts:
-            samples += len(block)
-            yield block
-
+    about["stamp"], about["info"] = next(parts), next(parts)
     rows = predictor.stream(
-        counted(),
+        parts,
         file=place,
         reporting=config.reporting,
         window=config.window,
         hop=config.hop,
         batch=config.batch,
+        info=about["info"],
     )
     yield from in_time(rows, config.reporting)
-    about["seconds"] = samples / predictor.rate
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from ossicle.audio import as_clip, read_blocks
+from ossicle.audio import AudioInfo, as_clip, read_blocks
 from ossicle.predict import (
     Reporting,
     Row,
@@ -134,12 +134,12 @@ class Predictor(abc.ABC):
     @property
     def source(self) -> Source:
         """What rows say of this model."""
-        return Source(model=self.bundle.model_name, model_version=self.bundle.version, highest=self.highest_hertz)
+        return Source(model=self.bundle.model_name, model_version=self.bundle.version, hertz=self.hertz)
 
     @property
-    def highest_hertz(self) -> float:
-        """Half the rate: nothing above it is heard."""
-        return self.rate / 2
+    def hertz(self) -> tuple[float, float]:
+        """Lowest and highest frequency that the model is given."""
+        return 0.0, self.rate / 2
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -201,14 +201,14 @@ class Predictor(abc.ABC):
         if isinstance(source, list):
             return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in source]
         file = "" if isinstance(source, tuple) else str(source)
-        whole = Summary(task=self.task)
+        whole, info = Summary(task=self.task), AudioInfo()
 
         def summed() -> Iterator[WindowScores]:
-            for part in self._score(self._blocks(source), window=window, hop=hop):
+            for part in self._score(self._blocks(source, info), window=window, hop=hop):
                 whole.add(_of_windows(part))
                 yield part
 
-        rows = tuple(in_time(self._rows(summed(), file, reporting), reporting))
+        rows = tuple(in_time(within(self._rows(summed(), file, reporting), info), reporting))
         scores = self.activate(whole.logits)
         indices = label_indices(self.labels, reporting.labels)
         wanted = np.array(range(len(self.labels)) if indices is None else indices, dtype=np.int64)
@@ -240,6 +240,7 @@ class Predictor(abc.ABC):
         window: float | None = None,
         hop: float | None = None,
         batch: int = BATCH,
+        info: AudioInfo | None = None,
     ) -> Generator[list[Row]]:
         """Yields the rows of a recording while it arrives, in memory that does not grow with it.
 
@@ -247,8 +248,10 @@ class Predictor(abc.ABC):
             blocks: mono samples at `rate`
             file: what the rows call it
             batch: windows that wait for each other; 1 answers soonest
+            info: of the recording, filled while its blocks are read; no row ends behind it
         """
-        yield from self._rows(self._score(blocks, window=window, hop=hop, batch=batch), file, reporting)
+        rows = self._rows(self._score(blocks, window=window, hop=hop, batch=batch), file, reporting)
+        yield from rows if info is None else within(rows, info)
 
     def score_windows(
         self, source: Recording, *, window: float | None = None, hop: float | None = None
@@ -326,11 +329,14 @@ class Predictor(abc.ABC):
             reporting=reporting,
         )
 
-    def _blocks(self, source: Recording) -> Blocks:
+    def _blocks(self, source: Recording, info: AudioInfo | None = None) -> Blocks:
         if isinstance(source, tuple):
             samples, rate = source
-            return [as_clip(samples, rate, rate=self.rate).samples]
-        return read_blocks(Path(source), self.rate)
+            clip = as_clip(samples, rate, rate=self.rate)
+            if info is not None:
+                info.rate, info.frames = rate, len(samples)
+            return [clip.samples]
+        return read_blocks(Path(source), self.rate, info=info)
 
     def stream_windows(
         self,
@@ -364,6 +370,13 @@ class Predictor(abc.ABC):
 def _of_windows(part: WindowScores) -> WindowScores:
     """The windows, of a model that answers more finely by the mean of their hops."""
     return part if part.scores.ndim == 2 else dataclasses.replace(part, scores=part.scores.mean(1))
+
+
+def within(rows: Iterable[list[Row]], info: AudioInfo) -> Iterator[list[Row]]:
+    """The rows, none of which ends behind the recording: resampled, it may be longer by a part of a sample."""
+    for some in rows:
+        last = info.seconds or np.inf
+        yield [row if row.end <= last else dataclasses.replace(row, end=last) for row in some]
 
 
 def in_time(rows: Iterable[list[Row]], reporting: Reporting) -> Iterator[Row]:

@@ -16,11 +16,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ossicle.audio import AudioInfo
 from ossicle.errors import RunRefused
 from ossicle.files import locked, remove_abandoned, replacing, sha256, write_atomically, write_json
 from ossicle.predict import Row
@@ -44,7 +46,7 @@ class Part:
 
     file: str
     stamp: Stamp
-    seconds: float
+    info: AudioInfo
     rows: str  # SHA-256 of the lines before
 
 
@@ -189,7 +191,7 @@ class Store:
         """Writes the part of a recording while its rows come.
 
         Args:
-            about: where `stamp` and `seconds` are to be found once the rows are over
+            about: where `stamp` and `info` are to be found once the rows are over
         """
         digest = hashlib.sha256()
         with replacing(self.path(file), flush=False) as temporary, open(temporary, "wb") as part:
@@ -198,7 +200,7 @@ class Store:
                 line = json.dumps(values).encode() + b"\n"
                 digest.update(line)
                 part.write(line)
-            last = Part(file=file, stamp=about["stamp"], seconds=about["seconds"], rows=digest.hexdigest())
+            last = Part(file=file, stamp=about["stamp"], info=about["info"], rows=digest.hexdigest())
             part.write(json.dumps(asdict(last)).encode() + b"\n")
 
     def done(self, file: str) -> Part | None:
@@ -209,8 +211,7 @@ class Store:
                 for following in part:
                     digest.update(line)
                     line = following
-            last = json.loads(line)
-            found = Part(**{**last, "stamp": Stamp(**last["stamp"])})
+            found = part_of(line)
             status = os.stat(file)
             if (found.file, found.rows, found.stamp.size) != (file, digest.hexdigest(), status.st_size):
                 return None
@@ -228,6 +229,12 @@ class Store:
                 start, end, label, score = json.loads(line)
                 yield Row(file=file, start=start, end=end, label=label, score=score)
 
+    def info(self, file: str) -> AudioInfo:
+        """Rate and length of a recording that is done."""
+        with open(self.path(file), "rb") as part:
+            (line,) = deque(part, maxlen=1)
+        return part_of(line).info
+
     def recordings(self, files: Iterable[Path]) -> Iterator[tuple[Path, Iterator[Row]]]:
         """Recordings that are done, each with its rows."""
         return ((file, self.rows(str(file))) for file in files)
@@ -237,6 +244,12 @@ def kept_setting(folder: Path, name: str) -> Any:
     """One of the settings that a job in the folder was begun with; None where there is no job, or no such setting."""
     path = folder / HIDDEN / SETTINGS
     return read_settings(path).get(name) if path.exists() else None
+
+
+def part_of(line: bytes) -> Part:
+    """Reads the last line of a part; of one that is torn, or by an older version, it raises what `done` suppresses."""
+    last = json.loads(line)
+    return Part(**{**last, "stamp": Stamp(**last["stamp"]), "info": AudioInfo(**last["info"])})
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -122,6 +122,14 @@ def check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} is {share}; a share from 0 to below 1 is allowed")
 
 
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """The rate of each block: from 0 at the first in equal steps to `rate` at the last; of a single block 0.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth" (arXiv 1603.09382), section 3, as in timm's ViT.
+    """
+    return [rate * block / max(depth - 1, 1) for block in range(depth)]
+
+
 def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None) -> Tensor:
     """Stochastic depth: drops the branch of whole clips, the first axis; the mean is kept."""
     return branch * keep_mask(branch, (branch.shape[0], *[1] * (branch.ndim - 1)), rate=rate, generator=generator)

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ossicle.kernels import Linear, attend, softmax_attention
-from ossicle.models.attention import Mlp, check_share, drop_path
+from ossicle.models.attention import Mlp, check_share, drop_path, drop_path_rates
 from ossicle.models.deformable import DeformableAttention, Offsets
 from ossicle.models.network import Network
 
@@ -55,7 +55,7 @@ class DatarConfig:
     position_bias: bool = True  # of the deformable blocks
     adaptor: Adaptor = "none"
     hop_features: bool = False  # keep the time resolution of the third stage in the output
-    drop_path: float = 0.0  # share of branches skipped in training, rising from 0 at the first block
+    drop_path: float = 0.0  # share of branches skipped in training at the last block, rising from 0 at the first
     mels: int = 128
     frames: int = 1024  # length that position tables are made for; any other is taken too
 
@@ -324,7 +324,7 @@ class Stage(nn.Module):
             if stage == 0
             else Merge(config.dims[stage - 1], dim, side=2, bias=False)
         )
-        first, blocks = sum(config.depths[:stage]), max(1, sum(config.depths) - 1)
+        first, rates = sum(config.depths[:stage]), drop_path_rates(config.drop_path, sum(config.depths))
 
         def attention(number: int) -> WindowAttention | DeformableAttention:
             if number % 2 == 0 or not config.deform[stage]:
@@ -345,7 +345,7 @@ class Stage(nn.Module):
             )
 
         self.blocks = nn.ModuleList(
-            PyramidBlock(dim, attention(number), drop_path=config.drop_path * (first + number) / blocks)
+            PyramidBlock(dim, attention(number), drop_path=rates[first + number])
             for number in range(config.depths[stage])
         )
         for block in self.deforming():

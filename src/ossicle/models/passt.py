@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.kernels import Linear
-from ossicle.models.attention import Block, check_share
+from ossicle.models.attention import Block, check_share, drop_path_rates
 from ossicle.models.network import Network
 from ossicle.models.tokens import Patchout, TokenReduction, select_patches
 
@@ -43,7 +43,7 @@ class PasstConfig:
     frames: int = 998  # input length the time positions are made for
     patchout: Patchout = field(default_factory=Patchout)
     dropout: float = 0.0  # share of each branch's values, in training
-    drop_path: float = 0.0  # share of branches skipped in training
+    drop_path: float = 0.0  # share of branches skipped in training at the last block, rising from 0 at the first
     interpolate_positions: bool = False  # see an input beyond the table in one pass
 
     def __post_init__(self) -> None:
@@ -133,8 +133,8 @@ class Passt(Network):
         self.freq_new_pos_embed = nn.Parameter(torch.empty(1, dim, config.rows, 1))
         self.time_new_pos_embed = nn.Parameter(torch.empty(1, dim, 1, config.columns))
         self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, dropout=config.dropout, drop_path=config.drop_path)
-            for _ in range(config.depth)
+            Block(dim, config.num_heads, dropout=config.dropout, drop_path=rate)
+            for rate in drop_path_rates(config.drop_path, config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Sequential(nn.LayerNorm(dim), Linear(dim, config.num_classes))

@@ -6,7 +6,10 @@ jsonl     the same names, an object a line
 audacity  start, end, label, separated by tabs, no header: for File > Import > Labels
 raven     a selection table, separated by tabs, with a header even without rows: for File > Open Selection Table
 
-Scores have four decimals everywhere: further digits depend on the machine.
+Scores have four decimals everywhere: further digits depend on the machine. Seconds have three decimals, and up to six
+where three would not tell them: every row has a length. Times are those of the recording itself, but for `Begin Time`
+and `End Time` of a Raven table of several: Raven lays sounds that are opened together end to end, so there the clock
+goes on from one recording to the next, and `File Offset (s)` is the time in `Begin Path`.
 """
 
 import csv
@@ -19,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from ossicle.files import beside, legible, printable, replacing
 from ossicle.predict.rows import Row
@@ -46,8 +49,31 @@ class Source:
 
     model: str
     model_version: str
-    highest: float = 0.0
-    """Hertz, half the rate that the model hears: the upper edge of a selection in Raven."""
+    hertz: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest frequency that the model is given."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """What a table asks of a recording whose rows come, such as an `AudioInfo`."""
+
+    @property
+    def rate(self) -> int:
+        """The recording's own, hertz; known with its first row, and 0 where nobody knows."""
+
+    @property
+    def seconds(self) -> float:
+        """Its length; known after its last row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the recording of a row lies in its table."""
+
+    rate: int = 0
+    """The recording's own, hertz; 0 where nobody knows."""
+    offset: float = 0.0
+    """Seconds of the recordings before it."""
 
 
 class Format:
@@ -57,7 +83,7 @@ class Format:
     per_recording = False  # a row does not say which recording it is of
     header = ""
 
-    def line(self, row: Row, number: int, source: Source) -> str:
+    def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
         """The row's line; rows are numbered from 1."""
         raise NotImplementedError
 
@@ -65,18 +91,16 @@ class Format:
 class Csv(Format):
     suffix, header = ".csv", ",".join(CSV_COLUMNS) + "\n"
 
-    def line(self, row: Row, number: int, source: Source) -> str:
-        text = io.StringIO()
-        values = (f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.score:.4f}")
-        csv.writer(text, lineterminator="\n").writerow([legible(row.file), *values, source.model, source.model_version])
-        return text.getvalue()
+    def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
+        values = (seconds_text(row.start), seconds_text(row.end), row.label, f"{row.score:.4f}")
+        return csv_line([legible(row.file), *values, source.model, source.model_version])
 
 
 class Jsonl(Format):
     suffix = ".jsonl"
 
-    def line(self, row: Row, number: int, source: Source) -> str:
-        values = (legible(row.file), round(row.start, 3), round(row.end, 3), row.label, round(row.score, 4))
+    def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
+        values = (legible(row.file), round(row.start, 6), round(row.end, 6), row.label, round(row.score, 4))
         named = dict(zip(CSV_COLUMNS, (*values, source.model, source.model_version), strict=True))
         return json.dumps(named, ensure_ascii=False) + "\n"
 
@@ -84,18 +108,24 @@ class Jsonl(Format):
 class Audacity(Format):
     suffix, per_recording = ".txt", True
 
-    def line(self, row: Row, number: int, source: Source) -> str:
+    def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
         return f"{row.start:.6f}\t{row.end:.6f}\t{flat(row.label)}\n"
 
 
 class Raven(Format):
     suffix, header = ".selections.txt", "\t".join(RAVEN_COLUMNS) + "\n"
 
-    def line(self, row: Row, number: int, source: Source) -> str:
-        times = f"{row.start:.6f}\t{row.end:.6f}\t0\t{source.highest:g}"
-        place = f"{flat(legible(row.file))}\t{row.start:.6f}"
-        return f"{number}\tSpectrogram 1\t1\t{times}\t{flat(row.label)}\t{row.score:.4f}\t{place}\n"
+    def line(self, row: Row, number: int, *, source: Source, place: Place) -> str:
+        low, high = source.hertz
+        high = min(high, place.rate / 2) if place.rate else high
+        # Rounded first, as kept results are: the same numbers, printed or from a folder.
+        times = "\t".join(f"{place.offset + round(time, 6):.6f}" for time in (row.start, row.end))
+        edges = f"{low if low < high else 0:g}\t{high:g}"
+        where = f"{flat(legible(row.file))}\t{row.start:.6f}"
+        return f"{number}\tSpectrogram 1\t1\t{times}\t{edges}\t{flat(row.label)}\t{row.score:.4f}\t{where}\n"
 
+
+Recorded = tuple[Reading, Iterable[Row]]  # a recording and its rows, in time
 
 TABLES: Mapping[str, Format] = {"csv": Csv(), "jsonl": Jsonl(), "audacity": Audacity(), "raven": Raven()}
 FORMATS = ("table", *TABLES)
@@ -106,11 +136,28 @@ def flat(text: str) -> str:
     return re.sub(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]", " ", text)
 
 
-def table_text(name: str, rows: Iterable[Row], source: Source) -> Iterator[str]:
-    """Yields a table piece by piece, its header first."""
+def seconds_text(seconds: float) -> str:
+    """Seconds with three decimals, or as many more, up to six, as say something."""
+    text = f"{seconds:.6f}"
+    return text[:-3] + text[-3:].rstrip("0")
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One line of a CSV table. A value with any kind of line end stands in quotes, as readers expect it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(values)  # with another end, a lone \r would go without
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def table_text(name: str, recordings: Iterable[Recorded], source: Source) -> Iterator[str]:
+    """Yields a table of recordings piece by piece, its header first."""
     yield TABLES[name].header
-    for number, row in enumerate(rows, 1):
-        yield TABLES[name].line(row, number, source)
+    number, offset = 0, 0.0
+    for info, rows in recordings:
+        for row in rows:
+            number += 1
+            yield TABLES[name].line(row, number, source=source, place=Place(rate=info.rate, offset=offset))
+        offset += info.seconds
 
 
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
@@ -122,21 +169,29 @@ def stream_table(file: str, parts: Iterable[Sequence[Row]], *, labels: Sequence[
     """Yields one recording's rows as aligned lines below its name, as soon as they come.
 
     Args:
-        parts: its rows, in time; the columns of times widen where those of a part do not fit
+        parts: its rows, in time; the columns of times widen where those of a part do not fit, and get more decimals
+            where two would show a row without a length
         labels: all that may come
     """
     parts = iter(parts)
     first = next(parts, ())  # a recording that breaks off before is not named
     yield printable(file)
-    width, times, nothing = max(map(len, labels), default=0), 0, True
+    width, times, digits, nothing = max((len(printable(label)) for label in labels), default=0), 0, 2, True
     for rows in chain([first], parts):
         nothing = nothing and not rows
-        times = max([times, *(len(f"{row.end:.2f}") for row in rows)])
+        digits = decimals(rows, least=digits)
+        times = max([times, *(len(f"{row.end:.{digits}f}") for row in rows)])
         for row in rows:
-            when = f"{row.start:{times}.2f} - {row.end:{times}.2f} s  " if row.end > row.start else ""
-            yield f"  {when}{row.label:<{width}}  {row.score:.4f}"
+            when = f"{row.start:{times}.{digits}f} - {row.end:{times}.{digits}f} s  " if row.end > row.start else ""
+            yield f"  {when}{printable(row.label):<{width}}  {row.score:.4f}"
     if nothing:
         yield "  nothing reached the thresholds"
+
+
+def decimals(rows: Iterable[Row], *, least: int = 2) -> int:
+    """How many decimals, from `least` to six, tell the start of every row from its end."""
+    shown = [(row.start, row.end) for row in rows if row.end > row.start]
+    return next((n for n in range(least, 6) if all(f"{start:.{n}f}" != f"{end:.{n}f}" for start, end in shown)), 6)
 
 
 def places_of(files: Sequence[Path]) -> list[Path]:
@@ -148,7 +203,7 @@ def places_of(files: Sequence[Path]) -> list[Path]:
 
 def write_tables(
     folder: Path,
-    recordings: Iterable[tuple[Path, Iterable[Row]]],
+    recordings: Iterable[Recorded],
     *,
     files: Sequence[Path],
     formats: Sequence[str],
@@ -162,22 +217,24 @@ def write_tables(
 
     Args:
         recordings: each with its rows, in time
-        files: all of them, in the same order
+        files: their paths, in the same order
         each: a table for each recording in every format; otherwise in the formats whose rows name no recording
     """
     together, apart = _planned(folder, files, formats=formats, each=each)
     with ExitStack() as stack:
         begun = _begin(together, stack)
-        number = 0
-        for (_, rows), tables in zip(recordings, apart, strict=True):
+        number, offset = 0, 0.0
+        for (info, rows), tables in zip(recordings, apart, strict=True):
             with ExitStack() as inner:
                 own = _begin(tables, inner)
                 for own_number, row in enumerate(rows, 1):
                     number += 1
                     for table, file in begun:
-                        file.write(table.line(row, number, source))
+                        place = Place(rate=info.rate, offset=offset)
+                        file.write(table.line(row, number, source=source, place=place))
                     for table, file in own:
-                        file.write(table.line(row, own_number, source))
+                        file.write(table.line(row, own_number, source=source, place=Place(rate=info.rate)))
+            offset += info.seconds
     return [path for tables in (together, *apart) for _, path in tables]
 
 

@@ -54,12 +54,18 @@ class OnnxPredictor(Predictor):
         try:
             self.bundle = info_of(about)
             self.rate, self.min_samples = int(about["rate"]), int(about["min_samples"])
+            self._hertz = float(about["frontend"]["min_hertz"]), float(about["frontend"]["max_hertz"])
             self._max_samples = int(about["max_samples"])
             hop = about["hop_feature_seconds"]
             self.hop_feature_seconds = None if hop is None else float(hop)
             self._check()
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleRefused(f"{path}: its metadata are damaged ({type(error).__name__}: {error}).") from error
+
+    @property
+    def hertz(self) -> tuple[float, float]:
+        """Lowest and highest frequency of the front end in the file."""
+        return self._hertz
 
     @property
     def max_window_seconds(self) -> float:

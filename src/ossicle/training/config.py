@@ -6,7 +6,7 @@ the data, and every value so chosen is printed.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
@@ -16,6 +16,7 @@ import yaml
 from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
 from ossicle.files import write_atomically
+from ossicle.models.registry import PATCHOUT
 from ossicle.settings import from_yaml, typed
 
 
@@ -28,6 +29,7 @@ class TrainConfig:
 
     model: str = "passt_tiny_s16"
     weights: str | None = None  # bundle, published checkpoint or safetensors to start from; None is random
+    weights_average: bool | None = None  # of a checkpoint with both: the average, or what it is of; None prefers it
     depth: int | None = None  # blocks of a PaSST; None is the model's own
     network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
     seed: int = 0
@@ -60,10 +62,10 @@ class TrainConfig:
     min_delta: float = 0.001  # rise of that score from which on it counts as better for patience
 
     # Patchout and augmentation
-    patchout_t: float | int | None = None  # columns of patches dropped: a count, or below 1 a share
+    patchout_t: float | int | None = None  # columns of patches dropped: a whole count, or below 1 a share
     patchout_f: float | int | None = None  # rows of patches dropped
     patchout_u: float | int = 0  # further patches dropped anywhere
-    drop_path: float = 0.0
+    drop_path: float = 0.0  # share of branches skipped at the last block, rising from 0 at the first
     gain: float = 7.0  # decibels, either way
     roll: float = 0.0  # seconds, either way, around the end
     wave_mixup: float = 0.0  # probability of mixing two waveforms, Beta(2, 2)
@@ -108,9 +110,9 @@ class TuneConfig:
     weight_decay: float = 0.01
     warmup: float = 2.0  # epochs
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    hold: float = 0.0
-    decay_until: float = 1.0
-    final_lr: float = 0.01
+    hold: float = 0.0  # share of the run before the decay starts
+    decay_until: float = 1.0  # share of the run at which the decay has ended
+    final_lr: float = 0.01  # learning rate from there on, as a share of the peak
     clip_gradient: float = 1.0
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: float = 2.5  # of the focal loss: how much less a clip counts that is answered well
@@ -128,11 +130,62 @@ Config = TypeVar("Config", TrainConfig, TuneConfig)
 
 
 def check_ranges(config: TrainConfig | TuneConfig) -> None:
-    """Refuses a number outside its range."""
+    """Refuses a number outside its range, and one that would have to be rounded."""
     for name, (low, high) in _RANGES.items():
         value = getattr(config, name, None)
         if value is not None and not low <= value <= high:
             raise SettingRefused(f"{name}={value} lies outside its range, {low:g} to {high:g}.")
+    for name in PATCHOUT:
+        value = getattr(config, name, None)
+        if value is not None and value > 1 and value != int(value):
+            raise SettingRefused(f"{name}={value:g}: above 1 it is a count, and whole; below 1 it is a share.")
+    if config.decay_until < config.hold:
+        raise SettingRefused(
+            f"the decay ends at decay_until={config.decay_until:g} of the run, before it starts at "
+            f"hold={config.hold:g}; decay_until is no less than hold."
+        )
+
+
+# Settings that do something only where another one has one of some values.
+_ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "balance_offset": ("balance", ("class", None)),
+    "ema_decay": ("average", ("ema",)),
+    "swa_start": ("average", ("swa",)),
+    "swa_every": ("average", ("swa",)),
+    "hold": ("schedule", ("cosine", "linear")),
+    "decay_until": ("schedule", ("cosine", "linear")),
+    "final_lr": ("schedule", ("cosine", "linear")),
+    "focal_gamma": ("loss", ("focal",)),
+    "pool": ("head", ("density", "gq_density", "layers", "mha", "weighted_sum", "mean")),
+}
+_NEEDING = {"weights_average": "weights", "patience": "development", "tuner_options": "tuner"}
+
+
+def short_warmup(config: TrainConfig | TuneConfig) -> list[str]:
+    """Says where the warm-up is cut to half of a short run."""
+    epochs = config.epochs or 1
+    if config.warmup <= epochs / 2:
+        return []
+    return [f"warmup={epochs / 2:g} epochs, not {config.warmup:g}: half of a run of {epochs} is the most"]
+
+
+def check_acting(config: TrainConfig | TuneConfig, given: Iterable[str]) -> None:
+    """Refuses settings that were given and would do nothing beside the others.
+
+    Args:
+        given: their names; `PART.NAME` counts as its part.
+    """
+    for setting in given:
+        name = setting.partition(".")[0]
+        other, values = _ACTING.get(name, (None, ()))
+        if other is not None and getattr(config, other) not in values:
+            wanted = " or ".join(str(value) for value in values if value is not None)
+            raise SettingRefused(
+                f"{name} does nothing with {other}={getattr(config, other)}; it needs {other}={wanted}."
+            )
+        needed = _NEEDING.get(name)
+        if needed is not None and getattr(config, name) not in (None, 0) and not getattr(config, needed):
+            raise SettingRefused(f"{name} does nothing without {needed}: give that as well, or leave this out.")
 
 
 _RANGES = {

@@ -10,7 +10,7 @@ from ossicle.frontend import FrontendConfig
 from ossicle.models.passt import patches_along
 from ossicle.models.registry import find_preset
 from ossicle.models.tokens import drop_count
-from ossicle.training.config import TrainConfig
+from ossicle.training.config import TrainConfig, short_warmup
 from ossicle.training.initial import amount
 
 CLIPS_SEEN = 96_000  # by a model that starts at random: about 60 epochs of 1600 clips
@@ -71,13 +71,24 @@ def resolve(
     settled = dataclasses.replace(config, **chosen)  # type: ignore[arg-type]
     if preset.family == "passt":
         check_patchout(settled, columns=columns, rows=rows)
-    return settled, said
+    return settled, said + short_warmup(settled)
 
 
 def check_patchout(config: TrainConfig, *, columns: int, rows: int) -> None:
     """Refuses patchout that leaves nothing of a clip."""
-    for name, total, what in (("patchout_t", columns, "columns"), ("patchout_f", rows, "rows")):
-        try:
-            drop_count(amount(getattr(config, name) or 0), total, what=f"patch {what}")
-        except ValueError as error:
-            raise SettingRefused(f"{name}={getattr(config, name)} with clips of {config.window} s: {error}.") from None
+    left = 1
+    for name, total, what in (("patchout_t", columns, "patch columns"), ("patchout_f", rows, "patch rows")):
+        left *= total - check_amount(config, name, total=total, what=what)
+    check_amount(config, "patchout_u", total=left, what="patches that these leave")
+
+
+def check_amount(config: TrainConfig, name: str, *, total: int, what: str) -> int:
+    """How many of `total` a setting of patchout drops; refuses all of them, and names the way out."""
+    value = getattr(config, name) or 0
+    try:
+        return drop_count(amount(value), total, what=what)
+    except ValueError as error:
+        raise SettingRefused(
+            f"{name}={value:g} with clips of {config.window} s: {error}. A share suits every length: --set {name}=0.3; "
+            f"{name}=0 drops none."
+        ) from None

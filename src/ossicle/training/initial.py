@@ -1,7 +1,9 @@
 """The network at the first step: random, or from weights that somebody trained."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -10,15 +12,18 @@ from ossicle.checkpoint.foreign import adapt, infer_config, read_checkpoint
 from ossicle.checkpoint.weights import load_into
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, find_preset
-from ossicle.models.datar import Datar
-from ossicle.models.passt import Passt
+from ossicle.models.datar import Datar, DatarConfig
+from ossicle.models.passt import Passt, PasstConfig
 from ossicle.models.registry import PATCHOUT
+from ossicle.settings import typed
 from ossicle.training.config import TrainConfig
 
 FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # that weights come in
 
 
-def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt | Datar:
+def start_from(
+    config: TrainConfig, *, num_classes: int, frames: int, told: Callable[[str], None] = lambda sentence: None
+) -> Passt | Datar:
     """Builds the network of a run.
 
     Random weights, also those of a new head on given ones, depend on `config.seed` alone and leave the global generator
@@ -26,6 +31,7 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt |
 
     Args:
         frames: of a training clip. A network without trained positions gets exactly so many.
+        told: which weights of a checkpoint with several were taken, in a sentence.
 
     Raises:
         BundleRefused: `config.weights` names no file, bundle or run.
@@ -39,7 +45,7 @@ def start_from(config: TrainConfig, *, num_classes: int, frames: int) -> Passt |
             raise BundleRefused(f"{path}: there is no such file.")
         if not path.is_file():
             path = find_bundle(config.weights) / WEIGHTS
-        tensors = read_checkpoint(path)
+        tensors = read_checkpoint(path, average=config.weights_average, told=told)
         if "time_new_pos_embed" in tensors:
             theirs = infer_config(tensors)
             found = {"frames": theirs.frames, "depth": config.depth or theirs.depth}
@@ -58,6 +64,8 @@ def build(config: TrainConfig, *, num_classes: int, **found: int) -> Passt | Dat
     Raises:
         SettingRefused: options that this network does not have, or values outside their range.
     """
+    if twice := [name for name in config.network if name in (*PATCHOUT, "depth", "drop_path")]:
+        raise SettingRefused(f"network.{twice[0]}: this is a setting of its own; write {twice[0]}=VALUE.")
     options: dict[str, Any] = {"drop_path": config.drop_path}
     own = {**{name: amount(getattr(config, name) or 0) for name in PATCHOUT}, "depth": config.depth}
     if find_preset(config.model).family == "passt":
@@ -67,9 +75,24 @@ def build(config: TrainConfig, *, num_classes: int, **found: int) -> Passt | Dat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         try:
-            return create_model(config.model, num_classes=num_classes, **{**options, **found, **config.network})
+            network = checked_network(config)
+            return create_model(config.model, num_classes=num_classes, **{**options, **found, **network})
         except (TypeError, ValueError) as error:
             raise SettingRefused(f"{config.model} cannot be built with these settings: {error}.") from error
+
+
+def checked_network(config: TrainConfig) -> dict[str, Any]:
+    """The options of the network, each number of the type that it wants; the others the network checks itself.
+
+    Raises: SettingRefused for another type, such as 16.5 rows, or a word where true or false is meant.
+    """
+    hints = get_type_hints(PasstConfig if find_preset(config.model).family == "passt" else DatarConfig)
+    numbers = {name for name, hint in hints.items() if set(get_args(hint) or (hint,)) <= {bool, int, float, NoneType}}
+    numbers -= {name for name, hint in hints.items() if get_origin(hint) is tuple}
+    return {
+        name: typed(f"network.{name}", value, hints[name]) if name in numbers else value
+        for name, value in config.network.items()
+    }
 
 
 def amount(value: float | int) -> int | float:

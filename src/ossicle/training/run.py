@@ -43,7 +43,7 @@ from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
 from ossicle.training.callbacks import Averaging, Guard, Line, Recorder, StateKeeper
-from ossicle.training.config import TrainConfig, with_settings
+from ossicle.training.config import TrainConfig, check_acting, with_settings
 from ossicle.training.defaults import resolve
 from ossicle.training.folds import (
     Begin,
@@ -98,6 +98,7 @@ def run_training(
     chosen = with_settings(
         chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
     )
+    check_acting(chosen, settings or ())
     if recipe == "finetune" and chosen.weights is None:
         raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
     dataset = read_dataset(data, modality="sound", **source)
@@ -227,7 +228,7 @@ def train_fold(
     assert config.window is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     # What cannot begin leaves no run behind.
-    model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window))
+    model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window), told=say)
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
     begin(config)
     module, recorder = fit(

@@ -38,7 +38,7 @@ from ossicle.files import write_atomically, write_json
 from ossicle.models.density import Density
 from ossicle.report import Section, importance_section, training_section
 from ossicle.training.callbacks import csv_text
-from ossicle.training.config import TuneConfig, read_config, with_settings
+from ossicle.training.config import TuneConfig, check_acting, read_config, short_warmup, with_settings
 from ossicle.training.folds import (
     ENVIRONMENT,
     Begin,
@@ -115,6 +115,7 @@ def run_tuning(
     )
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
     chosen = with_settings(chosen, {**{k: v for k, v in named.items() if v is not None}, **(settings or {})})
+    check_acting(chosen, settings or ())
     network = load_encoder(chosen.encoder, crop=chosen.crop, device=str(choose_device(chosen.device)))
     for sentence in network.assumed:
         say(sentence)
@@ -123,6 +124,8 @@ def run_tuning(
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.head}")
     say(f"Run folder: {output}")
+    for sentence in short_warmup(chosen):
+        say(f"  {sentence}")
     result = tune(
         dataset,
         chosen,

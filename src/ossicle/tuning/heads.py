@@ -10,6 +10,8 @@ classified by two convolutions and a linear map. Beside it the heads that the fi
   the sequence, so clips attend to the other clips of their batch;
 - a group of queries (GQ-DAAM) keeps a softmax of its own for every query, and the group's results are averaged; theirs
   adds the logits of a group before the softmax, which is one query under four names. The parameters are the same;
+- the 512 values of GQ-DAAM are laid out as an image of 16 x 32, theirs of 8 x 64, of texts 64 x 8: a grid here is as
+  near to a square as the width allows, which at the widths of the paper's other heads, 1024 and 5120, is theirs;
 - a density head with fewer than three layers a head is refused: among two values z^2 is one for both, whatever they
   are, and the gate is a constant.
 """

@@ -23,6 +23,7 @@ from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import Pool
 from ossicle.encoders.hidden import HIDDEN_STATES
+from ossicle.encoders.ours import BundleEncoder
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.inference import ModelInfo, Prediction
 from ossicle.kernels import resolve_kernels
@@ -240,9 +241,12 @@ class TunedRecognizer(Recognizer):
         return self.encoder.rate
 
     @property
-    def highest_hertz(self) -> float:
-        """Half the rate, of sound; texts and images have none."""
-        return super().highest_hertz if self.modality == "sound" else 0.0
+    def hertz(self) -> tuple[float, float]:
+        """Lowest and highest frequency that the encoder is given; texts and images have none."""
+        if isinstance(self.encoder, BundleEncoder):
+            config = self.encoder.frontend.config
+            return config.min_hertz, config.max_hertz
+        return 0.0, self.rate / 2 if self.modality == "sound" else 0.0
 
     @property
     def min_samples(self) -> int:
