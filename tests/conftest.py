@@ -1,6 +1,7 @@
 """What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
 
 import contextlib
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,12 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def exact_log_mel() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The log-mel in double precision, and by how much float32 may differ from it: see exact.py."""
+    return runpy.run_path(str(Path(__file__).with_name("exact.py")))["log_mel"]
 
 
 @contextlib.contextmanager
