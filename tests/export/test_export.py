@@ -1,5 +1,6 @@
 """A file gives the numbers of the model that it was made from, or there is no file."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from ossicle.data.recordings import drums_folder
 from ossicle.encoders import load_encoder
 from ossicle.errors import DataRefused, ExportRefused, ExtraMissing
 from ossicle.export import export_model
-from ossicle.export.check import MOST, Agreement, batches, compare, real_sounds, shapes
+from ossicle.export.check import MOST, Agreement, batches, check, compare, real_sounds, shapes
 from ossicle.export.formats import Answer, open_onnx, open_pt2
 from ossicle.export.graph import make_graph
 from ossicle.export.int8 import Sounds, measure
@@ -256,6 +257,32 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(
     with pytest.raises(ExportRefused, match=r"scores by up to [0-9.e+-]+, where 0.0001 is allowed"):
         export_model(passt, output=tmp_path / "tiny.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_magnifies_rounding_is_held_to_double_precision(make_network: Make) -> None:
+    steep = make_network("passt_tiny_s16", options=TINY, task="multi-label", temperature=2e-3)
+    recognizer = load(steep, device="cpu")
+    sounds = 9 * [np.resize(real_sounds(recognizer)[0], recognizer.window_samples()[0])]
+    with torch.no_grad():  # no logit of this sound is beyond what rounding does
+        recognizer.model.head[1].bias -= torch.from_numpy(recognizer.scores(sounds[0][None])[0])
+    graph = make_graph(recognizer)
+
+    def answering(change: Callable[[torch.nn.Module], object]) -> Answer:
+        """As a file on another processor: the same numbers but for rounding, of a graph that may be another."""
+        other = copy.deepcopy(graph).double()
+        change(other)
+        return lambda waves: {
+            name: output.float().numpy()
+            for name, output in zip(graph.outputs, other(torch.from_numpy(waves).double()), strict=True)
+        }
+
+    with torch.inference_mode():
+        found = check(recognizer, answering(lambda other: None), graph=graph, sounds=sounds)
+        assert found.difference > MOST and found.windows == found.close == found.tops
+        for part in ("frontend.window", "model.blocks.0.mlp.fc1.weight", "model.head.1.bias"):
+            with pytest.raises(ExportRefused, match="or what rounding explains"):
+                wrong = answering(lambda other, part=part: other.state_dict()[part].mul_(1.01))
+                check(recognizer, wrong, graph=graph, sounds=sounds)
 
 
 def compared(ours: list[float], theirs: list[float], *, task: str = "multi-label") -> Agreement:
