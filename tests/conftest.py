@@ -1,6 +1,7 @@
 """What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
 
 import contextlib
+import gc
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,8 +15,16 @@ import soundfile
 from hypothesis import HealthCheck, settings
 
 # No test measures time, also not by a deadline; and a failure must come back in the next run.
-settings.register_profile("facts", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "facts", max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("facts")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from walking through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def save_tiny_bundle(
