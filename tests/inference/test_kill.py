@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,8 @@ def torn(output: Path, wanted: dict[str, bytes]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(-(-KILLS // 20)))
-def test_twenty_kills_change_no_byte(seed: int, recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
-    output, rng = tmp_path / "out", random.Random(seed)
+def kill_twenty_times(seed: int, *, recordings: Path, wanted: dict[str, bytes], output: Path) -> None:
+    rng = random.Random(seed)
     assert wanted["errors.csv"].count(b"\n") == 1 + FILES // 100
     for kind in sorted(5 * KINDS, key=KINDS.index):
         # A job goes on where the last one was, so each gets some further; tables are written anew each time.
@@ -84,6 +84,30 @@ def test_twenty_kills_change_no_byte(seed: int, recordings: Path, wanted: dict[s
     named = [row[0] for name in wanted for row in list(csv.reader(wanted[name].decode().splitlines()))[1:]]
     assert set(named) == {str(path) for path in recordings.rglob("*.wav")}
     assert not list(output.rglob(".ossicle-*"))
+
+
+@pytest.mark.parametrize("seed", range(-(-KILLS // 20)))
+def test_twenty_kills_change_no_byte(seed: int, recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    kill_twenty_times(seed, recordings=recordings, wanted=wanted, output=tmp_path / "out")
+
+
+@pytest.fixture
+def busy_processes() -> Iterator[None]:
+    """Three for each core, which never wait."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * (os.cpu_count() or 1))]
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_beside_busy_processes_kills_change_no_byte_and_workers_end(
+    recordings: Path, wanted: dict[str, bytes], tmp_path: Path, busy_processes: None
+) -> None:
+    kill_twenty_times(1000, recordings=recordings, wanted=wanted, output=tmp_path / "out")
+    test_workers_end_with_a_job_that_is_killed_and_the_next_one_leaves_every_table(recordings, tmp_path / "several")
+    test_an_interrupted_job_waits_for_no_worker_and_none_complains(recordings, tmp_path / "stuck")
 
 
 def test_without_the_atomic_rename_kills_are_seen(recordings: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
