@@ -92,6 +92,12 @@ def exact_log_mel() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return runpy.run_path(str(Path(__file__).with_name("exact.py")))["log_mel"]
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and saved, and what is in them is not drawn; tests/report and tests/cli draw."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"\x89PNG"))
+
+
 @contextlib.contextmanager
 def without_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)

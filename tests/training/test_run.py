@@ -32,6 +32,7 @@ from ossicle.training.folds import FoldResult, pooled, usable_part
 from ossicle.training.initial import start_from
 from ossicle.training.module import Trainee
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 Run = Callable[..., TrainResult]
 
 
@@ -334,8 +335,10 @@ def test_broken_recordings_are_counted_and_named_or_left_out(
     assert len(result.failures) == 1 and "broken.wav" in result.failures[0]
 
 
-STRUCK = """
+PROGRAM = """
 import os
+from matplotlib.figure import Figure
+from ossicle.cli import main
 from ossicle.training.callbacks import StateKeeper
 
 end = StateKeeper.on_train_batch_end
@@ -346,21 +349,20 @@ def strike(self, trainer, *rest):
     end(self, trainer, *rest)
 
 StateKeeper.on_train_batch_end = strike
+Figure.savefig = lambda self, file, **_: file.write(b"PNG")
+main()
 """
 EPOCHS = 5
 
 
 def command(
-    sounds: Path, output: Path, *more: str, how: signal.Signals | None = None
+    sounds: Path, output: Path, *more: str, step: int = 0, how: signal.Signals = signal.SIGKILL
 ) -> subprocess.CompletedProcess[str]:
-    """Trains in a process of its own, which may send itself a signal inside its fourth epoch."""
-    settings = [
-        *("depth=1", "window=0.4", f"epochs={EPOCHS}", "batch_size=4", "precision=float32", "seed=4", "device=cpu")
-    ]
-    chosen = [part for setting in settings for part in ("--set", setting)]
-    struck = "" if how is None else STRUCK.format(step=3 * 4 + 2, how=how)
-    program = f"{struck}\nfrom ossicle.cli import main\nmain()"
+    """Trains in a process of its own, which sends itself a signal after a step."""
+    settings = ["depth=1", "window=0.4", f"epochs={EPOCHS}", "batch_size=4", "precision=float32", "seed=4"]
+    chosen = [part for setting in (*settings, "device=cpu") for part in ("--set", setting)]
     arguments = ["train", str(sounds), "-o", str(output), *chosen, *more]
+    program = PROGRAM.format(step=step, how=how)
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
@@ -381,28 +383,21 @@ def test_a_training_gives_back_signals_and_memory(
     assert len(trainees) == 1 and trainees[0]() is None
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a command that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    done = command(sounds, folder)
+def test_a_killed_and_an_interrupted_command_resume_to_the_very_same_weights(sounds: Path, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    done = command(sounds, whole)
     assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_command_resumes_to_the_very_same_weights(
-    how: signal.Signals, uninterrupted: Path, sounds: Path, tmp_path: Path
-) -> None:
-    stopped = tmp_path / "stopped"
-    done = command(sounds, stopped, how=how)
-    assert done.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), done.stderr
-    assert how == signal.SIGKILL or ("--resume" in done.stderr and "Traceback" not in done.stderr)
-    assert 3 <= len((stopped / "metrics.csv").read_text().splitlines()) - 1 < EPOCHS
+    rows = (whole / "metrics.csv").read_text().splitlines()
+    steps = load_state(checkpoints(whole / "checkpoints")[0])["global_step"] // EPOCHS
+    assert len(rows) == 1 + EPOCHS and steps > 2
+    killed = command(sounds, stopped, step=steps + 2)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    asked = command(sounds, stopped, "--resume", step=3 * steps + 2, how=signal.SIGINT)
+    assert asked.returncode == 130 and "--resume" in asked.stderr and "Traceback" not in asked.stderr, asked.stderr
     assert not (stopped / "model").exists()
-    again = command(sounds, stopped, "--resume")
-    assert again.returncode == 0, again.stderr
-    assert same(*(load_weights(folder / "model" / "model.safetensors") for folder in (uninterrupted, stopped)))
+    done = command(sounds, stopped, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert same(*(load_weights(folder / "model" / "model.safetensors") for folder in (whole, stopped)))
     assert len((stopped / "metrics.csv").read_text().splitlines()) == 1 + EPOCHS
 
 

@@ -27,6 +27,7 @@ from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 Tune = Callable[..., TrainResult]
 
 
