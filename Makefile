@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 CORE := .venv/.core
 DEV := .venv/.dev
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test imitate slow lint bench clean
 
 # constraints.txt pins every version; torch comes first, so that nothing else chooses its build.
 $(CORE): pyproject.toml constraints.txt
@@ -21,9 +21,23 @@ $(DEV): $(CORE)
 demo: $(CORE)
 	$(BIN)/ossicle demo
 
-# One process a core, one thread each: threads of several processes would wait for each other.
+# One process a core, one thread each: threads of several processes would wait for each other. A file's tests stay
+# together, as they share what is dear to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	$(PYTEST)
+
+# The folders that hold numbers to a bound, with the roundings of another processor, such as
+# make imitate PROCESSOR="MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2".
+PROCESSOR ?= MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2
+
+imitate: $(DEV)
+	$(PROCESSOR) $(PYTEST) tests/kernels tests/frontend tests/models tests/export tests/encoders tests/tuning tests/test_bench.py
+
+# Nightly work; writes benchmarks/results/slow.md.
+slow: $(DEV)
+	$(BIN)/python benchmarks/slow.py
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

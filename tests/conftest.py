@@ -1,7 +1,9 @@
 """What several folders of tests need: a bundle that no training made, and recordings made of numbers."""
 
 import contextlib
+import gc
 import os
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +18,16 @@ from hypothesis import HealthCheck, settings
 # Nothing in a test depends on what is faster on the machine that it runs on.
 os.environ["OSSICLE_KERNELS"] = "onednn"
 # No test measures time, also not by a deadline; and a failure must come back in the next run.
-settings.register_profile("facts", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "facts", max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("facts")
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from walking through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def save_tiny_bundle(
@@ -77,6 +87,18 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def exact_log_mel() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The log-mel in double precision, and by how much float32 may differ from it: see exact.py."""
+    return runpy.run_path(str(Path(__file__).with_name("exact.py")))["log_mel"]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and saved, and what is in them is not drawn; tests/report and tests/cli draw."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"\x89PNG"))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ossicle.demo import run_demo
 from ossicle.demo.tour import CONFIG, LOOP
 from ossicle.loading import load
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SMALL = dataclasses.replace(CONFIG, depth=1, epochs=2, window=0.5, patchout_t=1.0, patchout_f=2.0, device="cpu")
 KITS = {"BJA_Pacific": "1", "menegass": "2"}
 

@@ -1,11 +1,9 @@
 """An encoder runs once for each item; what it gave is kept, found again, and never trusted when damaged."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -529,16 +527,17 @@ def test_a_run_of_days_leaves_some_hundreds_of_shards(tmp_path, monkeypatch):
 
 
 PROGRAM = """
-import runpy, sys, time
+import os, runpy, signal, sys
 from pathlib import Path
 names = runpy.run_path({tests!r})
-class Slow(names["Stub"]):
+folder, output, enough = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+class Mortal(names["Stub"]):
     def _encode(self, batch, layers):
-        time.sleep(0.05)
+        if len(names["shards_in"](output)) == enough:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super()._encode(batch, layers)
-folder = Path(sys.argv[1])
 items = [names["Item"](file=folder / f"{{n}}.wav", labels=("x",)) for n in range(14)]
-names["open_features"](Slow(), items, pool="time", folder=Path(sys.argv[2]), batch_size=2, shard_bytes=2_000)
+names["open_features"](Mortal(), items, pool="time", folder=output, batch_size=2, shard_bytes=2_000)
 """
 
 
@@ -546,15 +545,12 @@ names["open_features"](Slow(), items, pool="time", folder=Path(sys.argv[2]), bat
 def test_a_run_that_is_killed_keeps_its_shards_and_ends_as_if_it_had_not_been(items, tmp_path, enough):
     killed, uninterrupted = tmp_path / "killed", tmp_path / "whole"
     program = PROGRAM.format(tests=str(Path(__file__)))
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(killed)])
-    try:
-        while len([path for path in shards_in(killed) if not path.name.startswith(".")]) < enough:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    kept = {path: path.stat().st_ino for path in shards_in(killed) if not path.name.startswith(".")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), str(killed), str(enough)], capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(shards_in(killed)) == enough
+    kept = {path: path.stat().st_ino for path in shards_in(killed)}
     encoder = Stub()
     resumed = open_features(encoder, items, pool="time", folder=killed, batch_size=2, shard_bytes=2_000)
     assert 0 < sum(encoder.batches) < len(items)

@@ -155,7 +155,7 @@ def test_threads_on_one_encoder_get_each_its_own_answer(name: str, load: Load, i
     blocks_of(encoder)[0].register_forward_hook(linger)
 
     def second() -> Tensor:
-        inside.wait(10)
+        inside.wait(120)
         try:
             return encoder.encode(batches[1], layers=2).features
         finally:
@@ -163,7 +163,7 @@ def test_threads_on_one_encoder_get_each_its_own_answer(name: str, load: Load, i
 
     with ThreadPoolExecutor(2) as pool:
         first, later = pool.submit(encoder.encode, batches[0], layers=3), pool.submit(second)
-        assert torch.equal(first.result(10).features, wanted[0]) and torch.equal(later.result(10), wanted[1])
+        assert torch.equal(first.result(120).features, wanted[0]) and torch.equal(later.result(120), wanted[1])
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import ossicle
 from ossicle.cli import app
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RATE = 16_000
 SETTINGS = ["epochs=2", "options.hidden=4", "batch_size=4", "device=cpu"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.models import create_model
@@ -47,6 +47,7 @@ def test_passt(frames: int, stride: int) -> None:
     assert_same(model, torch.randn(2, 128, frames))
 
 
+@settings(max_examples=40)
 @given(
     frames=st.integers(4, 256),
     clips=st.integers(1, 2),

@@ -379,7 +379,7 @@ def test_threads_end_with_a_reader_that_stops_early() -> None:
     reading.close()
     for thread in threading.enumerate():
         if thread.daemon and thread is not threading.current_thread():
-            thread.join(timeout=5)
+            thread.join(timeout=60)
     assert threading.active_count() <= before
 
 

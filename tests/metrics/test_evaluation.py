@@ -184,13 +184,18 @@ def test_the_mean_over_folds_has_an_interval_over_folds():
     assert mean_over_folds([one_class])["auroc"] == Estimate(value=None)
 
 
-def test_two_thousand_clips_of_fifty_classes_are_resampled_a_thousand_times_in_seconds():
+def test_a_resample_costs_a_small_part_of_an_evaluation():
     generator = np.random.default_rng(0)
     targets = np.eye(50, dtype=bool)[generator.integers(0, 50, 2000)]
     scores = generator.dirichlet(np.ones(50), 2000)
-    started = time.process_time()
-    evaluate(scores, targets, labels=[str(i) for i in range(50)], task="single-label", resamples=1000)
-    assert time.process_time() - started < 10
+
+    def processor_seconds(resamples: int) -> float:
+        started = time.process_time()
+        evaluate(scores, targets, labels=[str(i) for i in range(50)], task="single-label", resamples=resamples)
+        return time.process_time() - started
+
+    few = min(processor_seconds(2) for _ in range(2))
+    assert processor_seconds(1000) < 500 * few
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
@@ -107,6 +107,7 @@ def test_the_products_weights_sum_to_one_in_every_head(size: int, heads: int, nu
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=30)
 @given(size=st.integers(1, 7), heads=st.integers(1, 7), axis=st.sampled_from([-3, -2, 0, 1]))
 def test_heads_are_stretches_of_the_axis_and_the_last_takes_the_rest(form: str, size: int, heads: int, axis: int):
     heads = min(heads, size)
@@ -164,6 +165,7 @@ def test_gradients_are_those_of_the_function(form: str, heads: int) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@settings(max_examples=20)
 @given(scale=st.sampled_from([1e-6, 1e-3, 1.0, 300.0, 2e4]), log_scale=st.floats(-7, 7), size=st.integers(1, 5))
 def test_half_precision_stays_finite(form: str, dtype: torch.dtype, scale: float, log_scale: float, size: int) -> None:
     layer = density(form, num_gaussians=64).float()

@@ -124,7 +124,7 @@ def test_patchout_drops_tokens_in_training_alone(patchout: Patchout, tokens: int
     # What stays is what was there: class tokens and patches with their own positions, in order.
     full = model.eval().forward_features(spec(), hidden_states=True).hidden_states
     assert full is not None and full[0].shape == (2, 52, 16)
-    same = (out.hidden_states[0][:, :, None] - full[0][:, None]).abs().amax((0, 3)) < 1e-5
+    same = (out.hidden_states[0][:, :, None] - full[0][:, None]).abs().amax((0, 3)) < 1e-4
     assert (same.sum(1) == 1).all()
     assert (same.int().argmax(1).diff() > 0).all()
 
@@ -208,7 +208,9 @@ def test_a_short_clip_takes_the_first_positions_and_in_training_any() -> None:
         generator, seen = seeded(), set()
         for _ in range(60):
             logits = model(x, generator=generator)
-            seen |= {offset for offset, wanted in at.items() if torch.allclose(logits, wanted, atol=1e-6)}
+            near = {offset for offset, wanted in at.items() if torch.allclose(logits, wanted, rtol=0, atol=1e-4)}
+            assert len(near) == 1  # offsets differ by more than rounding does
+            seen |= near
     assert seen == set(range(6))
 
 
@@ -246,8 +248,8 @@ def test_interpolated_positions_see_a_long_clip_in_one_pass() -> None:
     assert states[0].shape == (2, 2 + 10 * 10, 16)
     positions = (states[0] - without[0])[0, 2:12, 0]
     # A ramp stays a ramp, twice as long; its ends stand still.
-    assert (positions.diff() >= -1e-6).all()
-    assert positions[0].item() == pytest.approx(0, abs=1e-6) and positions[-1].item() == pytest.approx(1, abs=1e-6)
+    assert (positions.diff() >= -1e-5).all()
+    assert positions[0].item() == pytest.approx(0, abs=1e-5) and positions[-1].item() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(

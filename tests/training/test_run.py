@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +32,7 @@ from ossicle.training.folds import FoldResult, pooled, usable_part
 from ossicle.training.initial import start_from
 from ossicle.training.module import Trainee
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 Run = Callable[..., TrainResult]
 
 
@@ -340,22 +340,35 @@ def test_broken_recordings_are_counted_and_named_or_left_out(
     assert len(result.failures) == 1 and "broken.wav" in result.failures[0]
 
 
-def command(sounds: Path, output: Path, *more: str) -> list[str]:
-    settings = ["depth=1", "window=0.4", "epochs=12", "batch_size=4", "precision=float32", "seed=4", "device=cpu"]
-    chosen = [part for setting in settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "ossicle", "train", str(sounds), "-o", str(output), *chosen, *more]
+PROGRAM = """
+import os
+from matplotlib.figure import Figure
+from ossicle.cli import main
+from ossicle.training.callbacks import StateKeeper
+
+end = StateKeeper.on_train_batch_end
+
+def strike(self, trainer, *rest):
+    if trainer.global_step == {step}:
+        os.kill(os.getpid(), {how:d})
+    end(self, trainer, *rest)
+
+StateKeeper.on_train_batch_end = strike
+Figure.savefig = lambda self, file, **_: file.write(b"PNG")
+main()
+"""
+EPOCHS = 5
 
 
-def interrupt(arguments: list[str], *, after: Path, how: signal.Signals) -> tuple[int, str]:
-    """Starts a command, sends it a signal when `after` holds a checkpoint; gives its exit code and what it said."""
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(1200):
-            if list(after.glob("step-*")) or process.poll() is not None:
-                break
-            time.sleep(0.05)
-        process.send_signal(how)
-        _, said = process.communicate(timeout=120)
-    return process.returncode, said
+def command(
+    sounds: Path, output: Path, *more: str, step: int = 0, how: signal.Signals = signal.SIGKILL
+) -> subprocess.CompletedProcess[str]:
+    """Trains in a process of its own, which sends itself a signal after a step."""
+    settings = ["depth=1", "window=0.4", f"epochs={EPOCHS}", "batch_size=4", "precision=float32", "seed=4"]
+    chosen = [part for setting in (*settings, "device=cpu") for part in ("--set", setting)]
+    arguments = ["train", str(sounds), "-o", str(output), *chosen, *more]
+    program = PROGRAM.format(step=step, how=how)
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
 def test_a_training_gives_back_signals_and_memory(
@@ -375,20 +388,22 @@ def test_a_training_gives_back_signals_and_memory(
     assert len(trainees) == 1 and trainees[0]() is None
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_command_resumes_to_the_very_same_weights(
-    how: signal.Signals, sounds: Path, tmp_path: Path
-) -> None:
+def test_a_killed_and_an_interrupted_command_resume_to_the_very_same_weights(sounds: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    subprocess.run(command(sounds, whole), check=True, capture_output=True)
-    code, said = interrupt(command(sounds, stopped), after=stopped / "checkpoints", how=how)
-    if how == signal.SIGINT:
-        assert code == 130
-        assert "--resume" in said and "Traceback" not in said
+    done = command(sounds, whole)
+    assert done.returncode == 0, done.stderr
+    rows = (whole / "metrics.csv").read_text().splitlines()
+    steps = load_state(checkpoints(whole / "checkpoints")[0])["global_step"] // EPOCHS
+    assert len(rows) == 1 + EPOCHS and steps > 2
+    killed = command(sounds, stopped, step=steps + 2)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    asked = command(sounds, stopped, "--resume", step=3 * steps + 2, how=signal.SIGINT)
+    assert asked.returncode == 130 and "--resume" in asked.stderr and "Traceback" not in asked.stderr, asked.stderr
     assert not (stopped / "model").exists()
-    subprocess.run(command(sounds, stopped, "--resume"), check=True, capture_output=True)
+    done = command(sounds, stopped, "--resume")
+    assert done.returncode == 0, done.stderr
     assert same(*(load_weights(folder / "model" / "model.safetensors") for folder in (whole, stopped)))
-    assert len((stopped / "metrics.csv").read_text().splitlines()) == 1 + 12
+    assert len((stopped / "metrics.csv").read_text().splitlines()) == 1 + EPOCHS
 
 
 @pytest.mark.parametrize("step", [3, 4, 7])

@@ -7,6 +7,7 @@ import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ossicle.files import replacing
 
@@ -93,15 +94,21 @@ def legend(axes: Axes, handles: Any, labels: Any, **options: Any) -> None:
         text.set_parse_math(False)
 
 
+_drawn: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
+
+
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as PNG."""
+    """The figure as PNG, drawn once: files and pages show the same."""
+    if figure in _drawn:
+        return _drawn[figure]
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A label in a script that the font lacks is drawn as boxes; the page and the tables have it right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
         figure.savefig(content, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    return content.getvalue()
+    _drawn[figure] = content.getvalue()
+    return _drawn[figure]
 
 
 def save_figure(figure: Figure, path: Path) -> None:

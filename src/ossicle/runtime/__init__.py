@@ -4,8 +4,8 @@
     load("model.onnx").predict("recording.wav").top
 
 The file comes from `ossicle export`. Everything around the network, from decoding to tables, is the same code that
-`ossicle predict` runs, so scores are the same to the file's own difference of at most 1e-4. On a device without torch,
-`pip install ossicle-runtime` brings this part of the package alone.
+`ossicle predict` runs, so scores are the same to the file's own difference, which the check of an export bounds. On a
+device without torch, `pip install ossicle-runtime` brings this part of the package alone.
 """
 
 import json
