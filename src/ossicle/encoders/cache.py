@@ -163,6 +163,8 @@ def open_features(
     done = len(items) - len(todo)
     if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
         say(lost)
+    if todo:
+        progress(done, len(items))
     try:
         for batch in _encoded(encoder, items, todo, pool=stored, layers=layers, batch_size=batch_size):
             for position, frames in batch:

@@ -28,6 +28,7 @@ from ossicle.inference import probabilities
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, read_config, write_config
+from ossicle.training.estimate import SAID_SECONDS, Every, duration
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
@@ -375,19 +376,27 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     return evaluation
 
 
-def told(say: Say, sentence: str, *, seconds: float = 10.0) -> Callable[[int, int], None]:
-    """What says how far a piece of work is: every few seconds, and at its end.
+def told(say: Say, sentence: str, *, end: bool = True) -> Callable[[int, int], None]:
+    """What says how far a piece of work is, and how long the rest will take: soon, then every half minute.
 
     Args:
         sentence: with two holes, for what is done and for all
+        end: say also that all is done
     """
-    last = time.monotonic()
+    first: tuple[int, float] | None = None  # what was done at the first call, perhaps by an earlier run
+    now_and_then = Every(SAID_SECONDS, first=2.0)
 
     def progress(done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > seconds:
-            last = time.monotonic()
-            say(sentence.format(done, total))
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = done, now
+        if done == total:
+            if end:
+                say(sentence.format(done, total))
+        elif done > first[0] and now_and_then.due():
+            left = (now - first[1]) / (done - first[0]) * (total - done)
+            say(f"{sentence.format(done, total)}, about {duration(left)} left")
 
     return progress
 
