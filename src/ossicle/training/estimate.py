@@ -62,7 +62,7 @@ def measure(
     config = dataclasses.replace(module.config, compile=False)
     copied = Trainee(
         copy.deepcopy(module.model).train(),
-        module.frontend,
+        copy.deepcopy(module.frontend),
         config,
         task=module.task,
         frames=module.frames,
