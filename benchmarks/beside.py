@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import csv
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="float32 and AVX2 alone, as on an older processor")
     parser.add_argument("--spin", nargs="+", default=[], metavar="COUNT", help="also these, and `default`")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or what is busy would go on for ever
     spins = (OWN, *arguments.spin)
     times: dict[tuple[str, str, str], list[float]] = {}
     others: list[float] = []
