@@ -35,9 +35,7 @@ def said(
 
     def go(*, resume: bool = False, lines: list[str] | None = None, **changes: Any) -> list[str]:
         lines = [] if lines is None else lines
-        train(
-            dataset, tiny(**changes), output=tmp_path / "run", cache=cache, resume=resume, say=lines.append
-        )  # fmt: skip
+        train(dataset, tiny(**changes), output=tmp_path / "run", cache=cache, resume=resume, say=lines.append)
         return lines
 
     return go
@@ -68,7 +66,7 @@ def test_what_a_training_will_take_is_said_before_its_first_epoch(said: Say) -> 
     lines = said(epochs=2)
     estimate = position(lines, "Estimate: about ")
     assert estimate < position(lines, "epoch 1/2")
-    assert "steps in 2 epochs; a step takes" in lines[estimate]
+    assert "batches in 2 epochs; a step takes" in lines[estimate]
 
 
 def test_a_run_that_goes_on_counts_the_steps_that_are_left(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +89,7 @@ def test_a_log_moves_within_an_epoch_and_within_its_development_part(
 ) -> None:
     monkeypatch.setattr(callbacks_module, "SAID_SECONDS", 0.0)
     lines = said(epochs=1)
-    step = position(lines, "epoch 1/1, step 1 of ")
+    step = position(lines, "epoch 1/1, batch 1 of ")
     assert "loss" in lines[step] and lines[step].endswith(" left")
     assert step < position(lines, "epoch 1/1, development part: ") < position(lines, "epoch 1/1  loss")
 

@@ -243,7 +243,7 @@ def watching(number: int, of: int, *, following: int, say: Callable[[str], None]
                 )
             if shown is not None:
                 shown.update(task, completed=done, total=total)
-            elif done < total and now_and_then.due():
+            elif 0 < done < total and now_and_then.due():
                 rest = f", {duration(in_all)} of all rounds" if following else ""
                 say(f"   {name}: {done / total:.0%} trained, about {duration(left)} left{rest}")
 

@@ -300,7 +300,7 @@ class Line(Callback):
         compiled = " that is not compiled" if module.config.compile else ""
         left, epochs = steps - module.batches.position, self.epochs - module.batches.epoch
         self.say(
-            f"Estimate: {most} {duration(self._left(module))} for {left} steps in {epochs} epochs; a step{compiled} "
+            f"Estimate: {most} {duration(self._left(module))} for {left} batches in {epochs} epochs; a step{compiled} "
             f"takes {self._step:.2g} s on this machine now"
         )
         self._clips, self._batches, self._passes, self._started = 0, 0, 0.0, time.monotonic()
@@ -316,10 +316,9 @@ class Line(Callback):
         """Seconds to the end, by what steps and passes have taken since the start; before them, by the measurement."""
         if self._batches:
             self._step = (time.monotonic() - self._started - self._passes) / self._batches
-        done = module.batches.position
-        return (self.epochs * len(module.batches) - done) * self._step + (
-            self.epochs - len(self.recorder.rows)
-        ) * self._pass
+        steps = self.epochs * len(module.batches) - module.batches.position
+        passes = self.epochs - len(self.recorder.rows)
+        return steps * self._step + passes * self._pass
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -338,7 +337,7 @@ class Line(Callback):
             self._progress.update(self._task, completed=done, description=f"epoch {number}/{self.epochs}  {pace}")
         if self._progress is None and not trainer.is_last_batch and self._now_and_then.due():
             left = duration(self._left(module))
-            self.say(f"epoch {number}/{self.epochs}, step {batch_idx + 1} of {batches}  {pace}  {left} left")
+            self.say(f"epoch {number}/{self.epochs}, batch {batch_idx + 1} of {batches}  {pace}  {left} left")
 
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Notes when a pass over the development part begins."""

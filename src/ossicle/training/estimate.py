@@ -10,7 +10,7 @@ import torch
 
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.loader import Windows
-from ossicle.training.module import Trainee
+from ossicle.training.module import Trainee, adamw
 
 SAID_SECONDS = 30.0  # between two lines of a log while something long runs
 STEPS, SECONDS = 5, 1.0  # a step is timed so often, or so long
@@ -59,7 +59,7 @@ def measure(
     Args:
         numbers: a context in which the network computes in the precision of the run
     """
-    config = dataclasses.replace(module.config, compile=False)
+    config = dataclasses.replace(module.config, compile=False, lr=0.0)  # a copy must not diverge
     copied = Trainee(
         copy.deepcopy(module.model).train(),
         copy.deepcopy(module.frontend),
@@ -68,7 +68,7 @@ def measure(
         frames=module.frames,
         batches=module.batches,
     )
-    optimiser = copied.configure_optimizers()["optimizer"]
+    optimiser = adamw(copied.model.named_parameters(), config, fused=True)
     average = WeightAverage(copied.model, decay=config.ema_decay) if config.average == "ema" else None
     began = time.monotonic()
     batch = module.batches.peek().to(module.device)
