@@ -85,9 +85,8 @@ def seconds_of(task: str, folder: Path, *, environment: dict[str, str], slow: bo
         return long - short
     settings = {"epochs": EPOCHS[task], "development": 0.0, **({"precision": "float32"} if slow else {})}
     if task == "demo":
-        names = ("depth", "window", "balance", "batch_size", "lr", "warmup", "ema_decay", "label_smoothing")
-        names = (*names, "patchout_t", "patchout_f", "gain", "mixup")
-        settings |= {name: getattr(CONFIG, name) for name in names}
+        names = "depth window balance batch_size lr warmup ema_decay label_smoothing patchout_t patchout_f gain mixup"
+        settings |= {name: getattr(CONFIG, name) for name in names.split()}
     with tempfile.TemporaryDirectory() as output:
         given = [f"{name}={value}" for name, value in settings.items()]
         clock(["train", str(drums_folder()), "-o", f"{output}/run", "--folds", "1", "--set", *given], environment)
