@@ -19,6 +19,7 @@ ROOMS_WITHOUT_TORCH = [
     "shapes",
     "files",
     "allocator",
+    "waiting",
     "audio",
     "predict",
     "inference",

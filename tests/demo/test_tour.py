@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from ossicle.data.recordings import drums_folder
 from ossicle.demo import run_demo
+from ossicle.demo import tour as tour_module
 from ossicle.demo.tour import CONFIG, LOOP
 from ossicle.loading import load
 
@@ -32,7 +34,10 @@ def drums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_tour_trains_listens_and_leaves_what_it_says(drums: Path, tmp_path: Path) -> None:
+def test_the_tour_trains_listens_and_leaves_what_it_says(
+    drums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tour_module, "SAID_SECONDS", 0.0)  # every step, as on a slow machine
     said: list[str] = []
     tour = run_demo(tmp_path / "out", drums=drums, config=SMALL, say=said.append)
 
@@ -41,6 +46,15 @@ def test_the_tour_trains_listens_and_leaves_what_it_says(drums: Path, tmp_path: 
         assert (LOOP if words == "LOOP" else words) in text
     for file in ("report.html", "sequence.wav", "sequence.wav.txt", "loop.flac", "loop.flac.txt", "predictions.csv"):
         assert (tour.folder / file).stat().st_size > 0, file
+
+    # What it will take is said before the first round, and each round moves.
+    estimate = next(number for number, line in enumerate(said) if "A step takes" in line)
+    steps = int(re.findall(r"for (\d+) steps in 2 rounds", said[estimate])[0])
+    for number in (1, 2):
+        moves = [position for position, line in enumerate(said) if f"round {number} of 2: " in line]
+        result = next(position for position, line in enumerate(said) if f"round {number} of 2, without" in line)
+        assert moves and estimate < moves[0] <= moves[-1] < result
+    assert sum(" trained, about " in line for line in said) == steps - 2  # all but the last of each round
 
     # Onsets need no training: they are right even here.
     assert tour.onsets.f1 > 0.9

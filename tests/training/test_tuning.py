@@ -22,6 +22,7 @@ from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
 from ossicle.training.config import read_config
+from ossicle.training.estimate import Every
 from ossicle.training.folds import TEST_SCORES
 from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
@@ -372,6 +373,23 @@ def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: P
     options: dict[str, Any] = {"skip_bad": True, "cache": tmp_path / "cache", "say": lambda _: None}
     result = tune(data, config, encoder=encoder, output=tmp_path / "b", **options)
     assert len(result.failures) == 1 and "3.wav" in result.failures[0]
+
+
+@pytest.mark.parametrize("tuner", [None, "lora"])
+def test_a_long_tuning_says_how_far_it_is_and_what_is_left(
+    tuner: str | None, dataset: Dataset, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_pictures
+) -> None:
+    without_pictures(monkeypatch)
+    monkeypatch.setattr(Every, "due", lambda self: True)  # as if half a minute passed between any two calls
+    lines: list[str] = []
+    options = {"hidden": 4}
+    config = TuneConfig(encoder=str(bundle), tuner=tuner, epochs=1, batch_size=4, options=options, device="cpu")
+    encoder = load_encoder(bundle)
+    tune(dataset, config, encoder=encoder, output=tmp_path / "run", cache=tmp_path / "cache", say=lines.append)
+    first = "encoded" if tuner is None else "decoded"
+    moves = [line.split()[0] for line in lines if line.endswith(" left")]
+    assert first in moves and "trained" in moves
+    assert moves.index(first) < moves.index("trained")
 
 
 def test_the_command_tunes_predicts_and_evaluates(sounds: Path, bundle: Path, tmp_path: Path, monkeypatch) -> None:

@@ -22,6 +22,7 @@ from ossicle.allocator import keep_freed_memory
 from ossicle.cli import bench, data, demo, doctor, embed, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 from ossicle.errors import begin
+from ossicle.waiting import wait_briefly
 
 app = typer.Typer(
     cls=Sentences,
@@ -58,6 +59,7 @@ def _options(
     ] = None,
 ) -> None:
     keep_freed_memory()
+    wait_briefly()
 
 
 def main() -> None:

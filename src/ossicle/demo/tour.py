@@ -9,9 +9,10 @@ OUTPUT/
     *.txt             Audacity label tracks of both; predictions.csv holds the same rows
 """
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import soundfile
 from jaxtyping import Float, Float32
 
 from ossicle.audio import AudioInfo, read_clip
-from ossicle.data import Dataset, read_dataset, split_folds
+from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
 from ossicle.data.recordings import drums_folder
 from ossicle.demo.matching import OnsetFigures, match_onsets
 from ossicle.demo.onsets import label_onsets
@@ -34,11 +35,14 @@ from ossicle.report import Chart, Section, Table, evaluation_sections, save_figu
 from ossicle.report.style import Figure
 from ossicle.timeline import draw_recording
 from ossicle.training import FoldResult, TrainConfig, train
+from ossicle.training.callbacks import Moved, bar
+from ossicle.training.estimate import Every, duration
 from ossicle.training.folds import free_folder, pooled
 
 LOOP = "mika55-loop_mika.flac"
 HITS = 32  # in the sequence
 TOLERANCE = 0.05  # seconds
+SAID_SECONDS = 10.0  # between two lines inside a round
 
 # 120 clips are few for a transformer: it is kept shallow, sees each clip whole, and patchout is its regulariser. No
 # development part: there is nothing to choose, so every clip trains.
@@ -83,7 +87,7 @@ def run_demo(
     """Trains on drum hits leaving kits out, evaluates, finds hits in a sequence and in a loop, writes a report.
 
     Command: ossicle demo
-    Machine and time: two cores, under two minutes.
+    Machine and time: two cores, 80 s to 4 minutes; it measures a step, and says what it will take.
 
     Args:
         output: folder to write; if there is something in it, a new one beside it.
@@ -136,7 +140,7 @@ def run_demo(
         save_figure(figure, output / f"{name}.png")
     tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(heard))
     write_page(tour, pictures, dataset=dataset, results=results, kit=kit)
-    say(f"\nDone in {minutes(time.monotonic() - began)}. Open in a browser:")
+    say(f"\nDone in {duration(time.monotonic() - began)}. Open in a browser:")
     say(f"   {output / 'report.html'}")
     say("Look and listen, in Audacity (File > Import > Audio, then Labels):")
     for name in ("sequence.wav", "loop.flac"):
@@ -183,23 +187,68 @@ def write_page(
 
 
 def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
-    """Trains and tests once for each fold; what a training says goes to a file."""
+    """Trains and tests once for each fold; what a training says goes to a file, and how far it is to the user."""
     results = []
     folds = split_folds(dataset)
+    steps = [steps_of(dataset, config, fold) for fold in folds]
     for number, fold in enumerate(folds, 1):
         began = time.monotonic()
         log: list[str] = []
         folder = output / "rounds" / fold
-        trained = train(dataset, config, output=folder, folds=fold, cache=output / "cache", say=log.append)
+        following = sum(steps[number:])
+        with watching(number, len(folds), following=following, say=say) as moved:
+            trained = train(
+                dataset, config, output=folder, folds=fold, cache=output / "cache", say=log.append, moved=moved
+            )
         results.append(trained.folds[0])
         write_atomically(folder / "log.txt", "\n".join(log) + "\n")
         tested = results[-1].tested
         right = results[-1].evaluation.accuracy.value or 0.0
         say(
             f"   round {number} of {len(folds)}, without {makers(dataset, tested)}: "
-            f"{right * len(tested):.0f} of {len(tested)} hits right ({time.monotonic() - began:.0f} s)"
+            f"{right * len(tested):.0f} of {len(tested)} hits right ({duration(time.monotonic() - began)})"
         )
     return results
+
+
+def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
+    """Steps of the training that leaves a fold out."""
+    split = split_dataset(dataset, fold=fold, seed=config.seed, development=config.development)
+    assert config.epochs is not None and config.batch_size is not None
+    return config.epochs * -(-len(split.train) // config.batch_size)
+
+
+@contextlib.contextmanager
+def watching(number: int, of: int, *, following: int, say: Callable[[str], None]) -> Iterator[Moved]:
+    """Yields what is told how far a round's training is, and says it: in a bar, or in a line every ten seconds.
+
+    Before the first round it says what all of them will take, by the step that was measured.
+
+    Args:
+        following: steps of the rounds after this one
+    """
+    now_and_then = Every(SAID_SECONDS)
+    name = f"round {number} of {of}"
+    with contextlib.ExitStack() as stack:
+        shown = bar()
+        if shown is not None:
+            stack.enter_context(shown)
+            task = shown.add_task(name)
+
+        def moved(done: int, total: int, left: float) -> None:
+            in_all = left * (1 + following / max(total - done, 1))
+            if number == 1 and done == 0:
+                say(
+                    f"   A step takes {left / total:.2g} s on this machine now: about {duration(in_all)} for "
+                    f"{total + following} steps in {of} rounds."
+                )
+            if shown is not None:
+                shown.update(task, completed=done, total=total)
+            elif 0 < done < total and now_and_then.due():
+                rest = f", {duration(in_all)} of all rounds" if following else ""
+                say(f"   {name}: {done / total:.0%} trained, about {duration(left)} left{rest}")
+
+        yield moved
 
 
 def makers(dataset: Dataset, clips: Sequence[int] | np.ndarray, most: int = 2) -> str:
@@ -297,8 +346,3 @@ def rounds_table(dataset: Dataset, results: Sequence[FoldResult]) -> Table:
         for result in results
     ]
     return Table(header=["left out", "hits", "accuracy"], rows=rows, caption="Round by round.")
-
-
-def minutes(seconds: float) -> str:
-    """A duration for people."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"

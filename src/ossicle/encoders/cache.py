@@ -165,6 +165,8 @@ def open_features(
         refuse_unwritable(home, "features")
     if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
         say(lost)
+    if todo:
+        progress(done, len(items), 0)
     try:
         for batch in _encoded(encoder, items, todo, pool=stored, layers=layers, batch_size=batch_size):
             for position, frames in batch:

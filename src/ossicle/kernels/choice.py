@@ -9,7 +9,7 @@ bits.
 import contextlib
 import contextvars
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from ossicle.errors import SettingRefused
@@ -85,7 +85,7 @@ def every(product: str, *, float32: str = "f", bfloat16: str = "h") -> Kernels:
 
 
 TORCH, ONEDNN = every("t", bfloat16="f"), every("o")
-PLAIN = Kernels(*(value for _, value in TORCH.letters()), by_hand=False)
+PLAIN = replace(TORCH, by_hand=False)
 NAMED = {"plain": PLAIN, "torch": TORCH, "onednn": ONEDNN}
 
 

@@ -29,8 +29,12 @@ from ossicle.predict import summarise
 from ossicle.predict.rows import Task
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import TrainConfig
+from ossicle.training.estimate import SAID_SECONDS, Every, duration, measure
+from ossicle.training.loader import Windows
 from ossicle.training.module import Trainee, loss_of
 from ossicle.tuning.guard import GradientGuard
+
+Moved = Callable[[int, int, float], None]  # told steps done, steps in all, seconds left
 
 
 class Guard(Callback):
@@ -275,47 +279,100 @@ class StateKeeper(Callback):
 
 
 class Line(Callback):
-    """A bar with speed, loss and time left on a terminal; elsewhere one plain line per epoch.
+    """Says what the training will take before it begins, and how far it is: a bar with speed, loss and time left on a
+    terminal; elsewhere a plain line per epoch, and every half minute inside a longer one.
 
     Args:
         say: prints a line.
+        moved: told how far it is after every step, in place of the bar.
+        development: measured beside a step.
     """
 
-    def __init__(self, recorder: Recorder, *, say: Callable[[str], None], epochs: int, score_name: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        say: Callable[[str], None],
+        epochs: int,
+        score_name: str,
+        development: Windows | None = None,
+        moved: Moved | None = None,
+    ) -> None:
         self.recorder, self.say, self.epochs, self.score_name = recorder, say, epochs, score_name
+        self.development, self.moved = development, moved
         self._progress: Progress | None = None
         self._clips, self._batches, self._started = 0, 0, time.monotonic()
+        self._step, self._pass = 0.0, 0.0  # seconds of a step, and of a pass over the development part
+        self._passes, self._pass_began = 0.0, 0.0  # seconds of all passes, and when the one under way began
+        self._now_and_then = Every(SAID_SECONDS)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Opens the bar."""
+        """Measures a step, says what all of them will take, and opens the bar."""
         assert isinstance(module, Trainee)
-        self._clips, self._batches, self._started = 0, 0, time.monotonic()
-        if sys.stdout.isatty():
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f} %"),
-                TimeRemainingColumn(compact=True),
-                console=Console(),
-                transient=True,
-            )
-            total = self.epochs * len(module.batches)
-            done = trainer.current_epoch * len(module.batches)
-            self._task = self._progress.add_task("training", total=total, completed=done)
-            self._progress.start()
+        steps = self.epochs * len(module.batches)
+        if trainer.should_stop or module.batches.position >= steps:
+            return
+        numbers = trainer.precision_plugin.forward_context
+        self._step, self._pass = measure(module, self.development, numbers=numbers)
+        most = "at most" if module.config.patience else "about"
+        compiled = " that is not compiled" if module.config.compile else ""
+        left, epochs = steps - module.batches.position, self.epochs - module.batches.epoch
+        self.say(
+            f"Estimate: {most} {duration(self._left(module))} for {left} batches in {epochs} epochs; a step{compiled} "
+            f"takes {self._step:.2g} s on this machine now"
+        )
+        self._clips, self._batches, self._passes, self._started = 0, 0, 0.0, time.monotonic()
+        self._now_and_then = Every(SAID_SECONDS)
+        if self.moved is not None:
+            self.moved(module.batches.position, steps, self._left(module))
+        elif (progress := bar()) is not None:
+            self._progress = progress
+            self._task = progress.add_task("training", total=steps, completed=module.batches.position)
+            progress.start()
+
+    def _left(self, module: Trainee) -> float:
+        """Seconds to the end, by what steps and passes have taken since the start; before them, by the measurement."""
+        if self._batches:
+            self._step = (time.monotonic() - self._started - self._passes) / self._batches
+        steps = self.epochs * len(module.batches) - module.batches.position
+        passes = self.epochs - len(self.recorder.rows)
+        return steps * self._step + passes * self._pass
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar."""
+        """Moves the bar, or says how far the epoch is."""
         assert isinstance(module, Trainee)
         self._clips += len(batch.waves)
         self._batches += 1
-        if self._progress is not None:
-            speed = self._clips / (time.monotonic() - self._started)
-            done = trainer.current_epoch * len(module.batches) + batch_idx + 1
-            text = f"epoch {trainer.current_epoch + 1}/{self.epochs}  loss {module.last_loss:.3f}  {speed:.0f} clips/s"
-            self._progress.update(self._task, completed=done, description=text)
+        number, batches = trainer.current_epoch + 1, len(module.batches)
+        done = trainer.current_epoch * batches + batch_idx + 1
+        speed = self._clips / (time.monotonic() - self._started)
+        pace = f"loss {module.last_loss:.3f}  {speed:.0f} clips/s"
+        if self.moved is not None:
+            self.moved(done, self.epochs * batches, self._left(module))
+        elif self._progress is not None:
+            self._progress.update(self._task, completed=done, description=f"epoch {number}/{self.epochs}  {pace}")
+        if self._progress is None and not trainer.is_last_batch and self._now_and_then.due():
+            left = duration(self._left(module))
+            self.say(f"epoch {number}/{self.epochs}, batch {batch_idx + 1} of {batches}  {pace}  {left} left")
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        """Notes when a pass over the development part begins."""
+        self._pass_began = time.monotonic()
+
+    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Says how far the pass is."""
+        assert isinstance(module, Trainee) and self.development is not None
+        if self._progress is None and self._now_and_then.due():
+            scored = sum(len(clips) for clips, _ in module.dev_outputs)
+            number = self.development.number()
+            self.say(f"epoch {trainer.current_epoch + 1}/{self.epochs}, development part: {scored} of {number} windows")
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        """Notes how long the pass took."""
+        self._pass = time.monotonic() - self._pass_began
+        self._passes += self._pass
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Says how the epoch went."""
@@ -323,12 +380,11 @@ class Line(Callback):
         if self._progress is not None:
             return
         row = self.recorder.rows[-1]
-        elapsed = time.monotonic() - self._started
-        left = elapsed / self._batches * len(module.batches) * (self.epochs - row["epoch"])
+        self._now_and_then = Every(SAID_SECONDS)
         dev = f"  development {self.score_name} {row['dev_score']:.3f}" if "dev_score" in row else ""
         self.say(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{dev}  "
-            f"{self._clips / elapsed:.0f} clips/s  {left / 60:.1f} min left"
+            f"{self._clips / (time.monotonic() - self._started):.0f} clips/s  {duration(self._left(module))} left"
         )
 
     def teardown(self, *_: Any, **__: Any) -> None:
@@ -336,3 +392,17 @@ class Line(Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def bar() -> Progress | None:
+    """A bar for a person who watches, or None where nobody does."""
+    if not sys.stdout.isatty():
+        return None
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(compact=True),
+        console=Console(),
+        transient=True,
+    )

@@ -35,6 +35,7 @@ from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, TrainConfig, read_config, write_config
+from ossicle.training.estimate import SAID_SECONDS, Every, duration
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)
@@ -490,19 +491,28 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, say
     return evaluation
 
 
-def told(say: Say, sentence: str, *, seconds: float = 10.0) -> Callable[[int, int, int], None]:
-    """What says how far a piece of work is: every few seconds, and at its end.
+def told(say: Say, sentence: str, *, end: bool = True) -> Callable[..., None]:
+    """What says how far a piece of work is, and how long the rest will take: soon, then every half minute.
 
     Args:
         sentence: with two holes, for what succeeded and for all
+        end: say also that all is done
     """
-    last = time.monotonic()
+    first: tuple[int, float] | None = None  # what was done at the first call, perhaps by an earlier run
+    now_and_then = Every(SAID_SECONDS, first=2.0)
 
-    def progress(done: int, total: int, failed: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > seconds:
-            last = time.monotonic()
-            say(sentence.format(done - failed, total) + (f", {failed} failed" if failed else ""))
+    def progress(done: int, total: int, failed: int = 0) -> None:
+        nonlocal first
+        now = time.monotonic()
+        line = sentence.format(done - failed, total) + (f", {failed} failed" if failed else "")
+        if first is None:
+            first = done, now
+        if done == total:
+            if end:
+                say(line)
+        elif done > first[0] and now_and_then.due():
+            left = (now - first[1]) / (done - first[0]) * (total - done)
+            say(f"{line}, about {duration(left)} left")
 
     return progress
 

@@ -27,7 +27,14 @@ from ossicle.tuning.tuners import Tuner
 
 # What a head is given for some items: its layers, pooled over time as it takes them.
 Source = Callable[[Part], Hidden]
+Progress = Callable[[int, int], None]
+Watch = Callable[[str], Progress]
 SCORED = 32  # items of a pass without gradients: with all their frames no more than a step of training holds
+
+
+def unwatched(sentence: str) -> Progress:
+    """What is told of a piece of work that nobody watches."""
+    return lambda done, total: None
 
 
 @dataclass(eq=False)
@@ -48,6 +55,7 @@ def fit_head(
     tuner: Tuner | None = None,
     encoder: Encoder | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    watch: Watch = unwatched,
 ) -> Fitted:
     """Trains a head, and the tuner if there is one; they end with the weights of the best development score.
 
@@ -57,6 +65,7 @@ def fit_head(
         source: gives hidden states, with a graph where there is a tuner.
         encoder: that of the tuner, which trains and evaluates as the head does.
         on_epoch: told the row of each epoch.
+        watch: given a sentence with two holes, makes what is told how much of a piece of work is done, and of how much.
 
     Raises:
         RunRefused: a loss that is not finite, or a parameter that the guard names.
@@ -64,7 +73,7 @@ def fit_head(
     targets, task, train, development = dataset.targets(), dataset.task, split.train, split.development
     generator = torch.Generator().manual_seed(config.seed)
     if config.standardise:
-        standardise(model, source, train)
+        standardise(model, source, train, progress=watch("{} of {} items read for their mean and deviation"))
     parts: dict[str, TunedHead | Tuner] = {"head": model, **({"tuner": tuner} if tuner is not None else {})}
     named = [(f"{part}.{name}", p) for part, owner in parts.items() for name, p in owner.named_parameters()]
     optimiser = adamw(named, config)
@@ -74,6 +83,8 @@ def fit_head(
     warmup = min(config.warmup / config.epochs, 0.5)
     fitted, best, kept = Fitted(), (-1.0, -math.inf), None
     started, step = time.monotonic(), 0
+    progress = watch("trained {} of {} steps")
+    progress(step, steps)
     with seeded(config.seed):
         for epoch in range(config.epochs):
             set_training(model, encoder, True)
@@ -96,11 +107,13 @@ def fit_head(
                 if config.clip_gradient:
                     torch.nn.utils.clip_grad_norm_([p for _, p in named], config.clip_gradient)
                 optimiser.step()
+                progress(step, steps)
             row = {"epoch": epoch + 1, "step": step, "seconds": round(time.monotonic() - started, 2)}
             row |= {"lr": optimiser.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
             if len(development):
                 set_training(model, encoder, False)
-                logits = score_part(model, source, development)
+                scored = watch(f"epoch {epoch + 1}: scored {{}} of {{}} items of the development part")
+                logits = score_part(model, source, development, progress=scored)
                 row["dev_loss"] = float(loss_of(logits, torch.from_numpy(targets[development]).float(), task=task))
                 row["dev_score"] = development_score(logits, targets[development], task=task)
                 if (row["dev_score"], -row["dev_loss"]) > best:
@@ -135,7 +148,7 @@ def set_training(model: TunedHead, encoder: Encoder | None, mode: bool) -> None:
 
 
 @torch.no_grad()
-def standardise(model: TunedHead, source: Source, train: Part) -> None:
+def standardise(model: TunedHead, source: Source, train: Part, *, progress: Progress) -> None:
     """Sets the mean and deviation of every layer and feature over the clips of the training part.
 
     Of frames too it is the deviation of the clips' means: what a head makes of a clip has unit scale then, however much
@@ -146,6 +159,7 @@ def standardise(model: TunedHead, source: Source, train: Part) -> None:
         x = source(part).mean().cpu().double()  # Apple's GPUs have no doubles
         total, squares = total + x.sum(0), squares + x.square().sum(0)
         number += len(part)
+        progress(number, len(train))
     mean = total / number
     variance = (squares / number - mean.square()).clamp(min=0)
     # What is the same in all clips tells nothing, and stays as it is.
@@ -155,9 +169,15 @@ def standardise(model: TunedHead, source: Source, train: Part) -> None:
 
 
 @torch.no_grad()
-def score_part(model: TunedHead, source: Source, part: Part) -> Float[Tensor, "clip label"]:
+def score_part(
+    model: TunedHead, source: Source, part: Part, *, progress: Progress = lambda done, total: None
+) -> Float[Tensor, "clip label"]:
     """The logits of some items."""
-    return torch.cat([model.score(source(piece)).float().cpu() for piece in pieces(part)])
+    logits = []
+    for piece in pieces(part):
+        logits.append(model.score(source(piece)).float().cpu())
+        progress(sum(map(len, logits)), len(part))
+    return torch.cat(logits)
 
 
 def pieces(part: Part) -> Iterator[Part]:

@@ -107,15 +107,23 @@ class Batches:
         with ThreadPoolExecutor(self.workers) as pool:
             for number in range(first, len(self)):
                 while len(pending) < min(self.workers + 1, len(self) - number):
-                    ahead = number + len(pending)
-                    drawn = order[ahead * self.batch_size : (ahead + 1) * self.batch_size]
-                    pending.append(pool.submit(self._load, drawn, epoch, ahead))
+                    pending.append(pool.submit(self._load, order, epoch, number + len(pending)))
                 # The position moves before the batch leaves, since a reader that knows the length stops without
                 # asking for more.
                 self.epoch, self.batch = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
                 yield pending.popleft().result()
 
-    def _load(self, clips: Int64[np.ndarray, "clip"], epoch: int, number: int) -> Batch:
+    def peek(self) -> Batch:
+        """The next batch, without moving on."""
+        return self._load(self.order(self.epoch), self.epoch, self.batch)
+
+    @property
+    def position(self) -> int:
+        """Batches before the next one, those of earlier epochs with them."""
+        return self.epoch * len(self) + self.batch
+
+    def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
+        clips = order[number * self.batch_size : (number + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, epoch, number])
         waves = []
         for clip in clips.tolist():
@@ -163,6 +171,11 @@ class Windows:
     ) -> None:
         self.store, self.clips, self.targets = store, clips, targets
         self.window, self.batch_size, self.min_samples = window, batch_size, min_samples
+
+    def number(self) -> int:
+        """How many windows there are."""
+        lengths = self.store.lengths[self.clips].tolist()
+        return sum(len(window_starts(length, window=self.window, hop=self.window)) for length in lengths)
 
     def __iter__(self) -> Iterator[Batch]:
         waves: list[Tensor] = []

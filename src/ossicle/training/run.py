@@ -42,7 +42,7 @@ from ossicle.models.passt import Passt
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
-from ossicle.training.callbacks import Averaging, Guard, Line, Recorder, StateKeeper
+from ossicle.training.callbacks import Averaging, Guard, Line, Moved, Recorder, StateKeeper
 from ossicle.training.config import TrainConfig, check_acting, with_settings
 from ossicle.training.defaults import resolve
 from ossicle.training.folds import (
@@ -123,6 +123,7 @@ def train(
     columns: Mapping[str, str | None] | None = None,
     cache: Path | None = None,
     say: Say = tell,
+    moved: Moved | None = None,
 ) -> TrainResult:
     """Trains on a data set and tests each fold's model once on its test part.
 
@@ -132,6 +133,7 @@ def train(
         skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
         columns: the columns that the data set was read with, kept in config.yaml.
         cache: where decoded samples are kept (see `open_store`).
+        moved: told how far a fold is after every step: steps done, steps in all, seconds left.
 
     Raises:
         DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
@@ -150,6 +152,7 @@ def train(
             columns=columns,
             cache=cache,
             say=say,
+            moved=moved,
             hold=hold,
         )
 
@@ -165,6 +168,7 @@ def train_alone(
     columns: Mapping[str, str | None] | None,
     cache: Path | None,
     say: Say,
+    moved: Moved | None,
     hold: Callable[[Path], None],
 ) -> TrainResult:
     """What `train` does in a folder that no other process trains in."""
@@ -181,7 +185,16 @@ def train_alone(
 
     def run(split: Split, folder: Path, settings: TrainConfig, begin: Begin) -> FoldResult:
         return train_fold(
-            dataset, store, split, settings, frontend=frontend, folder=folder, resume=resume, begin=begin, say=say
+            dataset,
+            store,
+            split,
+            settings,
+            frontend=frontend,
+            folder=folder,
+            resume=resume,
+            begin=begin,
+            say=say,
+            moved=moved,
         )
 
     return over_folds(
@@ -210,6 +223,7 @@ def train_fold(
     resume: bool,
     begin: Begin,
     say: Say,
+    moved: Moved | None,
 ) -> FoldResult:
     """Trains one model and tests it; an interrupted call continues where `resume` is given."""
     device = choose_device(config.device)
@@ -229,7 +243,9 @@ def train_fold(
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     # What cannot begin leaves no run behind.
     model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window), told=say)
-    frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frontend.frames(window))
+    frontend = settled_frontend(
+        frontend, config, store=store, clips=split.train, frames=frontend.frames(window), say=say
+    )
     begin(config)
     module, recorder = fit(
         model,
@@ -242,6 +258,7 @@ def train_fold(
         folder=folder,
         resume=resume,
         say=say,
+        moved=moved,
     )
     if recorder.improves_no_more and len(recorder.rows) < (config.epochs or 0):
         say(
@@ -255,14 +272,20 @@ def train_fold(
 
 
 def settled_frontend(
-    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int
+    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int, say: Say
 ) -> FrontendConfig:
     """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics."""
     changes: dict[str, Any] = {"freq_mask": config.freq_mask, "time_mask": round(config.time_mask * frames)}
     if not config.jitter:
         changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
     if frontend.kind == "kaldi":
-        waves = (pad_to(store.read(clip), frontend.min_samples) for clip in clips.tolist())
+        progress = told(say, "{} of {} recordings read for their mean and deviation", end=False)
+
+        def read(number: int, clip: int) -> np.ndarray:
+            progress(number, len(clips))
+            return pad_to(store.read(clip), frontend.min_samples)
+
+        waves = (read(number, clip) for number, clip in enumerate(clips.tolist()))
         changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
     return dataclasses.replace(frontend, **changes)
 
@@ -284,6 +307,7 @@ def fit(
     folder: Path,
     resume: bool,
     say: Say,
+    moved: Moved | None = None,
 ) -> tuple[Trainee, Recorder]:
     """Runs the optimiser; the module comes back with the averaged weights where there is an average.
 
@@ -315,20 +339,27 @@ def fit(
         frames=frontend.frames(window),
         batches=batches,
     )
+    development = None
+    if len(split.development):
+        development = Windows(
+            store, split.development, targets, window=window, batch_size=32, min_samples=frontend.min_samples
+        )
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience, min_delta=config.min_delta)
     averaging = [Averaging(module)] if config.average != "none" else []
     callbacks = [
         Guard(),
         recorder,
         *averaging,
-        Line(recorder, say=say, epochs=config.epochs, score_name=score_name(dataset.task)),
+        Line(
+            recorder,
+            say=say,
+            epochs=config.epochs,
+            score_name=score_name(dataset.task),
+            development=development,
+            moved=moved,
+        ),
         StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
     ]
-    development = None
-    if len(split.development):
-        development = Windows(
-            store, split.development, targets, window=window, batch_size=32, min_samples=frontend.min_samples
-        )
     device = choose_device(config.device)
     say(
         f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
@@ -458,7 +489,10 @@ def scores_of(
     recognizer: Recognizer, dataset: Dataset, part: Int64[np.ndarray, "part"], *, say: Say
 ) -> tuple[Float[np.ndarray, "clip label"], Int64[np.ndarray, "clip"]]:
     """Logits of a part's clips as `ossicle predict` would compute them, and the clips' positions in the data set."""
-    scored = score_items(recognizer, [dataset.items[index] for index in part])
+    progress = told(say, "scored {} of {} recordings", end=False)
+    scored = score_items(
+        recognizer, [dataset.items[index] for index in part], progress=lambda done: progress(done, len(part))
+    )
     for failure in scored.failures:  # they could be used when the training began
         say(f"left out: {failure}")
     return scored.logits, part[scored.used]

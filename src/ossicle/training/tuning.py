@@ -350,6 +350,7 @@ def tune_fold(
             tuner=tuner,
             encoder=encoder if tuner is not None else None,
             on_epoch=functools.partial(say_epoch, config=config, say=say, score=score_name(dataset.task)),
+            watch=functools.partial(told, say, end=False),
         )
         write_atomically(folder / "metrics.csv", csv_text(fitted.rows))
         if len(split.development):
@@ -396,7 +397,8 @@ def kept_layers(
         else:
             say(f"keep_layers={config.keep_layers}: a density gate over all layers ranks them")
             told_epoch = functools.partial(say_epoch, config=ranking, say=say, score=score_name(dataset.task))
-            fit_head(whole, source, ranking, dataset=dataset, split=split, on_epoch=told_epoch)
+            watch = functools.partial(told, say, end=False)
+            fit_head(whole, source, ranking, dataset=dataset, split=split, on_epoch=told_epoch, watch=watch)
             values = importance_of(split, model=whole, source=source).trained.share
         wanted = largest(values, wanted.number)
     if config.keep_layers is not None:
@@ -548,7 +550,8 @@ def finish(
         )
 
     def logits_of(part: Part) -> tuple[np.ndarray, Part]:
-        return score_part(model, source, part).numpy(), part
+        progress = told(say, f"scored {{}} of {{}} {dataset.noun}s", end=False)
+        return score_part(model, source, part, progress=progress).numpy(), part
 
     def sections() -> list[Section]:
         curve = training_section(fitted.rows, score_name=f"development {score_name(dataset.task)}")
