@@ -59,6 +59,7 @@ def embed_files(
     timestamps: bool = False,
     window: float | None = None,
     hop: float | None = None,
+    track: int | None = None,
     failed: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Embeddings:
@@ -67,6 +68,7 @@ def embed_files(
     Args:
         layer: of the network, from 1, its mean over the window; by default the features before the head
         timestamps: a row for each window; otherwise their mean, a row for each recording
+        track: see `read_blocks`
 
     Raises: SettingRefused for a layer that the network does not have.
     """
@@ -74,7 +76,8 @@ def embed_files(
     found: list[tuple[str, WindowScores]] = []
     for number, file in enumerate(files, 1):
         try:
-            windows = recognizer.stream_windows(read_blocks(file, recognizer.rate), embed, window=window, hop=hop)
+            blocks = read_blocks(file, recognizer.rate, track=track)
+            windows = recognizer.stream_windows(blocks, embed, window=window, hop=hop)
             found.append((legible(file), together(windows, timestamps=timestamps)))
         except AudioError as error:
             failed(str(error))

@@ -25,6 +25,7 @@ class Item:
 
     `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "development" or "test".
     Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
+    `track` is the audio track to hear, of a recording that has several; see `read_clip`.
     """
 
     file: Path
@@ -36,6 +37,7 @@ class Item:
     group: str | None = None
     text: str | None = None
     row: int | None = None
+    track: int | None = None
 
     @property
     def place(self) -> str:

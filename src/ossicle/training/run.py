@@ -25,12 +25,11 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
-from ossicle.data.cache import SampleStore, open_store
+from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.errors import SettingRefused
 from ossicle.evaluation import score_items
@@ -398,7 +397,7 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
     scale = layers[0][0]
     attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
     window, _ = recognizer.window_samples()
-    clip = read_clip(item.file, recognizer.rate, start=item.start, end=item.end).samples[:window]
+    clip = decode(item, recognizer.rate)[:window]
     spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
     untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
     rows, columns = (-(-length // scale) for length in spec.shape[1:])
