@@ -30,7 +30,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_
 ) -> None:
     """As from a pipe; the table as well."""
 
-    def torn(file: Path, rate: int) -> Iterator[np.ndarray]:
+    def torn(file: Path, rate: int, **options: Any) -> Iterator[np.ndarray]:
         yield from [np.ones(rate, np.float32)] * 20
         raise AudioUnreadable(f"{file}: decoding stops")
 

@@ -80,8 +80,8 @@ def heard(outcome: Outcome, done: int, total: int) -> None:
 def main(folder: Path, output: Path, mode: str) -> None:
     read, line, put = job.read_blocks, writers.Csv.line, store.json.dumps
 
-    def reading(*arguments: Any) -> Iterator[np.ndarray]:
-        for block in read(*arguments):
+    def reading(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+        for block in read(*arguments, **options):
             step("decode")
             yield block
 

@@ -277,7 +277,7 @@ def part_of(data: BinaryIO, sound: Sound, length: int, *, size: int) -> Part:
     if length >= WRAP and sound.mark == b"RIFF":
         return Part(begin=sound.begin, end=end, head=rf64_head(data, sound, length))
     if length >= WRAP and sound.mark == b"FORM":
-        return Part(begin=sound.begin + 8, end=end, head=caf_head(data, sound))  # behind its offset and block size
+        return Part(begin=sound.begin + 8, end=end, head=caf_head(data, sound, length))  # behind its offset and block size
     patches: dict[bytes, tuple[tuple[int, bytes], ...]] = {
         b".snd": ((8, b"\xff\xff\xff\xff"),),  # to the end
         b"caff": ((at - 8, struct.pack(">q", length)),),
@@ -312,7 +312,7 @@ def rf64_head(data: BinaryIO, sound: Sound, length: int) -> bytes:
     return b"RF64\xff\xff\xff\xffWAVEds64" + sizes + form + b"data\xff\xff\xff\xff"
 
 
-def caf_head(data: BinaryIO, sound: Sound) -> bytes:
+def caf_head(data: BinaryIO, sound: Sound, length: int) -> bytes:
     """The header of a CAF file, whose lengths have 64 bits, in the place of an AIFF's; no bytes for a rare coding."""
     common = chunk_of(data, sound, b"COMM")
     if len(common) < 18:
@@ -326,4 +326,4 @@ def caf_head(data: BinaryIO, sound: Sound) -> bytes:
     flags, bits = codings[common[18:22]]
     frame = channels * (-(-bits // 8))
     desc = struct.pack(">d4sIIIII", rate, b"lpcm", flags, frame, 1, channels, bits)
-    return b"caff\0\1\0\0desc" + struct.pack(">q", len(desc)) + desc + b"data" + struct.pack(">qI", -1, 0)
+    return b"caff\0\1\0\0desc" + struct.pack(">q", len(desc)) + desc + b"data" + struct.pack(">qI", length - 4, 0)

@@ -27,6 +27,7 @@ SIDE = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 
 LOOKED_AT = 64  # bytes of each frame: as far as a tag's numbers lie
 FEW = 4  # frames more or fewer than the tag says that are no matter: a tenth of a second
 RESYNC = 1 << 16
+DELAY = 529  # samples, of a decoder
 
 
 def frame_bytes(head: int) -> int:
@@ -140,15 +141,20 @@ def part_of(data: BinaryIO, run: Run) -> Part:
     """The frames as a file of their own, that says how many there are."""
     if run.claimed is not None or run.kind >> 17 & 3 != 1:  # layer II has no such tag, and in practice one rate
         return Part(begin=run.begin, end=run.end)
-    return Part(begin=run.begin, end=run.end, head=tagged_frame(run.kind, run.frames))
+    return Part(begin=run.begin, end=run.end, head=tagged_frames(run.kind, run.frames))
 
 
-def tagged_frame(head: int, frames: int) -> bytes:
-    """A frame of the same kind without sound, with a tag that says how many follow."""
+def tagged_frames(head: int, frames: int) -> bytes:
+    """Two frames of the same kind without sound: the first has a tag that says how many follow.
+
+    libsndfile takes such a tag for LAME's, and leaves out what a decoder delays. The tag has it leave out as much as
+    makes the second frame, so that every sample of the others stays.
+    """
     side = SIDE[head >> 19 & 3 == 3, head >> 6 & 3 == 3]
     for kbits in range(1, 15):
         own = head & ~(0xF << 12) | kbits << 12 | 1 << 16  # that bitrate, no checksum
-        if (length := LENGTHS[own >> 9]) >= 4 + side + 16:
+        if (length := LENGTHS[own >> 9]) >= 4 + side + 64:
             break
-    tag = b"Xing" + (1).to_bytes(4) + frames.to_bytes(4)
-    return (own.to_bytes(4) + bytes(side) + tag).ljust(length, b"\0")
+    skipped = (1_152 if head >> 19 & 3 == 3 else 576) - DELAY
+    tag = b"Xing" + (1).to_bytes(4) + (frames + 1).to_bytes(4) + b"LAME".ljust(21, b"\0") + (skipped << 12).to_bytes(3)
+    return (own.to_bytes(4) + bytes(side) + tag).ljust(length, b"\0") + own.to_bytes(4).ljust(length, b"\0")

@@ -33,6 +33,8 @@ BLOCK_VALUES = 1 << 18  # samples of all channels decoded at a time: 1 MiB
 FORMATS = frozenset(["WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST", "VOC"])
 # An OGG page holds at most 255 packets, and a packet at most this many frames (Vorbis' largest block).
 OGG_PAGE_FRAMES = 255 * 8_192
+# A frame of MPEG audio may begin up to 511 bytes earlier, in frames that are as short as 24; libsndfile goes 4 back.
+MPEG_RESERVOIR_FRAMES = 32 * 1_152
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -139,7 +141,11 @@ class Opened:
             return 0
         with self.quiet:
             if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
-                target = min(first, handle.frames - OGG_PAGE_FRAMES) if handle.format == "OGG" else first
+                target = first
+                if handle.format == "OGG":
+                    target = min(first, handle.frames - OGG_PAGE_FRAMES)
+                elif handle.subtype.startswith("MPEG"):
+                    target = first - MPEG_RESERVOIR_FRAMES
                 if target <= 0:
                     return first
                 with contextlib.suppress(soundfile.SoundFileError):
