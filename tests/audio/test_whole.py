@@ -341,7 +341,9 @@ def test_a_flac_that_counts_too_few_samples_is_read_to_its_end(tmp_path: Path) -
         path.write_bytes(data)
         clip = checked(path)
         np.testing.assert_array_equal(clip.samples, whole)
-        assert clip.remarks == (f"{path}: its header promises {claim} samples, and 16000 are there; it is read to its end",)
+        assert clip.remarks == (
+            f"{path}: its header promises {claim} samples, and 16000 are there; it is read to its end",
+        )
 
 
 def test_an_ogg_without_its_last_pages_is_read_and_it_is_said(tmp_path: Path) -> None:

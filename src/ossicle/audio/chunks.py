@@ -277,7 +277,9 @@ def part_of(data: BinaryIO, sound: Sound, length: int, *, size: int) -> Part:
     if length >= WRAP and sound.mark == b"RIFF":
         return Part(begin=sound.begin, end=end, head=rf64_head(data, sound, length))
     if length >= WRAP and sound.mark == b"FORM":
-        return Part(begin=sound.begin + 8, end=end, head=caf_head(data, sound, length))  # behind its offset and block size
+        return Part(
+            begin=sound.begin + 8, end=end, head=caf_head(data, sound, length)
+        )  # behind its offset and block size
     patches: dict[bytes, tuple[tuple[int, bytes], ...]] = {
         b".snd": ((8, b"\xff\xff\xff\xff"),),  # to the end
         b"caff": ((at - 8, struct.pack(">q", length)),),

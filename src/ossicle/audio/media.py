@@ -24,6 +24,7 @@ DEMUXERS = ",".join(
 )
 # Of these the stamps are times of their own; elsewhere FFmpeg counts samples, or bytes.
 TIMED = frozenset("asf avi flv matroska webm mov mp4 mpeg mpegts ogg".split())
+BROADCAST, WRAP_SECONDS = frozenset(["mpeg", "mpegts"]), Fraction(1 << 33, 90_000)
 # AAC begins with up to 2112 samples that were not in the recording, with high frequencies rebuilt twice as many.
 SLACK_SECONDS, SLACK_FRAMES = 0.05, 2_112
 BACK_SECONDS = 1.0  # by which a stamp may lie behind the samples before its clock is taken for another one
@@ -74,8 +75,15 @@ def open_with_media(
     if opening is None:
         raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
     rate, channels = opening.sample_rate, opening.layout.nb_channels
-    timed = bool(TIMED & set(container.format.name.split(",")))
-    clock = Clock(name, rate, zero=container.start_time, timed=timed, longest=limits.seconds)
+    formats = set(container.format.name.split(","))
+    clock = Clock(
+        name,
+        rate,
+        zero=container.start_time,
+        timed=bool(TIMED & formats),
+        wraps=bool(BROADCAST & formats),
+        longest=limits.seconds,
+    )
 
     def blocks(first: int) -> Iterator[Block]:
         frame, skip = opening, first
@@ -135,11 +143,14 @@ class Clock:
     Args:
         zero: when the recording begins, in microseconds; by default with the first stamp
         timed: whether its stamps say anything
+        wraps: whether they have 33 bits, as broadcasts have them
         longest: seconds of silence in all that are believed
     """
 
-    def __init__(self, name: str, rate: int, *, zero: int | None, timed: bool, longest: float) -> None:
-        self.name, self.rate, self.timed, self.longest = name, rate, timed, longest
+    def __init__(
+        self, name: str, rate: int, *, zero: int | None, timed: bool, wraps: bool = False, longest: float
+    ) -> None:
+        self.name, self.rate, self.timed, self.wraps, self.longest = name, rate, timed, wraps, longest
         self.offset = None if zero is None else Fraction(zero, 1_000_000)
         self.before: Fraction | None = None  # the offset ahead of stamps that went back
         self.at = 0  # frames, silence included
@@ -178,7 +189,10 @@ class Clock:
 
     def late(self, begins: Fraction, offset: Fraction) -> int:
         """Frames between the end of the samples so far and the place that a stamp names."""
-        return round((begins - offset) * self.rate) - self.at
+        seconds = begins - offset
+        if self.wraps and seconds > WRAP_SECONDS / 2:  # FFmpeg takes stamps that go back for stamps that have wrapped
+            seconds -= WRAP_SECONDS
+        return round(seconds * self.rate) - self.at
 
 
 def stamp(frame: Any) -> Fraction | None:
