@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -73,6 +73,7 @@ def evaluate_model(
     fold_column: str | None = None,
     text: str | None = None,
     part: Part = "auto",
+    track: int | None = None,
     device: str = "auto",
     encoder: str | None = None,
     reduction: TokenReduction | None = None,
@@ -95,7 +96,7 @@ def evaluate_model(
         recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         raise SettingRefused(f"{model}: {error}.") from error
-    columns = {"label": label, "group": group, "fold": fold_column, "text": text}
+    columns = {"label": label, "group": group, "fold": fold_column, "text": text, "track": track}
     dataset, same = read_labelled(recognizer, data, folder=folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
@@ -159,7 +160,7 @@ def bootstrap_groups(dataset: Dataset, chosen: Int64[np.ndarray, " item"]) -> li
 
 
 def read_labelled(
-    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, str | None] | None = None
+    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, Any] | None = None
 ) -> tuple[Dataset, bool]:
     """Reads labelled items to measure a model on, and whether they are, as far as their path tells, those of its run.
 
@@ -175,7 +176,7 @@ def read_labelled(
         begun, same = {}, False
     columns = columns or {}
     if same and not any(columns.values()):
-        columns = {name: begun.get(name) for name in ("label", "group", "fold", "text")}
+        columns = {name: begun.get(name) for name in ("label", "group", "fold", "text", "track")}
     return read_dataset(data, **columns, labels=recognizer.labels, modality=recognizer.modality), same
 
 

@@ -76,13 +76,14 @@ def run_training(
     group: str | None = None,
     fold_column: str | None = None,
     folds: str | None = None,
+    track: int | None = None,
     resume: bool = False,
     skip_bad: bool = False,
     weights: str | None = None,
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
-    source = {"label": label, "group": group, "fold": fold_column}
+    source: dict[str, Any] = {"label": label, "group": group, "fold": fold_column, "track": track}
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, source, folds = starting_point(
@@ -98,7 +99,9 @@ def run_training(
     )
     if recipe == "finetune" and chosen.weights is None:
         raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
-    dataset = read_dataset(data, label=source["label"], group=source["group"], fold=source["fold"])
+    dataset = read_dataset(
+        data, label=source["label"], group=source["group"], fold=source["fold"], track=source["track"]
+    )
     say(dataset.layout)
     if output is None:
         output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.model}")
@@ -117,7 +120,7 @@ def train(
     folds: str | None = None,
     resume: bool = False,
     skip_bad: bool = False,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     say: Say = tell,
 ) -> TrainResult:
@@ -127,7 +130,7 @@ def train(
         folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
         resume: continue the run in `output`.
         skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
-        columns: the columns that the data set was read with, kept in config.yaml.
+        columns: the columns and the track that the data set was read with, kept in config.yaml.
         cache: where decoded samples are kept (see `open_store`).
 
     Raises:
