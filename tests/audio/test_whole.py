@@ -402,3 +402,15 @@ def test_a_wav_has_one_track(tmp_path: Path) -> None:
     assert read_clip(tmp_path / "a.wav", RATE, track=1).seconds == 0.5
     with pytest.raises(AudioRefused, match=r"a\.wav: there is 1 audio track, and track 2 was asked for"):
         read_clip(tmp_path / "a.wav", RATE, track=2, limits=AudioLimits())
+
+
+def test_a_file_that_is_written_again_at_once_is_looked_through_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    content = write(path, noise(1.0))
+    joined = 2 * write(path, noise(1.0)[:3_989])
+    longer = content + bytes(len(joined) - len(content))
+    for _ in range(20):
+        path.write_bytes(longer)
+        assert read_clip(path, RATE).seconds == 1.0
+        path.write_bytes(joined)
+        assert len(read_clip(path, RATE).samples) == 2 * 3_989

@@ -437,9 +437,7 @@ def two_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sounds.write_timed(folder / "obs.mkv", [[(0.0, 0 * noise)], [(0.0, noise)]])
 
 
-def test_the_track_that_is_asked_for_is_heard(
-    two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path
-) -> None:
+def test_the_track_that_is_asked_for_is_heard(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
     import av
 
     with av.open(str(two_tracks)) as container:

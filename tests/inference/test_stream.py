@@ -227,7 +227,9 @@ def test_wavs_one_after_the_other_in_a_pipe_are_heard_as_one() -> None:
     samples = heard(wav(RAMP) + notes + wav(-RAMP) + wav(RAMP[:101]), 8000, remark=said.append)
     np.testing.assert_allclose(samples, np.concatenate([RAMP, -RAMP, RAMP[:101]]), atol=1e-4)
     assert said == ["standard input: several recordings come one after the other; they are heard as one"]
-    with pytest.raises(AudioUnreadable, match="another WAV follows, of 16000 Hz and 1 channels where the first has 8000"):
+    with pytest.raises(
+        AudioUnreadable, match="another WAV follows, of 16000 Hz and 1 channels where the first has 8000"
+    ):
         heard(wav(RAMP) + wav(RAMP, rate=16_000), 8000)
 
 

@@ -5,6 +5,7 @@ libsndfile and FFmpeg take the sound that they find for all there is.
 
 import functools
 import os
+import time
 from pathlib import Path
 
 from ossicle.audio.chunks import FORMS, chunk_contents
@@ -13,15 +14,20 @@ from ossicle.audio.mpeg import LENGTHS, mpeg_contents
 from ossicle.audio.ogg import ogg_contents
 from ossicle.audio.parts import Contents, skip_tags
 
+SETTLED_NANOSECONDS = 2_000_000_000
+
 
 def contents_of(file: Path) -> Contents:
     """Looks through a file for what it holds; raises OSError where it cannot be read."""
     status = os.stat(file)
-    return _contents(file, status.st_size, status.st_mtime_ns)
+    # Within one tick of the file system's clock a file may change twice.
+    settled = abs(time.time_ns() - status.st_mtime_ns) > SETTLED_NANOSECONDS
+    look = _look if settled else _look.__wrapped__
+    return look(file, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)  # many segments may be read of a recording
-def _contents(file: Path, size: int, changed: int) -> Contents:
+def _look(file: Path, size: int, changed: int) -> Contents:
     with open(file, "rb") as data:
         begin = skip_tags(data, 0, size=size)
         data.seek(begin)
