@@ -9,7 +9,7 @@ import pytest
 
 from ossicle.audio import AudioLimits, Clip, read_blocks, read_clip
 from ossicle.audio.media import Clock
-from ossicle.errors import AudioRefused
+from ossicle.errors import AudioRefused, AudioUnreadable
 
 RATE = 48_000
 
@@ -157,3 +157,62 @@ def test_the_track_that_is_marked_as_default_is_read(sounds: SimpleNamespace, tm
     clip = checked(path)
     assert close(heard(clip), [(0.0, 1.0)])
     assert "it has 2 audio tracks; track 2, its default, is read" in clip.remarks[0]
+
+
+# --- cut and joined ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mkv", "aac"), ("a.webm", "libopus"), ("a.mka", "flac"), ("a.mp4", "aac"), ("a.mov", "pcm_s16le")],
+)
+def test_media_that_were_cut_are_refused(name: str, codec: str, sounds: SimpleNamespace, tmp_path: Path) -> None:
+    path = sounds.write_timed(tmp_path / name, [[(0.0, steps(4.0))]], codec=codec)
+    content = path.read_bytes()
+    if name in ("a.mp4", "a.mov"):  # the table of contents goes first, as on the web
+        content = first_the_table(content)
+        path.write_bytes(content)
+    assert read_clip(path, 16_000).seconds == pytest.approx(4.0, abs=0.1)
+    path.write_bytes(content[: round(0.6 * len(content))])
+    with pytest.raises(AudioUnreadable, match=rf"{name}: the file is truncated: by its own account \d+ bytes more"):
+        read_clip(path, 16_000)
+
+
+def first_the_table(content: bytes) -> bytes:
+    """Moves the last box of an MP4 ahead of the samples, and what it says of their places with it."""
+    at = content.rindex(b"moov") - 4
+    table, end = bytearray(content[at:]), len(content) - at
+    place = table.index(b"stco") + 12
+    for entry in range(place, place + 4 * int.from_bytes(table[place - 4 : place]), 4):
+        table[entry : entry + 4] = (int.from_bytes(table[entry : entry + 4]) + end).to_bytes(4)
+    samples = content.index(b"mdat") - 4
+    return content[:samples] + bytes(table) + content[samples:at]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "read"),
+    [
+        ("a.mp4", "aac", False),
+        ("a.flv", "aac", False),
+        ("a.tta", "tta", False),
+        ("a.mkv", "aac", True),
+        ("a.webm", "libopus", True),
+        ("a.aac", "aac", True),
+        ("a.ac3", "ac3", True),
+        ("a.avi", "ac3", True),
+        ("a.mpg", "mp2", True),
+        ("a.ts", "aac", True),
+    ],
+)
+def test_joined_media_are_read_whole_or_refused(
+    name: str, codec: str, read: bool, sounds: SimpleNamespace, tmp_path: Path
+) -> None:
+    rate = 44_100 if name == "a.flv" else RATE
+    path = sounds.write_media(tmp_path / name, codec, sounds.chirp(rate, 2.0), rate)
+    whole = read_clip(path, 16_000).seconds
+    path.write_bytes(2 * path.read_bytes())
+    if read:
+        assert read_clip(path, 16_000).seconds == pytest.approx(2 * whole, abs=0.2)
+    else:
+        with pytest.raises(AudioUnreadable, match=f"{name}: another recording lies behind the first one in it"):
+            read_clip(path, 16_000)

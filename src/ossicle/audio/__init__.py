@@ -3,7 +3,8 @@
     limits     what a recording may be (seconds, channels, rate, peak)
     find       the recordings below a folder
     content    what a file's first bytes say it is, for error messages
-    header     what a file holds by its headers: `chunks` (WAV and its kin), `ogg`, `mpeg`, `flac`
+    header     what a file holds by its headers: `chunks` (WAV and its kin), `ogg`, `mpeg`, `flac`, `boxes`
+               (media)
     parts      a file as several recordings, each in a stretch of its bytes
     notes      what is said of a recording that is read all the same
     source     what a decoder hands over: blocks of float32

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+from ossicle.audio.boxes import media_contents
 from ossicle.audio.chunks import FORMS, chunk_contents
 from ossicle.audio.flac import flac_contents
 from ossicle.audio.mpeg import LENGTHS, mpeg_contents
@@ -40,4 +41,4 @@ def _look(file: Path, size: int, changed: int) -> Contents:
             return chunk_contents(data, begin, size=size)
         if begin > 0 or int.from_bytes(mark) >> 9 in LENGTHS or file.suffix.lower() == ".mp3":
             return mpeg_contents(data, begin, size=size)
-        return Contents()
+        return media_contents(data, begin, size=size)
