@@ -59,6 +59,7 @@ def embed_files(
     timestamps: bool = False,
     window: float | None = None,
     hop: float | None = None,
+    track: int | None = None,
     failed: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Embeddings:
@@ -67,6 +68,7 @@ def embed_files(
     Args:
         layer: of the network, from 1, its mean over the window; by default the features before the head
         timestamps: a row for each window; otherwise their mean, a row for each recording
+        track: see `read_blocks`
 
     Raises: SettingRefused for a layer that the network does not have.
     """
@@ -75,7 +77,7 @@ def embed_files(
     for number, file in enumerate(files, 1):
         try:
             info = AudioInfo()
-            blocks = read_blocks(file, recognizer.rate, info=info)
+            blocks = read_blocks(file, recognizer.rate, track=track, info=info)
             windows = together(recognizer.stream_windows(blocks, embed, window=window, hop=hop), timestamps=timestamps)
             # Resampled, a recording may be longer by a part of a sample.
             found.append((legible(file), replace(windows, ends=np.minimum(windows.ends, info.seconds))))

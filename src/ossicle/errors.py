@@ -24,6 +24,7 @@ The command lines print it and exit with 1; no traceback. `ending` is their rule
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -91,11 +92,27 @@ class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
 
 
-def begin() -> None:
+class _Remarks(logging.Handler):
+    """Hands what the log is told to a program's own voice."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(record.getMessage())
+
+
+def begin(*, say: Callable[[str], None]) -> None:
     """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise.
 
     What a terminal's own encoding does not have is escaped.
+
+    Args:
+        say: told, in a sentence, what is odd about a recording that is used all the same
     """
+    log = logging.getLogger("ossicle")
+    log.handlers, log.propagate = [_Remarks(say)], False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             if stream.isatty():

@@ -27,7 +27,7 @@ from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections
 
 Part = Literal["auto", "test", "development", "train", "all"]
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
-COLUMNS = ("file", "label", "group", "fold", "text")  # that a data set was read with, as config.yaml names them
+COLUMNS = ("file", "label", "group", "fold", "text", "track")  # that a data set was read with, as config.yaml names them
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 
 
@@ -74,6 +74,7 @@ def evaluate_model(
     fold_column: str | None = None,
     text: str | None = None,
     part: Part = "auto",
+    track: int | None = None,
     device: str = "auto",
     encoder: str | None = None,
     reduction: TokenReduction | None = None,
@@ -96,7 +97,7 @@ def evaluate_model(
         recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
     except ValueError as error:
         raise SettingRefused(f"{model}: {error}.") from error
-    columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text}
+    columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text, "track": track}
     dataset, same = read_labelled(recognizer, data, folder=folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
@@ -162,7 +163,7 @@ def bootstrap_groups(dataset: Dataset, chosen: Int64[np.ndarray, " item"]) -> li
 
 
 def read_labelled(
-    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, str | None] | None = None
+    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, Any] | None = None
 ) -> tuple[Dataset, bool]:
     """Reads labelled items to measure a model on, and whether their path is that of its run's data.
 

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.audio import read_clip
 from ossicle.bundle import Bundle
 from ossicle.data import Item, Modality
+from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
@@ -98,8 +98,7 @@ class Recognizer(Predictor):
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item of a data set, before temperature and softmax or sigmoid."""
-        clip = read_clip(item.file, self.rate, start=item.start, end=item.end)
-        return summarise(self.score_windows((clip.samples, self.rate)).scores, task=self.task)
+        return summarise(self.score_windows((decode(item, self.rate), self.rate)).scores, task=self.task)
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""

@@ -17,17 +17,23 @@ from ossicle.report.timeline import MOST_COLUMNS
 
 
 def draw_recordings(
-    folder: Path, recordings: Iterable[tuple[Path, Iterable[Row]]], *, files: Sequence[Path], labels: Sequence[str]
+    folder: Path,
+    recordings: Iterable[tuple[Path, Iterable[Row]]],
+    *,
+    files: Sequence[Path],
+    labels: Sequence[str],
+    track: int | None = None,
 ) -> list[Path]:
     """Draws each recording with its rows, to where its tables lie; gives the pictures' paths.
 
     Args:
         files: all of them, in the same order
+        track: see `read_blocks`
     """
     frontend = create_frontend("passt").eval()
     written = []
     for (file, rows), path in zip(recordings, picture_paths(folder, files), strict=True):
-        blocks = read_blocks(file, frontend.rate)
+        blocks = read_blocks(file, frontend.rate, track=track)
         save_figure(draw_recording(frontend, blocks, list(rows), labels=labels, title=legible(file.name)), path)
         written.append(path)
     return written

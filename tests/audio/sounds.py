@@ -1,5 +1,7 @@
 """Sounds and files for the tests of ossicle.audio; `tests/hostile/audio` uses them too."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -77,6 +79,46 @@ def write_media(path: Path, codec: str, samples: np.ndarray, rate: int, *, pictu
         container.mux(stream.encode(None))
         if picture:
             container.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
+            container.mux(video.encode(None))
+    return path
+
+
+def write_timed(
+    path: Path,
+    tracks: Sequence[Sequence[tuple[float, np.ndarray]]],
+    rate: int = 48_000,
+    *,
+    codec: str = "aac",
+    picture: float = 0.0,
+    marked: int | None = None,
+) -> Path:
+    """Encodes audio tracks whose pieces, mono, begin at their time stamps, beside so many seconds of a picture.
+
+    Args:
+        marked: the number of the track that is the default, from 0
+    """
+    with av.open(str(path), "w") as container:
+        if picture:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width = video.height = 32
+        streams = [container.add_stream(codec, rate=rate, layout="mono") for _ in tracks]
+        for number, stream in enumerate(streams):
+            if marked is not None:
+                stream.disposition = av.stream.Disposition(int(number == marked))
+        for number in range(round(10 * picture)):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        for stream, pieces in zip(streams, tracks, strict=True):
+            for begins, samples in pieces:
+                size = stream.codec_context.frame_size or 1024
+                for at in range(0, len(samples), size):
+                    frame = av.AudioFrame.from_ndarray(samples[None, at : at + size], format="fltp", layout="mono")
+                    frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+                    frame.pts = round(begins * rate) + at
+                    container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        if picture:
             container.mux(video.encode(None))
     return path
 

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -425,3 +426,49 @@ def test_without_sounddevice_the_microphone_says_what_to_install(
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     result = run("predict", shared_bundle, "--mic")
     assert result.exit_code == 1 and "pip install 'ossicle[mic]'" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def two_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording with silence as its first audio track, and noise as its second."""
+    sounds = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "audio" / "sounds.py")))
+    noise = np.random.default_rng(0).normal(scale=0.1, size=96_000).astype(np.float32)
+    folder = tmp_path_factory.mktemp("tracks")
+    return sounds.write_timed(folder / "obs.mkv", [[(0.0, 0 * noise)], [(0.0, noise)]])
+
+
+def test_the_track_that_is_asked_for_is_heard(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(two_tracks)) as container:
+        noise = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=1)])
+    soundfile.write(tmp_path / "second.wav", noise, 48_000, subtype="FLOAT")
+    asked = ["--format", "csv"]
+    expected = run("predict", shared_bundle, tmp_path / "second.wav", *asked).stdout
+    one = run("predict", shared_bundle, two_tracks, *asked).stdout
+    two = run("predict", shared_bundle, two_tracks, "--track", "2", *asked).stdout
+    scores = [[row["score"] for row in csv.DictReader(text.splitlines())] for text in (expected, one, two)]
+    assert scores[0] == scores[2] != scores[1]
+    three = run("predict", shared_bundle, two_tracks, "--track", "3", *asked)
+    assert three.exit_code == 3 and "there are 2 audio tracks, and track 3 was asked for" in three.stderr
+    assert run("predict", shared_bundle, "-", "--track", "2").exit_code == 2
+
+
+def test_a_job_of_another_track_or_of_an_older_decoder_is_not_gone_on_with(
+    two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ["predict", shared_bundle, two_tracks, "-o", tmp_path / "out", "--resume"]
+    assert run(*job).exit_code == 0
+    other = run(*job, "--track", "2")
+    assert other.exit_code == 1 and "track" in other.stderr
+    assert run(*job).exit_code == 0
+    monkeypatch.setattr("ossicle.inference.job.DECODER", 10_000)
+    newer = run(*job)
+    assert newer.exit_code == 1 and "decoder" in newer.stderr
+
+
+def test_what_is_odd_about_a_recording_is_said_on_standard_error(two_tracks: Path, shared_bundle: Path) -> None:
+    command = [sys.executable, "-m", "ossicle", "predict", str(shared_bundle), str(two_tracks), "--format", "csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = f"ossicle: {two_tracks}: it has 2 audio tracks; track 1, the first, is read (--track takes another)\n"
+    assert done.stderr == said and done.stdout.startswith("file,start,end")

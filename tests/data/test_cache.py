@@ -1,5 +1,6 @@
 """Decoded samples are kept for the next run: all that fit, and no reason that has gone away."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,24 @@ def test_samples_that_were_cut_are_decoded_anew(items: list[Item], tmp_path: Pat
     (data,) = (tmp_path / "samples").glob("*.f32")
     data.write_bytes(data.read_bytes()[:-4])
     assert len(open_store(items, RATE, folder=tmp_path).read(3)) == SIZES[3]
+
+
+def test_what_another_decoder_made_is_decoded_anew(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older version may have read less of a file that has not changed since."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "DECODER", cache.DECODER - 1)
+        patch.setattr(cache, "decode", lambda item, rate: np.full(7, 0.5, np.float32))
+        assert open_store(items, RATE, folder=tmp_path).lengths.tolist() == [7, 7, 7, 7]
+    assert open_store(items, RATE, folder=tmp_path).lengths.tolist() == list(SIZES)
+    assert len(list((tmp_path / "samples").glob("*.f32"))) == 2
+
+
+def test_another_track_is_another_item(items: list[Item], tmp_path: Path) -> None:
+    first = open_store(items, RATE, folder=tmp_path)
+    again = open_store([replace(item, track=1) for item in items], RATE, folder=tmp_path)
+    assert first.lengths.tolist() == again.lengths.tolist() == list(SIZES)
+    assert len(list((tmp_path / "samples").glob("*.f32"))) == 2
+    third = open_store([replace(items[0], track=2)], RATE, folder=tmp_path)
+    assert "track 2 was asked for" in third.failures[0]

@@ -222,3 +222,23 @@ def test_data_without_a_test_part_are_said_to_train_nothing(healthy):
     report = check_dataset(read_dataset(healthy / "one.csv"))
     assert not report.trainable and not report.problems
     assert report.lines()[-1] == "problems  nothing can be trained: see the split"
+
+
+def test_recordings_that_are_used_with_a_remark_are_named(healthy):
+    sound = noise(9)
+    write(healthy / "a" / "upside.wav", np.concatenate([sound, -sound], axis=1))
+    both = (healthy / "a" / "0.wav").read_bytes() + (healthy / "a" / "2.wav").read_bytes()
+    (healthy / "a" / "both.wav").write_bytes(both)
+    report = check_dataset(read_dataset(healthy))
+    odd = {problem.file: problem.detail for problem in report.problems if problem.kind == "odd"}
+    assert set(odd) == {"a/upside.wav", "a/both.wav"}
+    assert "channels cancel" in odd["a/upside.wav"] and "2 recordings lie" in odd["a/both.wav"]
+    assert "odd: 2 of 8 clips (used, but somebody should know)" in report.lines()
+
+
+def test_a_track_that_is_not_there_is_named(healthy):
+    code, text = run(healthy, "--track", 2)
+    assert code == 3 and "there is 1 audio track, and track 2 was asked for" in text
+    assert run(healthy, "--track", 1)[0] == 0
+    assert {item.track for item in read_dataset(healthy, track=2).items} == {2}
+    assert read_dataset(healthy, track=2).fingerprint() != read_dataset(healthy).fingerprint()

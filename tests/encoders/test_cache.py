@@ -289,6 +289,20 @@ def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tm
         assert sum(encoder.batches) == len(items)
 
 
+def test_features_of_sound_that_was_decoded_otherwise_are_made_again(items, tmp_path, monkeypatch):
+    encoder = Stub()
+    with monkeypatch.context() as patch:
+        patch.setattr("ossicle.encoders.cache.DECODER", 0)
+        patch.setattr("ossicle.encoders.cache.read_input", lambda item, **how: np.full(RATE, 0.5, np.float32))
+        old = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
+    ran = encoder.blocks_run
+    new = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
+    assert encoder.blocks_run > ran and not torch.equal(old.read([0]).features, new.read([0]).features)
+    ran = encoder.blocks_run
+    open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
+    assert encoder.blocks_run == ran
+
+
 @pytest.mark.parametrize("pool", ["mean", "statistics", "time"])
 def test_the_first_layers_of_a_deeper_cache_are_read_and_run_nothing(items, tmp_path, pool):
     whole = open_features(Stub(), items, pool=pool, folder=tmp_path)

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_stay_if_it_breaks_off(
 ) -> None:
     printed = []
 
-    def torn(file: Path, rate: int, *, info: AudioInfo) -> Iterator[np.ndarray]:
+    def torn(file: Path, rate: int, *, info: AudioInfo, **_: Any) -> Iterator[np.ndarray]:
         if file == Path("gone.wav"):
             raise AudioUnreadable("gone.wav: there is no such file")
         yield TEN
@@ -68,7 +69,7 @@ def test_events_are_printed_in_time_and_a_recording_without_any_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loud, quiet = np.ones(4000, np.float32), np.zeros(4000, np.float32)
-    monkeypatch.setattr("ossicle.inference.command.read_blocks", lambda file, rate, info: iter([loud, quiet, loud]))
+    monkeypatch.setattr("ossicle.inference.command.read_blocks", lambda *_, **__: iter([loud, quiet, loud]))
     print_files(Loudness(), [Path("a.wav")], PredictOptions(events=True), say=print)
     print_files(Loudness(), [Path("b.wav")], PredictOptions(labels="loud", min_score=1.0), say=print)
     assert capsys.readouterr().out.splitlines() == [

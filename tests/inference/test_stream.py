@@ -163,3 +163,84 @@ def test_a_rate_or_a_sample_outside_the_limits_is_refused() -> None:
         heard(bytes(8), 8000, layout=Layout(encoding="s16le", rate=8000), block_seconds=0.0)
     with pytest.raises(ValueError, match="allowed are u8, s16le"):
         Layout(encoding="mp3", rate=8000)
+
+
+# --- more sound than the header says ----------------------------------------------------------------------------------
+
+
+def wav(samples: np.ndarray, *, rate: int = 8000, less: int = 0, subtype: str = "PCM_16") -> bytes:
+    """The bytes of a WAV whose header counts so many bytes less than are there."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
+    data = bytearray(file.getvalue())
+    at = bytes(data).index(b"data") + 4
+    struct.pack_into("<I", data, at, struct.unpack_from("<I", data, at)[0] - less)
+    return bytes(data)
+
+
+RAMP = np.linspace(-0.5, 0.5, 8000)
+
+
+@pytest.mark.parametrize("less", [2, 1_000, 7_001, 15_998])
+@pytest.mark.parametrize("most", [7, 1000, 100_000])
+def test_samples_that_the_header_does_not_count_are_heard_and_it_is_said(less: int, most: int) -> None:
+    said: list[str] = []
+    samples = heard(wav(RAMP, less=less), 8000, most=most, remark=said.append)
+    if less < 12:  # a few bytes may be anything
+        assert len(samples) >= 7_998
+        return
+    np.testing.assert_allclose(samples, RAMP, atol=1e-4)
+    assert said == [
+        f"standard input: its header promises {16_000 - less} bytes of sound, and more come; it is heard to its end"
+    ]
+
+
+@pytest.mark.parametrize("zeros", [1, 11, 12, 13, 40, 5_000])
+def test_silence_ahead_of_samples_that_the_header_does_not_count_is_silence(zeros: int) -> None:
+    sound = np.concatenate([np.full(4_000, 0.25), np.zeros(zeros), np.full(4_000, 0.25)])
+    samples = heard(wav(sound, less=2 * (4_000 + zeros)), 8000)
+    np.testing.assert_allclose(samples, sound, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        bytes(5_000),
+        b"LIST" + struct.pack("<I", 2_000) + 2_000 * b"\xf1",
+        b"LIST" + struct.pack("<I", 2) + b"\xf1\xf1id3 " + struct.pack("<I", 3) + b"\xf1\xf1\xf1",
+        b"aBc1" + struct.pack("<I", 2_000) + 2_000 * b"\xf1" + bytes(100),
+        b"ID3\x04\0\0\0\0\x02\0" + 256 * b"\xf1",
+        b"TAG" + 125 * b"\xf1",
+        b"the end",
+    ],
+)
+def test_chunks_tags_and_zeros_behind_the_samples_of_a_pipe_are_no_sound(behind: bytes) -> None:
+    said: list[str] = []
+    samples = heard(wav(RAMP) + behind, 8000, remark=said.append, cut_off=said.append)
+    np.testing.assert_allclose(samples, RAMP, atol=1e-4)
+    assert said == []
+
+
+def test_wavs_one_after_the_other_in_a_pipe_are_heard_as_one() -> None:
+    said: list[str] = []
+    notes = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    samples = heard(wav(RAMP) + notes + wav(-RAMP) + wav(RAMP[:101]), 8000, remark=said.append)
+    np.testing.assert_allclose(samples, np.concatenate([RAMP, -RAMP, RAMP[:101]]), atol=1e-4)
+    assert said == ["standard input: several recordings come one after the other; they are heard as one"]
+    with pytest.raises(
+        AudioUnreadable, match="another WAV follows, of 16000 Hz and 1 channels where the first has 8000"
+    ):
+        heard(wav(RAMP) + wav(RAMP, rate=16_000), 8000)
+
+
+def test_channels_that_cancel_are_said_while_sound_still_arrives() -> None:
+    sound = np.stack([RAMP, -RAMP], axis=1)
+    said: list[str] = []
+    blocks = stream_blocks(io.BytesIO(wav(np.tile(sound, (30, 1)))), 8000, block_seconds=1.0, remark=said.append)
+    for _, _ in zip(range(12), blocks, strict=False):
+        pass
+    assert len(said) == 1 and "its 2 channels cancel each other" in said[0]
+    assert len(list(blocks)) > 10 and len(said) == 1
+    said.clear()
+    heard(wav(sound), 8000, remark=said.append)
+    assert len(said) == 1

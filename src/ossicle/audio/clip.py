@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
+from ossicle.audio.notes import Notes
 from ossicle.audio.recording import check_shape, open_recording
 from ossicle.audio.resample import aligned_frames, memory, resample, resampled
 from ossicle.audio.source import AudioInfo, Source, to_float32
@@ -28,6 +29,7 @@ class Clip:
     rate: int
     source_rate: int  # before resampling
     source_channels: int  # before averaging
+    remarks: tuple[str, ...] = ()  # sentences about what is odd about it
 
     @property
     def seconds(self) -> float:
@@ -40,6 +42,7 @@ def read_clip(
     *,
     start: float = 0.0,
     end: float | None = None,
+    track: int | None = None,
     limits: AudioLimits = DEFAULT_LIMITS,
 ) -> Clip:
     """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
@@ -51,6 +54,7 @@ def read_clip(
     Args:
         start: seconds.
         end: seconds; None reads to the end.
+        track: of several audio tracks, from 1; by default the one that the file marks, or the first.
 
     Raises:
         AudioUnreadable: no decoder makes samples of the file, or it is missing.
@@ -63,23 +67,30 @@ def read_clip(
 
     held: list[np.ndarray] = []
     total = 0
-    with open_recording(path, limits) as recording:
+    with open_recording(path, limits, track=track) as recording:
         for piece in segment(recording, rate, start=start, end=end, limits=limits):
             total += len(piece)
             check_seconds(recording.name, total / rate, limits)
             held.append(piece)
             if total > HELD_SAMPLES:
                 held.clear()
+        recording.notes.judge()
         if total == 0:
             raise AudioRefused(f"{recording.name}: {nothing_found(start, end)}; at least one sample is needed")
 
     samples = np.empty(total, np.float32)
     if total > HELD_SAMPLES:
-        with open_recording(path, limits) as recording:
-            fill(samples, segment(recording, rate, start=start, end=end, limits=limits), recording.name)
+        with open_recording(path, limits, track=track) as again:
+            fill(samples, segment(again, rate, start=start, end=end, limits=limits), again.name)
     else:
         np.concatenate(held, out=samples)
-    return Clip(samples=samples, rate=rate, source_rate=recording.rate, source_channels=recording.channels)
+    return Clip(
+        samples=samples,
+        rate=rate,
+        source_rate=recording.rate,
+        source_channels=recording.channels,
+        remarks=tuple(recording.notes.sentences),
+    )
 
 
 def read_blocks(
@@ -87,13 +98,15 @@ def read_blocks(
     rate: int,
     *,
     block_seconds: float = 10.0,
+    track: int | None = None,
     limits: AudioLimits = DEFAULT_LIMITS,
     info: AudioInfo | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Reads a recording of any length block by block, in memory that does not grow with it.
 
     The blocks, joined, are the samples of `read_clip`; all have `block_seconds`, only the last may be shorter.
-    `limits.seconds` does not apply. Errors about the file come with the first block, or where decoding stops.
+    `limits.seconds` bounds the silence in gaps alone. Errors about the file come with the first block, or where
+    decoding stops.
 
     Args:
         info: is told the recording's own rate before the first block, and its frames as they are decoded
@@ -107,12 +120,13 @@ def read_blocks(
     size = max(1, round(block_seconds * rate))
 
     def blocks() -> Iterator[Float32[np.ndarray, " time"]]:
-        with open_recording(path, limits) as recording:
+        with open_recording(path, limits, track=track) as recording:
             recording = recording if info is None else info.counting(recording)
             empty = True
             for block in regrouped(segment(recording, rate, start=0.0, end=None, limits=limits), size):
                 empty = False
                 yield block
+            recording.notes.judge()
             if empty:
                 raise AudioRefused(f"{recording.name}: {nothing_found(0.0, None)}; at least one sample is needed")
 
@@ -147,10 +161,20 @@ def as_clip(
     if values.size == 0:
         raise AudioRefused(f"{name} holds no samples; at least one is needed")
     check_finite(name, values, 0, source_rate, limits)
-    mono = resample(to_mono(values), source_rate, rate)
+    notes = Notes(name)
+    mean = to_mono(values)
+    notes.weigh(values, mean)
+    notes.judge()
+    mono = resample(mean, source_rate, rate)
     if len(mono) == 0:
         raise AudioRefused(f"{name} is shorter than one sample at {rate} Hz; at least one is needed")
-    return Clip(samples=mono, rate=rate, source_rate=source_rate, source_channels=values.shape[1])
+    return Clip(
+        samples=mono,
+        rate=rate,
+        source_rate=source_rate,
+        source_channels=values.shape[1],
+        remarks=tuple(notes.sentences),
+    )
 
 
 # --- the way of the blocks --------------------------------------------------------------------------------------------
@@ -181,7 +205,9 @@ def mono_blocks(
         if len(block) == 0:
             return
         check_finite(recording.name, block, at, recording.rate, limits)
-        yield to_mono(block)
+        mean = to_mono(block)
+        recording.notes.weigh(block, mean)
+        yield mean
         at += len(block)
     if last is None or at < last:
         check_whole(recording, at)

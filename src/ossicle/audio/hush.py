@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 
 class Hush:
@@ -34,6 +35,20 @@ class Hush:
                 os.dup2(self.kept, 2)
                 os.close(self.kept)
                 self.kept = None
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Lets what is written meanwhile through, also while other threads are hushed."""
+        with self.lock:
+            if self.kept is None:
+                yield
+                return
+            os.dup2(self.kept, 2)
+            try:
+                yield
+            finally:
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), 2)
 
     def mend(self) -> None:
         """Gives a process that was forked in the middle of a hush its standard error, and a lock that nobody holds."""

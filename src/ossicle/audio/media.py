@@ -5,18 +5,30 @@ start also for a segment: the time stamps of most containers are too coarse to s
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ossicle.audio.source import Block, Failure, Source, stopped, to_float32
+import numpy as np
+
+from ossicle.audio.limits import AudioLimits
+from ossicle.audio.notes import Notes
+from ossicle.audio.source import Block, Failure, Source, changed, stopped, to_float32
 from ossicle.errors import AudioError, AudioRefused, AudioUnreadable
 
 DEMUXERS = ",".join(
     "aac ac3 aiff amr ape asf avi caf eac3 flac flv matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3 mpeg mpegts "
     "ogg tta w64 wav wv".split()
 )
+# Of these the stamps are times of their own; elsewhere FFmpeg counts samples, or bytes.
+TIMED = frozenset("asf avi flv matroska webm mov mp4 mpeg mpegts ogg".split())
+BROADCAST, WRAP_SECONDS = frozenset(["mpeg", "mpegts"]), Fraction(1 << 33, 90_000)
+# AAC begins with up to 2112 samples that were not in the recording, with high frequencies rebuilt twice as many.
+SLACK_SECONDS, SLACK_FRAMES = 0.05, 2_112
+BACK_SECONDS = 1.0  # by which a stamp may lie behind the samples before its clock is taken for another one
+SILENCE_FRAMES = 1 << 14  # at a time
 
 
 def import_av() -> ModuleType | None:
@@ -31,15 +43,29 @@ def import_av() -> ModuleType | None:
     return av
 
 
-def open_with_media(av: Any, file: Path, *, name: str, stack: contextlib.ExitStack) -> Source | Failure:
-    """Opens the first audio stream of a file with FFmpeg, or says why not; `av` comes from `import_av`."""
+def open_with_media(
+    av: Any,
+    file: Path,
+    *,
+    name: str,
+    notes: Notes,
+    track: int | None,
+    limits: AudioLimits,
+    stack: contextlib.ExitStack,
+) -> Source | Failure:
+    """Opens one audio stream of a file with FFmpeg, or says why not; `av` comes from `import_av`.
+
+    Args:
+        track: see `open_recording`
+        limits: `seconds` bounds the silence that stands for what the time stamps leave out
+    """
     try:
         options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
         container = stack.enter_context(av.open(str(file), options=options, metadata_errors="replace"))
         if not container.streams.audio:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise AudioUnreadable(f"{name}: the file holds no sound (only {others}); a recording has an audio stream")
-        stream = container.streams.audio[0]
+        stream = chosen(av, container.streams.audio, track, name=name, notes=notes)
         frames = container.decode(stream)
         opening = next(frames, None)
     except AudioError:
@@ -49,21 +75,33 @@ def open_with_media(av: Any, file: Path, *, name: str, stack: contextlib.ExitSta
     if opening is None:
         raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
     rate, channels = opening.sample_rate, opening.layout.nb_channels
+    formats = set(container.format.name.split(","))
+    clock = Clock(
+        name,
+        rate,
+        zero=container.start_time,
+        timed=bool(TIMED & formats),
+        wraps=bool(BROADCAST & formats),
+        longest=limits.seconds,
+    )
 
     def blocks(first: int) -> Iterator[Block]:
         frame, skip = opening, first
         while frame is not None:
             if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-                raise AudioUnreadable(
-                    f"{name}: the sound changes from {rate} Hz and {channels} channels to {frame.sample_rate} Hz and "
-                    f"{frame.layout.nb_channels} in the middle; one rate and one layout are allowed"
-                )
+                raise changed(name, (rate, channels), (frame.sample_rate, frame.layout.nb_channels))
             try:
                 samples = frame.to_ndarray()
                 block = to_float32(samples.T if frame.format.is_planar else samples.reshape(-1, channels))
+                begins = stamp(frame)
                 frame = next(frames, None)
             except (av.error.FFmpegError, ValueError, RuntimeError) as error:
                 raise stopped(name, reason_of(error)) from error
+            silence = clock.silence_before(begins, len(block), following=None if frame is None else stamp(frame))
+            dropped = min(skip, silence)
+            silence, skip = silence - dropped, skip - dropped
+            for at in range(0, silence, SILENCE_FRAMES):
+                yield np.zeros((min(SILENCE_FRAMES, silence - at), channels), np.float32)
             if len(block) > skip:
                 yield block[skip:]
             skip = max(0, skip - len(block))
@@ -71,7 +109,95 @@ def open_with_media(av: Any, file: Path, *, name: str, stack: contextlib.ExitSta
     # Most durations are estimates. CAF's is not, and libsndfile does not open one that was cut, so it comes here.
     told = container.format.name == "caf" and stream.duration is not None
     promised = round(stream.duration * stream.time_base * rate) if told else 0
-    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised)
+    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised, notes=notes)
+
+
+def chosen(av: Any, streams: Sequence[Any], track: int | None, *, name: str, notes: Notes) -> Any:
+    """The audio stream with this number, or the one that the file marks as its default, as players take it."""
+    check_track(name, track, len(streams))
+    if track is not None:
+        return streams[track - 1]
+    marked = [at for at, stream in enumerate(streams) if stream.disposition & av.stream.Disposition.default]
+    at = marked[0] if marked else 0
+    if len(streams) > 1:
+        what = "its default" if marked else "the first"
+        notes.add(f"it has {len(streams)} audio tracks; track {at + 1}, {what}, is read (--track takes another)")
+    return streams[at]
+
+
+def check_track(name: str, track: int | None, tracks: int) -> None:
+    """Refuses a track that is not there."""
+    if track is not None and not 1 <= track <= tracks:
+        has = "there is 1 audio track" if tracks == 1 else f"there are {tracks} audio tracks"
+        raise AudioRefused(f"{name}: {has}, and track {track} was asked for; name one of them, counted from 1")
+
+
+class Clock:
+    """Where each frame of a recording belongs by its time stamp.
+
+    Coarse stamps, and the delay of an encoder, leave frames a little beside their place: they follow each other, until
+    a stamp is ahead of the samples by more than `SLACK_SECONDS` or `SLACK_FRAMES`. Then silence stands for what is
+    missing. No sound is dropped where stamps overlap or go back. Where they go back for good, as in joined broadcasts,
+    the times go on from there.
+
+    Args:
+        zero: when the recording begins, in microseconds; by default with the first stamp
+        timed: whether its stamps say anything
+        wraps: whether they have 33 bits, as broadcasts have them
+        longest: seconds of silence in all that are believed
+    """
+
+    def __init__(
+        self, name: str, rate: int, *, zero: int | None, timed: bool, wraps: bool = False, longest: float
+    ) -> None:
+        self.name, self.rate, self.timed, self.wraps, self.longest = name, rate, timed, wraps, longest
+        self.offset = None if zero is None else Fraction(zero, 1_000_000)
+        self.before: Fraction | None = None  # the offset ahead of stamps that went back
+        self.at = 0  # frames, silence included
+        self.silence = 0
+        self.slack = max(round(SLACK_SECONDS * rate), SLACK_FRAMES)
+
+    def silence_before(self, begins: Fraction | None, length: int, *, following: Fraction | None) -> int:
+        """Frames of silence to put ahead of a frame of `length` samples.
+
+        Args:
+            following: the stamp of the next frame; one that lies ahead of `begins` shows that this one is wrong
+
+        Raises: AudioRefused where more would be needed than is believed.
+        """
+        gap = 0
+        if self.timed and begins is not None:
+            if self.offset is None:
+                self.offset = begins
+            late = self.late(begins, self.offset)
+            if self.before is not None and abs(self.late(begins, self.before)) <= self.slack < abs(late):
+                self.offset, late = self.before, 0  # a single stamp was wrong
+            self.before = None
+            if late < -self.rate * BACK_SECONDS:
+                self.before, self.offset = self.offset, begins - Fraction(self.at, self.rate)
+            elif late > self.slack and (following is None or following >= begins):
+                gap = late
+        self.silence += gap
+        if self.silence > self.longest * self.rate:
+            raise AudioRefused(
+                f"{self.name}: by its time stamps {gap / self.rate:.0f} s without sound come at "
+                f"{self.at / self.rate:.2f} s; at most {self.longest:g} s in all are filled with silence: save the "
+                "sound alone (ffmpeg -i IN OUT.flac)"
+            )
+        self.at += gap + length
+        return gap
+
+    def late(self, begins: Fraction, offset: Fraction) -> int:
+        """Frames between the end of the samples so far and the place that a stamp names."""
+        seconds = begins - offset
+        if self.wraps and seconds > WRAP_SECONDS / 2:  # FFmpeg takes stamps that go back for stamps that have wrapped
+            seconds -= WRAP_SECONDS
+        return round(seconds * self.rate) - self.at
+
+
+def stamp(frame: Any) -> Fraction | None:
+    """When a frame begins, in seconds, if it says so."""
+    return frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
 
 
 def reason_of(error: Exception) -> str:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ossicle.audio.content import describe_content
-from ossicle.audio.header import missing_bytes, sound_bytes
+from ossicle.audio.header import contents_of
 from ossicle.audio.limits import AudioLimits
-from ossicle.audio.media import import_av, open_with_media
+from ossicle.audio.media import check_track, import_av, open_with_media
+from ossicle.audio.notes import Notes
+from ossicle.audio.parts import Contents
 from ossicle.audio.sndfile import open_with_soundfile
 from ossicle.audio.source import Failure, Source
 from ossicle.errors import AudioRefused, AudioUnreadable
@@ -21,41 +23,77 @@ MEDIA = "M4A, MP4, WebM, WMA and other media"
 
 
 @contextlib.contextmanager
-def open_recording(path: str | os.PathLike[str], limits: AudioLimits) -> Iterator[Source]:
+def open_recording(path: str | os.PathLike[str], limits: AudioLimits, *, track: int | None = None) -> Iterator[Source]:
     """Opens a recording with the first decoder that reads it; rate and channels lie within `limits`.
+
+    Args:
+        track: of several that lie side by side, from 1; by default the one that the file itself prefers
 
     Raises:
         AudioUnreadable: there is no such file, or no decoder makes samples of it.
-        AudioRefused: it has too many channels or a rate outside the limits.
+        AudioRefused: it has too many channels or a rate outside the limits, or no such track.
     """
     name = printable(path)
     # Absolute: "-" would be standard input to libsndfile, and "a:b" an address to FFmpeg.
     file = Path(os.path.abspath(path))
     check_regular(file, name)
+    try:
+        contents = contents_of(file)
+    except OSError as error:
+        raise AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file") from error
+    if contents.refusal:
+        raise AudioUnreadable(f"{name}: {contents.refusal}")
+    notes = Notes(name)
     with contextlib.ExitStack() as stack:
-        source = open_with_soundfile(file, name=name, stack=stack)
-        if isinstance(source, Failure):
-            reasons = {"libsndfile": source.reason}
-            av = import_av()
-            if av is None:
-                raise unreadable(file, name, reasons, allowed=f"with pip install 'ossicle[media]', {MEDIA}")
-            source = open_with_media(av, file, name=name, stack=stack)
-            if isinstance(source, Failure):
-                reasons["FFmpeg"] = source.reason
-                raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}")
+        source = open_decoder(file, contents, name=name, notes=notes, track=track, limits=limits, stack=stack)
         check_shape(name, source.rate, source.channels, limits)
-        if missing := missing_bytes(file):
+        if contents.missing:
             raise AudioUnreadable(
-                f"{name}: the file is truncated: by its own account {missing} bytes more belong to it; copy it again, "
-                "or save what is left as a file of its own"
+                f"{name}: the file is truncated: by its own account {contents.missing} bytes more belong to it; copy "
+                "it again, or save what is left as a file of its own"
             )
-        promised, there = sound_bytes(file)
-        if promised == 0 == source.frames:
+        promised, there = contents.promised, contents.there
+        if promised == 0 == source.frames and len(contents.parts) < 2:
             raise AudioUnreadable(
                 f"{name}: its header promises no sound, and yet {there} bytes follow, as where a recorder lost its "
                 "power; send it to standard input, which is heard to its end, or repair the header"
             )
+        for remark in contents.remarks:
+            notes.add(remark)
         yield replace(source, frames=source.frames * promised // there)
+
+
+def open_decoder(
+    file: Path,
+    contents: Contents,
+    *,
+    name: str,
+    notes: Notes,
+    track: int | None,
+    limits: AudioLimits,
+    stack: contextlib.ExitStack,
+) -> Source:
+    """Opens a file with libsndfile, which takes the first track alone, or else with FFmpeg."""
+    source: Source | Failure = Failure("several tracks")
+    if contents.tracks == 1:
+        source = open_with_soundfile(file, contents, name=name, notes=notes, stack=stack)
+    if isinstance(source, Source):
+        check_track(name, track, 1)
+        return source
+    reasons = {"libsndfile": source.reason}
+    av = import_av()
+    if av is None:
+        raise unreadable(file, name, reasons, allowed=f"with pip install 'ossicle[media]', {MEDIA}")
+    source = open_with_media(av, file, name=name, notes=notes, track=track, limits=limits, stack=stack)
+    if isinstance(source, Failure):
+        reasons["FFmpeg"] = source.reason
+        raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}")
+    if contents.binding:  # FFmpeg believes what the header says
+        raise AudioUnreadable(
+            f"{name}: it holds more sound than its header says, in a coding that is read by its header alone "
+            f"({reasons['libsndfile']}); repair the header, or save each recording as a file of its own"
+        )
+    return source
 
 
 def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> None:

@@ -6,19 +6,25 @@ Found on the way, and the reason for the shape of this file:
   opening, to before the last page, then only reads. That also stops soundfile from trusting the header's length.
 - libsndfile opens headerless files by their suffix, as if noise were sound; such a result is refused.
 - mpg123, inside libsndfile, writes to standard error what it thinks of an MP3's stray bytes: `HUSH`.
-- A path, never a Python file object: a damaged file makes soundfile print tracebacks from its C callbacks.
+- A path, where the file can be read as it is: from a Python file object a damaged file makes soundfile print tracebacks
+  from its C callbacks. The views of `parts` raise nothing in there.
+- libsndfile reads only as far as it thought when it opened the file, of an MPEG file without a tag by a guess: see
+  `mpeg`, `flac`, `chunks`.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
-from ossicle.audio.header import LONGEST_64
+from ossicle.audio.chunks import LONGEST_64
 from ossicle.audio.hush import HUSH
-from ossicle.audio.source import Block, Failure, Source, stopped
+from ossicle.audio.notes import Notes
+from ossicle.audio.parts import Contents, Part, View
+from ossicle.audio.source import Block, Failure, Source, changed, stopped
 from ossicle.errors import AudioUnreadable
 
 BLOCK_VALUES = 1 << 18  # samples of all channels decoded at a time: 1 MiB
@@ -27,6 +33,8 @@ BLOCK_VALUES = 1 << 18  # samples of all channels decoded at a time: 1 MiB
 FORMATS = frozenset(["WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST", "VOC"])
 # An OGG page holds at most 255 packets, and a packet at most this many frames (Vorbis' largest block).
 OGG_PAGE_FRAMES = 255 * 8_192
+# A frame of MPEG audio may begin up to 511 bytes earlier, in frames that are as short as 24; libsndfile goes 4 back.
+MPEG_RESERVOIR_FRAMES = 32 * 1_152
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -36,68 +44,125 @@ class SequentialFile(soundfile.SoundFile):
         return False
 
 
-def open_with_soundfile(file: Path, *, name: str, stack: contextlib.ExitStack) -> Source | Failure:
-    """Opens a recording with libsndfile, or says why not."""
+def open_with_soundfile(
+    file: Path, contents: Contents, *, name: str, notes: Notes, stack: contextlib.ExitStack
+) -> Source | Failure:
+    """Opens a recording with libsndfile, or says why not; of several parts, the others are opened when it is time."""
+    opened = Opened(file, contents.parts[0] if contents.parts else None, name=name)
+    stack.callback(lambda: opened.close())
     try:
-        handle = stack.enter_context(open_sequential(file))
+        handle = opened.open()
     except OSError as error:
         raise AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file") from error
     except soundfile.SoundFileError as error:
         return Failure(reason_of(error))
     except TypeError:  # soundfile asks for the rate and shape of a .raw file, which nobody knows
         return Failure("a headerless file")
-    # MPEG layer I is extinct, and its mark is also how UTF-16 text begins.
-    if handle.format not in FORMATS or handle.subtype == "MPEG_LAYER_I":
+    if not accepted(handle):
         return Failure(f"taken for {handle.format} {handle.subtype}, which is not accepted")
-    quiet = HUSH if handle.subtype.startswith("MPEG") else contextlib.nullcontext()
+    rate, channels = handle.samplerate, handle.channels
 
     def blocks(first: int) -> Iterator[Block]:
-        frames = BLOCK_VALUES // handle.channels
-        with quiet:
-            source, skip = seek_once(handle, first, file=file, stack=stack)
-        while True:
-            try:
-                with quiet:
-                    block = source.read(frames, dtype="float32", always_2d=True)
-            except soundfile.SoundFileError as error:
-                raise stopped(name, reason_of(error)) from error
-            if len(block) == 0:
-                return
-            if len(block) > skip:
-                yield block[skip:]
-            skip = max(0, skip - len(block))
+        nonlocal opened
+        # Only of what is one recording the frames before `first` are known without decoding them.
+        skip = first if len(contents.parts) > 1 else opened.seek(first)
+        for part in (None, *contents.parts[1:]):
+            if part is not None:
+                opened.close()
+                opened = Opened(file, part, name=name)
+                try:
+                    handle = opened.open()
+                except soundfile.SoundFileError as error:
+                    raise stopped(name, f"in a later part, {reason_of(error)}") from error
+                if (handle.samplerate, handle.channels) != (rate, channels):
+                    raise changed(name, (rate, channels), (handle.samplerate, handle.channels))
+                if not accepted(handle):
+                    raise stopped(name, f"a later part is {handle.format} {handle.subtype}")
+            for block in opened.blocks():
+                if len(block) > skip:
+                    yield block[skip:]
+                skip = max(0, skip - len(block))
 
     # Of OGG and MPEG libsndfile makes an estimate, and of a FLAC that does not know its length the largest number.
     told = handle.format != "OGG" and not handle.subtype.startswith("MPEG") and handle.frames < LONGEST_64
-    frames = handle.frames if told else 0
-    return Source(name=name, rate=handle.samplerate, channels=handle.channels, blocks=blocks, frames=frames)
+    frames = handle.frames if told and len(contents.parts) < 2 else 0
+    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=frames, notes=notes)
 
 
-def open_sequential(file: Path) -> SequentialFile:
-    with open(file, "rb") as head:
-        mark = head.read(3)
-    # What libsndfile takes for MPEG: a tag, the mark of a frame, or else a name.
-    mpeg = mark == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0") or file.suffix.lower() == ".mp3"
-    with HUSH if mpeg else contextlib.nullcontext():
+class Opened:
+    """A file, or a part of it, in libsndfile's hands."""
+
+    def __init__(self, file: Path, part: Part | None, *, name: str) -> None:
+        self.file, self.part, self.name = file, part, name
+        self.view: View | None = None
+        self.stack = contextlib.ExitStack()
+        with open(file, "rb") as head:
+            mark = head.read(3)
+        # What libsndfile takes for MPEG: a tag, the mark of a frame, or else a name.
+        mpeg = mark == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0") or file.suffix.lower() == ".mp3"
+        self.quiet = HUSH if mpeg else contextlib.nullcontext()
+
+    def open(self) -> SequentialFile:
         # As bytes, so that a name that is no valid Unicode works too.
-        return SequentialFile(str(file) if os.name == "nt" else os.fsencode(file))
+        source: Any = str(self.file) if os.name == "nt" else os.fsencode(self.file)
+        if self.part is not None:
+            source = self.view = self.stack.enter_context(View(self.file, self.part))
+        with self.quiet:
+            self.handle = self.stack.enter_context(SequentialFile(source))
+        self.check()
+        return self.handle
+
+    def check(self) -> None:
+        """Raises what went wrong in a view, where it could not be raised."""
+        if self.view is not None and self.view.error is not None:
+            error, self.view.error = self.view.error, None
+            if isinstance(error, OSError):
+                raise stopped(self.name, str(error.strerror)) from error
+            raise error
+
+    def blocks(self) -> Iterator[Block]:
+        frames = BLOCK_VALUES // self.handle.channels
+        while True:
+            try:
+                with self.quiet:
+                    block = self.handle.read(frames, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError as error:
+                raise stopped(self.name, reason_of(error)) from error
+            finally:
+                self.check()
+            if len(block) == 0:
+                return
+            yield block
+
+    def seek(self, first: int) -> int:
+        """Moves to frame `first`, once, before anything is read; gives the frames still to be dropped."""
+        handle = self.handle
+        if first == 0:
+            return 0
+        with self.quiet:
+            if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
+                target = first
+                if handle.format == "OGG":
+                    target = min(first, handle.frames - OGG_PAGE_FRAMES)
+                elif handle.subtype.startswith("MPEG"):
+                    target = first - MPEG_RESERVOIR_FRAMES
+                if target <= 0:
+                    return first
+                with contextlib.suppress(soundfile.SoundFileError):
+                    if handle.seek(target) == target:
+                        return first - target
+            # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.
+            self.close()
+            self.open()
+        return first
+
+    def close(self) -> None:
+        self.stack.close()
 
 
-def seek_once(
-    handle: SequentialFile, first: int, *, file: Path, stack: contextlib.ExitStack
-) -> tuple[SequentialFile, int]:
-    """Moves to frame `first` and returns the handle to read from and the frames still to be dropped."""
-    if first == 0:
-        return handle, 0
-    if soundfile.SoundFile.seekable(handle) and first <= handle.frames:
-        target = min(first, handle.frames - OGG_PAGE_FRAMES) if handle.format == "OGG" else first
-        if target <= 0:
-            return handle, first
-        with contextlib.suppress(soundfile.SoundFileError):
-            if handle.seek(target) == target:
-                return handle, first - target
-    # Not a format to seek in, or the header is wrong: read from the start in a fresh handle.
-    return stack.enter_context(open_sequential(file)), first
+def accepted(handle: soundfile.SoundFile) -> bool:
+    """Whether libsndfile's opinion counts: MPEG layer I is extinct, and its mark is also how UTF-16 text begins."""
+    return handle.format in FORMATS and handle.subtype != "MPEG_LAYER_I"
 
 
 def reason_of(error: soundfile.SoundFileError) -> str:

@@ -5,8 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ossicle.audio.notes import Notes
 from ossicle.errors import AudioUnreadable
 from ossicle.shapes import Float32, Shaped
+
+# Raised whenever some file gives other samples than before: part of the key of whatever is kept of samples.
+DECODER = 3
 
 Block = Float32[np.ndarray, "time channel"]
 
@@ -25,6 +29,7 @@ class Source:
     rate: int
     channels: int
     blocks: Callable[[int], Iterator[Block]]
+    notes: Notes
     frames: int = 0  # that the header promises; 0 where it does not say
 
 
@@ -76,3 +81,11 @@ def to_float32(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
 
 def stopped(name: str, reason: str) -> AudioUnreadable:
     return AudioUnreadable(f"{name}: decoding stops with an error ({reason}); the whole recording must decode")
+
+
+def changed(name: str, before: tuple[int, int], after: tuple[int, int]) -> AudioUnreadable:
+    """The error for a recording whose rate or channels change."""
+    return AudioUnreadable(
+        f"{name}: the sound changes from {before[0]} Hz and {before[1]} channels to {after[0]} Hz and {after[1]} in "
+        "the middle; one rate and one layout are allowed"
+    )

@@ -1,19 +1,21 @@
 """Sound that is still arriving: WAV or raw samples from a pipe, as blocks of what every decoder hands over.
 
 A WAV in a pipe does not know its length: writers put 0 or the largest number there, so the data last until the pipe
-ends, unless a smaller length is reached first.
+ends. Where a smaller length is reached first, what follows decides: chunks and tags end the sound, another WAV of the
+same layout goes on with it, and samples that the header does not count are sound like the others.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ossicle.audio.chunks import KNOWN, known
 from ossicle.audio.clip import check_block_seconds, check_finite, check_rate, nothing_found, to_mono
-from ossicle.audio.header import known
 from ossicle.audio.limits import DEFAULT_LIMITS, AudioLimits
+from ossicle.audio.notes import JUDGED_SECONDS, Notes
 from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
 from ossicle.audio.source import AudioInfo, to_float32
@@ -33,6 +35,8 @@ ENCODINGS = {
 }
 _WAV = {(1, 8): "u8", (1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le", (3, 32): "f32le", (3, 64): "f64le"}
 EXTENSIBLE = 0xFFFE
+HEAD_BYTES = 12  # of a WAV, ahead of its chunks
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 MAX_CHUNK = 1 << 20  # bytes of a header's part before the samples
 
 
@@ -75,6 +79,7 @@ def stream_blocks(
     limits: AudioLimits = DEFAULT_LIMITS,
     cut_off: Callable[[str], None] = lambda sentence: None,
     info: AudioInfo | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
     """Yields what a pipe brings as mono float32 at `rate`, as it comes; joined, they are what `read_clip` would give.
 
@@ -84,6 +89,7 @@ def stream_blocks(
         block_seconds: the most that is waited for
         cut_off: told, in a sentence, when the stream ends early or in the middle of a sample, which is then left out
         info: is told the stream's own rate before the first block, and its frames as they come
+        remark: told, in a sentence, what is odd about sound that is heard all the same; by default the log is
 
     Raises:
         AudioUnreadable: no WAV header where one is expected, or an encoding that is not read
@@ -98,13 +104,21 @@ def stream_blocks(
     check_shape(NAME, layout.rate, layout.channels, limits)
     info = info or AudioInfo()
     info.rate = layout.rate
+    notes = Notes(NAME, say=remark)
 
     def mono() -> Iterator[Float32[np.ndarray, " _"]]:
-        for data in whole_frames(file, layout, length, block_seconds=block_seconds, cut_off=cut_off):
+        for data in whole_frames(
+            sound_of(file, layout, length, block_seconds=block_seconds, cut_off=cut_off, notes=notes), layout, cut_off
+        ):
             block = to_float32(samples_of(data, layout.encoding).reshape(-1, layout.channels))
             check_finite(NAME, block, info.frames, layout.rate, limits)
             info.frames += len(block)
-            yield to_mono(block)
+            mean = to_mono(block)
+            notes.weigh(block, mean)
+            if info.frames >= JUDGED_SECONDS * layout.rate:  # the end may be far
+                notes.judge()
+            yield mean
+        notes.judge()
 
     empty = True
     for piece in resampled(mono(), layout.rate, rate):
@@ -115,33 +129,103 @@ def stream_blocks(
         raise AudioRefused(f"{NAME}: {nothing_found(0.0, None)}; at least one is needed")
 
 
-def whole_frames(
+def whole_frames(pieces: Iterable[bytes], layout: Layout, cut_off: Callable[[str], None]) -> Iterator[bytes]:
+    """Yields bytes in whole frames."""
+    frame, held = layout.frame_bytes, b""
+    for data in pieces:
+        data = held + data
+        whole = len(data) // frame * frame
+        held = data[whole:]
+        if whole:
+            yield data[:whole]
+    if held:
+        cut_off(f"{NAME} ends in the middle of a sample: {len(held)} of {frame} bytes are there, and are left out")
+
+
+def sound_of(
     file: Readable,
     layout: Layout,
     length: int | None,
     *,
     block_seconds: float,
     cut_off: Callable[[str], None],
+    notes: Notes,
 ) -> Iterator[bytes]:
-    """Yields bytes in whole frames, waiting for no more than a block at a time."""
-    frame = layout.frame_bytes
-    wanted = max(1, round(block_seconds * layout.rate)) * frame
-    left, held = length, b""
+    """Yields the bytes of sound, waiting for no more than a block at a time.
+
+    Args:
+        length: that the header promises, if it does
+    """
+    wanted = max(1, round(block_seconds * layout.rate)) * layout.frame_bytes
     read = getattr(file, "read1", file.read)
-    while left is None or left > 0:
-        data = read(wanted if left is None else min(wanted, left))
-        if not data:
-            break
-        left = None if left is None else left - len(data)
-        data = held + data
-        whole = len(data) // frame * frame
-        held = data[whole:]
-        if whole:
-            yield data[:whole]
-    if left and length:
-        cut_off(f"{NAME} ends early: its header promises {length} bytes of sound, and {length - left} came")
-    if held:
-        cut_off(f"{NAME} ends in the middle of a sample: {len(held)} of {frame} bytes are there, and are left out")
+    while True:
+        left = length
+        while (left is None or left > 0) and (data := read(wanted if left is None else min(wanted, left))):
+            left = None if left is None else left - len(data)
+            yield data
+        if left and length:
+            cut_off(f"{NAME} ends early: its header promises {length} bytes of sound, and {length - left} came")
+        if left is None or left or length is None:
+            return
+        zeros, head, following = after_sound(file)
+        if following is not None:
+            other, next_length = following
+            if other != layout:
+                raise AudioUnreadable(
+                    f"{NAME}: another WAV follows, of {other.rate} Hz and {other.channels} channels where the first "
+                    f"has {layout.rate} Hz and {layout.channels}; one rate and one layout are allowed"
+                )
+            notes.add("several recordings come one after the other; they are heard as one")
+            length = next_length
+        elif head:
+            notes.add(f"its header promises {length} bytes of sound, and more come; it is heard to its end")
+            for at in range(0, zeros, wanted):
+                yield bytes(min(wanted, zeros - at))
+            yield head
+            length = None
+        else:
+            return
+
+
+def after_sound(file: Readable) -> tuple[int, bytes, tuple[Layout, int | None] | None]:
+    """Reads what comes behind the length that a header promises.
+
+    Gives zeros, and bytes behind them, that are sound which the header does not count; or the header of another WAV;
+    or nothing where no sound comes any more.
+    """
+    zeros = 0
+    while True:
+        head = exactly(file, HEAD_BYTES)
+        while head and not head.strip(b"\0"):  # what fills up a chunk or a disk, or silence ahead of more sound
+            zeros += len(head)
+            head = exactly(file, HEAD_BYTES)
+        zeros += len(head) - len(head.lstrip(b"\0"))
+        head = head.lstrip(b"\0")
+        head += exactly(file, HEAD_BYTES - len(head))
+        if len(head) < HEAD_BYTES or head.startswith(TAGS):
+            return 0, b"", None
+        if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+            return 0, b"", read_wav_header(file, head)
+        name, length = struct.unpack("<4sI", head[:8])
+        if not (name in KNOWN or (length <= MAX_CHUNK and all(0x20 <= letter < 0x7F for letter in name))):
+            return zeros, head, None
+        over = length - (HEAD_BYTES - 8)  # bytes of the chunk still to come
+        if over < 0:  # a chunk that is shorter than what was read of it
+            file = Ahead(head[8 + length :], file)
+        while over > 0 and (data := file.read(min(over, MAX_CHUNK))):
+            over -= len(data)
+        zeros = 0
+
+
+class Ahead:
+    """A stream, with bytes that were read of it already put back."""
+
+    def __init__(self, held: bytes, file: Readable) -> None:
+        self.held, self.file = held, file
+
+    def read(self, count: int, /) -> bytes:
+        data, self.held = self.held[:count], self.held[count:]
+        return data or self.file.read(count)
 
 
 def samples_of(data: bytes, encoding: str) -> np.ndarray:
@@ -154,12 +238,15 @@ def samples_of(data: bytes, encoding: str) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="))
 
 
-def read_wav_header(file: Readable) -> tuple[Layout, int | None]:
+def read_wav_header(file: Readable, head: bytes = b"") -> tuple[Layout, int | None]:
     """Reads up to the first sample; gives the layout, and the bytes of sound if the header knows them.
+
+    Args:
+        head: the beginning, where it was read already
 
     Raises: AudioUnreadable for anything but a WAV of whole numbers or of floating point.
     """
-    head = exactly(file, 12)
+    head = head or exactly(file, HEAD_BYTES)
     if len(head) < 12:
         raise AudioUnreadable(f"{NAME}: it ends after {len(head)} bytes; a recording has samples")
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":

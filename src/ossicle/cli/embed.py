@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ossicle.cli.options import Device, EncoderPlace
+from ossicle.cli.options import Device, EncoderPlace, Track
 from ossicle.cli.outcome import SOME_FAILED, say
 
 
@@ -24,6 +24,7 @@ def embed(
         float | None,
         typer.Option(help="Seconds between windows; by default the model's, or all of --window."),
     ] = None,
+    track: Track = None,
     device: Device = "auto",
     encoder: EncoderPlace = None,
 ) -> None:
@@ -57,6 +58,7 @@ def embed(
             timestamps=timestamps,
             window=window,
             hop=hop,
+            track=track,
             failed=failures.append,
             progress=progress,
         )
@@ -68,6 +70,7 @@ def embed(
         "layer": layer,
         "window_seconds": samples[0] / recognizer.rate,
         "hop_seconds": samples[1] / recognizer.rate,
+        "track": track,
     }
     save_embeddings(output, found, about=about)
     rows, dim = found.embeddings.shape

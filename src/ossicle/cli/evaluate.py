@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ossicle.cli.options import Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label
+from ossicle.cli.options import Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label, Track
 from ossicle.cli.outcome import SOME_FAILED, say
 from ossicle.cli.progress import counting
 
@@ -28,6 +28,7 @@ def evaluate(
             help="Clips to evaluate on. auto: the test part if the run was trained on this very data, else all of it."
         ),
     ] = "auto",
+    track: Track = None,
     device: Device = "auto",
     encoder: EncoderPlace = None,
     keep: Keep = None,
@@ -55,6 +56,7 @@ def evaluate(
             fold_column=fold,
             text=text,
             part=part,
+            track=track,
             device=device,
             encoder=encoder,
             reduction=reduction,

@@ -11,6 +11,10 @@ Group = Annotated[
 ]
 Fold = Annotated[str | None, typer.Option(help="Column with the fold.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")]
+Track = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of several audio tracks; by default the one that the file marks, or the first."),
+]
 EncoderPlace = Annotated[
     str | None, typer.Option("--encoder", help="Where the frozen encoder of a tuned head is, if not where it was.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy
+from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy, Track
 from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def predict(
         float | None,
         typer.Option(help="Seconds between events that count as one; 0.", rich_help_panel=EVENTS),
     ] = None,
+    track: Track = None,
     each: Annotated[
         bool, typer.Option("--each", help="Also a table for each recording.", rich_help_panel=FOLDER)
     ] = False,
@@ -136,6 +137,7 @@ def predict(
         median=median,
         min_duration=min_duration,
         merge_gap=merge_gap,
+        track=track,
         each=each,
         resume=resume,
         overwrite=overwrite,
@@ -224,7 +226,7 @@ def _predict(
         pool=_pool(functools.partial(start, kernels=str(recognizer.kernels)), options, cluster),
         screen=latest_lines,
         bar=hours_of_sound,
-        draw=functools.partial(_draw, recognizer) if timeline else command.no_pictures,
+        draw=functools.partial(_draw, recognizer, options.track) if timeline else command.no_pictures,
     )
 
 
@@ -240,11 +242,11 @@ def _pool(start: "Callable[..., Recognizer]", options: "PredictOptions", cluster
     return None
 
 
-def _draw(recognizer: "Recognizer", folder: Path, result: "JobResult") -> list[Path]:
+def _draw(recognizer: "Recognizer", track: int | None, folder: Path, result: "JobResult") -> list[Path]:
     from ossicle.timeline import draw_recordings, picture_paths
 
     result.store.written.claim(picture_paths(folder, result.files))
-    return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels)
+    return draw_recordings(folder, result.rows(), files=result.files, labels=recognizer.labels, track=track)
 
 
 # --- what has no times ------------------------------------------------------------------------------------------------
@@ -262,6 +264,7 @@ def _refuse_times(modality: "Modality", inputs: list[Path], options: "PredictOpt
         "--overlap": options.overlap,
         "--events": options.events,
         "--workers": options.workers > 1,
+        "--track": options.track,
         "--resume": options.resume,
         "--each": options.each,
         "-": options.live(inputs),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ossicle.cli.options import FileColumn, Fold, Group, Label
+from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED
 
 
@@ -92,6 +92,7 @@ def train(
     group: Group = None,
     fold: Fold = None,
     folds: Folds = None,
+    track: Track = None,
     init: Annotated[
         str | None,
         typer.Option(help="Weights to start from: a bundle, a run, or a checkpoint file, also a published .pt."),
@@ -117,6 +118,7 @@ def train(
         group=group,
         fold_column=fold,
         folds=folds,
+        track=track,
         resume=resume,
         skip_bad=skip_bad,
         recipe=recipe,

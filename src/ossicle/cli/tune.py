@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ossicle.cli.options import FileColumn, Fold, Group, Label
+from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED
 from ossicle.cli.train import Config, Folds, Output, SkipBad, key_and_value
 
@@ -54,6 +54,7 @@ def tune(
     group: Group = None,
     fold: Fold = None,
     folds: Folds = None,
+    track: Track = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave the finished folds of the output folder.")] = False,
     skip_bad: SkipBad = False,
 ) -> None:
@@ -77,6 +78,7 @@ def tune(
         group=group,
         fold_column=fold,
         folds=folds,
+        track=track,
         resume=resume,
         skip_bad=skip_bad,
     )

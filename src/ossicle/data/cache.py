@@ -2,7 +2,8 @@
 
 The file holds float32 samples at the model's rate, item after item, and is read through a memory map: the operating
 system keeps in memory what fits and the process itself stays small. Its name is a hash of everything the samples depend
-on (paths, sizes, times, segments, rate), so that folds and later runs share it and an edited recording is decoded anew.
+on (paths, sizes, times, segments, rate, the decoder's version), so that folds and later runs share it, and a recording
+that was edited, or is decoded otherwise than by an older ossicle, is decoded anew.
 """
 
 import hashlib
@@ -19,13 +20,14 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ossicle.audio import read_clip
+from ossicle.audio import DECODER, Clip, read_clip
 from ossicle.data.items import Item
 from ossicle.errors import AudioError, SettingRefused
 from ossicle.files import check_writable, remove_abandoned, replacing, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
+LAYOUT = 2  # of the file
 MISSING = -1  # in `lengths`: the item could not be decoded
 ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 
@@ -105,7 +107,12 @@ def open_store(
 
 def decode(item: Item, rate: int) -> Float32[np.ndarray, "time"]:
     """The samples of one item, its segment only, at `rate` hertz."""
-    return read_clip(item.file, rate, start=item.start, end=item.end).samples
+    return clip_of(item, rate).samples
+
+
+def clip_of(item: Item, rate: int) -> Clip:
+    """The segment of one item at `rate` hertz."""
+    return read_clip(item.file, rate, start=item.start, end=item.end, track=item.track)
 
 
 def cache_folder() -> Path:
@@ -204,14 +211,14 @@ def in_threads(function: Callable[[T], R], values: Iterable[T], *, workers: int)
 
 def _key(items: Sequence[Item], rate: int) -> str:
     """A hash of all that the samples depend on."""
-    digest = hashlib.sha256(f"2 {rate}".encode())
+    digest = hashlib.sha256(f"{LAYOUT} {DECODER} {rate}".encode())
     for item in items:
         digest.update(b"\n" + identity(item))
     return digest.hexdigest()[:32]
 
 
 def identity(item: Item) -> bytes:
-    """All that an item's content depends on: a text itself, or a file's path, size and time, and the segment.
+    """All that an item's content depends on: a text itself, or a file's path, size and time, the segment and the track.
 
     A missing file has no size, so that it is looked for again.
     """
@@ -222,4 +229,5 @@ def identity(item: Item) -> bytes:
         state = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         state = "missing"
-    return f"{item.file}\t{state}\t{item.start}\t{item.end}".encode(errors="surrogatepass")
+    track = "" if item.track is None else f"\t{item.track}"
+    return f"{item.file}\t{state}\t{item.start}\t{item.end}{track}".encode(errors="surrogatepass")

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ossicle.audio import read_clip
-from ossicle.data.cache import in_threads
+from ossicle.data.cache import clip_of, in_threads
 from ossicle.data.inputs import read_input
 from ossicle.data.items import NOUNS, Dataset, Item, Modality
 from ossicle.data.splits import group_ids, split_dataset
@@ -31,10 +30,11 @@ SHOWN = 10  # names under each kind of problem
 FIRST_RATE = 32_000
 
 # In the order of printing. The first two are clips that cannot be used; at the others somebody should look.
-Kind = Literal["missing", "broken", "silent", "clipped", "cut short", "contradiction", "leak", "repeated"]
+Kind = Literal["missing", "broken", "odd", "silent", "clipped", "cut short", "contradiction", "leak", "repeated"]
 MEANING: Mapping[Kind, str] = {
     "missing": "no such file",
     "broken": "cannot be decoded, or lies outside the limits",
+    "odd": "used, but somebody should know",
     "silent": "no sound at all",
     "clipped": "many samples at full scale",
     "cut short": "the segment ends after the recording",
@@ -183,14 +183,14 @@ def _listen(item: Item, rate: int) -> _ClipFacts:
     if not os.path.isfile(item.file):
         return _ClipFacts(problems=(("missing", "no such file"),))
     try:
-        clip = read_clip(item.file, rate, start=item.start, end=item.end)
+        clip = clip_of(item, rate)
         if clip.source_rate != rate:  # resampling moves peaks, so they are judged at the recording's own rate
-            clip = read_clip(item.file, clip.source_rate, start=item.start, end=item.end)
+            clip = clip_of(item, clip.source_rate)
     except AudioError as error:
         return _ClipFacts(problems=(("broken", str(error)),))
     loudness = np.abs(clip.samples)
     silent = bool(loudness.max() < SILENCE)
-    problems: list[tuple[Kind, str]] = []
+    problems: list[tuple[Kind, str]] = [("odd", remark) for remark in clip.remarks]
     if silent:
         problems.append(("silent", f"{clip.seconds:.2f} s without sound"))
     share = float((loudness >= FULL_SCALE).mean())
@@ -247,7 +247,7 @@ def _measured(items: Sequence[Item]) -> dict[int, float]:
     def of_file(positions: list[int]) -> dict[int, float]:
         for item in sorted((items[position] for position in positions), key=lambda item: item.end or 0.0, reverse=True):
             try:
-                clip = read_clip(item.file, FIRST_RATE, start=item.start, end=item.end)
+                clip = clip_of(item, FIRST_RATE)
             except AudioError:
                 continue  # named where it is used
             if not _too_short(item, clip.seconds):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -25,6 +25,7 @@ class Item:
 
     `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "development" or "test".
     Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
+    `track` is the audio track to hear, of a recording that has several; see `read_clip`.
     """
 
     file: Path
@@ -36,6 +37,7 @@ class Item:
     group: str | None = None
     text: str | None = None
     row: int | None = None
+    track: int | None = None
 
     @property
     def place(self) -> str:
@@ -104,7 +106,16 @@ class Dataset:
         """SHA-256 over names, labels, segments, splits, groups and file sizes, or texts; no recording is read."""
         digest = hashlib.sha256(json.dumps([self.task, self.labels]).encode())
         for item in self.items:
-            facts = [self.relative(item), item.labels, item.start, item.end, item.split, item.fold, item.group]
+            facts: list[Any] = [
+                self.relative(item),
+                item.labels,
+                item.start,
+                item.end,
+                item.split,
+                item.fold,
+                item.group,
+            ]
+            facts += [] if item.track is None else [{"track": item.track}]
             digest.update(json.dumps([*facts, _size(item.file) if item.text is None else item.text]).encode())
         return digest.hexdigest()
 

@@ -78,6 +78,7 @@ def read_dataset(
     labels: Sequence[str] | None = None,
     modality: Modality = "sound",
     text: str | None = None,
+    track: int | None = None,
 ) -> Dataset:
     """Reads the labelled clips, texts or images of a folder or table; recordings and images are not opened.
 
@@ -87,6 +88,7 @@ def read_dataset(
         file, label, group, fold: columns of the table to use instead of the usual ones.
         modality: what the items are: "sound", "text" or "image".
         text: column of the texts to use instead of the usual ones; for modality "text".
+        track: of recordings with several audio tracks, from 1; by default the one that each file marks, or the first.
         labels: the only labels allowed, in this order (those of a model to evaluate); a class may then be small
             or absent.
 
@@ -114,7 +116,7 @@ def read_dataset(
         _refuse_unknown(root, counts, names)
     return Dataset(
         root=root if root.is_dir() else root.parent,
-        items=found.items,
+        items=found.items if track is None else tuple(replace(item, track=track) for item in found.items),
         labels=names,
         task=task,
         layout=_sentence(found, counts, task, modality),

@@ -10,11 +10,11 @@ its last shard. It holds
                 mean and behind it the standard deviation, of which "mean" reads the first half
     lengths     (item,), how many frames each has
 
-and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool), the items'
-keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and tensors. Items are found by key, so
-data sets that share items share features, and of an edited data set only what is new runs. A shard whose hash or
-description differs is passed over, and its items run again. A layer's features do not depend on the blocks behind it,
-so whoever asks for a few layers is also given the first of a shard that holds more.
+and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool, of sound
+the decoder's version), the items' keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and
+tensors. Items are found by key, so data sets that share items share features, and of an edited data set only what is
+new runs. A shard whose hash or description differs is passed over, and its items run again. A layer's features do not
+depend on the blocks behind it, so whoever asks for a few layers is also given the first of a shard that holds more.
 
 Pooled features are float32: they are small, and their digits are those of the encoder. Frames (`pool="time"`) are
 float16, since they fill disks: its rounding, 0.05 % of each value, is small beside what sets a frame apart from the
@@ -39,6 +39,7 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ossicle.audio import DECODER
 from ossicle.checkpoint.weights import save_weights
 from ossicle.data import Item, read_input
 from ossicle.data.cache import cache_folder, identity, in_threads, refuse_unwritable
@@ -46,7 +47,7 @@ from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
 
 Pool = Literal["mean", "statistics", "time"]
-VERSION = 1
+VERSION = 2
 METADATA = "ossicle.features"
 READERS = 4  # threads that read ahead
 # A run that is killed loses so many seconds of work at most, or this share of all that it has done where that is more:
@@ -350,13 +351,14 @@ def _places(path: Path, keys: Sequence[str], lengths: Int64[Tensor, "item"]) -> 
 
 
 def _about(encoder: Encoder, *, pool: Pool, layers: int) -> dict[str, Any]:
-    """All that features depend on beside the item, as JSON gives it back."""
+    """All that features depend on beside the item, as JSON gives it back; of sound also how it is decoded."""
     facts = {
         "version": VERSION,
         "fingerprint": encoder.fingerprint,
         "settings": encoder.settings,
         "pool": pool,
         "layers": layers,
+        **({"decoder": DECODER} if encoder.modality == "sound" else {}),
     }
     return json.loads(json.dumps(facts))
 

@@ -90,7 +90,8 @@ class Actor:
         self.predictor, self.config = open_predictor(), config
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        with closing(read_stamped([str(path) for path in batch["path"]], self.predictor.rate)) as reading:
+        paths = [str(path) for path in batch["path"]]
+        with closing(read_stamped(paths, self.predictor.rate, track=self.config.track)) as reading:
             pairs = zip(batch["place"], reading, strict=True)
             answers = [self.answer(str(place), blocks) for place, (_, blocks) in pairs]
         return {"answer": [json.dumps(answer) for answer in answers]}

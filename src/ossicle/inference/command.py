@@ -65,6 +65,7 @@ class PredictOptions:
     median: int | None = None
     min_duration: float | None = None
     merge_gap: float | None = None
+    track: int | None = None
     each: bool = False
     resume: bool = False
     overwrite: bool = False
@@ -95,9 +96,11 @@ class PredictOptions:
             raise WrongUsage("What is printed has one format: give -o for several.", "--format")
         if self.resume and self.overwrite:
             raise WrongUsage("Either go on with what the folder holds, or throw it away.", "--resume / --overwrite")
-        counts = {"--workers": self.workers, "--channels": self.channels, "--rate": self.rate}
+        counts = {"--workers": self.workers, "--channels": self.channels, "--rate": self.rate, "--track": self.track}
         if small := [name for name, value in counts.items() if value is not None and value < 1]:
             raise WrongUsage(f"This is 1 or more, not {counts[small[0]]}.", small[0])
+        if self.live(inputs) and self.track is not None:
+            raise WrongUsage("Live sound has one track: leave it out.", "--track")
         folder = {"--each": self.each, "--resume": self.resume, "--overwrite": self.overwrite}
         folder |= {"--workers": self.workers > 1, **more}
         needs(self.output, folder, "-o")
@@ -145,7 +148,7 @@ class PredictOptions:
             )
         except ValueError as error:
             raise WrongUsage(f"{error}.") from error
-        return InferenceConfig(window=self.window, hop=self.hop, reporting=reporting)
+        return InferenceConfig(window=self.window, hop=self.hop, reporting=reporting, track=self.track)
 
     def suit(self, predictor: Predictor) -> None:
         """Refuses labels, and a window, that the model does not have, before anything is heard."""
@@ -268,7 +271,7 @@ def print_files(predictor: Predictor, files: Sequence[Path], options: PredictOpt
 
     def heard(file: Path, info: AudioInfo) -> Iterator[list[Row]]:
         rows = predictor.stream(
-            read_blocks(file, predictor.rate, info=info),
+            read_blocks(file, predictor.rate, track=config.track, info=info),
             file=str(file),
             reporting=reporting,
             window=config.window,
@@ -421,7 +424,7 @@ def predict_live(predictor: Predictor, options: PredictOptions, *, say: Say, scr
                 raise WrongUsage(f"{error}.", "--pcm") from error
         if sys.stdin is None:  # closed, as daemons have it
             raise AudioUnreadable("standard input is closed; send sound into it, or name a recording")
-        blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, **waiting)
+        blocks = stream_blocks(sys.stdin.buffer, predictor.rate, layout=layout, remark=say, **waiting)
     rows = predictor.stream(
         blocks,
         file=STANDARD_INPUT,

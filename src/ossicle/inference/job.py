@@ -21,7 +21,7 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import AudioInfo, read_blocks
+from ossicle.audio import DECODER, AudioInfo, read_blocks
 from ossicle.audio.recording import check_regular
 from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, printable, write_atomically
@@ -42,6 +42,7 @@ class InferenceConfig:
     hop: float | None = None
     batch: int = BATCH
     reporting: Reporting = Reporting()
+    track: int | None = None  # see `read_blocks`
 
     def settings(self, predictor: Predictor) -> dict[str, Any]:
         """All that rows depend on, besides the recording: what a resumed job must share."""
@@ -53,6 +54,8 @@ class InferenceConfig:
             "window": window / predictor.rate,
             "hop": hop / predictor.rate,
             "batch": self.batch,
+            "track": self.track,
+            "decoder": DECODER,
             **asdict(self.reporting),
         }
 
@@ -165,18 +168,18 @@ def predict_files(
     places: Sequence[str], store: Store, *, predictor: Predictor, config: InferenceConfig
 ) -> Generator[Outcome]:
     """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
-    with closing(read_stamped(places, predictor.rate)) as reading:
+    with closing(read_stamped(places, predictor.rate, track=config.track)) as reading:
         for place, blocks in reading:
             yield predict_file(place, blocks, store, predictor=predictor, config=config)
 
 
-def read_stamped(places: Sequence[str], rate: int) -> Generator[tuple[str, Ahead[Any]]]:
+def read_stamped(places: Sequence[str], rate: int, *, track: int | None) -> Generator[tuple[str, Ahead[Any]]]:
     """Yields each file with its stamp and its blocks, the next files being decoded meanwhile."""
-    with closing(read_ahead([partial(stamped_blocks, place, rate) for place in places])) as reading:
+    with closing(read_ahead([partial(stamped_blocks, place, rate, track=track) for place in places])) as reading:
         yield from zip(places, reading, strict=True)
 
 
-def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
+def stamped_blocks(place: str, rate: int, *, track: int | None) -> Iterator[Any]:
     """The stamp of a file, its `AudioInfo`, which is filled on the way, then its blocks."""
     file = Path(place)
     check_regular(file, printable(file))  # a pipe or a device would be read for ever
@@ -187,7 +190,7 @@ def stamped_blocks(place: str, rate: int) -> Iterator[Any]:
     info = AudioInfo()
     yield stamp
     yield info
-    yield from read_blocks(file, rate, info=info)
+    yield from read_blocks(file, rate, track=track, info=info)
 
 
 def predict_file(

@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--median", type=int, help="windows to take the median of")
     add("--min-duration", type=float, help="seconds below which an event is dropped")
     add("--merge-gap", type=float, help="seconds between events that count as one")
+    add("--track", type=int, help="of several audio tracks, counted from 1; by default the file's own choice")
     add("--each", action="store_true", help="also a table for each recording")
     add("--resume", action="store_true", help="go on with what the folder holds")
     add("--overwrite", action="store_true", help="throw away the results that the folder holds")
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
-    begin()
+    begin(say=say)
     return end(run(arguments), say=say)
 
 

@@ -82,13 +82,13 @@ class TrainResult:
 
 def starting_point(
     chosen: Config,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, Any],
     *,
     folds: str | None,
     config: Path | None,
     output: Path | None,
     resume: bool,
-) -> tuple[Config, dict[str, str | None], str | None]:
+) -> tuple[Config, dict[str, Any], str | None]:
     """Settings, columns and folds of a run before its own `--set`: those given, or those of a stored run.
 
     Raises:
@@ -215,7 +215,7 @@ def over_folds(
     folds: str | None,
     resume: bool,
     skip_bad: bool,
-    columns: Mapping[str, str | None] | None,
+    columns: Mapping[str, Any] | None,
     say: Say,
     run: Callable[[Split, Path, Config, Begin], FoldResult],
     hold: Callable[[Path], None],

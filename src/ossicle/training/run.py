@@ -25,12 +25,11 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.audio import read_clip
 from ossicle.bundle import Card, save_bundle
 from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
 from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
-from ossicle.data.cache import SampleStore, open_store
+from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.errors import SettingRefused
 from ossicle.evaluation import score_items
@@ -78,13 +77,14 @@ def run_training(
     group: str | None = None,
     fold_column: str | None = None,
     folds: str | None = None,
+    track: int | None = None,
     resume: bool = False,
     skip_bad: bool = False,
     weights: str | None = None,
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
-    source = {"file": file, "label": label, "group": group, "fold": fold_column}
+    source: dict[str, Any] = {"file": file, "label": label, "group": group, "fold": fold_column, "track": track}
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, source, folds = starting_point(
@@ -120,7 +120,7 @@ def train(
     folds: str | None = None,
     resume: bool = False,
     skip_bad: bool = False,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     say: Say = tell,
     moved: Moved | None = None,
@@ -131,7 +131,7 @@ def train(
         folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
         resume: continue the run in `output`.
         skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
-        columns: the columns that the data set was read with, kept in config.yaml.
+        columns: the columns and the track that the data set was read with, kept in config.yaml.
         cache: where decoded samples are kept (see `open_store`).
         moved: told how far a fold is after every step: steps done, steps in all, seconds left.
 
@@ -465,7 +465,7 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
     scale = layers[0][0]
     attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
     window, _ = recognizer.window_samples()
-    clip = read_clip(item.file, recognizer.rate, start=item.start, end=item.end).samples[:window]
+    clip = decode(item, recognizer.rate)[:window]
     spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
     untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
     rows, columns = (-(-length // scale) for length in spec.shape[1:])

@@ -104,12 +104,20 @@ def run_tuning(
     fold_column: str | None = None,
     text: str | None = None,
     folds: str | None = None,
+    track: int | None = None,
     resume: bool = False,
     skip_bad: bool = False,
     say: Say = tell,
 ) -> tuple[str, ...]:
     """Does what `ossicle tune` promises and returns a sentence for each item that was left out."""
-    columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text}
+    columns: dict[str, Any] = {
+        "file": file,
+        "label": label,
+        "group": group,
+        "fold": fold_column,
+        "text": text,
+        "track": track,
+    }
     chosen, columns, folds = starting_point(
         TuneConfig(), columns, folds=folds, config=config, output=output, resume=resume
     )
@@ -149,7 +157,7 @@ def tune(
     folds: str | None = None,
     resume: bool = False,
     skip_bad: bool = False,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     say: Say = tell,
 ) -> TrainResult:
@@ -160,7 +168,7 @@ def tune(
         folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
         resume: leave finished folds of the run in `output` as they are.
         skip_bad: leave out items that cannot be read; without it they stop the run before it starts.
-        columns: the columns that the data set was read with, kept in config.yaml.
+        columns: the columns and the track that the data set was read with, kept in config.yaml.
         cache: where features are kept (see `open_features`).
 
     Raises:

@@ -14,5 +14,5 @@ def sounds() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def seeds(sounds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A tenth of a second of sound in every format, as bytes to be damaged."""
-    paths = sounds.write_zoo(tmp_path_factory.mktemp("seeds"), 0.1)
-    return {name: path.read_bytes() for name, path in paths.items()}
+    damage = runpy.run_path(str(Path(__file__).with_name("damage.py")))
+    return damage["make_seeds"](tmp_path_factory.mktemp("seeds"), sounds)
