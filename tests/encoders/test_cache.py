@@ -522,7 +522,8 @@ def test_a_run_that_is_killed_loses_half_a_minute_at_most(items, tmp_path, monke
         batch_size=2,
         progress=lambda done, total, failed: shards.append(len(shards_in(tmp_path))),
     )
-    assert shards == [0, 1, 1, 2, 2, 3, 3, 4]  # of eight batches: two of each three lengths, and one left over of two
+    # Before the first, then after eight batches: two of each three lengths, and one left over of two.
+    assert shards == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     encoder = Stub()
     again = open_features(encoder, items, pool="mean", folder=tmp_path)
     assert not encoder.batches and torch.equal(everything(again), everything(store))
