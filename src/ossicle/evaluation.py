@@ -29,13 +29,6 @@ Part = Literal["auto", "test", "development", "train", "all"]
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
 # What a data set was read with, as config.yaml names it.
 COLUMNS = ("file", "label", "group", "fold", "text", "track")
-    "file",
-    "label",
-    "group",
-    "fold",
-    "text",
-    "track",
-)  # that a data set was read with, as config.yaml names them
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 
 
