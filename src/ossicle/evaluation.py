@@ -27,7 +27,14 @@ from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections
 
 Part = Literal["auto", "test", "development", "train", "all"]
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
-COLUMNS = ("file", "label", "group", "fold", "text", "track")  # that a data set was read with, as config.yaml names them
+COLUMNS = (
+    "file",
+    "label",
+    "group",
+    "fold",
+    "text",
+    "track",
+)  # that a data set was read with, as config.yaml names them
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 
 
