@@ -27,14 +27,8 @@ from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections
 
 Part = Literal["auto", "test", "development", "train", "all"]
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
-COLUMNS = (
-    "file",
-    "label",
-    "group",
-    "fold",
-    "text",
-    "track",
-)  # that a data set was read with, as config.yaml names them
+# What a data set was read with, as config.yaml names it.
+COLUMNS = ("file", "label", "group", "fold", "text", "track")
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 
 
