@@ -1,8 +1,12 @@
 """Time stamps and tracks of media: what is heard lies where a player would play it."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,3 +220,28 @@ def test_joined_media_are_read_whole_or_refused(
     else:
         with pytest.raises(AudioUnreadable, match=f"{name}: another recording lies behind the first one in it"):
             read_clip(path, 16_000)
+
+
+def test_a_track_that_begins_in_the_middle_is_a_sentence(
+    sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV knows the streams that were there when it opened the file, and raises IndexError at a packet of another."""
+    import av
+
+    def opened(*arguments: Any, **options: Any) -> Any:
+        container = av.open(*arguments, **options)
+
+        def decode(stream: Any) -> Iterator[Any]:
+            yield from islice(container.decode(stream), 3)
+            raise IndexError("list index out of range")
+
+        facts = {name: getattr(container, name) for name in ("streams", "format", "start_time")}
+        return nullcontext(SimpleNamespace(decode=decode, **facts))
+
+    path = sounds.write_timed(tmp_path / "a.ts", [[(0.0, steps(1.0))]])
+    stub = SimpleNamespace(open=opened, error=av.error, stream=av.stream)
+    monkeypatch.setattr("ossicle.audio.recording.import_av", lambda: stub)
+    with pytest.raises(
+        AudioUnreadable, match="a track begins in the middle that the beginning of the file does not name"
+    ):
+        read_clip(path, 16_000)

@@ -277,9 +277,8 @@ def part_of(data: BinaryIO, sound: Sound, length: int, *, size: int) -> Part:
     if length >= WRAP and sound.mark == b"RIFF":
         return Part(begin=sound.begin, end=end, head=rf64_head(data, sound, length))
     if length >= WRAP and sound.mark == b"FORM":
-        return Part(
-            begin=sound.begin + 8, end=end, head=caf_head(data, sound, length)
-        )  # behind its offset and block size
+        skipped = 8  # offset and block size, ahead of an AIFF's samples
+        return Part(begin=sound.begin + skipped, end=end, head=caf_head(data, sound, length))
     patches: dict[bytes, tuple[tuple[int, bytes], ...]] = {
         b".snd": ((8, b"\xff\xff\xff\xff"),),  # to the end
         b"caff": ((at - 8, struct.pack(">q", length)),),

@@ -70,7 +70,7 @@ def open_with_media(
         opening = next(frames, None)
     except AudioError:
         raise
-    except (av.error.FFmpegError, ValueError, RuntimeError, UnicodeError) as error:
+    except (av.error.FFmpegError, ValueError, RuntimeError, IndexError) as error:
         return Failure(reason_of(error))
     if opening is None:
         raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
@@ -95,7 +95,7 @@ def open_with_media(
                 block = to_float32(samples.T if frame.format.is_planar else samples.reshape(-1, channels))
                 begins = stamp(frame)
                 frame = next(frames, None)
-            except (av.error.FFmpegError, ValueError, RuntimeError) as error:
+            except (av.error.FFmpegError, ValueError, RuntimeError, IndexError) as error:
                 raise stopped(name, reason_of(error)) from error
             silence = clock.silence_before(begins, len(block), following=None if frame is None else stamp(frame))
             dropped = min(skip, silence)
@@ -201,4 +201,6 @@ def stamp(frame: Any) -> Fraction | None:
 
 
 def reason_of(error: Exception) -> str:
+    if isinstance(error, IndexError):  # PyAV looks for a stream that was not there when the file was opened
+        return "a track begins in the middle that the beginning of the file does not name"
     return str(getattr(error, "strerror", None) or error)
