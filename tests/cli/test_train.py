@@ -44,6 +44,8 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> 
             "--skip-bad",
             "--init",
             "w",
+            "--track",
+            "2",
         ),
     )
     assert result.exit_code == 0
@@ -62,6 +64,7 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> 
         "resume": True,
         "skip_bad": True,
         "weights": "w",
+        "track": 2,
         "failed": 0,
     }
 

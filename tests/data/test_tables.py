@@ -12,6 +12,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ossicle.audio import AudioInfo
 from ossicle.data import check_dataset, read_dataset, split_dataset
 from ossicle.data.names import MISSING, apart, is_missing, spellings
 from ossicle.data.times import LENGTHS, PAIRS, base_and_unit
@@ -461,7 +462,8 @@ def test_predictions_that_a_person_corrected_are_a_data_set(tmp_path: Path, monk
         soundfile.write(file, rng.integers(-3000, 3000, 20_000, dtype=np.int16), 10_000, subtype="PCM_16")
     rows = [[Row(file=str(f), start=float(t), end=t + 1.0, label="dog", score=0.4) for t in (0, 1)] for f in files]
     source = Source(model="m", model_version="1")
-    write_tables(tmp_path / "out", zip(files, rows, strict=True), files=files, formats=[kind], source=source)
+    recorded = [(AudioInfo(rate=10_000, frames=20_000), some) for some in rows]
+    write_tables(tmp_path / "out", recorded, files=files, formats=[kind], source=source)
     table = tmp_path / "out" / name
     lines = table.read_text().splitlines()
     changed = [line.replace("dog", "cat") if n % 2 else line for n, line in enumerate(lines)]
