@@ -1,7 +1,7 @@
 """What is faster on this machine: measured once for each processor, version of torch and number of threads, and kept.
 
 Each routine in question runs on the sizes of `choice`, in turns with the other, so that other work on the machine slows
-both alike; the shortest time of each counts. That takes about a second. What was found on a quiet machine is written to
+both alike; the shortest time of each counts. That takes some two seconds. What was found on a quiet machine is written to
 the cache folder, so that later processes choose alike; beside other work each process measures for itself, for some
 seconds at most.
 """
@@ -42,7 +42,7 @@ VARIABLE = "OSSICLE_KERNELS"
 MARGIN = 0.97  # of the time of torch's own routine: what is no clearer than that is noise
 TURNS = 4  # the first of each warms up
 LONGEST = 5.0  # seconds, after which torch's own routine does what has not been measured
-QUIET = 0.8  # of the processors' time that a measurement has to itself, or it is not kept
+QUIET = 0.8  # of the time in which this thread must have run, or the measurement is not kept
 DISPATCH = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # of the libraries
 
 
@@ -75,12 +75,12 @@ def known_here(threads: int) -> tuple[Kernels, float]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SettingRefused):
         known = json.loads(path.read_text(encoding="utf-8"))
         return parse_kernels(known["kernels"]), float(known["bfloat16_speedup"])
-    began, used = time.perf_counter(), time.process_time()
+    began, used = time.perf_counter(), time.thread_time()
     with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
         gain = measure_bfloat16()
         kernels = measure(began + LONGEST)
     seconds = time.perf_counter() - began
-    if seconds < LONGEST and time.process_time() - used > QUIET * seconds * threads:
+    if seconds < LONGEST and time.thread_time() - used > QUIET * seconds:
         about = {"processor": processor(), "torch": torch.__version__, "threads": threads}
         known = {"kernels": str(kernels), "bfloat16_speedup": gain, **about}
         with contextlib.suppress(OSError):
