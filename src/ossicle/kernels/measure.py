@@ -1,8 +1,8 @@
 """What is faster on this machine: measured once for each processor, version of torch and number of threads, and kept.
 
 Each routine in question runs on the sizes of `choice`, in turns with the other, so that other work on the machine slows
-both alike; the shortest time of each counts. That takes some two seconds. What was found on a quiet machine is written to
-the cache folder, so that later processes choose alike; beside other work each process measures for itself, for some
+both alike; the shortest time of each counts. That takes some two seconds. What was found on a quiet machine is written
+to the cache folder, so that later processes choose alike; beside other work each process measures for itself, for some
 seconds at most.
 """
 
