@@ -1,8 +1,8 @@
 """Near-duplicates: two clips of one recording, whatever their loudness, codec and cut.
 
-The fingerprint of a clip is its log-mel at 32 bands and 20 frames a second, as bytes. Around the strongest onset of
-every second a patch of it is compared with all patches of other clips by cosine: the onset finds the same place again
-in a copy that was cut elsewhere. Where two patches agree, the clips are laid over each other there, and they are
+The fingerprint of a clip is its log-mel at 32 bands and 20 frames a second, as bytes. Around every strong onset a
+patch of it is compared with all patches of other clips by cosine: the onset finds the same place again in a copy that
+was cut elsewhere. Where two patches agree, the clips are laid over each other there, and they are
 near-duplicates when the whole of their overlap correlates, both as it is and after the mean of every band is taken
 away: two steady noises have one spectrum, but not one course in time.
 """
@@ -14,9 +14,13 @@ import torch
 
 from ossicle.frontend import frontend_config, log_mel
 from ossicle.shapes import Float32
+from pretraining.clips import gain_for
 
+FRONTEND = frontend_config("passt")
 BANDS = 32
 FPS = 20  # frames a second
+STRIDE = FRONTEND.rate // FRONTEND.hop_samples // FPS  # frames of the front end from one frame to the next
+SPAN = 2 * STRIDE  # frames of the front end in one: they overlap, for a copy may begin between two
 STEPS = 10  # of a byte, in one natural log unit
 FLOOR = -12.0  # natural log of the mel power that byte 0 stands for
 DEPTH = 8 * STEPS  # below the loudest cell nothing is compared: what a codec or a gain changes
@@ -26,18 +30,18 @@ SIMILAR = 0.90  # cosine of two patches
 CORRELATED = 0.95  # of two clips over their overlap
 CHANGING = 0.85  # the same after the mean of each band is taken away
 OVERLAP = 0.5  # of the shorter clip at least
-AT_ONCE = 1024  # patches that are compared with all others in one product
-NEAREST = 8  # clips that one patch proposes at most
+AT_ONCE = 256  # patches that are compared with all others in one product
+NEAREST = 16  # patches that one patch proposes at most
 
 Print = np.ndarray  # (frame, band) bytes
-FRONTEND = frontend_config("passt")
 
 
 def fingerprint(samples: Float32[np.ndarray, " time"]) -> Print:
-    """The fingerprint of a clip at 32 kHz."""
-    wave = torch.from_numpy(np.pad(samples, (0, max(0, FRONTEND.min_samples - len(samples)))))
-    mel = log_mel(wave[None], FRONTEND)[0] * (2 * FRONTEND.deviation) + FRONTEND.mean
-    pooled = torch.nn.functional.avg_pool2d(mel[None], (FRONTEND.mels // BANDS, 5), ceil_mode=True)[0]
+    """The fingerprint of a clip at 32 kHz, at one loudness."""
+    wave = torch.from_numpy(np.pad(samples * gain_for(samples), (0, max(0, FRONTEND.min_samples - len(samples)))))
+    mel = log_mel(wave[None], FRONTEND) * (2 * FRONTEND.deviation) + FRONTEND.mean
+    padded = torch.nn.functional.pad(mel, (0, SPAN), mode="replicate")
+    pooled = torch.nn.functional.avg_pool2d(padded, (FRONTEND.mels // BANDS, SPAN), (FRONTEND.mels // BANDS, STRIDE))[0]
     return ((pooled.T - FLOOR) * STEPS).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -72,24 +76,26 @@ def proposals(
     patches: torch.Tensor, owner: np.ndarray, at: np.ndarray, *, known: int, checked: Sequence[bool] | None
 ) -> Iterator[tuple[int, int]]:
     """Yields pairs of similar patches, the one of the later clip first, in the order of the later clips."""
+    clip = torch.from_numpy(owner)
     begin = int(np.searchsorted(owner, known))
-    fence = int(np.searchsorted(owner, known))
+    first = np.searchsorted(owner, np.arange(owner[-1] + 1))  # patch of each clip: only what lies before is compared
     for start in range(begin, len(owner), AT_ONCE):
-        stop = min(start + AT_ONCE, len(owner))
-        cosine = patches[start:stop] @ patches[:stop].T
-        best, column = cosine.topk(min(NEAREST * 2, stop), dim=1)
-        rows, ranks = torch.nonzero(best >= SIMILAR, as_tuple=True)
-        for row, other in zip(rows.tolist(), column[rows, ranks].tolist(), strict=True):
-            one = start + row
-            if owner[other] >= owner[one] or (other >= fence and checked is not None and not checked[owner[one]]):
-                continue
-            yield one, other
+        rows = clip[start : start + AT_ONCE]
+        cosine = patches[start : start + AT_ONCE] @ patches[: int(first[rows[-1]])].T
+        for row, number in enumerate(rows.tolist()):
+            only_known = checked is not None and not checked[number]
+            cosine[row, begin if only_known else int(first[number]) :] = -1
+        similar = torch.nonzero(cosine.amax(dim=1) >= SIMILAR)[:, 0] if cosine.shape[1] else torch.empty(0)
+        for row in similar.tolist():
+            values, columns = cosine[row].topk(min(NEAREST, cosine.shape[1]))
+            yield from ((start + row, column) for column in columns[values >= SIMILAR].tolist())
 
 
 def onsets(mel: Print) -> np.ndarray:
-    """The frame of the strongest rise in every second."""
-    rise = np.maximum(np.diff(levels(mel), axis=0, prepend=float(FLOOR)), 0).sum(axis=1)
-    return np.array([start + int(rise[start : start + FPS].argmax()) for start in range(0, len(mel), FPS)])
+    """The frames that rise most among their neighbours of half a second; wherever a clip was cut, the same ones."""
+    rise = np.maximum(np.diff(mel.astype(np.float32), axis=0, prepend=mel[:1]), 0).sum(axis=1)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(rise, FPS // 2), FPS + 1).max(axis=1)
+    return np.flatnonzero((rise == around) & (rise > 0)) if rise.any() else np.zeros(1, np.int64)
 
 
 def levels(mel: Print) -> Float32[np.ndarray, "frame band"]:

@@ -15,6 +15,7 @@ ACCEPTED = {
     "artistic-1.0": "Artistic-1.0",
     "artistic-2": "Artistic-2.0",
     "artistic-2.0": "Artistic-2.0",
+    "bsd-2": "BSD-2-Clause",
     "bsd-2-clause": "BSD-2-Clause",
     "bsd-3-clause": "BSD-3-Clause",
     "cc-by": "CC-BY-3.0",
