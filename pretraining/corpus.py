@@ -38,7 +38,7 @@ from pretraining.archives import take_out
 from pretraining.clips import RATE, clips_of
 from pretraining.copyright import Stanza, read_copyright, stanza_of
 from pretraining.debian import fetch, fetch_with_libraries, package_file, safe_name, unpack, version_of
-from pretraining.duplicates import BANDS, Print, fingerprint, near_duplicates
+from pretraining.duplicates import BANDS, VERSION, Print, fingerprint, near_duplicates
 from pretraining.judged import ROOT, judged_prints, save
 from pretraining.labels import topic_of, weak_label
 from pretraining.licences import allows, canonical
@@ -113,9 +113,9 @@ def main() -> None:
 
 
 def check_choice(settings: Settings) -> None:
-    """Stops where the folder holds a corpus of another choice of licences: the two would be mixed."""
+    """Stops where the folder holds a corpus of another choice or of other fingerprints: the two would be mixed."""
     stored = settings.folder / "choice.json"
-    choice = {"seed": SEED, "licences": settings.licences}
+    choice = {"seed": SEED, "licences": settings.licences, "fingerprint": VERSION}
     if stored.exists() and json.loads(stored.read_text()) != choice:
         raise SystemExit(f"{settings.folder} was begun with {stored.read_text()}; choose another folder for {choice}")
     write_atomically(stored, json.dumps(choice))

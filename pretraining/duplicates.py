@@ -17,6 +17,7 @@ from ossicle.shapes import Float32
 from pretraining.clips import gain_for
 
 FRONTEND = frontend_config("passt")
+VERSION = 2  # of the fingerprint: stored ones of another version are not compared with these
 BANDS = 32
 FPS = 20  # frames a second
 STRIDE = FRONTEND.rate // FRONTEND.hop_samples // FPS  # frames of the front end from one frame to the next

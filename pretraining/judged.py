@@ -12,7 +12,7 @@ import numpy as np
 from ossicle.audio import find_audio, read_clip
 from ossicle.files import write_atomically
 from pretraining.clips import RATE, SECONDS
-from pretraining.duplicates import BANDS, Print, fingerprint
+from pretraining.duplicates import BANDS, VERSION, Print, fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS = ("esc50", "fsdd", "emodb", "ravdess")
@@ -34,11 +34,12 @@ def judged_prints(data: Path, cache: Path) -> tuple[list[Print], list[str]]:
     names = [str(path.relative_to(ROOT if ROOT in path.parents else data)) for path in paths]
     if cache.exists():
         stored = np.load(cache)
-        if stored["names"].tolist() == names:
+        if stored["names"].tolist() == names and "version" in stored and int(stored["version"]) == VERSION:
             return np.split(stored["prints"], np.cumsum(stored["frames"])[:-1]), names
     prints = [fingerprint(read_clip(path, RATE, end=SECONDS).samples) for path in paths]
     columns = {
         "names": np.array(names),
+        "version": np.array(VERSION),
         "frames": np.array([len(one) for one in prints]),
         "prints": np.concatenate(prints).reshape(-1, BANDS),
     }

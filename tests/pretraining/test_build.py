@@ -88,6 +88,15 @@ def test_a_corpus_of_another_choice_is_not_continued(settings: corpus.Settings) 
         corpus.check_choice(corpus.Settings(folder=settings.folder, packages=settings.packages, licences=["MIT"]))
 
 
+def test_fingerprints_of_another_version_are_not_compared_with_these(
+    settings: corpus.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.check_choice(settings)
+    monkeypatch.setattr(corpus, "VERSION", corpus.VERSION + 1)
+    with pytest.raises(SystemExit, match="choose another folder"):
+        corpus.check_choice(settings)
+
+
 def test_a_unit_that_is_built_again_has_the_same_bytes(settings: corpus.Settings) -> None:
     build(settings)
     first = {path.name: path.read_bytes() for path in (settings.folder / "clips/toy").iterdir()}
