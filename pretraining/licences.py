@@ -10,6 +10,7 @@ import re
 # Spelling in copyright files, lower case without spaces -> SPDX. The licence must allow changed copies and any use.
 ACCEPTED = {
     "agpl-3+": "AGPL-3.0-or-later",
+    "agpl-3+-with-openssl-excemption": "AGPL-3.0-or-later",  # an exception only allows more
     "apache-2.0": "Apache-2.0",
     "artistic": "Artistic-1.0",
     "artistic-1.0": "Artistic-1.0",
@@ -42,11 +43,14 @@ ACCEPTED = {
     "cc0-1.0": "CC0-1.0",
     "expat": "MIT",
     "fal-1.3": "FAL-1.3",
+    "free-art": "FAL-1.3",
     "freedoom-license": "BSD-3-Clause",  # its text is the three clauses
+    "gfdl-1.3": "GFDL-1.3-no-invariants-only",  # hedgewars-data: "with no Invariant Sections"
     "gpl": "GPL-1.0-or-later",
     "gpl-1+": "GPL-1.0-or-later",
     "gpl-2": "GPL-2.0-only",
     "gpl-2+": "GPL-2.0-or-later",
+    "gpl-2+-with-openssl-exception": "GPL-2.0-or-later",
     "gpl-2.0": "GPL-2.0-only",
     "gpl-2.0+": "GPL-2.0-or-later",
     "gpl-2.0-only": "GPL-2.0-only",
@@ -56,6 +60,7 @@ ACCEPTED = {
     "gpl-3.0": "GPL-3.0-only",
     "gpl-3.0+": "GPL-3.0-or-later",
     "gpl-3.0-or-later": "GPL-3.0-or-later",
+    "gpl-any": "GPL-1.0-or-later",
     "isc": "ISC",
     "lgpl-2": "LGPL-2.0-only",
     "lgpl-2+": "LGPL-2.0-or-later",

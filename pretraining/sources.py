@@ -93,13 +93,19 @@ SOURCES: tuple[Source, ...] = (
     ),
     # --- spoken words and sounds, named ---
     *sources("mixed", "ktuberling-data", "tuxpaint-stamps-default", "gcompris-qt-data", "hedgewars-data", most=5000),
-    *sources("mixed", "scratch", "tuxmath-data", "tuxtype-data", "pysiogame", "khangman", "alsa-utils", "emacspeak"),
+    *sources("mixed", "scratch", "tuxmath-data", "pysiogame", "khangman", "alsa-utils", "emacspeak"),
+    Source(
+        package="tuxtype-data",
+        kind="mixed",
+        licence="GPL-2.0-only",
+        authors="2001-2003 Tux4Kids; Sam Hart, Jesse D. Andrews, David Bruce and others",
+        reason="'licensed under the GNU Public License version 2'; the rest is about images and fonts",
+    ),
     # --- effects ---
     *sources(
         "effects",
         "armagetronad",
         "blinken",
-        "blobwars-data",
         "bomber",
         "bzflag-data",
         "cinnamon-common",
