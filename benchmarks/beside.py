@@ -84,7 +84,7 @@ def seconds_of(task: str, folder: Path, *, environment: dict[str, str], slow: bo
             for minutes in MINUTES
         )
         return long - short
-    settings = {"epochs": EPOCHS[task], "development": 0.0, **({"precision": "float32"} if slow else {})}
+    settings = {"epochs": EPOCHS[task], "validation": 0.0, **({"precision": "float32"} if slow else {})}
     if task == "demo":
         names = "depth window balance batch_size lr warmup ema_decay label_smoothing patchout_t patchout_f gain mixup"
         settings |= {name: getattr(CONFIG, name) for name in names.split()}

@@ -50,7 +50,7 @@ BASE = dataclasses.replace(
     ESC50,
     model="datar_nano",
     epochs=None,
-    development=0.0,
+    validation=0.0,
     lr=5e-4,
     patchout_t=0.0,
     patchout_f=0.0,

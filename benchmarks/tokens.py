@@ -293,12 +293,12 @@ def draw(variants: dict[str, list[dict[str, Any]]]) -> Figure:
     figure = Figure(figsize=(5.5 * max(1, len(variants)), 4.2), layout="constrained")
     panels = figure.subplots(1, max(1, len(variants)), sharey=True, squeeze=False)[0]
     for axes, (variant, rows) in zip(panels, variants.items(), strict=False):
-        for method, colour in zip(METHODS, CYCLE, strict=False):
+        for method, color in zip(METHODS, CYCLE, strict=False):
             line = [rows[0], *(r for r in rows if r["method"] == method)]
             times, values = [r["time"] for r in line], [r["accuracy"].value for r in line]
             reach = [[r["accuracy"].value - r["accuracy"].low, r["accuracy"].high - r["accuracy"].value] for r in line]
             axes.errorbar(
-                times, values, np.array(reach).T, color=colour, label=method, marker="o", ms=3, lw=1, elinewidth=0.4
+                times, values, np.array(reach).T, color=color, label=method, marker="o", ms=3, lw=1, elinewidth=0.4
             )
         axes.set_title(variant, fontsize=9)
         axes.set_xlabel("time of a pass, of that with all tokens")

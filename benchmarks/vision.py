@@ -94,10 +94,10 @@ def pretrain(
         num_labels=SEEN,  # type: ignore[call-arg]  # of every configuration
     )
     network = ViTForImageClassification(config).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.05, fused=True)
     steps = epochs * len(images) // batch
     rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        optimizer, lambda step: min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / steps)))
     )
     started = time.process_time()
     for epoch in range(epochs):
@@ -108,8 +108,8 @@ def pretrain(
             loss = F.cross_entropy(network(x).logits, labels[chosen])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             rate.step()
             losses.append(loss.item())
         print(f"epoch {epoch + 1} of {epochs}: loss {np.mean(losses):.3f}", flush=True)
@@ -117,7 +117,7 @@ def pretrain(
 
 
 def crops(images: torch.Tensor, *, edge: int = 4) -> torch.Tensor:
-    """Each image moved by up to `edge` pixels either way, another for each, with grey where it has left."""
+    """Each image moved by up to `edge` pixels either way, another for each, with gray where it has left."""
     padded = F.pad(images, (edge,) * 4)
     row, column = torch.randint(2 * edge + 1, (2, len(images), 1)) + torch.arange(SIDE)  # (image, SIDE) each
     each = torch.arange(len(images))[:, None, None]

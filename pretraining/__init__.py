@@ -2,8 +2,8 @@
 
     sources      which Debian packages, and what is decided about each by hand
     debian       packages: fetched, looked up, streamed
-    licences     names of licences, which of them are accepted, and `--licences`
-    copyright    debian/copyright: whose a file is, and under which licence
+    licenses     names of licenses, which of them are accepted, and `--licenses`
+    copyright    debian/copyright: whose a file is, and under which license
     archives     the sounds in a package, also those packed inside archives of games
     labels       weak labels from paths
     clips        loudness, trimming and cutting into clips

@@ -1,4 +1,4 @@
-"""debian/copyright, machine-readable format 1.0: whose a file is, and under which licence.
+"""debian/copyright, machine-readable format 1.0: whose a file is, and under which license.
 
 Stanzas name files of the source package, and a package installs them elsewhere, so that a pattern is compared with the
 ends of the installed path: `data/sounds/*` holds for `usr/share/games/x/data/sounds/a.ogg`, and so does
@@ -19,7 +19,7 @@ class Stanza:
     """Some files of a source package."""
 
     patterns: tuple[str, ...]
-    licence: str  # the first line of its field: a short name, or several with `and`, `or`
+    license: str  # the first line of its field: a short name, or several with `and`, `or`
     authors: str  # the copyright lines, joined by "; "
 
 
@@ -31,7 +31,7 @@ def read_copyright(text: str) -> list[Stanza]:
     return [
         Stanza(
             patterns=tuple(re.split(r"[\s,]+", stanza["files"].strip())),
-            licence=stanza.get("license", "").strip().split("\n")[0].strip(),
+            license=stanza.get("license", "").strip().split("\n")[0].strip(),
             authors=one_line(stanza.get("copyright", "")),
         )
         for stanza in paragraphs

@@ -1,15 +1,15 @@
 """Builds the corpus: fetches packages, takes sounds out, cuts clips, renders instruments and voices, drops repeats.
 
     python -m pretraining.corpus -o CORPUS
-    python -m pretraining.corpus -o CORPUS --licences '!GPL-*' '!CC-BY-SA-*'     # without some licences
+    python -m pretraining.corpus -o CORPUS --licenses '!GPL-*' '!CC-BY-SA-*'     # without some licenses
     python -m pretraining.corpus -o CORPUS --packages PACKAGES --workers 2
 
-A unit is a package, or one run of a synthesiser. Its clips and its part of the manifest are written before the next
+A unit is a package, or one run of a synthesizer. Its clips and its part of the manifest are written before the next
 begins: a run that was killed goes on where it stopped, and a finished corpus is only read. Every choice is drawn from
 the seed and the name of the unit, so that neither the order nor the number of processes changes a sample.
 
 The corpus holds `clips/UNIT/*.flac`, `manifest.jsonl` (a row for each clip), `left_out.jsonl` (near-duplicates, and
-what each repeats), `refused.jsonl` (sounds that do not decode or whose licence is not accepted), `copyright/PACKAGE`
+what each repeats), `refused.jsonl` (sounds that do not decode or whose license is not accepted), `copyright/PACKAGE`
 and `tables.md`.
 """
 
@@ -41,12 +41,12 @@ from pretraining.debian import fetch, fetch_with_libraries, package_file, safe_n
 from pretraining.duplicates import BANDS, VERSION, Print, fingerprint, near_duplicates
 from pretraining.judged import ROOT, judged_prints, save
 from pretraining.labels import topic_of, weak_label
-from pretraining.licences import allows, canonical
+from pretraining.licenses import allows, canonical
 from pretraining.manifest import Row, part_of, read_rows, table, write_rows
 from pretraining.sources import SOUNDFONT, SOURCES, TOOLS, VOICE_PACKAGES, VOICES, Source
 
 SEED = 20
-FIELDS = ("kind", "licence", "package", "topic", "part")  # of the tables
+FIELDS = ("kind", "license", "package", "topic", "part")  # of the tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Settings:
 
     folder: Path
     packages: Path
-    licences: list[str]
+    licenses: list[str]
 
     def rows_of(self, unit: str) -> Path:
         return self.folder / "units" / f"{unit}.jsonl"
@@ -73,7 +73,7 @@ class Recording:
 
     path: str
     file: Path
-    licence: str
+    license: str
     authors: str
     label: str
     topic: str
@@ -87,13 +87,13 @@ def main() -> None:
     parser.add_argument(
         "--judged", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the judged sets"
     )
-    parser.add_argument("--licences", nargs="+", default=[], metavar="PATTERN", help="wanted; after '!', unwanted")
+    parser.add_argument("--licenses", nargs="+", default=[], metavar="PATTERN", help="wanted; after '!', unwanted")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     given = parser.parse_args()
     settings = Settings(
         folder=given.output.resolve(),
         packages=(given.packages or given.output / "packages").resolve(),
-        licences=given.licences,
+        licenses=given.licenses,
     )
     check_choice(settings)
     began = time.monotonic()
@@ -115,7 +115,7 @@ def main() -> None:
 def check_choice(settings: Settings) -> None:
     """Stops where the folder holds a corpus of another choice or of other fingerprints: the two would be mixed."""
     stored = settings.folder / "choice.json"
-    choice = {"seed": SEED, "licences": settings.licences, "fingerprint": VERSION}
+    choice = {"seed": SEED, "licenses": settings.licenses, "fingerprint": VERSION}
     if stored.exists() and json.loads(stored.read_text()) != choice:
         raise SystemExit(f"{settings.folder} was begun with {stored.read_text()}; choose another folder for {choice}")
     write_atomically(stored, json.dumps(choice))
@@ -140,7 +140,7 @@ def build_units(units: list[str], settings: Settings, workers: int) -> None:
 
 
 def build_unit(job: tuple[str, Settings]) -> str:
-    """Makes the clips of a package or of a synthesiser's run; its part of the manifest is written last."""
+    """Makes the clips of a package or of a synthesizer's run; its part of the manifest is written last."""
     unit, settings = job
     began = time.process_time()
     draw = np.random.default_rng([SEED, zlib.crc32(unit.encode())])
@@ -151,7 +151,7 @@ def build_unit(job: tuple[str, Settings]) -> str:
     with tempfile.TemporaryDirectory(prefix="ossicle-corpus-") as temporary:
         package, version, source, recordings = RECORDINGS[kind_of(unit)](unit, Path(temporary), settings, draw, refused)
         for recording in recordings:
-            if not allows(settings.licences, recording.licence):
+            if not allows(settings.licenses, recording.license):
                 continue
             for row, one in cut(recording, unit, package, version, source, settings, draw, refused):
                 rows.append(row)
@@ -194,18 +194,18 @@ def wanted(source: Source, path: str) -> bool:
 def licensed(
     source: Source, stanzas: list[Stanza], sounds: list[tuple[str, Path]], refused: list[tuple[str, str]]
 ) -> Iterator[Recording]:
-    """Yields the sounds whose licence is known and accepted."""
+    """Yields the sounds whose license is known and accepted."""
     for path, file in sounds:
         stanza = stanza_of(stanzas, path.replace("!", "/"))
-        named = source.licence or (stanza.licence if stanza else "")
-        licence = canonical(named)
-        if licence is None:
-            refused.append((path, f"licence {named!r} is not accepted" if named else "no stanza names its licence"))
+        named = source.license or (stanza.license if stanza else "")
+        license = canonical(named)
+        if license is None:
+            refused.append((path, f"license {named!r} is not accepted" if named else "no stanza names its license"))
             continue
         yield Recording(
             path=path,
             file=file,
-            licence=licence,
+            license=license,
             authors=source.authors or (stanza.authors if stanza else ""),
             label=weak_label(path),
             topic=topic_of(path, source.kind),
@@ -223,7 +223,7 @@ def of_instruments(
         Recording(
             path=sound.path,
             file=sound.file,
-            licence=SOUNDFONT.licence,
+            license=SOUNDFONT.license,
             authors=SOUNDFONT.authors,
             label=sound.label,
             topic="drum" if sound.label == "percussion" else "music",
@@ -246,7 +246,7 @@ def of_voice(
         Recording(
             path=sound.path,
             file=sound.file,
-            licence=voice.licence,
+            license=voice.license,
             authors=voice.authors,
             label=sound.label,
             topic="speech",
@@ -291,7 +291,7 @@ def cut(
             version=version,
             path=recording.path,
             sha256=digest,
-            licence=recording.licence,
+            license=recording.license,
             authors=recording.authors,
             kind=recording.kind,
             label=recording.label,
@@ -329,7 +329,7 @@ def finish(units: list[str], settings: Settings, judged: Path) -> list[Row]:
         stored = np.load(settings.prints_of(unit))
         rows += found
         prints += np.split(stored["prints"], np.cumsum(stored["frames"])[:-1]) if found else []
-    # A note is much like its neighbour, and is meant to be: what was rendered is compared with the judged sets alone.
+    # A note is much like its neighbor, and is meant to be: what was rendered is compared with the judged sets alone.
     checked = [True] * len(known) + [row.kind not in ("instruments", "voice") for row in rows]
     repeated = near_duplicates([*known, *prints], known=len(known), checked=checked)
     left_out = {later - len(known): earlier for later, earlier in repeated.items()}

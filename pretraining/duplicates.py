@@ -93,7 +93,7 @@ def proposals(
 
 
 def onsets(mel: Print) -> np.ndarray:
-    """The frames that rise most among their neighbours of half a second; wherever a clip was cut, the same ones."""
+    """The frames that rise most among their neighbors of half a second; wherever a clip was cut, the same ones."""
     rise = np.maximum(np.diff(mel.astype(np.float32), axis=0, prepend=mel[:1]), 0).sum(axis=1)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(rise, FPS // 2), FPS + 1).max(axis=1)
     return np.flatnonzero((rise == around) & (rise > 0)) if rise.any() else np.zeros(1, np.int64)

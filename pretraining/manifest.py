@@ -22,7 +22,7 @@ class Row:
     version: str
     path: str  # in the package; after `!` in an archive of it; for what was rendered, what was played or said
     sha256: str  # of the recording that the clip was cut from, as it lies in the package; of what was rendered
-    licence: str  # SPDX expression
+    license: str  # SPDX expression
     authors: str
     kind: str
     label: str

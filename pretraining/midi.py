@@ -1,7 +1,7 @@
 """Notes, chords and short phrases as MIDI files, drawn from a seed.
 
 A file is a row of slots of equal length, each with one clip's music and a rest at its end, so that one run of a
-synthesiser renders many clips, which are then cut at the slots.
+synthesizer renders many clips, which are then cut at the slots.
 """
 
 import struct

@@ -43,7 +43,7 @@ class Sound:
 
 
 def instrument_units() -> dict[str, Callable[[Path, Path, np.random.Generator], Iterator[Sound]]]:
-    """The runs of the synthesiser: name to function of (tools, folder, generator)."""
+    """The runs of the synthesizer: name to function of (tools, folder, generator)."""
     units = {f"instruments-{first:03d}": family(first) for first in range(1, 129, 8)}
     return {**units, "instruments-drums": drums, "instruments-ensembles": ensembles}
 

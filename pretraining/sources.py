@@ -1,12 +1,12 @@
 """Which Debian 12 packages the corpus is made of, and what is decided about each by hand.
 
-A package's licences come from its machine-readable copyright file, file by file. Where that file is free text, a person
-has read it: `licence` and `authors` say what holds for the sounds, `reason` why. A stanza whose licence is not in
-`licences.ACCEPTED` keeps its files out.
+A package's licenses come from its machine-readable copyright file, file by file. Where that file is free text, a person
+has read it: `license` and `authors` say what holds for the sounds, `reason` why. A stanza whose license is not in
+`licenses.ACCEPTED` keeps its files out.
 
 Left out after reading: flight-of-the-amazon-queen, beneath-a-steel-sky, drascula-*, lure-of-the-temptress (the game
-may not be sold by itself), freedink-data (licences of single sounds are in no readable form), freepats (patches that
-only an old synthesiser plays), the kits of hydrogen-drumkits and the drums of Sonic Pi that `examples/drums` is made
+may not be sold by itself), freedink-data (licenses of single sounds are in no readable form), freepats (patches that
+only an old synthesizer plays), the kits of hydrogen-drumkits and the drums of Sonic Pi that `examples/drums` is made
 of, and Sonic Pi's loops with them (the same people recorded them).
 """
 
@@ -24,20 +24,20 @@ class Source:
     most: int = 1500  # clips of the package at most; of more, a seeded choice
     only: tuple[str, ...] = ()  # patterns of paths that are taken; without any, all
     skip: tuple[str, ...] = ()  # patterns of paths that are not
-    licence: str = ""  # decided by hand, for a copyright file of free text
+    license: str = ""  # decided by hand, for a copyright file of free text
     authors: str = ""
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """A synthetic voice; what it says is under the licence of its own package, the strictest reading."""
+    """A synthetic voice; what it says is under the license of its own package, the strictest reading."""
 
     engine: str  # espeak-ng, flite or festival
     name: str
     language: str
     package: str
-    licence: str
+    license: str
     authors: str
     encoding: str = "utf-8"  # that festival wants its text in
 
@@ -66,28 +66,28 @@ SOURCES: tuple[Source, ...] = (
     Source(
         package="asterisk-prompt-es-co",
         kind="speech",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="Avatar Ltda.; July E. Jimenez",
         reason="'free software ... GNU General Public License ... version 2 dated June, 1991'",
     ),
     Source(
         package="asterisk-prompt-fr-armelle",
         kind="speech",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         authors="2006 Michel Gutierrez; voice: Armelle Desjardins",
         reason="redistribution and use in any form with the notice, no endorsement: the clauses of BSD but one",
     ),
     Source(
         package="fillets-ng-data-cs",
         kind="speech",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="ALTAR interactive; Ivo and Pavel Danihelka and others",
         reason="'free software ... GNU General Public License ... version 2 dated June, 1991'",
     ),
     Source(
         package="fillets-ng-data-nl",
         kind="speech",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="ALTAR interactive; Ivo and Pavel Danihelka and others",
         reason="as fillets-ng-data-cs",
     ),
@@ -97,7 +97,7 @@ SOURCES: tuple[Source, ...] = (
     Source(
         package="tuxtype-data",
         kind="mixed",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="2001-2003 Tux4Kids; Sam Hart, Jesse D. Andrews, David Bruce and others",
         reason="'licensed under the GNU Public License version 2'; the rest is about images and fonts",
     ),
@@ -188,63 +188,63 @@ SOURCES: tuple[Source, ...] = (
     Source(
         package="openttd-opensfx",
         kind="effects",
-        licence="CC-BY-SA-3.0",
+        license="CC-BY-SA-3.0",
         authors="various authors, listed in opensfx.psfo of the source package",
         reason="the stanza of src/wav/*, of which the installed opensfx.cat is packed; its path tells nothing",
     ),
     Source(
         package="enigma-data",
         kind="effects",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="Siegfried Fennig, Martin Hawlisch, Daniel Heck, Petr Machata, Jeremy Sawicki, Ralf Westram",
         reason="'free software ... version 2 dated June, 1991' for all but two fonts and three libraries",
     ),
     Source(
         package="fillets-ng-data",
         kind="mixed",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="ALTAR interactive; Ivo and Pavel Danihelka and others",
         reason="as fillets-ng-data-cs",
     ),
     Source(
         package="lbreakout2-data",
         kind="effects",
-        licence="GPL-1.0-or-later",
+        license="GPL-1.0-or-later",
         authors="2000 Michael Speck",
         reason="'License: GNU GPL', without a version",
     ),
     Source(
         package="pingus-data",
         kind="effects",
-        licence="GPL-2.0-or-later",
+        license="GPL-2.0-or-later",
         authors="1999-2007 Ingo Ruhnke and others",
         reason="'either version 2 of the License, or (at your option) any later version'; the rest is about programs",
     ),
     Source(
         package="searchandrescue-data",
         kind="effects",
-        licence="GPL-1.0-or-later",
+        license="GPL-1.0-or-later",
         authors="1999-2004 WolfPack Entertainment",
         reason="'free to distribute ... under the terms of the GNU General Public License', without a version",
     ),
     Source(
         package="warmux-data",
         kind="effects",
-        licence="GPL-2.0-or-later",
+        license="GPL-2.0-or-later",
         authors="2001-2011 Anthony Carre, Matthieu Fertre, Victor Stinner and the WarMUX contributors",
         reason="'either version 2 of the License, or (at your option) any later version'; the rest is about programs",
     ),
     Source(
         package="wesnoth-1.16-data",
         kind="effects",
-        licence="GPL-2.0-or-later",
+        license="GPL-2.0-or-later",
         authors="2003-2009 David White and the contributors of Battle for Wesnoth",
         reason="'version 2 or at your option any later version' for all but a library and fonts",
     ),
     Source(
         package="xblast-tnt-sounds",
         kind="effects",
-        licence="GPL-2.0-only",
+        license="GPL-2.0-only",
         authors="2004 Oliver Vogel and others",
         reason="'version 2 dated June, 1991'",
     ),
@@ -263,7 +263,7 @@ SOURCES: tuple[Source, ...] = (
         package="asterisk-moh-opsound-wav",
         kind="music",
         per_file=8,
-        licence="CC-BY-SA-3.0",
+        license="CC-BY-SA-3.0",
         authors="2009 Paul Shuler (Macroform); 2009 Manolo Camp; 2008 Reno Project",
         reason="'distributed under the Creative Commons Attribution-ShareAlike 3.0 license'",
     ),
@@ -271,23 +271,23 @@ SOURCES: tuple[Source, ...] = (
         package="fretsonfire-songs-muldjord",
         kind="music",
         per_file=6,
-        licence="CC-BY-SA-3.0",
+        license="CC-BY-SA-3.0",
         authors="2009 El Senator (Muldjord)",
-        reason="'licensed under the terms of the Creative Commons Attribution ShareAlike licence 3.0'",
+        reason="'licensed under the terms of the Creative Commons Attribution ShareAlike license 3.0'",
     ),
     Source(
         package="fretsonfire-songs-sectoid",
         kind="music",
         per_file=6,
-        licence="MIT",
+        license="MIT",
         authors="2006-2007 Carlos Viola Iborra",
-        reason="the text is that of the MIT licence",
+        reason="the text is that of the MIT license",
     ),
     Source(
         package="nexuiz-music",
         kind="music",
         per_file=5,
-        licence="GPL-2.0-or-later",
+        license="GPL-2.0-or-later",
         authors="2002-2009 Alientrap, Lee Vermeulen",
         reason="'either version 2 of the License, or (at your option) any later version'",
     ),
@@ -295,7 +295,7 @@ SOURCES: tuple[Source, ...] = (
         package="singularity-music",
         kind="music",
         per_file=5,
-        licence="CC-BY-SA-3.0",
+        license="CC-BY-SA-3.0",
         authors="2007-2008, 2012 Max McCracken",
         reason="the text is that of Attribution-ShareAlike 3.0 ('License Elements: Attribution, ShareAlike')",
     ),
@@ -311,7 +311,7 @@ SOURCES: tuple[Source, ...] = (
 SOUNDFONT = Source(
     package="fluid-soundfont-gm",
     kind="instruments",
-    licence="MIT",
+    license="MIT",
     authors="2000-2002, 2008 Frank Wen; 2008 Toby Smithe",
     reason="'I hereby release Fluid under the MIT license'",
 )
@@ -342,23 +342,23 @@ def espeak(language: str) -> Voice:
         name=language,
         language=language,
         package="espeak-ng-data",
-        licence="GPL-3.0-or-later",
+        license="GPL-3.0-or-later",
         authors="Jonathan Duddington; Reece H. Dunn and the authors of eSpeak NG",
     )
 
 
 def flite(name: str) -> Voice:
     authors = "1999-2014 Carnegie Mellon University"
-    return Voice(engine="flite", name=name, language="en", package="libflite1", licence="MIT-Festival", authors=authors)
+    return Voice(engine="flite", name=name, language="en", package="libflite1", license="MIT-Festival", authors=authors)
 
 
-def festival(package: str, name: str, language: str, licence: str, authors: str, encoding: str = "utf-8") -> Voice:
+def festival(package: str, name: str, language: str, license: str, authors: str, encoding: str = "utf-8") -> Voice:
     return Voice(
         engine="festival",
         name=name,
         language=language,
         package=package,
-        licence=licence,
+        license=license,
         authors=authors,
         encoding=encoding,
     )

@@ -8,7 +8,7 @@ convolutions, its layers are data (`layers.json`), and its input is our `passt` 
 the project, and so do its answers.
 
 The answers are blocks of safetensors, `answers-00000.safetensors` and so on, of 1,024 rows of the manifest each in
-their order: `logits` (clip, 527) and `embeddings` (clip, 384) as float16, before any sigmoid or standardisation. A
+their order: `logits` (clip, 527) and `embeddings` (clip, 384) as float16, before any sigmoid or standardization. A
 block is written whole, and a run that was killed goes on with the first one that is missing. `statistics.safetensors`
 holds mean and deviation of both over the training part: the embeddings' common mean would drown what tells clips apart.
 """
@@ -125,7 +125,7 @@ def check_same_corpus(folder: Path, rows: list[Row]) -> None:
 
 @torch.no_grad()
 def answer(teacher: Teacher, corpus: Path, rows: list[Row]) -> dict[str, Tensor]:
-    """Logits and embeddings of clips, each run alone: its bits do not depend on its neighbours."""
+    """Logits and embeddings of clips, each run alone: its bits do not depend on its neighbors."""
     logits, embeddings = [], []
     for row in rows:
         samples, _ = soundfile.read(corpus / row.file, dtype="float32")

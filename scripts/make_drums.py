@@ -11,7 +11,7 @@ What goes in:
   one whose two names disagree (the "Kick" of Audiophob is a file called "tom").
 - Only what both the package's copyright file and the maker's own file put under CC0, CC BY or CC BY-SA.
 - At most four velocity layers of one drum (from loud to soft, evenly), and one of Sonic Pi's numbered recordings of a
-  stroke of the tabla: neighbours are near-duplicates.
+  stroke of the tabla: neighbors are near-duplicates.
 
 `group` is the kit; for Sonic Pi, which collects from many people, it is the person on freesound.org. `fold` puts whole
 groups together, so that a test fold holds kits and people that the training part has never heard: the people who made
@@ -44,14 +44,14 @@ LEAD_SECONDS = 0.002  # kept before the attack, so that a hit placed at t sounds
 ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("hydrogen-drumkits", "sonic-pi-samples")
-LICENCES = {
+LICENSES = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
     "CC-BY-SA-3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
     "CC-BY-SA-3.0-US": "https://creativecommons.org/licenses/by-sa/3.0/us/",
 }
 ABOUT_CLASSES = {
-    "bell": "cowbells, the iron bells of dununs, a hand bell, a synthesised bell",
+    "bell": "cowbells, the iron bells of dununs, a hand bell, a synthesized bell",
     "cymbal": "crash, ride, ride bell, splash",
     "hand-drum": "djembe (bass, tone, slap) and tabla",
     "hi-hat": "closed, pedal, open and loose",
@@ -67,9 +67,9 @@ class Kit:
 
     folder: str
     group: str
-    licence: str
-    licence_words: str  # found in drumkit.xml, or the script stops
-    debian_licence: str  # found in the stanza of Debian's copyright file, or the script stops
+    license: str
+    license_words: str  # found in drumkit.xml, or the script stops
+    debian_license: str  # found in the stanza of Debian's copyright file, or the script stops
     debian_file: str
     author: str  # as drumkit.xml spells it, unless the file name holds another
     instruments: dict[str, str]  # the maker's name of the instrument -> class
@@ -82,9 +82,9 @@ KITS = (
         folder="Audiophob",
         group="Audiophob",
         home="https://soundcloud.com/audiophobdubstep",
-        licence="CC0-1.0",
-        licence_words="Creative Commons 0 License",
-        debian_licence="CC0",
+        license="CC0-1.0",
+        license_words="Creative Commons 0 License",
+        debian_license="CC0",
         debian_file="Audiophob",
         author="soundcloud.com/audiophobdubstep",
         # Left out, for the file's own name says something else: Kick (a tom), Pedal HH (fxshake).
@@ -105,9 +105,9 @@ KITS = (
         folder="rumpf_kit_z01_h2",
         group="rumpf_kit_z01",
         home="https://sourceforge.net/projects/rumpf-kit/",
-        licence="CC-BY-3.0",
-        licence_words="http://creativecommons.org/licenses/by/3.0/",
-        debian_licence="CC-BY-3.0",
+        license="CC-BY-3.0",
+        license_words="http://creativecommons.org/licenses/by/3.0/",
+        debian_license="CC-BY-3.0",
         debian_file="rumpf_kit_z01_h2",
         author="Emanuel Rumpf",
         instruments={
@@ -134,9 +134,9 @@ KITS = (
         folder="BJA_Pacific",
         group="BJA_Pacific",
         home="http://www.bransinanderson.com/",
-        licence="CC-BY-SA-3.0-US",
-        licence_words="Attribution-Share Alike 3.0 United States",
-        debian_licence="CC-BY-SA-3.0-us",
+        license="CC-BY-SA-3.0-US",
+        license_words="Attribution-Share Alike 3.0 United States",
+        debian_license="CC-BY-SA-3.0-us",
         debian_file="BJA_Pacific",
         author="Luc Tanguay/Bransin James Anderson",
         instruments={
@@ -159,9 +159,9 @@ KITS = (
         folder="circAfrique v4",
         group="circAfrique",
         home="http://www.circAfrique.com",
-        licence="CC-BY-SA-3.0",
-        licence_words="Creative Commons - Attribution-ShareAlike 3.0 Unported",
-        debian_licence="CC-BY-SA-3.0",
+        license="CC-BY-SA-3.0",
+        license_words="Creative Commons - Attribution-ShareAlike 3.0 Unported",
+        debian_license="CC-BY-SA-3.0",
         debian_file="circAfrique",
         author="Jim Harney",
         # The heads of the dununs stay out: they are struck with sticks, neither toms nor hand drums.
@@ -206,20 +206,20 @@ class Source:
     label: str
     group: str
     author: str
-    licence: str
+    license: str
     source: str  # where it comes from, for a reader
     name: str  # stem of the file we write
 
 
 def kit_sources(kit: Kit, root: Path, debian: str) -> Iterator[Source]:
-    """Reads one kit: checks both statements of its licence, then yields the named instruments."""
+    """Reads one kit: checks both statements of its license, then yields the named instruments."""
     folder = root / "usr/share/hydrogen/data/drumkits" / kit.folder
     text = (folder / "drumkit.xml").read_text(encoding="utf-8")
     kit_xml = ElementTree.fromstring(re.sub(r'\sxmlns="[^"]+"', "", text))
-    require(kit.licence_words in (kit_xml.findtext("license") or ""), f"{kit.folder}: another licence in drumkit.xml")
+    require(kit.license_words in (kit_xml.findtext("license") or ""), f"{kit.folder}: another license in drumkit.xml")
     require(kit.author == kit_xml.findtext("author"), f"{kit.folder}: another author in drumkit.xml")
     stanza = debian_stanza(debian, f"drumkits/{kit.debian_file}.h2drumkit")
-    require(f"License: {kit.debian_licence}\n" in stanza, f"{kit.folder}: another licence in Debian's copyright file")
+    require(f"License: {kit.debian_license}\n" in stanza, f"{kit.folder}: another license in Debian's copyright file")
 
     instruments = {(i.findtext("name") or "").strip(): i for i in kit_xml.iter("instrument")}
     for name, label in kit.instruments.items():
@@ -239,7 +239,7 @@ def kit_sources(kit: Kit, root: Path, debian: str) -> Iterator[Source]:
                 label=label,
                 group=kit.group,
                 author=author,
-                licence=kit.licence,
+                license=kit.license,
                 source=f"{kit.folder}: {name} ({file})",
                 name=plain(f"{kit.group}-{name}{layer}"),
             )
@@ -272,7 +272,7 @@ def sonic_pi_sources(root: Path, debian: str) -> tuple[list[Source], list[Source
             label=label or "loop",
             group=plain(author),
             author=f"{author} (freesound.org)",
-            licence="CC0-1.0",
+            license="CC0-1.0",
             source=f"Sonic Pi: {path.name}, {link.replace('http:', 'https:')}",
             name=plain(f"{author}-{path.stem}"),
         )
@@ -351,7 +351,7 @@ def fold_of(group: str) -> int:
 
 
 def write_readme(path: Path, hits: list[tuple[str, Source]], loops: list[tuple[str, Source]], packages: str) -> None:
-    """Writes README.md: what this is, classes by groups, licence and author of every file."""
+    """Writes README.md: what this is, classes by groups, license and author of every file."""
     classes = sorted({source.label for _, source in hits})
     groups = sorted({source.group for _, source in hits}, key=lambda group: (fold_of(group), group.lower()))
     counts = Counter((source.group, source.label) for _, source in hits)
@@ -361,30 +361,30 @@ def write_readme(path: Path, hits: list[tuple[str, Source]], loops: list[tuple[s
 
 {len(hits)} recordings of single drum hits in {len(classes)} classes, a folder each, and {len(loops)} drum loops
 (`loops/`, not a class). 32 kHz, mono, 16-bit FLAC. `meta.csv` lists the hits:
-`file,label,group,fold,author,licence,source`.
+`file,label,group,fold,author,license,source`.
 
 Made by `scripts/make_drums.py` from the Debian packages {packages}.
 **Changes to every file:** channels averaged to mono, resampled to 32 kHz. Hits are also cut (2 ms before the attack,
 and where the level has fallen by 60 dB, after 1 s at the latest), faded at both ends and scaled to a peak of -3 dB.
 
-## Licences
+## Licenses
 
-Each file keeps the licence of its maker, given below file by file; ossicle's own licence does not apply to them.
+Each file keeps the license of its maker, given below file by file; ossicle's own license does not apply to them.
 The CC BY-SA files stay under CC BY-SA when you pass them on, changed or not.
 
-| licence | files | text |
+| license | files | text |
 |---|---|---|""",
         file=out,
     )
-    used = Counter(source.licence for _, source in hits + loops)
-    for licence, address in LICENCES.items():
-        print(f"| {licence} | {used[licence]} | <{address}> |", file=out)
+    used = Counter(source.license for _, source in hits + loops)
+    for license, address in LICENSES.items():
+        print(f"| {license} | {used[license]} | <{address}> |", file=out)
     print(
         """
 ## Classes by groups
 
 `group` is the kit, or for the samples of Sonic Pi the person on freesound.org who made them. `fold` holds whole groups,
-so that hits are always recognised in kits that the training has never heard. Only sounds that their maker named are
+so that hits are always recognized in kits that the training has never heard. Only sounds that their maker named are
 here, at most four velocity layers of a drum, and one of the numbered recordings of a stroke.
 """,
         file=out,
@@ -398,16 +398,16 @@ here, at most four velocity layers of a drum, and one of the numbered recordings
     print("| | **all** | " + " | ".join(map(str, total)) + f" | {sum(total)} |\n", file=out)
     for label in classes:
         print(f"- **{label}**: {ABOUT_CLASSES[label]}", file=out)
-    print("\n## Kits\n\n| group | kit | author | licence | home |\n|---|---|---|---|---|", file=out)
+    print("\n## Kits\n\n| group | kit | author | license | home |\n|---|---|---|---|---|", file=out)
     for kit in KITS:
-        licence = f"[{kit.licence}]({LICENCES[kit.licence]})"
-        print(f"| {kit.group} | {kit.folder} | {kit.author} | {licence} | <{kit.home}> |", file=out)
+        license = f"[{kit.license}]({LICENSES[kit.license]})"
+        print(f"| {kit.group} | {kit.folder} | {kit.author} | {license} | <{kit.home}> |", file=out)
     print("\nSonic Pi (<https://sonic-pi.net>) had trimmed many of its samples before.", file=out)
     for title, rows in (("Hits", hits), ("Loops", loops)):
-        print(f"\n## {title}, file by file\n\n| file | author | licence | from |\n|---|---|---|---|", file=out)
+        print(f"\n## {title}, file by file\n\n| file | author | license | from |\n|---|---|---|---|", file=out)
         for file, source in rows:
             origin = source.source.replace("|", "\\|")
-            print(f"| {file} | {source.author} | [{source.licence}]({LICENCES[source.licence]}) | {origin} |", file=out)
+            print(f"| {file} | {source.author} | [{source.license}]({LICENSES[source.license]}) | {origin} |", file=out)
     path.write_text(out.getvalue(), encoding="utf-8")
 
 
@@ -462,9 +462,9 @@ def make(hydrogen: Path, sonic_pi: Path, output: Path) -> None:
 
     with open(output / "meta.csv", "w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["file", "label", "group", "fold", "author", "licence", "source"])
+        rows.writerow(["file", "label", "group", "fold", "author", "license", "source"])
         for file, s in written:
-            rows.writerow([file, s.label, s.group, fold_of(s.group), s.author, s.licence, s.source])
+            rows.writerow([file, s.label, s.group, fold_of(s.group), s.author, s.license, s.source])
     versions = " and ".join(
         f"`{package}` {version(root, package)}" for package, root in zip(PACKAGES, (hydrogen, sonic_pi), strict=True)
     )

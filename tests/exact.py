@@ -47,7 +47,7 @@ def log_mel(
 
 
 def cut(wave: np.ndarray, config: Any, *, preemphasis: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frames as they are, and pre-emphasised."""
+    """Frames as they are, and pre-emphasized."""
     width, hop = config.window_samples, config.hop_samples
     if config.kind == "kaldi":
         raw = np.lib.stride_tricks.sliding_window_view(wave, width)[::hop]

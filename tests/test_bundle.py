@@ -35,7 +35,7 @@ def saved(folder: Path, **changes: Any) -> torch.nn.Module:
         "temperature": 1.75,
         "window_seconds": 0.5,
         "hop_seconds": 0.25,
-        "weights_licence": "CC-BY-4.0",
+        "weights_license": "CC-BY-4.0",
     }
     save_bundle(folder, **(values | changes))
     return model
@@ -67,7 +67,7 @@ def test_a_bundle_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert loaded.frontend.config == frontend_config("passt", mean=-3.25, deviation=1.5)
     assert (loaded.task, loaded.labels, loaded.temperature) == ("multi-label", LABELS, 1.75)
     assert loaded.thresholds is not None and loaded.thresholds.tolist() == [0.25, 0.5, 0.125]
-    assert (loaded.window_seconds, loaded.hop_seconds, loaded.weights_licence) == (0.5, 0.25, "CC-BY-4.0")
+    assert (loaded.window_seconds, loaded.hop_seconds, loaded.weights_license) == (0.5, 0.25, "CC-BY-4.0")
     spec = torch.randn(2, 128, 50)
     with torch.inference_mode():
         assert torch.equal(loaded.model(spec), model(spec))
@@ -173,8 +173,9 @@ def test_every_key_is_required_and_no_other_is_read(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda c: c.update(schema_version=2), r"schema_version is 2; .* reads 1"),
-        (lambda c: c.update(schema_version="1"), r'schema_version is .*"?1'),
+        (lambda c: c.update(schema_version=1), r"in schema 1; .* reads schema 2. Train the model again"),
+        (lambda c: c.update(schema_version=3), r"schema_version is 3; .* reads 2"),
+        (lambda c: c.update(schema_version="2"), r'schema_version is .*"?2'),
         (lambda c: c.update(labels=["a", "b", ""]), "labels"),
         (lambda c: c.update(labels="abc"), "labels"),
         (lambda c: c.update(thresholds=[0.5, 0.5]), "thresholds .* 3 labels"),
@@ -266,9 +267,9 @@ def test_the_card_opens_with_what_the_hub_reads_and_holds_the_facts(tmp_path: Pa
 
 
 def test_a_card_leaves_out_what_nobody_said(tmp_path: Path) -> None:
-    saved(tmp_path / "bundle", weights_licence=None)
+    saved(tmp_path / "bundle", weights_license=None)
     text = (tmp_path / "bundle" / CARD).read_text()
-    assert "license: other" in text and "Nobody has stated a licence" in text
+    assert "license: other" in text and "Nobody has stated a license" in text
     for heading in ("Protocol", "Metrics", "Limits", "Training data"):
         assert f"## {heading}" not in text
 

@@ -184,7 +184,7 @@ def test_the_bundle_keys_are_those_of_the_schema() -> None:
     assert named == {*bundle._KEYS, *bundle._TRAINED, *bundle._TUNED}
 
 
-def test_the_layouts_document_names_every_column_and_split_that_is_recognised() -> None:
+def test_the_layouts_document_names_every_column_and_split_that_is_recognized() -> None:
     from ossicle.data import tables
 
     text = (ROOT / "docs" / "data.md").read_text()

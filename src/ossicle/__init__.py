@@ -1,4 +1,4 @@
-"""ossicle: efficient audio transformers, from a folder of sounds to a trained recogniser.
+"""ossicle: efficient audio transformers, from a folder of sounds to a trained recognizer.
 
 The names below are loaded when they are first used, so that `import ossicle` costs nothing and needs no torch.
 """

@@ -1,12 +1,12 @@
-"""A bundle: everything that turns samples into labelled scores, as one folder.
+"""A bundle: everything that turns samples into labeled scores, as one folder.
 
     config.json         what the network, the front end, the labels and the decisions are (schema below)
     model.safetensors   the weights
     README.md           the model card
 
-`config.json`, schema 1; every key is required and no other is read:
+`config.json`, schema 2; every key is required and no other is read:
 
-    schema_version   1
+    schema_version   2
     library_version  the ossicle that wrote it
     model            {name, options}: what `create_model` is called with
     frontend         every field of `FrontendConfig`
@@ -20,7 +20,7 @@
     temperature      logits are divided by it
     window           {seconds, hop_seconds, pad} of prediction; pad: whether a shorter recording's features are followed
                      by silence up to the window, as in a training on clips of several lengths
-    weights_licence  or null where nobody has said
+    weights_license  or null where nobody has said
 
 Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
 """
@@ -54,7 +54,7 @@ from ossicle.inference import MAX_WINDOW_SECONDS, ModelInfo
 from ossicle.models import create_model, list_models
 from ossicle.predict.rows import Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A configuration is a claim by a stranger: these keep it from asking for all memory before a tensor has been compared.
 MAX_FILTERBANK = 2**24
 MAX_RATE = 768_000
@@ -96,7 +96,7 @@ def save_bundle(
     pad: bool = False,
     thresholds: Float[np.ndarray, " label"] | Sequence[float] | None = None,
     temperature: float = 1.0,
-    weights_licence: str | None = None,
+    weights_license: str | None = None,
     card: Card | None = None,
 ) -> None:
     """Writes a bundle, the folder as a whole: it is there complete, or as it was before.
@@ -122,7 +122,7 @@ def save_bundle(
         pad=pad,
         thresholds=thresholds,
         temperature=temperature,
-        weights_licence=weights_licence,
+        weights_license=weights_license,
         model={"name": model_name, "options": _options(model, labels)},
         frontend=frontend.to_dict(),
     )
@@ -138,7 +138,7 @@ def info_config(
     pad: bool = False,
     thresholds: Float[np.ndarray, " label"] | Sequence[float] | None = None,
     temperature: float = 1.0,
-    weights_licence: str | None = None,
+    weights_license: str | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
     """The configuration of a bundle: what every kind has, behind the parts of its own kind."""
@@ -155,7 +155,7 @@ def info_config(
             "hop_seconds": float(window_seconds if hop_seconds is None else hop_seconds),
             "pad": pad,
         },
-        "weights_licence": weights_licence,
+        "weights_license": weights_license,
     }
 
 
@@ -239,7 +239,7 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
         "window_seconds": float(config["window"]["seconds"]),
         "hop_seconds": float(config["window"]["hop_seconds"]),
         "pad": config["window"]["pad"],
-        "weights_licence": config["weights_licence"],
+        "weights_license": config["weights_license"],
         "library_version": config["library_version"],
         "version": digest.hexdigest()[:12],
     }
@@ -411,6 +411,11 @@ def _check_config(config: Any, path: Path) -> None:
     if not isinstance(config, dict):
         raise BundleRefused(f"{path}: a bundle's configuration is a JSON object, not a {type(config).__name__}.")
     version = config.get("schema_version")
+    if version == 1 and not isinstance(version, bool):
+        raise BundleRefused(
+            f"{path}: written by ossicle {config.get('library_version')}, in schema 1; ossicle {__version__} reads "
+            f"schema {SCHEMA_VERSION}. Train the model again, or load it with the version that wrote it."
+        )
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleRefused(f"{path}: schema_version is {version!r}; ossicle {__version__} reads {SCHEMA_VERSION}.")
 
@@ -462,7 +467,7 @@ def _check_config(config: Any, path: Path) -> None:
         "more than 0 and at most window.seconds",
     )
     wants("window.pad", isinstance(config["window"]["pad"], bool), "true or false")
-    wants("weights_licence", isinstance(config["weights_licence"], str | None), "text or null")
+    wants("weights_license", isinstance(config["weights_license"], str | None), "text or null")
 
 
 # The parts of each kind of bundle, and the type of each of their keys; those of a front end are checked by itself.
@@ -482,7 +487,7 @@ _KEYS = (
     "thresholds",
     "temperature",
     "window",
-    "weights_licence",
+    "weights_license",
 )
 
 
@@ -506,7 +511,7 @@ def _shortened(value: Any) -> str:
 
 
 def _card_text(config: Mapping[str, Any], card: Card) -> str:
-    licence = config["weights_licence"]
+    license = config["weights_license"]
     if "model" in config:
         name, modality = config["model"]["name"], "sound"
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
@@ -515,7 +520,7 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not in here"
     task = {"sound": "audio-classification", "text": "text-classification", "image": "image-classification"}[modality]
     header = {
-        "license": licence.lower() if licence else "other",
+        "license": license.lower() if license else "other",
         "library_name": "ossicle",
         "pipeline_tag": task,
         "tags": ["audio", task, name] if modality == "sound" else [task, name],
@@ -537,8 +542,8 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),
         "## Labels\n\n" + _label_table(config["labels"], config["thresholds"]),
         f"## Limits\n\n{card.limits}",
-        "## Licence\n\n"
-        + (f"The weights: {licence}." if licence else "Nobody has stated a licence for these weights.")
+        "## License\n\n"
+        + (f"The weights: {license}." if license else "Nobody has stated a license for these weights.")
         + " The code that runs them, ossicle, is Apache-2.0.",
     ]
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)

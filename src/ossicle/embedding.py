@@ -119,11 +119,11 @@ def layer_features(recognizer: Recognizer, layer: int) -> Callable[[np.ndarray],
 
 
 def encoder_of(recognizer: Recognizer) -> Encoder:
-    """The network whose layers are read: the recogniser's own, or the one that its head was tuned on."""
+    """The network whose layers are read: the recognizer's own, or the one that its head was tuned on."""
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
     bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
-    # The encoder's front end works on the CPU, wherever the recogniser's is.
+    # The encoder's front end works on the CPU, wherever the recognizer's is.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
 

@@ -1,4 +1,4 @@
-"""From a recogniser and labelled clips to figures of merit on disk: for `ossicle evaluate`, and after a training."""
+"""From a recognizer and labeled clips to figures of merit on disk: for `ossicle evaluate`, and after a training."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from ossicle.predict import csv_line, seconds_text
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 
-Part = Literal["auto", "test", "development", "train", "all"]
+Part = Literal["auto", "test", "validation", "train", "all"]
 CONFIG, SPLIT = "config.yaml", "split.json"  # in a run folder
 # What a data set was read with, as config.yaml names it.
 COLUMNS = ("file", "label", "group", "fold", "text", "track")
@@ -82,7 +82,7 @@ def evaluate_model(
     say: Callable[[str], None],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
-    """Evaluates a model on labelled clips, says the figures, writes them to `output`; gives the clips that failed.
+    """Evaluates a model on labeled clips, says the figures, writes them to `output`; gives the clips that failed.
 
     Columns that are not named are those of the training, if the data have them.
 
@@ -99,7 +99,7 @@ def evaluate_model(
     except ValueError as error:
         raise SettingRefused(f"{model}: {error}.") from error
     columns = {"file": file, "label": label, "group": group, "fold": fold_column, "text": text, "track": track}
-    dataset, same = read_labelled(recognizer, data, folder=folder, columns=columns)
+    dataset, same = read_labeled(recognizer, data, folder=folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
         raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
     say(dataset.layout)
@@ -163,10 +163,10 @@ def bootstrap_groups(dataset: Dataset, chosen: Int64[np.ndarray, " item"]) -> li
     return groups.astype(str).tolist() if 1 < len(np.unique(groups)) < len(groups) else None
 
 
-def read_labelled(
+def read_labeled(
     recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, Any] | None = None
 ) -> tuple[Dataset, bool]:
-    """Reads labelled items to measure a model on, and whether their path is that of its run's data.
+    """Reads labeled items to measure a model on, and whether their path is that of its run's data.
 
     A column that is not named is that of the training, if the data have it.
 

@@ -25,7 +25,7 @@ def load(
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
 ) -> Recognizer:
-    """Loads a trained recogniser: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
+    """Loads a trained recognizer: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
 
     Args:
         device: auto, cpu, cuda, mps, ...

@@ -29,7 +29,7 @@ from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.datar import HOP_FRAMES
 from ossicle.models.passt import Passt
 from ossicle.models.tokens import TokenReduction
-from ossicle.predict import summarise
+from ossicle.predict import summarize
 
 
 class Recognizer(Predictor):
@@ -98,7 +98,7 @@ class Recognizer(Predictor):
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item of a data set, before temperature and softmax or sigmoid."""
-        return summarise(self.score_windows((decode(item, self.rate), self.rate)).scores, task=self.task)
+        return summarize(self.score_windows((decode(item, self.rate), self.rate)).scores, task=self.task)
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""

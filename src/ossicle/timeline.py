@@ -73,7 +73,7 @@ def loudest(
 ) -> tuple[Float[np.ndarray, "mel column"], float]:
     """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its seconds.
 
-    Each column is the loudest of equally many frames. Whenever there are too many columns, two neighbours become one: a
+    Each column is the loudest of equally many frames. Whenever there are too many columns, two neighbors become one: a
     day costs no more memory than a minute.
     """
     device = frontend.bank.device

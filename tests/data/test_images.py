@@ -120,8 +120,8 @@ def test_a_palette_with_transparency_warns_nobody(tmp_path):
 
 
 def test_grey_values_of_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    grey = np.array([[0, 255, 256, 32_768, 65_535]], np.uint16)
-    Image.fromarray(grey).save(tmp_path / "deep.png")
+    gray = np.array([[0, 255, 256, 32_768, 65_535]], np.uint16)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
     pixels = read_image(tmp_path / "deep.png")
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 128, 255]
     assert (pixels == pixels[:, :, :1]).all()

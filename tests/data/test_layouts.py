@@ -1,4 +1,4 @@
-"""What lies on a disk is recognised as what it is, and what cannot be learnt from is refused in one sentence."""
+"""What lies on a disk is recognized as what it is, and what cannot be learnt from is refused in one sentence."""
 
 import os
 from collections import Counter
@@ -38,7 +38,7 @@ def test_folders_are_classes_at_any_depth_and_in_any_case_of_suffix(tree):
 
 
 def test_train_val_and_test_above_the_classes_are_the_official_split(tree):
-    parts = {"train": "train", "Val": "development", "test": "test"}
+    parts = {"train": "train", "Val": "validation", "test": "test"}
     dataset = read_dataset(tree([f"{part}/{name}" for part in parts for name in CLASSES]))
     assert {dataset.relative(item).split("/")[0]: item.split for item in dataset.items} == parts
     assert dataset.labels == ("cat", "dog")
@@ -85,17 +85,17 @@ def test_recordings_directly_in_the_folders_of_a_split_have_no_labels(tree):
     )
 
 
-def test_a_folder_of_a_split_that_holds_its_neighbours_classes_is_no_class(tree):
+def test_a_folder_of_a_split_that_holds_its_neighbors_classes_is_no_class(tree):
     sentence = refusal(tree([*CLASSES, *(f"val/{name}" for name in CLASSES)]))
     assert "is a class or a part of the data" in sentence and "(cat)" in sentence
 
 
-def test_data_that_train_on_their_development_part_are_split_so(tree):
+def test_data_that_train_on_their_validation_part_are_split_so(tree):
     clips = [f"{label}/{number}.wav" for label in ("cat", "dog") for number in range(9)]
     split = split_dataset(
         read_dataset(tree([f"{part}/{clip}" for part in ("development", "evaluation") for clip in clips]))
     )
-    assert (len(split.test), len(split.train) + len(split.development)) == (18, 18)
+    assert (len(split.test), len(split.train) + len(split.validation)) == (18, 18)
     assert "the `val` split trains, as there is no `train` split" in split.protocol
 
 
@@ -224,7 +224,7 @@ def test_a_table_may_give_segments_splits_folds_and_groups(tree):
     )
     dataset = read_dataset(root)
     assert [(item.start, item.end) for item in dataset.items] == [(0, 1.5), (1.5, None), (0, 2), (2, 3)]
-    assert [item.split for item in dataset.items] == ["train", "development", "test", "train"]
+    assert [item.split for item in dataset.items] == ["train", "validation", "test", "train"]
     assert [item.group for item in dataset.items] == ["x", "x", None, "y"]
     assert dataset.folds == ("1", "2", "10")
 
@@ -251,7 +251,7 @@ def test_labels_in_jsonl_may_be_lists_and_numbers(tree):
 
 
 @pytest.mark.parametrize("column", ["group", "speaker", "actor", "src_file"])
-def test_columns_that_tie_clips_together_are_recognised(tree, column):
+def test_columns_that_tie_clips_together_are_recognized(tree, column):
     dataset = read_dataset(tree(rows(f"file,label,{column}", *(f"{row},{i % 2}" for i, row in enumerate(TWO_AND_TWO)))))
     assert dataset.group_name == column
     assert [item.group for item in dataset.items] == ["0", "1", "0", "1"]
@@ -361,7 +361,7 @@ def test_fsd50k_is_read_as_published(tree):
     )
     dataset = read_dataset(root)
     assert dataset.layout.startswith("FSD50K as published") and dataset.labels == ("Animal", "Bark", "Dog")
-    assert [item.split for item in dataset.items] == ["train", "development", "test", "test", "test"]
+    assert [item.split for item in dataset.items] == ["train", "validation", "test", "test", "test"]
     assert all(os.path.isfile(item.file) for item in dataset.items)
 
 
@@ -376,7 +376,7 @@ def test_speech_commands_has_the_split_of_its_lists(tree):
     )
     dataset = read_dataset(root)
     assert dataset.labels == ("no", "yes")
-    assert Counter(item.split for item in dataset.items) == {"train": 4, "development": 2, "test": 2}
+    assert Counter(item.split for item in dataset.items) == {"train": 4, "validation": 2, "test": 2}
     assert "_background_noise_/ is no class and is left out (1)" in dataset.layout
 
 
@@ -572,7 +572,7 @@ def test_real_data_sets_are_read_without_a_flag(shared, name, clips, classes, gr
     assert all(os.path.isfile(item.file) for item in dataset.items)
     split = split_dataset(dataset)
     assert 0.09 < len(split.test) / clips < 0.26
-    assert 0.10 < len(split.development) / (clips - len(split.test)) < 0.20
+    assert 0.10 < len(split.validation) / (clips - len(split.test)) < 0.20
 
 
 def test_speech_may_be_tested_by_speaker_instead_of_by_its_official_split(shared):

@@ -1,4 +1,4 @@
-"""The built-in recordings keep their promises: sizes, classes, makers, licences."""
+"""The built-in recordings keep their promises: sizes, classes, makers, licenses."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from ossicle.data.recordings import drums_folder
 from ossicle.errors import DataRefused
 
 DRUMS = drums_folder()
-LICENCES = {"CC0-1.0", "CC-BY-3.0", "CC-BY-SA-3.0", "CC-BY-SA-3.0-US"}
+LICENSES = {"CC0-1.0", "CC-BY-3.0", "CC-BY-SA-3.0", "CC-BY-SA-3.0-US"}
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,16 @@ def test_no_group_is_cut_by_a_fold_and_no_person_is_on_both_sides(table: list[di
     assert {name for name, where in folds.items() if len(where) > 1} == set()
 
 
-def test_every_file_has_its_maker_and_licence_in_the_readme(table: list[dict[str, str]]) -> None:
+def test_every_file_has_its_maker_and_license_in_the_readme(table: list[dict[str, str]]) -> None:
     readme = (DRUMS / "README.md").read_text(encoding="utf-8")
     stated = dict(
         re.findall(r"^\| (\S+\.flac) \| [^|]+ \| \[([^\]]+)\]\(https://creativecommons", readme, re.MULTILINE)
     )
     here = {path.relative_to(DRUMS).as_posix() for path in DRUMS.rglob("*.flac")}
     assert stated.keys() == here
-    assert set(stated.values()) <= LICENCES
+    assert set(stated.values()) <= LICENSES
     for row in table:
-        assert row["author"] and stated[row["file"]] == row["licence"], row["file"]
+        assert row["author"] and stated[row["file"]] == row["license"], row["file"]
 
 
 def test_the_loops_are_no_class_and_none_is_the_amen_break() -> None:
@@ -82,7 +82,7 @@ def test_the_dataset_reads_with_its_groups_and_folds() -> None:
     assert dataset.task == "single-label"
     assert all(item.group and item.fold and item.file.is_file() for item in dataset.items)
     for fold in split_folds(dataset):
-        split = split_dataset(dataset, fold=fold, development=0.0)
+        split = split_dataset(dataset, fold=fold, validation=0.0)
         makers = [{dataset.items[i].group for i in part} for part in (split.train, split.test)]
         assert not makers[0] & makers[1]
         assert {dataset.items[i].labels for i in split.test} <= {dataset.items[i].labels for i in split.train}

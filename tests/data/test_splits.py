@@ -14,7 +14,7 @@ from ossicle.errors import DataRefused
 ROOT = Path("/data")
 few = settings(max_examples=40, deadline=None)
 CUT_BY_FILE = "as too few groups"
-SPLITS = ["train", "development", "test"]
+SPLITS = ["train", "validation", "test"]
 
 
 def make(items: Sequence[Item], labels: tuple[str, ...] | None = None) -> Dataset:
@@ -67,14 +67,16 @@ def split_or_none(dataset: Dataset, **options):
 
 def check_whole(dataset: Dataset, split) -> None:
     """What holds for each split of each data set."""
-    parts = [split.train, split.development, split.test]
+    parts = [split.train, split.validation, split.test]
     assert all((np.diff(part) > 0).all() for part in parts)
     assert sorted(np.concatenate(parts)) == list(range(len(dataset.items)))
     targets = dataset.targets()
     assert (targets[split.train].any(axis=0) == targets.any(axis=0)).all()
     assert len(split.train) and len(split.test)
-    assert f"{len(split.train)} clips train, {len(split.development)} develop, {len(split.test)} test" in split.protocol
-    assert (len(split.development) == 0) == ("no development part" in split.protocol)
+    assert (
+        f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test clips" in split.protocol
+    )
+    assert (len(split.validation) == 0) == ("no validation part" in split.protocol)
 
 
 # ---------------------------------------------------------------- properties
@@ -89,13 +91,13 @@ def test_drawn_parts_cover_everything_once_and_share_no_group(fields, seed):
         return
     check_whole(dataset, split)
     groups = group_ids(dataset)
-    learnt = np.concatenate([split.train, split.development])
+    learnt = np.concatenate([split.train, split.validation])
     assert not set(groups[learnt]) & set(groups[split.test])
     if CUT_BY_FILE in split.protocol:
         files = np.array([str(item.file) for item in dataset.items])
-        assert not set(files[split.train]) & set(files[split.development])
+        assert not set(files[split.train]) & set(files[split.validation])
     else:
-        assert not set(groups[split.train]) & set(groups[split.development])
+        assert not set(groups[split.train]) & set(groups[split.validation])
 
 
 @few
@@ -108,7 +110,7 @@ def test_the_same_seed_makes_the_same_parts_in_any_order_of_rows(fields, seed):
     assert (once is None) == (again is None) == (turned is None)
     if once is None:
         return
-    for part in ("train", "development", "test"):
+    for part in ("train", "validation", "test"):
         rows = getattr(once, part)
         assert (rows == getattr(again, part)).all()
         assert {dataset.items[row] for row in rows} == {backwards.items[row] for row in getattr(turned, part)}
@@ -166,7 +168,7 @@ def test_official_folds_stay_as_they_are(fields, seed):
         assert {dataset.items[row].fold for row in split.test} == {fold}
         assert sum(item.fold == fold for item in dataset.items) == len(split.test)
         groups = group_ids(dataset)
-        learnt = np.concatenate([split.train, split.development])
+        learnt = np.concatenate([split.train, split.validation])
         assert bool(set(groups[learnt]) & set(groups[split.test])) == ("both sides" in split.protocol)
 
 
@@ -180,11 +182,11 @@ def test_official_splits_stay_as_they_are(fields, seed):
         return
     check_whole(dataset, split)
     assert split_folds(dataset) == ("test",)
-    held_out = "test" if "test" in present else "development"
+    held_out = "test" if "test" in present else "validation"
     assert [dataset.items[row].split for row in split.test] == [held_out] * len(split.test)
     assert sum(item.split == held_out for item in dataset.items) == len(split.test)
     if present == set(SPLITS):
-        assert {dataset.items[row].split for row in split.development} == {"development"}
+        assert {dataset.items[row].split for row in split.validation} == {"validation"}
         assert {dataset.items[row].split for row in split.train} == {"train"}
 
 
@@ -201,13 +203,13 @@ def test_labels_of_an_official_test_part_move_no_other_part(fields, order):
         items[row] = Item(**{**vars(items[row]), "labels": dataset.items[other].labels})
     shuffled = split_dataset(make(items, dataset.labels), fold=dataset.folds[0])
     assert (shuffled.train == split.train).all()
-    assert (shuffled.development == split.development).all()
+    assert (shuffled.validation == split.validation).all()
 
 
 @few
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=12))
 def test_clips_stay_together_through_files_and_groups_alike(ties):
-    """Equal to the connected components found by repeated relabelling."""
+    """Equal to the connected components found by repeated relabeling."""
     items = [Item(file=ROOT / str(tie[0]), labels=("x",), group=str(tie[-1]) if len(tie) > 1 else None) for tie in ties]
     expected = list(range(len(items)))
     for _ in items:
@@ -228,8 +230,8 @@ def test_parts_hold_their_share_of_every_class(seed):
     split = split_dataset(dataset, seed=seed)
     targets = dataset.targets()
     assert targets[split.test].sum(axis=0).tolist() == [80, 20, 8, 4]
-    rest = np.concatenate([split.train, split.development])
-    np.testing.assert_allclose(targets[split.development].sum(axis=0) / targets[rest].sum(axis=0), 0.15, atol=0.04)
+    rest = np.concatenate([split.train, split.validation])
+    np.testing.assert_allclose(targets[split.validation].sum(axis=0) / targets[rest].sum(axis=0), 0.15, atol=0.04)
 
 
 def test_another_seed_draws_other_clips():
@@ -245,19 +247,19 @@ def test_speakers_are_shared_out_whole_and_near_the_share_asked_for():
     ]
     split = split_dataset(make(items))
     assert abs(len(split.test) / len(items) - 0.20) < 0.03
-    assert abs(len(split.development) / (len(items) - len(split.test)) - 0.15) < 0.03
+    assert abs(len(split.validation) / (len(items) - len(split.test)) - 0.15) < 0.03
 
 
 # ---------------------------------------------------------------- sentences
 
 
-def test_the_protocol_says_which_fold_and_how_the_development_part_was_cut():
+def test_the_protocol_says_which_fold_and_how_the_validation_part_was_cut():
     items = [
         Item(file=ROOT / f"{i}.wav", labels=("ab"[i % 2],), fold=str(i % 5 + 1), group=str(i // 2)) for i in range(100)
     ]
     dataset = make(items)
     assert split_dataset(dataset).protocol.startswith(
-        "fold 1 of 5 (official `fold` column, the first as none was named) is the test part; development part: 15% of"
+        "fold 1 of 5 (official `fold` column, the first as none was named) is the test part; validation part: 15% of"
     )
     assert "(official `fold` column) is the test part" in split_dataset(dataset, fold="2").protocol
     assert split_dataset(dataset).fold == "1"
@@ -267,10 +269,10 @@ def test_an_official_split_without_a_test_part_is_tested_on_its_validation_part(
     items = [Item(file=ROOT / f"{i}.wav", labels=("ab"[i % 2],), split=SPLITS[i % 4 == 0]) for i in range(40)]
     split = split_dataset(make(items))
     assert "as there is no `test` split" in split.protocol
-    assert all(row % 4 == 0 for row in split.test) and len(split.development)
+    assert all(row % 4 == 0 for row in split.test) and len(split.validation)
 
 
-def test_two_speakers_leave_a_development_part_cut_by_file_and_say_so():
+def test_two_speakers_leave_a_validation_part_cut_by_file_and_say_so():
     items = [Item(file=ROOT / f"{i}.wav", labels=("ab"[i % 2],), group=f"s{i % 4 // 2}") for i in range(40)]
     split = split_dataset(make(items))
     assert len({items[row].group for row in split.test}) == 1
@@ -317,12 +319,12 @@ def test_the_folds_of_esc50_leak_four_source_recordings_and_say_so(shared):
     leaks = set()
     for fold in split_folds(dataset):
         split = split_dataset(dataset, fold=fold)
-        train, development, test = (
-            {dataset.items[row].group for row in part} for part in (split.train, split.development, split.test)
+        train, validation, test = (
+            {dataset.items[row].group for row in part} for part in (split.train, split.validation, split.test)
         )
-        assert not train & development
+        assert not train & validation
         assert len(split.test) == 400
-        both = (train | development) & test
+        both = (train | validation) & test
         assert f"{len(both)} groups by `src_file` lie on both sides" in split.protocol or not both
         leaks |= both
         assert dataset.targets()[split.train].sum(axis=0).min() >= 26

@@ -438,7 +438,7 @@ def test_a_split_may_have_another_name_where_all_its_values_are_names_of_splits(
     rows = [f"{name}.wav,{label}" for name, label in zip("abcd", "xxyy", strict=True)]
     splits = ("Training", "VALIDATION", "train", " dev ")
     dataset = read("file,label,subset", *(f"{row},{split}" for row, split in zip(rows, splits, strict=True)))
-    assert [item.split for item in dataset.items] == ["train", "development"] * 2
+    assert [item.split for item in dataset.items] == ["train", "validation"] * 2
     other = read(
         "file,label,subset", *(f"{row},{part}" for row, part in zip(rows, ("train", "A", "A", "B"), strict=True))
     )

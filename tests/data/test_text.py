@@ -116,8 +116,8 @@ def test_rows_of_one_table_are_not_one_group(tree):
     dataset = read_dataset(tree({"meta.csv": table(*lines)}), modality="text")
     assert sorted(group_ids(dataset)) == list(range(100))
     split = split_dataset(dataset)
-    assert (len(split.test), len(split.train) + len(split.development)) == (20, 80)
-    assert 10 <= len(split.development) <= 14
+    assert (len(split.test), len(split.train) + len(split.validation)) == (20, 80)
+    assert 10 <= len(split.validation) <= 14
     assert "20% of the texts, drawn by row" in split.protocol and "of the rest by row" in split.protocol
     assert "note" not in split.protocol
 
@@ -128,10 +128,10 @@ def test_rows_of_one_group_stay_together(tree):
     assert len(set(group_ids(dataset))) == 20
     split = split_dataset(dataset)
     tested = {dataset.items[row].group for row in split.test}
-    assert not tested & {dataset.items[row].group for row in np.concatenate([split.train, split.development])}
+    assert not tested & {dataset.items[row].group for row in np.concatenate([split.train, split.validation])}
 
 
-def test_few_groups_of_rows_leave_a_development_part_cut_by_row(tree):
+def test_few_groups_of_rows_leave_a_validation_part_cut_by_row(tree):
     lines = [f"text {n},{'ab'[n % 2]},s{n % 4 // 2}" for n in range(40)]
     dataset = read_dataset(tree({"meta.csv": table(*lines, header="text,label,group")}), modality="text")
     assert "of the rest by row, as too few groups of `group` are left" in split_dataset(dataset).protocol

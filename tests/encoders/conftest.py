@@ -89,7 +89,7 @@ def save_network(name: str, folder: Path) -> Path:
         cls = getattr(transformers, kind)
         model = cls(cls.config_class(**options))
         with torch.no_grad():
-            for parameter in model.parameters():  # as initialised, blocks hardly change what passes through them
+            for parameter in model.parameters():  # as initialized, blocks hardly change what passes through them
                 parameter.add_(0.05 * torch.randn(parameter.shape))
     model.save_pretrained(folder)
     if "vocab_size" in options and name not in ("wav2vec2", "whisper"):

@@ -26,7 +26,7 @@ RATE, HOP, DIM, LAYERS = 8_000, 80, 6, 3
 
 
 class Stub(Encoder):
-    """Frames of 10 ms through three blocks; a block sees its neighbours, so that padding would be heard."""
+    """Frames of 10 ms through three blocks; a block sees its neighbors, so that padding would be heard."""
 
     modality = "sound"
     rate = RATE

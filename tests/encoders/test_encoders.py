@@ -380,13 +380,13 @@ def test_silence_that_a_bundle_appends_is_seen_and_masked(save: Callable[..., Pa
 # --- front ends of the library ---------------------------------------------------------------------------------------
 
 
-def test_samples_are_normalised_as_the_library_does(load: Load, transformers: Any) -> None:
+def test_samples_are_normalized_as_the_library_does(load: Load, transformers: Any) -> None:
     wave = np.random.default_rng(3).normal(loc=0.2, scale=0.1, size=8000).astype(np.float32)
     theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(wave, sampling_rate=16_000)["input_values"][0]
     np.testing.assert_allclose(load("wav2vec2").prepare([wave])["rows"][0], theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_a_preprocessor_that_does_not_normalise_is_obeyed(
+def test_a_preprocessor_that_does_not_normalize_is_obeyed(
     save: Callable[..., Path], tmp_path: Path, transformers: Any
 ) -> None:
     folder = save("wavlm", tmp_path / "wavlm")

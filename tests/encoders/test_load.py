@@ -274,7 +274,7 @@ def test_the_name_of_an_architecture_is_no_encoder() -> None:
         ({"model_type": "bert", "num_hidden_layers": 10**9}, WeightsRefused, "1000000000 blocks are claimed"),
         ({"model_type": "bert", "num_attention_heads": 7}, OssicleError, "config|weights|multiple"),
         ({"model_type": "bert", "hidden_size": "wide"}, BundleRefused, "config.json"),
-        ({"schema_version": 1}, BundleRefused, "missing"),
+        ({"schema_version": 2}, BundleRefused, "missing"),
         ({"model_type": "bert", "eps": float("nan")}, BundleRefused, "config.json: not what a configuration holds"),
         ([1], BundleRefused, "a JSON object is needed"),
         ("{", BundleRefused, "not valid JSON"),

@@ -44,7 +44,7 @@ def test_the_front_end_of_sound_is_read_from_every_file_that_has_it(
     name: str, content: Any, save: Save, tmp_path: Path
 ) -> None:
     encoder: Any = load_encoder(write(save("wavlm", tmp_path), name, content))
-    assert (encoder.rate, encoder.normalise, encoder.assumed) == (8000, False, ())
+    assert (encoder.rate, encoder.normalize, encoder.assumed) == (8000, False, ())
 
 
 def test_a_whole_processor_is_heard_as_the_library_hears_it(save: Save, tmp_path: Path, transformers: Any) -> None:
@@ -57,7 +57,7 @@ def test_a_whole_processor_is_heard_as_the_library_hears_it(save: Save, tmp_path
     ).save_pretrained(folder)
     encoder: Any = load_encoder(folder)
     theirs = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    assert (encoder.rate, encoder.normalise) == (theirs.sampling_rate, theirs.do_normalize) == (8000, False)
+    assert (encoder.rate, encoder.normalize) == (theirs.sampling_rate, theirs.do_normalize) == (8000, False)
     wave = np.random.default_rng(0).normal(scale=0.01, size=8000).astype(np.float32)
     prepared = theirs(wave, sampling_rate=8000, return_tensors="pt")["input_values"]
     torch.testing.assert_close(encoder.prepare([wave])["rows"], prepared)

@@ -187,13 +187,13 @@ def test_a_head_on_another_encoder_is_refused(make_tuned: Make) -> None:
 
 def test_the_file_says_all_that_the_bundle_says(passt: Path, exported: Path) -> None:
     values, bundle = about(exported), load(passt, device="cpu").bundle
-    assert values["schema_version"] == 1 and values["library_version"] == ossicle.__version__
+    assert values["schema_version"] == 2 and values["library_version"] == ossicle.__version__
     assert values["model"] == {"name": "passt_tiny_s16", "version": bundle.version}
     assert values["labels"] == list(bundle.labels) and values["task"] == bundle.task
     assert values["thresholds"] is None and values["temperature"] == 1.5
     assert values["window"] == {"seconds": 1.0, "hop_seconds": 1.0, "pad": False}
     assert values["rate"] == 32_000 and values["hop_feature_seconds"] is None
-    assert values["frontend"]["kind"] == "passt" and values["weights_licence"] is None
+    assert values["frontend"]["kind"] == "passt" and values["weights_license"] is None
     assert list(exported.parent.iterdir()) == [exported]  # no weights beside it
 
 
@@ -300,7 +300,7 @@ def test_a_network_that_magnifies_rounding_is_held_to_double_precision(make_netw
 
 
 def compared(ours: list[float], theirs: list[float], *, task: str = "multi-label") -> Agreement:
-    """What is found of one window, from the logits of the recogniser and those of the file."""
+    """What is found of one window, from the logits of the recognizer and those of the file."""
     recognizer: Any = SimpleNamespace(
         scores=lambda windows: np.array([ours], dtype=np.float32),
         activate=lambda logits: probabilities(logits, task=task),  # type: ignore[arg-type]

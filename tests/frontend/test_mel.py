@@ -19,7 +19,7 @@ from ossicle.frontend import (
     jitter_edges,
     log_mel,
     measure_statistics,
-    normalise,
+    normalize,
 )
 from ossicle.frontend.filterbank import hertz_to_mel, mel_filterbank
 
@@ -36,7 +36,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def raw(features: torch.Tensor, config: FrontendConfig) -> torch.Tensor:
-    """Undoes the normalisation."""
+    """Undoes the normalization."""
     return features * 2.0 * config.deviation + config.mean
 
 
@@ -90,7 +90,7 @@ def test_the_function_is_the_module_in_evaluation(recipe: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(recipe=st.sampled_from(["passt", "passt_hop160", "kaldi_fbank"]), bin=st.integers(20, 126))
-def test_a_tone_at_the_centre_of_a_filter_is_loudest_there(recipe: str, bin: int) -> None:
+def test_a_tone_at_the_center_of_a_filter_is_loudest_there(recipe: str, bin: int) -> None:
     config = RECIPES[recipe]
     hertz = 700.0 * math.expm1(edges_of(config)[bin + 1] / 1127.0)
     time = torch.arange(16_000, dtype=torch.float64) / config.rate
@@ -118,13 +118,13 @@ def test_silence_is_finite_and_flat(recipe: str) -> None:
     assert spec.max() == spec.min()
 
 
-def test_filters_rise_from_one_centre_and_fall_to_the_next() -> None:
+def test_filters_rise_from_one_center_and_fall_to_the_next() -> None:
     config = RECIPES["passt"]
     bank = create_frontend(config).bank
     assert bank.shape == (128, 513)
     assert bank.min() == 0.0 and 0.9 < bank.max() <= 1.0
     assert not bank[:, -1].any()
-    # Between the first and the last centre every frequency is shared by two filters that add up to one.
+    # Between the first and the last center every frequency is shared by two filters that add up to one.
     edges = edges_of(config)
     mel = 1127.0 * torch.log1p(31.25 * torch.arange(513) / 700.0)
     inside = (mel > edges[1]) & (mel < edges[-2])
@@ -184,7 +184,7 @@ def test_a_clip_that_is_too_short_is_refused_with_both_lengths(recipe: str) -> N
         frontend(torch.zeros(1, least - 1))
 
 
-# Neighbours, precision, devices
+# Neighbors, precision, devices
 
 
 @settings(max_examples=25, deadline=None)
@@ -340,7 +340,7 @@ def test_measured_statistics_are_those_of_all_cells() -> None:
     assert deviation == pytest.approx(cells.std(correction=0).item(), abs=1e-5)
 
 
-def test_measured_statistics_normalise() -> None:
+def test_measured_statistics_normalize() -> None:
     waves = [noise(8_000, seed=seed).numpy() for seed in range(4)]
     mean, deviation = measure_statistics(waves, RECIPES["kaldi_fbank"])
     frontend = create_frontend("kaldi_fbank", mean=mean, deviation=deviation).eval()
@@ -358,7 +358,7 @@ def test_statistics_of_nothing_or_of_silence_are_refused() -> None:
 
 def test_mean_and_deviation_reach_the_features() -> None:
     config = FrontendConfig(mean=1.0, deviation=2.0)
-    assert normalise(torch.tensor([1.0, 5.0]), config).tolist() == [0.0, 1.0]
+    assert normalize(torch.tensor([1.0, 5.0]), config).tolist() == [0.0, 1.0]
     wave = noise(1, 8_000)
     same = raw(log_mel(wave, config), config)
     torch.testing.assert_close(same, raw(log_mel(wave, RECIPES["passt"]), RECIPES["passt"]))

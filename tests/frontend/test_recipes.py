@@ -33,7 +33,7 @@ def test_a_whole_number_stored_for_a_real_one_is_read() -> None:
 @pytest.mark.parametrize(
     "damage, words",
     [
-        ({"colour": 1}, "unknown settings colour"),
+        ({"color": 1}, "unknown settings color"),
         ({"rate": "32000"}, "rate is '32000'"),
         ({"rate": 32000.0}, "rate is 32000.0"),
         ({"rate": True}, "rate is True"),

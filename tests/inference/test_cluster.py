@@ -73,7 +73,7 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
     assert run(tmp_path / "cluster", pool=pool, resume=True).before == 11
 
 
-def test_an_actor_says_what_the_recogniser_says(shared_bundle: Path, record: Record) -> None:
+def test_an_actor_says_what_the_recognizer_says(shared_bundle: Path, record: Record) -> None:
     path = record("a.wav", seconds=2.5)
     actor = Actor(functools.partial(load, shared_bundle, device="cpu"), InferenceConfig())
     batch = {"place": ["a.wav"], "path": [str(path)]}  # an actor works in another folder

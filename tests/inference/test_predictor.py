@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossicle.inference import ModelInfo, Predictor
-from ossicle.predict import EventRules, Reporting, Row, summarise
+from ossicle.predict import EventRules, Reporting, Row, summarize
 
 INFO = ModelInfo(
     model_name="stub",
@@ -154,7 +154,7 @@ def test_a_recording_scores_as_its_windows_together(task: Any, length: int) -> N
     windows = predictor.score_windows(recording, window=0.05, hop=0.025)
     prediction = predictor.predict(recording, window=0.05, hop=0.025)
     np.testing.assert_allclose(
-        prediction.scores, predictor.activate(summarise(windows.scores, task=task)), rtol=1e-5, atol=0
+        prediction.scores, predictor.activate(summarize(windows.scores, task=task)), rtol=1e-5, atol=0
     )
     assert (prediction.seconds, prediction.padded_seconds) == (windows.ends[-1], 0.0)
 

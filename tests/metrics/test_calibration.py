@@ -1,4 +1,4 @@
-"""Calibration error from its definition, and the temperature against a general-purpose minimiser."""
+"""Calibration error from its definition, and the temperature against a general-purpose minimizer."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def loss(sharpness, logits, targets, task):
 
 @pytest.mark.parametrize("task", ["single-label", "multi-label"])
 @pytest.mark.parametrize("truth", [0.5, 1.0, 3.0])
-def test_the_temperature_minimises_the_negative_log_likelihood(task, truth):
+def test_the_temperature_minimizes_the_negative_log_likelihood(task, truth):
     generator = np.random.default_rng(1)
     logits = generator.normal(size=(400, 5)) * 2
     noise = generator.gumbel(size=logits.shape) if task == "single-label" else generator.logistic(size=logits.shape)

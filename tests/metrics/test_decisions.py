@@ -81,7 +81,7 @@ def test_a_threshold_lies_halfway_between_accepted_and_refused():
     assert fit_thresholds(scores, targets) == pytest.approx([0.5])
 
 
-def test_between_neighbouring_floats_the_threshold_still_parts_them():
+def test_between_neighboring_floats_the_threshold_still_parts_them():
     low = 0.1
     high = np.nextafter(low, 1)
     threshold = fit_thresholds(np.array([[high], [low]]), np.array([[True], [False]]))[0]

@@ -148,13 +148,13 @@ def test_points_are_finite_on_the_map_and_within_reach(rows, columns, stride, un
     assert torch.isfinite(points).all()
     assert (points >= 0).all()
     assert (points <= torch.tensor([rows - 1, columns - 1])).all()
-    centres, cells = reference(rows, columns, stride=(stride, stride), like=x)
-    away = (points - centres[:, :, None]).abs()
+    centers, cells = reference(rows, columns, stride=(stride, stride), like=x)
+    away = (points - centers[:, :, None]).abs()
     if not unbounded:
-        # What is clamped to the border only comes nearer, but for centres that lie beyond it themselves: none do.
+        # What is clamped to the border only comes nearer, but for centers that lie beyond it themselves: none do.
         assert (away <= 1.5 * cells[:, :, None] + 1e-9).all()
     if time_only:
-        torch.testing.assert_close(points[..., 0], centres[None, :, :, None, 0].expand_as(points[..., 0]))
+        torch.testing.assert_close(points[..., 0], centers[None, :, :, None, 0].expand_as(points[..., 0]))
 
 
 @given(rows=st.integers(1, 6), columns=st.integers(1, 40), stride=st.integers(1, 4), count=st.integers(1, 3))
@@ -164,9 +164,9 @@ def test_segments_share_out_the_map_and_its_keys(rows, columns, stride, count) -
     assert sum(run.count * run.width for run in found) == columns
     assert sum(run.count * run.key_width for run in found) == math.ceil(columns / stride)
     assert [run.start for run in found] == sorted(run.start for run in found)
-    centres, cells = reference(rows, columns, stride=(stride, stride), segment=segment, like=torch.zeros(()))
+    centers, cells = reference(rows, columns, stride=(stride, stride), segment=segment, like=torch.zeros(()))
     # The cells tile the map: their edges meet.
-    x, width = centres[0, :, 1], cells[0, :, 1]
+    x, width = centers[0, :, 1], cells[0, :, 1]
     torch.testing.assert_close((x + width / 2)[:-1], (x - width / 2)[1:])
     torch.testing.assert_close(
         torch.stack([x[0] - width[0] / 2, x[-1] + width[-1] / 2]), torch.tensor([-0.5, columns - 0.5])

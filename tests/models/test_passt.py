@@ -332,7 +332,7 @@ def test_without_proportional_attention_it_would_not_be() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_reduced_clip_does_not_hear_its_neighbours(method: Method) -> None:
+def test_a_reduced_clip_does_not_hear_its_neighbors(method: Method) -> None:
     model, reduction = small(depth=4).eval(), TokenReduction(keep=0.5, method=method)
     x = spec(clips=3)
     batch = model.forward_features(x, reduction=reduction).logits
@@ -423,7 +423,7 @@ def test_a_channel_axis_changes_nothing() -> None:
     assert torch.equal(model(spec()), model(spec()[:, None]))
 
 
-def test_a_clip_does_not_hear_its_neighbours() -> None:
+def test_a_clip_does_not_hear_its_neighbors() -> None:
     model = small().eval()
     torch.testing.assert_close(model(spec(clips=3))[1:2], model(spec(clips=3)[1:2]), rtol=1e-5, atol=1e-5)
 
@@ -435,16 +435,16 @@ def test_a_clip_does_not_hear_its_neighbours() -> None:
 @pytest.mark.parametrize("patchout", [Patchout(), Patchout(time=1, freq=2, unstructured=0.2)])
 def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(bf16: bool, patchout: Patchout) -> None:
     model, generator = small(patchout=patchout, drop_path=0.01), seeded()
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         model.eval()(spec())
     model.train()
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = model(spec(clips=8), generator=generator)
         logits.float().square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     # Each must have moved in some entry: of the position tables, only the kept rows and columns can.
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert without == {"head_dist.weight", "head_dist.bias"}

@@ -44,7 +44,7 @@ def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gm
 def test_all_published_names_are_there() -> None:
     published = [name for name in list_models() if find_preset(name).url]
     assert len(published) == 22
-    assert all(find_preset(name).licence for name in published)
+    assert all(find_preset(name).license for name in published)
 
 
 def test_names_are_listed_by_pattern() -> None:

@@ -12,7 +12,7 @@ from ossicle.predict import (
     cut_windows,
     join_scores,
     stream_scores,
-    summarise,
+    summarize,
     window_starts,
 )
 
@@ -118,8 +118,8 @@ def test_a_recording_without_samples_has_no_scores() -> None:
 
 def test_one_short_sound_counts_in_a_multi_label_recording_and_is_averaged_in_a_single_label_one() -> None:
     logits = np.array([[0.0, -4.0], [0.0, 4.0], [0.0, -4.0], [0.0, -4.0]])
-    assert summarise(logits, task="multi-label").tolist() == [0.0, 4.0]
-    assert summarise(logits, task="single-label").tolist() == [0.0, -2.0]
+    assert summarize(logits, task="multi-label").tolist() == [0.0, 4.0]
+    assert summarize(logits, task="single-label").tolist() == [0.0, -2.0]
 
 
 def test_an_unknown_way_to_aggregate_is_refused() -> None:

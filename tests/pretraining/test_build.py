@@ -1,4 +1,4 @@
-"""One unit of the build, end to end, from a package that the test makes: licences, refusals, kill and resume."""
+"""One unit of the build, end to end, from a package that the test makes: licenses, refusals, kill and resume."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> corpus.Settings
     command = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, packages / "toy_1.0_all.deb"]
     subprocess.run(command, check=True, capture_output=True)
     monkeypatch.setattr(corpus, "SOURCES", (Source(package="toy", kind="effects"),))
-    return corpus.Settings(folder=tmp_path / "corpus", packages=packages, licences=[])
+    return corpus.Settings(folder=tmp_path / "corpus", packages=packages, licenses=[])
 
 
 def build(settings: corpus.Settings) -> list[str]:
@@ -59,10 +59,10 @@ def build(settings: corpus.Settings) -> list[str]:
     return [row.path.rsplit("/", 1)[-1] for row in read_rows(settings.rows_of("toy"))]
 
 
-def test_a_package_becomes_clips_with_source_licence_and_author(settings: corpus.Settings) -> None:
+def test_a_package_becomes_clips_with_source_license_and_author(settings: corpus.Settings) -> None:
     assert build(settings) == ["dogBark1.wav", "dogBark2.wav", "horn.wav"]
     row = read_rows(settings.rows_of("toy"))[0]
-    assert (row.package, row.version, row.licence, row.authors) == ("toy", "1.0", "CC0-1.0", "2010 Ann Example")
+    assert (row.package, row.version, row.license, row.authors) == ("toy", "1.0", "CC0-1.0", "2010 Ann Example")
     assert (row.label, row.topic, row.kind) == ("dog bark", "animal", "effects")
     samples, rate = soundfile.read(settings.folder / row.file)
     assert rate == 32_000
@@ -76,8 +76,8 @@ def test_what_is_refused_is_listed_with_its_reason(settings: corpus.Settings) ->
     assert "CC-BY-NC-3.0" in refused[1]["reason"]
 
 
-def test_a_licence_that_is_not_wanted_is_left_out(settings: corpus.Settings) -> None:
-    without = corpus.Settings(folder=settings.folder, packages=settings.packages, licences=["!GPL-*"])
+def test_a_license_that_is_not_wanted_is_left_out(settings: corpus.Settings) -> None:
+    without = corpus.Settings(folder=settings.folder, packages=settings.packages, licenses=["!GPL-*"])
     assert build(without) == ["dogBark1.wav", "dogBark2.wav"]
 
 
@@ -85,7 +85,7 @@ def test_a_corpus_of_another_choice_is_not_continued(settings: corpus.Settings) 
     corpus.check_choice(settings)
     corpus.check_choice(settings)
     with pytest.raises(SystemExit, match="choose another folder"):
-        corpus.check_choice(corpus.Settings(folder=settings.folder, packages=settings.packages, licences=["MIT"]))
+        corpus.check_choice(corpus.Settings(folder=settings.folder, packages=settings.packages, licenses=["MIT"]))
 
 
 def test_fingerprints_of_another_version_are_not_compared_with_these(

@@ -26,7 +26,7 @@ def row(**changes: object) -> Row:
         "version": "1",
         "path": "usr/share/a.wav",
         "sha256": "0",
-        "licence": "MIT",
+        "license": "MIT",
         "authors": "Ann",
         "kind": "effects",
         "label": "a",
@@ -184,10 +184,10 @@ def test_sounds_of_one_name_lie_in_one_part() -> None:
 
 
 def test_a_manifest_comes_back_and_its_tables_add_up(tmp_path: Path) -> None:
-    rows = [row(), row(licence="CC0-1.0", seconds=7.5, authors="Günter"), row(seconds=1.5)]
+    rows = [row(), row(license="CC0-1.0", seconds=7.5, authors="Günter"), row(seconds=1.5)]
     write_rows(tmp_path / "manifest.jsonl", rows)
     assert read_rows(tmp_path / "manifest.jsonl") == rows
-    assert table(rows, "licence").splitlines()[2:] == [
+    assert table(rows, "license").splitlines()[2:] == [
         "| CC0-1.0 | 1 | 0.00 |",
         "| MIT | 2 | 0.00 |",
         "| **all** | 3 | 0.00 |",

@@ -28,7 +28,7 @@ def test_the_pass_gives_the_golden_logits_and_embeddings() -> None:
 
 
 @needs_weights
-def test_answers_are_stored_in_the_order_of_the_manifest_and_standardised(tmp_path: Path) -> None:
+def test_answers_are_stored_in_the_order_of_the_manifest_and_standardized(tmp_path: Path) -> None:
     rows = [row(file=f"{number}.flac") for number in range(3)]
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.flac", melody(number, seconds=0.5 + number), 32_000)

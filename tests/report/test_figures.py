@@ -92,8 +92,8 @@ def test_the_calibration_bars_are_the_observed_frequencies():
 def test_the_learning_curve_marks_the_best_epoch_and_bears_gaps():
     rows = [
         {"epoch": 1, "train_loss": 3.0},
-        {"epoch": 2, "train_loss": "2.5", "dev_loss": "", "dev_score": 0.7},
-        {"epoch": 3, "train_loss": 2.0, "dev_loss": 2.2, "dev_score": 0.6},
+        {"epoch": 2, "train_loss": "2.5", "val_loss": "", "val_score": 0.7},
+        {"epoch": 3, "train_loss": 2.0, "val_loss": 2.2, "val_score": 0.6},
     ]
     losses, scores = learning_curve_figure(rows).axes
     assert losses.lines[0].get_ydata().tolist() == [3.0, 2.5, 2.0]
@@ -102,7 +102,7 @@ def test_the_learning_curve_marks_the_best_epoch_and_bears_gaps():
 
 
 def test_of_equal_scores_the_epoch_with_the_smallest_loss_is_marked_as_it_is_kept():
-    rows = [{"epoch": n + 1, "train_loss": 1.0, "dev_loss": loss, "dev_score": 0.5} for n, loss in enumerate((3, 1, 1))]
+    rows = [{"epoch": n + 1, "train_loss": 1.0, "val_loss": loss, "val_score": 0.5} for n, loss in enumerate((3, 1, 1))]
     (marked,) = learning_curve_figure(rows).axes[1].texts
     assert marked.get_text() == "best 0.500, epoch 2"
 
@@ -174,10 +174,10 @@ def test_drawing_touches_neither_pyplot_nor_torch():
 
 @pytest.mark.parametrize("groups", [1, 3, 20])
 def test_sampling_points_are_drawn_for_each_group_and_the_lines_lead_to_them(groups):
-    centres = np.array([[4.0, 10.0], [12.0, 30.0]])
-    before = np.repeat(centres[None], groups, 0)
+    centers = np.array([[4.0, 10.0], [12.0, 30.0]])
+    before = np.repeat(centers[None], groups, 0)
     after = before + np.array([3.0, 4.0])
-    figure = sampling_figure(np.random.rand(16, 40), {"before": before, "after": after}, centres=centres, seconds=0.4)
+    figure = sampling_figure(np.random.rand(16, 40), {"before": before, "after": after}, centers=centers, seconds=0.4)
     drawn = min(groups, 8)
     assert len(figure.axes) == 2 * drawn
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]

@@ -60,7 +60,7 @@ def test_a_label_with_markup_stays_a_label(tmp_path, task):
 
 
 def test_the_page_asks_nothing_of_the_network(tmp_path):
-    rows = [{"epoch": 1, "train_loss": 2.0, "dev_loss": 2.1, "dev_score": 0.3}]
+    rows = [{"epoch": 1, "train_loss": 2.0, "val_loss": 2.1, "val_score": 0.3}]
     sections = [
         *evaluation_sections(measured()),
         training_section(rows),

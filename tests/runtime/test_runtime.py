@@ -1,4 +1,4 @@
-"""An exported recogniser without torch: the same scores, the same options, a distribution of its own."""
+"""An exported recognizer without torch: the same scores, the same options, a distribution of its own."""
 
 import csv
 import io
@@ -188,7 +188,7 @@ def test_files_of_others_are_refused(rewrite: Callable[[Path, str], Path], tmp_p
         load(tmp_path / "text.onnx")
     for text, said in (
         ('{"schema_version": 99}', "schema 99"),
-        ('{"schema_version": 1}', "damaged"),
+        ('{"schema_version": 2}', "damaged"),
         ("", "not written"),
     ):
         with pytest.raises(BundleRefused, match=said):

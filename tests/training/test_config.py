@@ -101,7 +101,7 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"lr": "2001-99-99"}, "lr=2001-99-99 cannot be read"),
         ({"lr": "[" * 3000}, "cannot be read"),
         ({"schedule": "spiral"}, "schedule='spiral' is not one of cosine, linear, constant"),
-        ({"development": "0.9"}, "development=0.9 lies outside its range, 0 to 0.5"),
+        ({"validation": "0.9"}, "validation=0.9 lies outside its range, 0 to 0.5"),
         ({"patchout_t": "1.5"}, "patchout_t=1.5: above 1 it is a count, and whole; below 1 it is a share"),
         ({"patchout_f": "3.25"}, "patchout_f=3.25: above 1"),
         ({"patchout_u": "100.5"}, "patchout_u=100.5: above 1"),
@@ -131,7 +131,7 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(settings: dict[str, s
             "balance_offset does nothing with balance=none; .*=class",
         ),
         ({"weights_average": True}, "weights_average does nothing without weights"),
-        ({"patience": 3, "development": 0}, "patience does nothing without development"),
+        ({"patience": 3, "validation": 0}, "patience does nothing without validation"),
     ],
 )
 def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(
@@ -142,7 +142,7 @@ def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(
 
 
 def test_settings_that_act_together_pass() -> None:
-    for settings in ({"swa_every": 2, "average": "swa"}, {"balance_offset": 9}, {"patience": 0, "development": 0}):
+    for settings in ({"swa_every": 2, "average": "swa"}, {"balance_offset": 9}, {"patience": 0, "validation": 0}):
         check_acting(with_settings(TrainConfig(), settings), settings)
     with pytest.raises(SettingRefused, match="focal_gamma does nothing with loss=cross_entropy"):
         check_acting(TuneConfig(), ["focal_gamma"])

@@ -84,14 +84,12 @@ def refuse(*_: Any) -> None:
     raise RunRefused("stopped here")
 
 
-def test_a_log_moves_within_an_epoch_and_within_its_development_part(
-    said: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_moves_within_an_epoch_and_within_its_validation_part(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callbacks_module, "SAID_SECONDS", 0.0)
     lines = said(epochs=1)
     step = position(lines, "epoch 1/1, batch 1 of ")
     assert "loss" in lines[step] and lines[step].endswith(" left")
-    assert step < position(lines, "epoch 1/1, development part: ") < position(lines, "epoch 1/1  loss")
+    assert step < position(lines, "epoch 1/1, validation part: ") < position(lines, "epoch 1/1  loss")
 
 
 def test_a_finished_training_is_not_measured_again(said: Say, tmp_path: Path) -> None:

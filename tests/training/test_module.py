@@ -18,7 +18,7 @@ from ossicle.frontend import create_frontend
 from ossicle.frontend.batch import spectrograms
 from ossicle.training import TrainConfig
 from ossicle.training.averaging import WeightAverage
-from ossicle.training.callbacks import clip_logits, development_score, is_snapshot
+from ossicle.training.callbacks import clip_logits, is_snapshot, validation_score
 from ossicle.training.initial import start_from
 from ossicle.training.loader import Batches
 from ossicle.training.module import Trainee, decays, learning_rate, loss_of
@@ -45,11 +45,11 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does(traine
     module = trainee(patchout_t=1, mixup=0.3, gain=7.0, wave_mixup=0.5, roll=0.1, freq_mask=20, time_mask=0.2)
     with torch.no_grad():
         module.training_step(next(iter(module.batches)), 0)  # nothing may be kept from a pass without gradients
-    optimiser = torch.optim.SGD(module.model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(module.model.parameters(), lr=0.1)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         module.training_step(next(iter(module.batches)), 0).backward()
-        optimiser.step()
+        optimizer.step()
     for name, parameter in module.model.named_parameters():
         if name.startswith("head_dist"):
             assert parameter.grad is None, name
@@ -167,4 +167,4 @@ def test_windows_are_joined_as_prediction_joins_them() -> None:
     logits, clips = clip_logits(outputs, task="single-label")
     assert clips.tolist() == [3, 7] and logits.tolist() == [[2.0, 2.0], [2.0, 3.0]]
     assert clip_logits(outputs, task="multi-label")[0].tolist() == [[2.0, 2.0], [3.0, 5.0]]
-    assert development_score(logits, np.array([[True, False], [False, True]]), task="single-label") == 1.0
+    assert validation_score(logits, np.array([[True, False], [False, True]]), task="single-label") == 1.0

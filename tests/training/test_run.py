@@ -165,11 +165,11 @@ def test_without_room_in_the_cache_the_run_decodes_as_it_goes_and_is_the_same(
 
 def test_twice_the_accumulation_is_double_the_batch(run: Run) -> None:
     # Every batch is full, so that the halves weigh the same.
-    double = run("double", batch_size=10, epochs=3, development=0.0, clip_gradient=0.0)
-    halves = run("halves", batch_size=5, accumulate=2, epochs=3, development=0.0, clip_gradient=0.0)
+    double = run("double", batch_size=10, epochs=3, validation=0.0, clip_gradient=0.0)
+    halves = run("halves", batch_size=5, accumulate=2, epochs=3, validation=0.0, clip_gradient=0.0)
     assert len(double.folds[0].split.train) % 10 == 0
     assert furthest(weights_of(double), weights_of(halves)) < 1e-5
-    assert furthest(weights_of(double), weights_of(run("single", batch_size=5, epochs=3, development=0.0))) > 1e-4
+    assert furthest(weights_of(double), weights_of(run("single", batch_size=5, epochs=3, validation=0.0))) > 1e-4
 
 
 def test_swa_weights_are_the_mean_of_the_epochs_snapshots(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_swa_weights_are_the_mean_of_the_epochs_snapshots(run: Run, monkeypatch:
         update(self)
 
     monkeypatch.setattr(WeightAverage, "update", spy)
-    result = run(epochs=4, average="swa", swa_start=0.5, development=0.0)
+    result = run(epochs=4, average="swa", swa_start=0.5, validation=0.0)
     assert len(snapshots) == 2
     model = load_bundle(result.folder / "model").model
     trained = [p for name, p in model.named_parameters() if not name.startswith("head_dist")]
@@ -235,8 +235,8 @@ def plain() -> dict[str, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, dict[str, torch.Tensor]]) -> None:
     if not plain:
-        plain["weights"] = weights_of(run("plain", development=0.0))
-    one, settings = plain["weights"], {"development": 0.0}
+        plain["weights"] = weights_of(run("plain", validation=0.0))
+    one, settings = plain["weights"], {"validation": 0.0}
     if name == "drop_path":  # the first block drops none of its branches
         settings["depth"] = 2
         one = weights_of(run("two blocks", **settings))
@@ -249,7 +249,7 @@ def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, 
 def test_switches_cover_every_setting_that_can_change_weights() -> None:
     fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
-    others = {"weights", "weights_average", "development", "patience", "min_delta", "swa_start", "swa_every"}
+    others = {"weights", "weights_average", "validation", "patience", "min_delta", "swa_start", "swa_every"}
     others |= {"ema_decay", "balance_offset"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
@@ -268,9 +268,9 @@ def test_patience_stops_a_run_that_no_longer_improves(run: Run) -> None:
     assert len(rows) == 1 + 3  # the first epoch is the best, then two without better
 
 
-def test_the_best_epoch_by_the_development_part_is_kept_not_the_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_by_the_validation_part_is_kept_not_the_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.2, 0.9, 0.4])
-    monkeypatch.setattr("ossicle.training.callbacks.development_score", lambda *_, **__: next(scores))
+    monkeypatch.setattr("ossicle.training.callbacks.validation_score", lambda *_, **__: next(scores))
     result = run(epochs=3)
     best = load_weights(result.folder / "checkpoints" / "best.safetensors")
     assert same(best, weights_of(result))
@@ -425,8 +425,8 @@ def test_a_run_stopped_after_any_step_resumes_to_the_very_same_weights(
 def test_a_run_stopped_after_its_last_step_resumes_to_the_very_same_weights(
     average: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it scores the test part; without a development part no best weights are kept elsewhere."""
-    drawing = {"average": average, "development": 0.0, "epochs": 3}
+    """While it scores the test part; without a validation part no best weights are kept elsewhere."""
+    drawing = {"average": average, "validation": 0.0, "epochs": 3}
     whole = run("whole", **drawing)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "finish", interrupted)
@@ -436,12 +436,12 @@ def test_a_run_stopped_after_its_last_step_resumes_to_the_very_same_weights(
 
 
 def test_a_run_stopped_inside_an_accumulation_resumes_to_the_very_same_weights(run: Run) -> None:
-    whole = run("whole", accumulate=2, development=0.0)
+    whole = run("whole", accumulate=2, validation=0.0)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(0, patch)
         with pytest.raises(KeyboardInterrupt, match="Stopped after step 1;"):
-            run("stopped", accumulate=2, development=0.0)
-    assert same(weights_of(whole), weights_of(run("stopped", accumulate=2, development=0.0, resume=True)))
+            run("stopped", accumulate=2, validation=0.0)
+    assert same(weights_of(whole), weights_of(run("stopped", accumulate=2, validation=0.0, resume=True)))
 
 
 def test_a_run_that_no_longer_improved_does_not_train_on(run: Run) -> None:
@@ -529,15 +529,15 @@ def test_folds_are_pooled_by_the_thresholds_of_each(dataset: Dataset, tmp_path: 
 def test_a_fold_is_finished_with_its_report_and_not_before(
     when: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run("whole", development=0.25)
+    whole = run("whole", validation=0.25)
     with pytest.MonkeyPatch.context() as patch:
         if when == "before the report":
             patch.setattr("ossicle.training.folds.write_evaluation", interrupted)
         else:
             patch.setattr("ossicle.training.folds.sentences", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run("stopped", report=True, development=0.25)
-    again = run("stopped", development=0.25, resume=True)
+            run("stopped", report=True, validation=0.25)
+    again = run("stopped", validation=0.25, resume=True)
     config = json.loads((again.folder / "model" / "config.json").read_text())
     assert config["temperature"] == json.loads((whole.folder / "model" / "config.json").read_text())["temperature"] != 1
 

@@ -120,7 +120,7 @@ def test_a_run_is_not_made_shorter_and_what_cannot_be_longer_says_the_way(run: R
 
 def test_patience_is_not_kept_alive_by_a_loss_that_falls_by_little() -> None:
     def rows(scores: list[float], losses: list[float]) -> list[dict[str, float]]:
-        return [{"dev_score": score, "dev_loss": loss} for score, loss in zip(scores, losses, strict=True)]
+        return [{"val_score": score, "val_loss": loss} for score, loss in zip(scores, losses, strict=True)]
 
     falling = [1.0 - 0.0001 * epoch for epoch in range(5)]
     assert epochs_without_gain(rows([0.5] * 5, falling), 0.001) == 4

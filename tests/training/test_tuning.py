@@ -180,7 +180,7 @@ def plain() -> dict[str, dict[str, torch.Tensor]]:
         {"loss": "focal"},
         {"loss": "focal", "focal_gamma": 1.0},
         {"label_smoothing": 0.3},
-        {"standardise": False},
+        {"standardize": False},
         {"pool": "statistics"},
         {"balance": "none"},
         {"batch_size": 4},
@@ -197,8 +197,8 @@ def test_every_setting_reaches_the_weights(
     run: Tune, changes: dict[str, Any], plain: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     if not plain:
-        plain["tensors"] = tensors_of(run("a", development=0.0).folder)
-    first, second = plain["tensors"], tensors_of(run("b", **{"development": 0.0, **changes}).folder)
+        plain["tensors"] = tensors_of(run("a", validation=0.0).folder)
+    first, second = plain["tensors"], tensors_of(run("b", **{"validation": 0.0, **changes}).folder)
     assert first.keys() != second.keys() or any(
         first[n].shape != t.shape or not torch.equal(first[n], t) for n, t in second.items()
     )
@@ -346,9 +346,9 @@ def test_what_cannot_be_built_is_refused_before_the_encoder_runs(
     assert not (tmp_path / "run").exists() and not encoder.adapted
 
 
-def test_a_choice_without_a_development_part_leaves_no_run(run: Tune, tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="goes by a development part, and there is none"):
-        run(keep_layers="best:3", development=0.0)
+def test_a_choice_without_a_validation_part_leaves_no_run(run: Tune, tmp_path: Path) -> None:
+    with pytest.raises(SettingRefused, match="goes by a validation part, and there is none"):
+        run(keep_layers="best:3", validation=0.0)
     assert not (tmp_path / "run").exists()
 
 

@@ -63,13 +63,13 @@ def run(
     loss: Callable[[int], Tensor] | None = None,
 ) -> None:
     """Passes with a check after each and a step after so many."""
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
     for number in range(passes):
         (model(torch.randn(4, 3)).square().sum() if loss is None else loss(number)).backward()
         guard.check()
         if (number + 1) % every == 0:
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def test_a_healthy_network_passes_and_is_no_longer_looked_at() -> None:

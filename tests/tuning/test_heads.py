@@ -137,12 +137,12 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
 def test_a_head_on_one_layer_passes_the_guard(name: str) -> None:
     head = made(name, layers=1).float()
     guard = GradientGuard(head.named_parameters())
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     for _ in range(PASSES):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(head(features(head, 5, 1, 6).float()), torch.tensor([0, 1, 2, 0, 1])).backward()
         guard.check()
-        optimiser.step()
+        optimizer.step()
     guard.finish()
 
 

@@ -254,8 +254,8 @@ def clips(count: int, *, layers: int = 3, labels: int = 4, seed: int = 0) -> tup
     """Features whose later layers tell more of the label, on scales far apart; with a constant one."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(0, labels, count)
-    centres = np.random.default_rng(99).normal(size=(labels, 12))
-    signal = np.linspace(0, 0.6, layers)[:, None] * centres[truth][:, None]
+    centers = np.random.default_rng(99).normal(size=(labels, 12))
+    signal = np.linspace(0, 0.6, layers)[:, None] * centers[truth][:, None]
     x = (signal + generator.normal(size=(count, layers, 12))) * np.logspace(-2, 2, 12) + 5
     x[:, :, 3] = 0.1
     return x.astype(np.float32), np.eye(labels, dtype=bool)[truth]
@@ -265,7 +265,7 @@ def clips(count: int, *, layers: int = 3, labels: int = 4, seed: int = 0) -> tup
 def test_a_probe_is_scikit_learns_regression(l2: float) -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     (x, truth), (dev, dev_truth) = clips(150), clips(100, seed=1)
-    figures = probe_layers(x, truth, dev_features=dev, dev_targets=dev_truth, task="single-label", l2=l2)
+    figures = probe_layers(x, truth, val_features=dev, val_targets=dev_truth, task="single-label", l2=l2)
     for layer, figure in enumerate(figures):
         mean, deviation = x[:, layer].mean(0, np.float64), x[:, layer].std(0, dtype=np.float64)
         deviation[3] = 1
@@ -285,7 +285,7 @@ def test_a_probe_of_several_labels_is_scikit_learns_one_a_label() -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     (x, truth), (dev, dev_truth) = clips(150, layers=2), clips(100, layers=2, seed=1)
     truth, dev_truth = truth | np.roll(truth, 1, axis=1) & (x[:, :1, 0] > 5), dev_truth | (dev[:, :1, 1] > 5)
-    figures = probe_layers(x, truth, dev_features=dev, dev_targets=dev_truth, task="multi-label")
+    figures = probe_layers(x, truth, val_features=dev, val_targets=dev_truth, task="multi-label")
     for layer, figure in enumerate(figures):
         mean, deviation = x[:, layer].mean(0, np.float64), x[:, layer].std(0, dtype=np.float64)
         deviation[3] = 1
@@ -300,9 +300,9 @@ def test_a_probe_of_several_labels_is_scikit_learns_one_a_label() -> None:
 def test_probes_are_the_same_each_time_and_their_layers_alone() -> None:
     (x, truth), (dev, dev_truth) = clips(60), clips(40, seed=1)
     with torch.no_grad():
-        figures = probe_layers(x, truth, dev_features=dev, dev_targets=dev_truth, task="single-label")
+        figures = probe_layers(x, truth, val_features=dev, val_targets=dev_truth, task="single-label")
     last = probe_layers(
-        torch.from_numpy(x[:, 2:]), truth, dev_features=dev[:, 2:], dev_targets=dev_truth, task="single-label"
+        torch.from_numpy(x[:, 2:]), truth, val_features=dev[:, 2:], val_targets=dev_truth, task="single-label"
     )
     assert figures.shape == (3,) and figures[2:].tolist() == last.tolist()
 
@@ -311,13 +311,13 @@ def test_probes_are_the_same_each_time_and_their_layers_alone() -> None:
 def test_more_features_than_clips_and_a_label_that_is_never_seen_are_borne(task: str) -> None:
     x, truth = clips(6)
     truth = np.concatenate([truth, np.zeros((6, 1), bool)], 1)
-    figures = probe_layers(x, truth, dev_features=x, dev_targets=truth, task=task)
+    figures = probe_layers(x, truth, val_features=x, val_targets=truth, task=task)
     assert np.isfinite(figures).all() and figures.max() == 1
 
 
 def test_probes_without_anything_to_be_measured_on_are_refused() -> None:
     x, truth = clips(10)
-    with pytest.raises(ValueError, match="development part"):
-        probe_layers(x, truth, dev_features=x, dev_targets=np.zeros_like(truth), task="multi-label")
+    with pytest.raises(ValueError, match="validation part"):
+        probe_layers(x, truth, val_features=x, val_targets=np.zeros_like(truth), task="multi-label")
     with pytest.raises(ValueError, match="exactly one"):
-        probe_layers(x, truth, dev_features=x, dev_targets=np.zeros_like(truth), task="single-label")
+        probe_layers(x, truth, val_features=x, val_targets=np.zeros_like(truth), task="single-label")

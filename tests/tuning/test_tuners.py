@@ -67,14 +67,14 @@ def tune(encoder: Encoder, tuner: Tuner, *, passes: int = 2, batch: dict[str, Te
     torch.manual_seed(0)
     head = torch.nn.Parameter(torch.ones(()))
     guard = GradientGuard([*encoder.named_parameters(), ("head", head)])
-    optimiser = torch.optim.AdamW([*tuner.parameters(), head], lr=1e-2)
+    optimizer = torch.optim.AdamW([*tuner.parameters(), head], lr=1e-2)
     batch = batch_of(encoder) if batch is None else batch
     encoder.train()
     for _ in range(passes):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (head * encoder.encode(batch).mean()).sin().sum().backward()
         guard.check()
-        optimiser.step()
+        optimizer.step()
     guard.finish()
     encoder.eval()
     return guard

@@ -94,7 +94,7 @@ def summary(form: Variant, answers: Sequence[dict[str, Any]], *, batch: int) -> 
 
 
 def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
-    """Refuses in a sentence what no process would get to run, and gives the recogniser for the exports."""
+    """Refuses in a sentence what no process would get to run, and gives the recognizer for the exports."""
     recognizer = open_model(dataclasses.replace(work, device="cpu"), Variant(name=""))
     try:
         recognizer.window_samples(window=work.seconds)

@@ -81,7 +81,7 @@ def open_eager(work: Work, form: Variant) -> "Predictor":
 
 
 def open_model(work: Work, form: Variant) -> "Recognizer":
-    """The recogniser of a bundle, a run or a Hub id; of a registry name, one with random weights."""
+    """The recognizer of a bundle, a run or a Hub id; of a registry name, one with random weights."""
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
     from ossicle.recognizer import Recognizer

@@ -3,7 +3,7 @@
 What arrives in the wild: a flat state dict, or one inside {"model": ...} or {"state_dict": ...}; beside it the average
 of its weights, by names of its own: `net.` and `net_swa.` in front (the published training code), `model.` and
 `model_ema.`, or {"model": ..., "model_ema": ...} (timm, DeiT); `module.` (data parallel) or `_orig_mod.`
-(torch.compile) anywhere; the image transformer DeiT, whose position table and colour kernel are adapted as
+(torch.compile) anywhere; the image transformer DeiT, whose position table and color kernel are adapted as
 the paper does (section 3.2 of arXiv 2110.05069, and models/passt.py of github.com/kkoutini/PaSST).
 """
 
@@ -189,7 +189,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
 def adapt(tensors: Mapping[str, Tensor], model: Passt | Datar, *, source: str | Path) -> dict[str, Tensor]:
     """What `load_into` needs to start `model` from a checkpoint: for a PaSST of a PaSST or of DeiT, else of its kind.
 
-    A head for other labels gives way to the new one of `model`. For a PaSST a colour kernel becomes a mono one and an
+    A head for other labels gives way to the new one of `model`. For a PaSST a color kernel becomes a mono one and an
     image's positions become ours; for a DATAR, tables made for another length are cut or continued by their border, and
     learned signals stretched. Everything else passes as it is, and `load_into` refuses it if it does not fit.
 
@@ -233,7 +233,7 @@ def adapt_pyramid(tensors: Mapping[str, Tensor], model: Datar) -> dict[str, Tens
 
 
 def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
-    """A colour patch kernel for spectrograms: the sum over colours, which is what a grey image would have met."""
+    """A color patch kernel for spectrograms: the sum over colors, which is what a gray image would have met."""
     return kernel.sum(dim=1, keepdim=True)
 
 

@@ -128,7 +128,7 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:
         for key in value:
             if not isinstance(key, str | int):
                 raise TypeError(f"{place} has the key {key!r}; keys of a checkpoint are text or whole numbers.")
-        # Pairs, since JSON would turn whole-number keys (the optimiser's) into text.
+        # Pairs, since JSON would turn whole-number keys (the optimizer's) into text.
         return {"map": [[key, _encode(entry, tensors, f"{place}.{key}")] for key, entry in value.items()]}
     raise TypeError(f"{place} is a {type(value).__name__}, which a checkpoint without pickles cannot hold.")
 

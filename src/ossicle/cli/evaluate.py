@@ -1,4 +1,4 @@
-"""`ossicle evaluate`: how good a recogniser is on labelled sounds."""
+"""`ossicle evaluate`: how good a recognizer is on labeled sounds."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from ossicle.cli.progress import counting
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
-    data: Annotated[Path, typer.Argument(help="Labelled sounds, in any layout that `ossicle train` reads.")],
+    data: Annotated[Path, typer.Argument(help="Labeled sounds, in any layout that `ossicle train` reads.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, figures, report.html."),
@@ -23,7 +23,7 @@ def evaluate(
     fold: Fold = None,
     text: Annotated[str | None, typer.Option(help="Column with the text, for a model of texts.")] = None,
     part: Annotated[
-        Literal["auto", "test", "development", "train", "all"],
+        Literal["auto", "test", "validation", "train", "all"],
         typer.Option(
             help="Clips to evaluate on. auto: the test part if the run was trained on this very data, else all of it."
         ),
@@ -34,7 +34,7 @@ def evaluate(
     keep: Keep = None,
     keep_by: KeepBy = None,
 ) -> None:
-    """Measure a recogniser on labelled sounds: every figure with its 95 % interval, and each class."""
+    """Measure a recognizer on labeled sounds: every figure with its 95 % interval, and each class."""
     if keep_by is not None and keep is None:
         raise typer.BadParameter("This needs --keep as well.", param_hint="--keep-by")
 

@@ -1,4 +1,4 @@
-"""`ossicle export`: a recogniser as one file for other runtimes."""
+"""`ossicle export`: a recognizer as one file for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,12 +22,12 @@ def export(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled sounds to check with, not built-in ones; with --int8 also to measure what it costs."
+            help="Labeled sounds to check with, not built-in ones; with --int8 also to measure what it costs."
         ),
     ] = None,
     encoder: EncoderPlace = None,
 ) -> None:
-    """Write a recogniser as one file, samples in and scores out, checked against the recogniser before it is kept."""
+    """Write a recognizer as one file, samples in and scores out, checked against the recognizer before it is kept."""
     if int8 and to != "onnx":
         raise typer.BadParameter("Eight bits are written as ONNX only.", param_hint="--int8")
 

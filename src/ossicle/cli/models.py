@@ -60,7 +60,7 @@ def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prin
         rows |= {
             "reported mAP": f"{preset.map} ({preset.data or 'AudioSet'})",
             "weights": preset.url,
-            "their licence": preset.licence or "not stated",
+            "their license": preset.license or "not stated",
         }
     if preset.note:
         rows["note"] = preset.note

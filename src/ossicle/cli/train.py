@@ -1,4 +1,4 @@
-"""`ossicle train`: from a folder of sounds to a run folder with a trained recogniser in it."""
+"""`ossicle train`: from a folder of sounds to a run folder with a trained recognizer in it."""
 
 import os
 import re
@@ -102,7 +102,7 @@ def train(
     ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train a recogniser on your own sounds."""
+    """Train a recognizer on your own sounds."""
     chosen = dict(key_and_value(setting) for setting in settings or [])
 
     from ossicle.training import run_training

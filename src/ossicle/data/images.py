@@ -45,7 +45,7 @@ _QUIET = threading.Lock()
 def read_image(path: Path) -> Pixels:
     """Reads an image as RGB, turned upright by its EXIF orientation; of several frames the first.
 
-    Transparency is dropped and the colours below it show, as the processors of published vision models do it.
+    Transparency is dropped and the colors below it show, as the processors of published vision models do it.
 
     Raises:
         ImageRefused: no such file, another format, damaged bytes, more pixels than `MAX_PIXELS`, sides further apart
@@ -79,8 +79,8 @@ def read_image(path: Path) -> Pixels:
 
 
 def _rgb(image: Any) -> Pixels:
-    """Eight bits a colour; the sixteen of a deep grey PNG are scaled to it, where Pillow would clip them."""
+    """Eight bits a color; the sixteen of a deep gray PNG are scaled to it, where Pillow would clip them."""
     if image.mode.startswith("I"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"))

@@ -21,9 +21,9 @@ PLURALS: Mapping[Modality, str] = {"sound": "recordings", "text": "text", "image
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One labelled clip: a recording, or a segment of one; or an image; or a row of a table of text.
+    """One labeled clip: a recording, or a segment of one; or an image; or a row of a table of text.
 
-    `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "development" or "test".
+    `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "validation" or "test".
     Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
     `track` is the audio track to hear, of a recording that has several; see `read_clip`.
     """
@@ -47,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Labelled clips, as read from disk.
+    """Labeled clips, as read from disk.
 
     `root` is the folder that names are relative to, `table` the table where one was named; `labels` are the columns of
     `targets()`; `layout` is a sentence for the user that says what was detected;

@@ -51,7 +51,7 @@ NUMBERED_NAMES, NUMBERED_CLASSES = ("train.csv", "test.csv"), "classes.txt"
 # Layouts as published: what they are called, their table, and where their recordings are.
 PUBLISHED = (("ESC-50", "meta/esc50.csv", "audio"), ("UrbanSound8K", "metadata/UrbanSound8K.csv", "audio"))
 FSD50K = "FSD50K.{}_audio"  # its folders of recordings, "dev" and "eval"
-SPLIT_LISTS = {"development": "validation_list.txt", "test": "testing_list.txt"}  # of Speech Commands
+SPLIT_LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # of Speech Commands
 NOISE = "_background_noise_"  # its folder that is no class
 FOLD_FOLDERS = "fold*/"  # what folds are named after that are folders
 TABLE_NAMES = tuple(stem + suffix for stem in ("meta", "metadata") for suffix in TABLE_SUFFIXES)
@@ -80,7 +80,7 @@ def read_dataset(
     text: str | None = None,
     track: int | None = None,
 ) -> Dataset:
-    """Reads the labelled clips, texts or images of a folder or table; recordings and images are not opened.
+    """Reads the labeled clips, texts or images of a folder or table; recordings and images are not opened.
 
     Clips whose file is missing stay in: training and `check_dataset` name and count them.
 

@@ -19,7 +19,7 @@ MISSING = frozenset("NaN nan NAN Nan -nan -NaN NA N/A n/a #N/A #NA <NA> NaT null
 # What other people call the three parts; the keys are ours.
 SPLIT_NAMES = {
     "train": ("train", "training"),
-    "development": ("val", "valid", "validation", "dev", "development"),
+    "validation": ("val", "valid", "validation", "dev", "development"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[+-]?\.[0-9]+")
 
 
 def split_of(name: str) -> str | None:
-    """Our name of a split ("val" is "development"), or None for a word that names none."""
+    """Our name of a split ("val" is "validation"), or None for a word that names none."""
     return _SPLIT_OF.get(name.strip().lower())
 
 

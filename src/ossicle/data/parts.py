@@ -20,7 +20,7 @@ from ossicle.data.splits import Split, group_ids
 from ossicle.errors import DataRefused, RunRefused
 from ossicle.files import write_json
 
-PARTS = ("train", "development", "test")
+PARTS = ("train", "validation", "test")
 NEW = len(PARTS)  # in none of them
 # A file of more bytes is known by so many blocks of it, evenly spaced, and its size: hours of sound need no hour.
 WHOLE_BYTES, BLOCK_BYTES = 1 << 20, 1 << 16
@@ -198,7 +198,7 @@ def unseen(known: Known, dataset: Dataset) -> tuple[Int64[np.ndarray, "item"], s
     """
     if known.same:
         return np.flatnonzero(known.of("test")), ""
-    learnt = known.of("train", "development")
+    learnt = known.of("train", "validation")
     groups = group_ids(dataset)
     related = (known.parts == NEW) & np.isin(groups, groups[learnt])
     chosen = known.of("test") | (known.parts == NEW) & ~related
@@ -225,7 +225,7 @@ def found_again(past: Past, known: Known | None, dataset: Dataset) -> str:
             "they changed, and keeps no contents"
         )
     if known.any:
-        return f", {known.of('train', 'development').sum()} of which {learnt}"
+        return f", {known.of('train', 'validation').sum()} of which {learnt}"
     if known.alike:
         return (
             f", none of which the run had; but {known.alike} have names of {dataset.noun}s that {learnt}, and another "

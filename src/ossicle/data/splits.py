@@ -2,7 +2,7 @@
 
 Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides
 of a cut makes the test flatter the model. Clips of one file always are one group, but the rows of a table of text are
-not: each is its own. The test part is fixed first; the development part is cut from what is left, so that nothing
+not: each is its own. The test part is fixed first; the validation part is cut from what is left, so that nothing
 about the test part reaches training, early stopping or thresholds.
 """
 
@@ -16,9 +16,9 @@ from ossicle.data.items import PLURALS, Dataset, Item
 from ossicle.errors import DataRefused
 
 TEST_FRACTION = 0.20
-DEVELOPMENT_FRACTION = 0.15
-# With two or three groups left to train on, a development part of whole groups would take too much of them.
-LARGEST_DEVELOPMENT_FRACTION = 0.35
+VALIDATION_FRACTION = 0.15
+# With two or three groups left to train on, a validation part of whole groups would take too much of them.
+LARGEST_VALIDATION_FRACTION = 0.35
 FOLDS = 5
 OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an official split
 
@@ -27,11 +27,11 @@ OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an offici
 class Split:
     """Indices of the items of each part, ascending, and the sentence to print with every score made on them.
 
-    `development` is empty where every class needs all its clips for training; the protocol then says so.
+    `validation` is empty where every class needs all its clips for training; the protocol then says so.
     """
 
     train: Int[np.ndarray, "train_item"]
-    development: Int[np.ndarray, "development_item"]
+    validation: Int[np.ndarray, "validation_item"]
     test: Int[np.ndarray, "test_item"]
     protocol: str
     fold: str | None = None
@@ -55,16 +55,16 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
 
 
 def split_dataset(
-    dataset: Dataset, *, fold: str | None = None, seed: int = 0, development: float = DEVELOPMENT_FRACTION
+    dataset: Dataset, *, fold: str | None = None, seed: int = 0, validation: float = VALIDATION_FRACTION
 ) -> Split:
-    """Cuts the items into a training, a development and a test part.
+    """Cuts the items into a training, a validation and a test part.
 
     Test: the official `test` split, or one official fold (the first if none is named), or about 20 % of the clips
-    drawn by group and stratified by label. Development: the official one, or about 15 % of the rest, drawn likewise.
+    drawn by group and stratified by label. Validation: the official one, or about 15 % of the rest, drawn likewise.
 
     Args:
         fold: one of `split_folds(dataset)`; of the folds dealt out from the seed where the data has none.
-        development: share of the rest that becomes the development part where there is no official one; 0 for none.
+        validation: share of the rest that becomes the validation part where there is no official one; 0 for none.
 
     Raises:
         DataRefused: no such fold, or a class would have no clip to train on.
@@ -73,29 +73,29 @@ def split_dataset(
         raise DataRefused(f"{dataset.root} has no fold {fold!r}: its folds are {', '.join(allowed)}.")
     _refuse_one_fold(dataset)
     groups = group_ids(dataset)
-    in_development = np.zeros(len(dataset), dtype=bool)
+    in_validation = np.zeros(len(dataset), dtype=bool)
     if len(dataset.folds) > 1 and not (fold is None and _has_official_split(dataset)):
         in_test, sentence = _official_fold(dataset, fold)
         fold = dataset.folds[0] if fold is None else fold
     elif _has_official_split(dataset):
-        in_test, in_development, sentence = _official_split(dataset)
+        in_test, in_validation, sentence = _official_split(dataset)
     elif fold is not None:
         in_test, sentence = _dealt_fold(dataset, groups, fold=fold, seed=seed)
     else:
         in_test, sentence = _drawn_test(dataset, groups, seed=seed)
-    refuse_untrained(dataset, ~in_test & ~in_development, sentence)
-    development_sentence = "development part: the official `val` split"
-    if not in_development.any():
-        in_development, development_sentence = _drawn_development(
-            dataset, groups, ~in_test, seed=seed, fraction=development
+    refuse_untrained(dataset, ~in_test & ~in_validation, sentence)
+    validation_sentence = "validation part: the official `val` split"
+    if not in_validation.any():
+        in_validation, validation_sentence = _drawn_validation(
+            dataset, groups, ~in_test, seed=seed, fraction=validation
         )
-    in_train = ~in_test & ~in_development
-    sizes = f"{in_train.sum()} {dataset.noun}s train, {in_development.sum()} develop, {in_test.sum()} test"
+    in_train = ~in_test & ~in_validation
+    sizes = f"{in_train.sum()} train, {in_validation.sum()} validation, {in_test.sum()} test {dataset.noun}s"
     return Split(
         train=np.flatnonzero(in_train),
-        development=np.flatnonzero(in_development),
+        validation=np.flatnonzero(in_validation),
         test=np.flatnonzero(in_test),
-        protocol="; ".join([sentence, development_sentence, sizes, *_notes(dataset, groups, in_test)]),
+        protocol="; ".join([sentence, validation_sentence, sizes, *_notes(dataset, groups, in_test)]),
         fold=fold,
     )
 
@@ -162,15 +162,15 @@ def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray,
 
 def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np.ndarray, "item"], str]:
     in_test = np.array([item.split == "test" for item in dataset.items])
-    in_development = np.array([item.split == "development" for item in dataset.items])
-    if in_test.any() and (in_test | in_development).all():  # some call what they train on `development`
+    in_validation = np.array([item.split == "validation" for item in dataset.items])
+    if in_test.any() and (in_test | in_validation).all():  # some call what they train on `development`
         sentence = "the official `test` split is the test part; the `val` split trains, as there is no `train` split"
         return in_test, np.zeros_like(in_test), sentence
     if in_test.any():
-        return in_test, in_development, "the official `test` split is the test part"
+        return in_test, in_validation, "the official `test` split is the test part"
     # Scores on such data are reported on its held-out split, so nobody may choose by it.
     sentence = "the official `val` split is the test part, as there is no `test` split"
-    return in_development, np.zeros_like(in_test), sentence
+    return in_validation, np.zeros_like(in_test), sentence
 
 
 def _drawn_test(
@@ -243,14 +243,14 @@ def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.n
     return notes
 
 
-# ---------------------------------------------------------------- the development part
+# ---------------------------------------------------------------- the validation part
 
 
-def _drawn_development(
+def _drawn_validation(
     dataset: Dataset, groups: Int[np.ndarray, "item"], rest: Bool[np.ndarray, "item"], *, seed: int, fraction: float
 ) -> tuple[Bool[np.ndarray, "item"], str]:
     if fraction == 0:
-        return np.zeros(len(dataset), dtype=bool), "no development part, as none was asked for"
+        return np.zeros(len(dataset), dtype=bool), "no validation part, as none was asked for"
     rows = np.flatnonzero(rest)
     files = _joined([_ties(dataset.items[row])[:1] for row in rows])
     for ids, by in ((groups[rows], _grouped_by(dataset)), (files, _alone(dataset))):
@@ -258,14 +258,14 @@ def _drawn_development(
         chosen = np.zeros(len(dataset), dtype=bool)
         chosen[rows] = _draw(dataset, rows, ids, fraction=fraction, every_class=False, rng=rng)
         share = chosen.sum() / len(rows)
-        if 0 < share <= LARGEST_DEVELOPMENT_FRACTION or (by == _alone(dataset) and chosen.any()):
+        if 0 < share <= LARGEST_VALIDATION_FRACTION or (by == _alone(dataset) and chosen.any()):
             why = (
                 ""
                 if by == _grouped_by(dataset)
                 else f", as too few groups of {_grouped_by(dataset)} are left to spare one"
             )
-            return chosen, f"development part: {share:.0%} of the rest by {by}{why}"
-    sentence = f"no development part, as every class needs all its {dataset.noun}s for training"
+            return chosen, f"validation part: {share:.0%} of the rest by {by}{why}"
+    sentence = f"no validation part, as every class needs all its {dataset.noun}s for training"
     return np.zeros(len(dataset), dtype=bool), sentence
 
 

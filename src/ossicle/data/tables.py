@@ -176,7 +176,7 @@ def read_texts(path: Path, *, text: str | None = None) -> tuple[Item, ...]:
         columns = Columns(source="text", label=None)
         return (replace(_read_text_row(path, 1, {"text": _read_text(path)}, columns), row=None),)
     header, rows = _read_rows(path)
-    columns, _ = _choose_columns(path, header, rows, Wanted(modality="text", text=text), labelled=False)
+    columns, _ = _choose_columns(path, header, rows, Wanted(modality="text", text=text), labeled=False)
     return tuple(_read_text_row(path, line, row, columns) for line, row in rows)
 
 
@@ -370,7 +370,7 @@ def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
 
 
 def _choose_columns(
-    path: Path, header: Sequence[str], rows: "Rows", wanted: Wanted, *, labelled: bool = True
+    path: Path, header: Sequence[str], rows: "Rows", wanted: Wanted, *, labeled: bool = True
 ) -> tuple[Columns, list[str]]:
     """What each column holds, and what a reader must know about that."""
     known = {squeezed(name): name for name in reversed(header)}
@@ -388,8 +388,8 @@ def _choose_columns(
     if source is None and not (timed and choose_times(header, cells, taken=())[0].start and recording_of(path)):
         readable = {other: usual(names) for other, names in SOURCE_COLUMNS.items() if usual(names)}
         raise DataRefused(_why_no_source(path, header, wanted.modality, readable))
-    label_column = wanted.label or usual(LABEL_COLUMNS) if labelled else None
-    if labelled and label_column is None:
+    label_column = wanted.label or usual(LABEL_COLUMNS) if labeled else None
+    if labeled and label_column is None:
         raise DataRefused(
             f"{path} has no column of labels: allowed are {_listed(LABEL_COLUMNS)}, or name one of its columns "
             f"({_listed(header)}) with --label."

@@ -35,10 +35,10 @@ def onset_strength(
     peak = spectrum.max(initial=0.0)
     level = np.log10(1.0 + COMPRESSION * spectrum / peak) if peak > 0 else spectrum
     rise = np.diff(level, axis=0, prepend=0.0)  # before the recording there is silence
-    centres = np.arange(len(spectrum)) * round(HOP_SECONDS * rate)
+    centers = np.arange(len(spectrum)) * round(HOP_SECONDS * rate)
     # A recording that stops in the middle of a sound is no onset, though the cut spreads over all bands.
-    rise[1:][centres[1:] + round(WINDOW_SECONDS * rate) // 2 > len(samples)] = 0.0
-    return np.maximum(rise, 0.0).mean(axis=1), centres / rate
+    rise[1:][centers[1:] + round(WINDOW_SECONDS * rate) // 2 > len(samples)] = 0.0
+    return np.maximum(rise, 0.0).mean(axis=1), centers / rate
 
 
 def find_onsets(
@@ -100,7 +100,7 @@ def label_onsets(
 
 
 def _band_spectrum(samples: Float32[np.ndarray, " time"], rate: int) -> Float[np.ndarray, "frame band"]:
-    """Magnitudes in bands of a twelfth of an octave; frames are centred on their time."""
+    """Magnitudes in bands of a twelfth of an octave; frames are centerd on their time."""
     size, hop = round(WINDOW_SECONDS * rate), round(HOP_SECONDS * rate)
     bands = _bands(size, rate)
     padded = np.concatenate([np.zeros(size // 2), samples, np.zeros(size - size // 2)])

@@ -44,13 +44,13 @@ HITS = 32  # in the sequence
 TOLERANCE = 0.05  # seconds
 SAID_SECONDS = 10.0  # between two lines inside a round
 
-# 120 clips are few for a transformer: it is kept shallow, sees each clip whole, and patchout is its regulariser. No
-# development part: there is nothing to choose, so every clip trains.
+# 120 clips are few for a transformer: it is kept shallow, sees each clip whole, and patchout is its regularizer. No
+# validation part: there is nothing to choose, so every clip trains.
 CONFIG = TrainConfig(
     model="passt_tiny_s16",
     depth=2,
     window=1.0,
-    development=0.0,
+    validation=0.0,
     balance="class",
     epochs=60,
     batch_size=16,
@@ -99,7 +99,7 @@ def run_demo(
     drums = drums or drums_folder()
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
-    say("ossicle demo: a recogniser of drum sounds, made here and now.\n")
+    say("ossicle demo: a recognizer of drum sounds, made here and now.\n")
     say(f"1. The recordings: {what_it_holds(dataset)}:")
     say(f"   {', '.join(dataset.labels)}.")
 
@@ -178,7 +178,7 @@ def write_page(
             Section(
                 title="A real loop",
                 blocks=[
-                    f"{LOOP}; its maker and licence are in the README.md of the recordings. {loop_sentence(tour.loop)}",
+                    f"{LOOP}; its maker and license are in the README.md of the recordings. {loop_sentence(tour.loop)}",
                     Chart(figure=pictures["loop"], alt="spectrogram of the loop with found hits"),
                 ],
             ),
@@ -213,7 +213,7 @@ def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable
 
 def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
     """Steps of the training that leaves a fold out."""
-    split = split_dataset(dataset, fold=fold, seed=config.seed, development=config.development)
+    split = split_dataset(dataset, fold=fold, seed=config.seed, validation=config.validation)
     assert config.epochs is not None and config.batch_size is not None
     return config.epochs * -(-len(split.train) // config.batch_size)
 

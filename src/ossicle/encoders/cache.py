@@ -21,7 +21,7 @@ float16, since they fill disks: its rounding, 0.05 % of each value, is small bes
 next. A shard with a value beyond float16's range stays float32.
 
 Every clip is prepared alone, and only clips whose prepared inputs have one shape share a batch: so no clip is padded,
-and its features do not depend on its neighbours.
+and its features do not depend on its neighbors.
 """
 
 import hashlib

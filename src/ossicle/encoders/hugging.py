@@ -142,7 +142,7 @@ class WaveEncoder(SoundEncoder):
         front = read_front_end(folder, modality="sound")
         refuse_other_extractor(front, wanted=("Wav2Vec2FeatureExtractor",))
         rate = read_rate(front, config=folder / CONFIG)
-        normalise = front.switch("do_normalize", True)
+        normalize = front.switch("do_normalize", True)
         silence = front.number("padding_value", 0.0)
         # Only where it is not the usual one, so that the fingerprints of all others stay.
         padding = {"padding": silence} if silence else {}
@@ -150,10 +150,10 @@ class WaveEncoder(SoundEncoder):
             network,
             rate=rate,
             max_samples=MAX_SECONDS * rate,
-            settings={**settings, "normalise": normalise, "states": "frames", **padding},
+            settings={**settings, "normalize": normalize, "states": "frames", **padding},
             **about,
         )
-        self.normalise = normalise
+        self.normalize = normalize
         self.silence = silence
         self.assumed = front.sentences()
         self.convolutions = list(zip(network.config.conv_kernel, network.config.conv_stride, strict=True))
@@ -162,7 +162,7 @@ class WaveEncoder(SoundEncoder):
             self.min_samples = (self.min_samples - 1) * stride + kernel
 
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "frame"]:
-        if self.normalise:
+        if self.normalize:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + np.float32(1e-7))
         short = max(0, self.min_samples - len(wave))
         return torch.from_numpy(np.pad(wave, (0, short), constant_values=self.silence))

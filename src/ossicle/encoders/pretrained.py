@@ -23,7 +23,7 @@ from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
 STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")
 # What only pre-training puts in place of masked input: part of the network, never of a hidden state here.
 UNUSED = ("masked_spec_embed", "mask_token")
-# Regularisers that draw from the global stream or skip blocks; they would act on an adapted network in training.
+# Regularizers that draw from the global stream or skip blocks; they would act on an adapted network in training.
 STEADY = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
 
 

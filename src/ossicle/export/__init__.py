@@ -1,4 +1,4 @@
-"""A recogniser as one file for other runtimes, checked against the recogniser before it is kept.
+"""A recognizer as one file for other runtimes, checked against the recognizer before it is kept.
 
 The file holds the front end and the weights: samples in, scores out. Beside the graph it carries one JSON text under
 the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
@@ -76,13 +76,13 @@ def export_model(
     data: Path | None = None,
     encoder: str | Path | None = None,
 ) -> Exported:
-    """Writes a recogniser as one file, if it gives the recogniser's numbers.
+    """Writes a recognizer as one file, if it gives the recognizer's numbers.
 
     Args:
         model: a bundle, a run or a Hub id, as for `ossicle.load`
         output: by default the model's name in the current folder
         int8: also write NAME.int8.onnx
-        data: labelled sounds to check with, and to measure eight bits on; by default the built-in recordings of drums
+        data: labeled sounds to check with, and to measure eight bits on; by default the built-in recordings of drums
         encoder: where the frozen encoder of a tuned head is, if not where it was
 
     Raises:
@@ -121,20 +121,20 @@ def export_model(
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A file that gives its recogniser's numbers, opened."""
+    """A file that gives its recognizer's numbers, opened."""
 
     answer: Answer
     agreement: Agreement
 
 
 def export_recognizer(recognizer: Recognizer, path: Path, *, to: Format = "onnx", data: Path | None = None) -> Written:
-    """Writes a recogniser as one file, or nothing if it would not give the recogniser's numbers.
+    """Writes a recognizer as one file, or nothing if it would not give the recognizer's numbers.
 
     Args:
         data: sounds to check with; by default the built-in recordings of drums
 
     Raises:
-        ExportRefused: what cannot be exported, and a file that differs from the recogniser
+        ExportRefused: what cannot be exported, and a file that differs from the recognizer
         DataRefused: data without three recordings that can be used
     """
     graph = make_graph(recognizer)
@@ -187,5 +187,5 @@ def metadata(recognizer: Recognizer, graph: Graph) -> dict[str, Any]:
         "max_samples": graph.max_samples,
         "hop_feature_seconds": recognizer.hop_feature_seconds,
         "frontend": graph.frontend_config.to_dict(),
-        "weights_licence": bundle.weights_licence,
+        "weights_license": bundle.weights_license,
     }

@@ -1,4 +1,4 @@
-"""Whether a file gives the numbers of the recogniser that it was made from."""
+"""Whether a file gives the numbers of the recognizer that it was made from."""
 
 import copy
 import itertools
@@ -65,7 +65,7 @@ def compare(
     *,
     rounding: Callable[[Float32[np.ndarray, "clip time"]], tuple[float, float]] = lambda batch: (0.0, 0.0),
 ) -> Agreement:
-    """The largest difference of scores between a file and its recogniser, and how often they agree.
+    """The largest difference of scores between a file and its recognizer, and how often they agree.
 
     Args:
         rounding: what float32 changes in scores and logits of a batch; asked where more than 1e-4 is found.

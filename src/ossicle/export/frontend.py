@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import silence
-from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, PREEMPHASIS, normalise
+from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, PREEMPHASIS, normalize
 
 
 class MatrixLogMel(nn.Module):
-    """Turns samples into normalised log-mel features, as `LogMel` does.
+    """Turns samples into normalized log-mel features, as `LogMel` does.
 
     Args:
         frames: silence follows shorter features up to so many; None leaves them as they are.
@@ -64,7 +64,7 @@ class MatrixLogMel(nn.Module):
             self.power(self.passt_frames(wave) if self.config.kind == "passt" else self.kaldi_frames(wave)) @ self.bank
         )
         mel = mel + PASST_OFFSET if self.config.kind == "passt" else mel.clamp(min=KALDI_FLOOR)
-        spec = normalise(mel.log(), self.config).mT
+        spec = normalize(mel.log(), self.config).mT
         if self.padded_frames is None:
             return spec
         return F.pad(spec, (0, torch.sym_max(self.padded_frames - spec.shape[-1], 0)), value=self.silence)

@@ -1,4 +1,4 @@
-"""A recogniser as one graph: samples in; scores, logits and features out; windows of any length that one pass takes.
+"""A recognizer as one graph: samples in; scores, logits and features out; windows of any length that one pass takes.
 
 Shapes are symbols while the graph is made, so nothing here may ask how long a window is; the networks do the same by
 other operations where `torch.compiler.is_exporting()`.
@@ -124,7 +124,7 @@ def longest_window(model: nn.Module, frontend: LogMel) -> int:
 
 
 def make_graph(recognizer: Recognizer) -> Graph:
-    """The graph of a recogniser.
+    """The graph of a recognizer.
 
     Raises:
         ExportRefused: a frozen encoder that is not ours, or a window that one pass does not take.

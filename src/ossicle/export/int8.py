@@ -1,6 +1,6 @@
-"""Eight bits for an exported graph: weights once, activations as they come (dynamic quantisation by onnxruntime).
+"""Eight bits for an exported graph: weights once, activations as they come (dynamic quantization by onnxruntime).
 
-Products with weights alone are quantised, each output channel with a scale of its own. What stays in float32: the front
+Products with weights alone are quantized, each output channel with a scale of its own. What stays in float32: the front
 end, whose smallest numbers count as much as its largest; convolutions; the head, which is small and decides.
 """
 
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float32
 from ossicle.bundle import find_bundle
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
-from ossicle.evaluation import choose_part, read_labelled
+from ossicle.evaluation import choose_part, read_labeled
 from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
 from ossicle.files import printable
@@ -29,12 +29,12 @@ from ossicle.runtime import KEY
 
 
 def write_int8(path: Path, source: Path) -> None:
-    """Writes the quantised graph of the ONNX file `source`, with its metadata but a version of its own."""
+    """Writes the quantized graph of the ONNX file `source`, with its metadata but a version of its own."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
-    # Shapes of a dynamic graph are symbols that the quantiser does not read.
+    # Shapes of a dynamic graph are symbols that the quantizer does not read.
     del model.graph.value_info[:]
     for entry in model.metadata_props:
         if entry.key == KEY:
@@ -58,12 +58,12 @@ def kept_in_float(model: Any) -> Iterator[str]:
         if node.op_type == "MatMul" and any(name.startswith("frontend.") for name in node.input):
             yield node.name
         if node.op_type == "Gemm":
-            yield f"{node.name}_MatMul"  # what the quantiser makes of it first
+            yield f"{node.name}_MatMul"  # what the quantizer makes of it first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sounds:
-    """The first windows of labelled recordings."""
+    """The first windows of labeled recordings."""
 
     windows: Sequence[Float32[np.ndarray, "_"]]
     targets: Bool[np.ndarray, "clip label"]
@@ -96,12 +96,12 @@ class Reduced:
 
 
 def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
-    """Reads the part of labelled data that was not trained on, or all of it; the first window of each recording.
+    """Reads the part of labeled data that was not trained on, or all of it; the first window of each recording.
 
     Raises: DataRefused where no recording can be used.
     """
     folder = find_bundle(model)
-    dataset, same = read_labelled(recognizer, data, folder=folder)
+    dataset, same = read_labeled(recognizer, data, folder=folder)
     chosen, protocol = choose_part(dataset, folder, part="auto", model=model, same=same)
     windows, used = [], []
     for index in chosen:
@@ -117,7 +117,7 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
 
 
 def measure(path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, sounds: Sounds | None) -> Reduced:
-    """Compares the quantised file with its source, on labelled recordings or on the built-in ones."""
+    """Compares the quantized file with its source, on labeled recordings or on the built-in ones."""
     window = recognizer.window_samples()[0]
     if sounds is None:
         windows = [np.resize(sound, window) for sound in real_sounds(recognizer, most=20)]

@@ -1,6 +1,6 @@
 """Samples to log-mel features."""
 
-from ossicle.frontend.mel import LogMel, create_frontend, jitter_edges, log_mel, measure_statistics, normalise
+from ossicle.frontend.mel import LogMel, create_frontend, jitter_edges, log_mel, measure_statistics, normalize
 from ossicle.frontend.recipes import RECIPES, FrontendConfig, frontend_config
 
 __all__ = [
@@ -12,5 +12,5 @@ __all__ = [
     "jitter_edges",
     "log_mel",
     "measure_statistics",
-    "normalise",
+    "normalize",
 ]

@@ -48,8 +48,8 @@ def mix_waves(
     chosen = torch.rand(len(wave), 1, generator=generator) < probability
     chosen, partner = chosen.to(wave.device), partner.to(wave.device)
     part = part.to(wave)
-    centred = wave - wave.mean(dim=-1, keepdim=True)
-    mixed = part * centred + (1.0 - part) * centred[partner]
+    centerd = wave - wave.mean(dim=-1, keepdim=True)
+    mixed = part * centerd + (1.0 - part) * centerd[partner]
     part = part.to(targets)
     labels = part * targets + (1.0 - part) * targets[partner]
     return torch.where(chosen, mixed, wave), torch.where(chosen, labels, targets)
@@ -65,7 +65,7 @@ def mix_spectrograms(
     """Mixes the features of each clip with those of one of the batch drawn at random, and the labels in the same parts.
 
     The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so
-    after its masks and normalisation.
+    after its masks and normalization.
     """
     partner, part = _partners(len(spec), alpha, generator)
     partner = partner.to(spec.device)

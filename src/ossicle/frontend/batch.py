@@ -1,4 +1,4 @@
-"""Clips of any lengths to one block of features, without a clip's features depending on its neighbours."""
+"""Clips of any lengths to one block of features, without a clip's features depending on its neighbors."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, LogMel, normalise
+from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, LogMel, normalize
 
 
 def by_length(waves: Sequence[Float[Tensor, "_"]]) -> Iterator[tuple[Tensor, Float[Tensor, "clip time"]]]:
@@ -49,4 +49,4 @@ def spectrograms(
 def silence(frontend: LogMel) -> float:
     """The value of a feature where nothing sounds."""
     floor = torch.tensor(KALDI_FLOOR if frontend.config.kind == "kaldi" else PASST_OFFSET).log()
-    return float(normalise(floor, frontend.config))
+    return float(normalize(floor, frontend.config))

@@ -28,8 +28,8 @@ def mel_filterbank(
     low, high = hertz_to_mel(min_hertz), hertz_to_mel(max_hertz)
     step = (high - low) / (mels + 1)
     index = torch.arange(mels, dtype=torch.float32)[:, None]
-    left, centre, right = low + index * step, low + (index + 1.0) * step, low + (index + 2.0) * step
+    left, center, right = low + index * step, low + (index + 1.0) * step, low + (index + 2.0) * step
     hertz = (rate / fft_samples) * torch.arange(fft_samples // 2, dtype=torch.float32)
     mel = 1127.0 * (1.0 + hertz / 700.0).log()
-    weights = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0.0)
+    weights = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
     return torch.nn.functional.pad(weights, (0, 1))

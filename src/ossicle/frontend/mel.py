@@ -1,10 +1,10 @@
 """Samples to log-mel features: PaSST's spectrogram and Kaldi's filterbank as one module with a functional twin.
 
 PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip,
-power of a centred short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
+power of a centerd short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
 
 Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses
-its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasised; log(max(mel, 2^-23)).
+its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasized; log(max(mel, 2^-23)).
 Samples are in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 90 dB below the
 loudest of their frame hold float32 rounding, in Kaldi as here.
 
@@ -36,10 +36,10 @@ KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the least mel power
 
 def log_mel(wave: Float[Tensor, "clip time"], config: FrontendConfig) -> Float[Tensor, "clip mel frame"]:
     """Functional version of `LogMel` in evaluation, refer to its documentation."""
-    return normalise(raw_log_mel(wave, config, window=_window(config), bank=_bank(config)), config)
+    return normalize(raw_log_mel(wave, config, window=_window(config), bank=_bank(config)), config)
 
 
-def normalise(values: Float[Tensor, "*shape"], config: FrontendConfig) -> Float[Tensor, "*shape"]:
+def normalize(values: Float[Tensor, "*shape"], config: FrontendConfig) -> Float[Tensor, "*shape"]:
     """Moves log-mel values to about zero mean and a deviation of one half."""
     return (values - config.mean) / (2.0 * config.deviation)
 
@@ -51,7 +51,7 @@ def raw_log_mel(
     window: Float[Tensor, "window"],
     bank: Float[Tensor, "mel freq"],
 ) -> Float[Tensor, "clip mel frame"]:
-    """Computes the log-mel in natural log units, before masks and normalisation.
+    """Computes the log-mel in natural log units, before masks and normalization.
 
     Raises: ValueError for clips shorter than `config.min_samples`.
     """
@@ -68,7 +68,7 @@ def raw_log_mel(
         if torch.compiler.is_compiling():  # a graph for any number of clips has no loop over them
             return log_mel_of(wave, config, window, bank)
         # One clip at a time: the libraries below choose kernels by the size of the whole batch, and a clip's bits must
-        # not depend on its neighbours. It is also twice as fast, since the spectra of one clip stay in the cache.
+        # not depend on its neighbors. It is also twice as fast, since the spectra of one clip stay in the cache.
         return torch.cat([log_mel_of(clip, config, window, bank) for clip in wave.split(1)])
 
 
@@ -92,7 +92,7 @@ def _kaldi_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: T
     wave = wave - wave.mean(dim=-1, keepdim=True)
     frames = wave.unfold(-1, config.window_samples, config.hop_samples)  # (clip, frame, window)
     frames = frames - frames.mean(dim=-1, keepdim=True)
-    # The first sample of a frame has no left neighbour, but the window hides it anyway; leaving it out shifts the frame
+    # The first sample of a frame has no left neighbor, but the window hides it anyway; leaving it out shifts the frame
     # by one sample, which the power does not see.
     frames = (frames[..., 1:] - PREEMPHASIS * frames[..., :-1]) * window[1:]
     spectrum = torch.fft.rfft(frames, n=config.fft_samples)
@@ -118,10 +118,10 @@ NO_GENERATOR = "the front end draws in training and needs a generator; call eval
 
 
 class LogMel(nn.Module):
-    """Turns samples into normalised log-mel features.
+    """Turns samples into normalized log-mel features.
 
     In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of
-    mel bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalisation. In evaluation
+    mel bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalization. In evaluation
     nothing is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no
     weights.
 
@@ -191,7 +191,7 @@ class LogMel(nn.Module):
                 raise ValueError(NO_GENERATOR)
             masks = {"freq_mask": self.config.freq_mask, "time_mask": self.config.time_mask}
             spec = augment.mask(spec, **masks, generator=generator)
-        return normalise(spec, self.config)
+        return normalize(spec, self.config)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMel":
         # A cast to half precision must not reach the tables: only their device may follow.

@@ -1,4 +1,4 @@
-"""What every recogniser is, whatever computes its scores: windows over a recording, answers, rows.
+"""What every recognizer is, whatever computes its scores: windows over a recording, answers, rows.
 
 torch and onnxruntime each fill in how windows are scored; everything around that is here, once. Recordings are heard
 one at a time and batches hold windows of one recording only, so its scores are the same alone and among others.
@@ -49,7 +49,7 @@ class ModelInfo:
     window_seconds: float
     hop_seconds: float
     pad: bool = False
-    weights_licence: str | None = None
+    weights_license: str | None = None
     library_version: str
     version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
 
@@ -61,7 +61,7 @@ class Prediction:
     file: str  # as it was given; empty for samples
     labels: tuple[str, ...]
     scores: Float[np.ndarray, " label"]
-    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.predict.summarise`."""
+    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.predict.summarize`."""
     rows: tuple[Row, ...]
     """Window by window, or events, sorted by time."""
     chosen: tuple[str, ...]

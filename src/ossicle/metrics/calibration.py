@@ -9,7 +9,7 @@ from ossicle.metrics.arrays import check_scores, ratio
 from ossicle.metrics.decisions import Task
 
 BINS = 15
-# The range of the fitted temperature. On a development part without an error the likelihood asks for an endless
+# The range of the fitted temperature. On a validation part without an error the likelihood asks for an endless
 # sharpening, on one without any signal for an endless flattening; neither is worth following that far.
 TEMPERATURES = (0.25, 10.0)
 
@@ -77,7 +77,7 @@ def bin_of(confidence: Float[np.ndarray, "clip given"], *, bins: int) -> Int[np.
 def fit_temperature(
     logits: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"], *, task: Task
 ) -> float:
-    """The temperature T that makes softmax(logits / T), or sigmoid(logits / T), likeliest on the development part.
+    """The temperature T that makes softmax(logits / T), or sigmoid(logits / T), likeliest on the validation part.
 
     The negative log-likelihood is convex in 1/T, so its slope is bisected; the answer stays within 0.25 and 10, also
     where the likelihood would go on for ever (no error at all, or no signal at all).

@@ -34,7 +34,7 @@ def confusion_matrix(
 
 
 def balanced_accuracy(scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]) -> float:
-    """Unweighted average recall of single-label scores: mean share recognised of the classes that occur."""
+    """Unweighted average recall of single-label scores: mean share recognized of the classes that occur."""
     hit = decide(scores, task="single-label") & targets
     return float(mean_of_defined(ratio(hit.sum(axis=0), targets.sum(axis=0))))
 
@@ -42,7 +42,7 @@ def balanced_accuracy(scores: Float[np.ndarray, "clip label"], targets: Bool[np.
 def fit_thresholds(
     scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
 ) -> Float[np.ndarray, " label"]:
-    """The threshold of each class that gives the highest F1; fit it on the development part, never on the test part.
+    """The threshold of each class that gives the highest F1; fit it on the validation part, never on the test part.
 
     A threshold lies halfway between the lowest score that it accepts and the highest that it does not, or on the lowest
     score when it accepts everything. Of several that give the same F1 the highest is taken: fewer false alarms. A class
@@ -64,5 +64,5 @@ def _best_threshold(scores: Float[np.ndarray, " clip"], positive: Bool[np.ndarra
     if last + 1 == len(ranked):
         return float(ranked[last])
     halfway = float(ranked[last + 1] + (ranked[last] - ranked[last + 1]) / 2)
-    # Between neighbouring floats there is no room: the sum may round down onto the score that must stay out.
+    # Between neighboring floats there is no room: the sum may round down onto the score that must stay out.
     return halfway if halfway > ranked[last + 1] else float(ranked[last])

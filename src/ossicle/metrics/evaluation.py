@@ -162,7 +162,7 @@ def evaluate(
 
     Args:
         scores: probabilities, 0 to 1.
-        thresholds: from `fit_thresholds` on the development part; they decide in a multi-label task and are only shown
+        thresholds: from `fit_thresholds` on the validation part; they decide in a multi-label task and are only shown
             in a single-label one.
         decided: the labels given, where several models with thresholds of their own gave them.
         groups: one name for each clip (recording, speaker); whole groups are then drawn.

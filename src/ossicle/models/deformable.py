@@ -8,7 +8,7 @@ Source: Xia et al., "Vision Transformer with Deformable Attention" (CVPR 2022), 
 in Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228).
 
 **Deviations** from the published code of the first:
-- Positions are pixels: a reference point is the centre of its cell, and what would leave the map is clamped to its
+- Positions are pixels: a reference point is the center of its cell, and what would leave the map is clamped to its
   border. The published grid is shrunk by half a pixel at either end, which is a lot on maps of four rows; a layer
   without offsets and with stride 1 is ordinary attention here.
 - Maps have any height and width, down to one row; beyond its table a position bias is that of the table's border.
@@ -125,8 +125,8 @@ class DeformableAttention(nn.Module):
     def move(self, q: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip key_row key_column group 2"]:
         """The points that the queries ask for."""
         clips, rows, columns, _ = q.shape
-        centres, cells = reference(rows, columns, stride=self.stride, segment=self.segment, like=at_least_float32(q))
-        points = centres[None, :, :, None].expand(clips, -1, -1, self.num_groups, -1)
+        centers, cells = reference(rows, columns, stride=self.stride, segment=self.segment, like=at_least_float32(q))
+        points = centers[None, :, :, None].expand(clips, -1, -1, self.num_groups, -1)
         if self.offset is not None:
             # Without autocast: bfloat16 is too coarse for positions.
             with torch.autocast(q.device.type, enabled=False) if autocasts(q) else nullcontext():
@@ -231,16 +231,16 @@ def split_run(
 def reference(
     rows: int, columns: int, *, stride: tuple[int, int], segment: int | None = None, like: Tensor
 ) -> tuple[Float[Tensor, "key_row key_column 2"], Float[Tensor, "key_row key_column 2"]]:
-    """Centres of the key cells and their sizes, in pixels, of the type of `like`; a segment's cells cover it evenly."""
+    """Centers of the key cells and their sizes, in pixels, of the type of `like`; a segment's cells cover it evenly."""
 
     def line(found: list[Run]) -> tuple[Tensor, Tensor]:
-        centres, sizes = [], []
+        centers, sizes = [], []
         for run in found:
             number = run.count * run.key_width
             size = run.width / run.key_width
-            centres.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
+            centers.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
             sizes.append(like.new_full((number,), size))
-        return torch.cat(centres), torch.cat(sizes)
+        return torch.cat(centers), torch.cat(sizes)
 
     (y, height), (x, width) = line(runs(rows, None, stride[0])), line(runs(columns, segment, stride[1]))
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), torch.stack(

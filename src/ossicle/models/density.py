@@ -17,8 +17,8 @@ another clip, and apart from mu and sigma none mixes what lies along the axis: t
 - spreads and scales are stored as logarithms, so that they stay positive; theirs may cross zero, and the gate explodes;
 - the variance is computed in two passes, the rest in the log domain and in float32: no cancellation, no underflow of
   all densities at once, no NaN from a small scale or an axis of one entry;
-- a mask is a mask: padding leaves mean, variance, normaliser and output, where theirs counts as zeros in all of them
-  and is recognised by equality of floats;
+- a mask is a mask: padding leaves mean, variance, normalizer and output, where theirs counts as zeros in all of them
+  and is recognized by equality of floats;
 - offsets are in units of x in the gate and in the product, as theirs, and in units of sigma in the mixture, as there.
 """
 
@@ -69,7 +69,7 @@ class Density(nn.Module):
 
 
 class DensityGate(Density):
-    """Algorithm 1: one Gaussian for every head and feature, not normalised. At the start exp(-z^2 / 4).
+    """Algorithm 1: one Gaussian for every head and feature, not normalized. At the start exp(-z^2 / 4).
 
     On an axis of one entry z is the offset alone, so at the start it is the identity.
 
@@ -90,7 +90,7 @@ class DensityGate(Density):
 
 
 class DensityProduct(Density):
-    """Algorithms 2 to 4: K Gaussians multiplied and normalised along the axis, where the weights sum to one.
+    """Algorithms 2 to 4: K Gaussians multiplied and normalized along the axis, where the weights sum to one.
 
     Args:
         num_gaussians: K. More than one adds parameters and no functions: see the top.
@@ -117,7 +117,7 @@ class DensityProduct(Density):
 
 
 class DensityMixture(Density):
-    """The sum of K Gaussians with weights of their own: a density over z, and not normalised along the axis.
+    """The sum of K Gaussians with weights of their own: a density over z, and not normalized along the axis.
 
     Args:
         num_gaussians: K. They start spread over one sigma around the mean, at half a sigma wide.
@@ -149,7 +149,7 @@ def gate_weights(x: Tensor, mask: Tensor | None, axis: int, offset: Tensor, log_
 
 
 def product_weights(x: Tensor, mask: Tensor | None, axis: int, offset: Tensor, log_precision: Tensor) -> Tensor:
-    """The normalised Gaussian of this offset and precision."""
+    """The normalized Gaussian of this offset and precision."""
     apart, variance = deviations(x, mask, axis, unbiased=True)
     z2 = (apart - offset).square() / (variance + PRODUCT_EPS)
     logits = -z2 / 2 * log_precision.exp()

@@ -37,7 +37,7 @@ class Preset:
     """Mean average precision that its authors report."""
     data: str = ""
     """Where, if not on AudioSet."""
-    licence: str | None = None
+    license: str | None = None
     """Of the weights."""
     note: str = ""
 
@@ -69,7 +69,7 @@ def _passt(
 
 
 def _published(name: str, file: str, map: float, **changes: Any) -> Preset:
-    return _passt(name, url=RELEASES + file, map=map, licence="Apache-2.0", **changes)
+    return _passt(name, url=RELEASES + file, map=map, license="Apache-2.0", **changes)
 
 
 def _datar(name: str, *, note: str = "", **changes: Any) -> Preset:

@@ -1,4 +1,4 @@
-"""From windows of samples to labelled times: needs numpy and a function that scores windows, and never torch."""
+"""From windows of samples to labeled times: needs numpy and a function that scores windows, and never torch."""
 
 from ossicle.predict.events import Event, EventRules, stream_events
 from ossicle.predict.reporting import Reporting, label_indices, stream_rows
@@ -12,7 +12,7 @@ from ossicle.predict.windows import (
     join_scores,
     split_hops,
     stream_scores,
-    summarise,
+    summarize,
     window_starts,
 )
 from ossicle.predict.writers import (
@@ -58,7 +58,7 @@ __all__ = [
     "stream_rows",
     "stream_scores",
     "stream_table",
-    "summarise",
+    "summarize",
     "table_lines",
     "table_paths",
     "table_text",

@@ -33,7 +33,7 @@ class EventRules:
     release: float = 1.0
     """An event begins at its label's threshold and lasts while the score is this share of it (hysteresis)."""
     median: int = 1
-    """Scores are smoothed by the median of so many neighbouring windows first; odd."""
+    """Scores are smoothed by the median of so many neighboring windows first; odd."""
     min_seconds: float = 0.0
     """Shorter events are dropped, after the joining."""
     merge_gap: float = 0.0

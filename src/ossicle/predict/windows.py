@@ -211,7 +211,7 @@ def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[Wi
     yield from _packed(list(until(np.inf)), padded)
 
 
-def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float[np.ndarray, " label"]:
+def summarize(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float[np.ndarray, " label"]:
     """Reduces the logits of a recording's windows to the recording's own, by one rule everywhere.
 
     A single-label task averages; a multi-label task takes each label's highest, so that a short sound counts in a long
@@ -221,7 +221,7 @@ def summarise(logits: Float[np.ndarray, "window label"], *, task: Task) -> Float
 
 
 class Summary:
-    """`summarise` of windows that come part by part: nothing here grows with their number."""
+    """`summarize` of windows that come part by part: nothing here grows with their number."""
 
     def __init__(self, *, task: Task) -> None:
         self.seconds = 0.0  # to the end of the last window

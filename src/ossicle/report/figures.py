@@ -46,7 +46,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     image = axes.imshow(
         shares, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
     )
-    dress(axes, x="recognised as", y="true label")
+    dress(axes, x="recognized as", y="true label")
     size = float(np.clip(cell * 22, 6.5, 9))
     set_labels(axes, "y", range(count) if named else [], labels if named else [], size=size)
     upright = count > 4 or max(len(label) for label in labels) > 8
@@ -55,12 +55,12 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     )
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
-    for edge in np.arange(count + 1 if named else 0) - 0.5:  # thin white rules, so that equal neighbours stay apart
+    for edge in np.arange(count + 1 if named else 0) - 0.5:  # thin white rules, so that equal neighbors stay apart
         axes.axhline(edge, color=RULE, linewidth=0.5)
         axes.axvline(edge, color=RULE, linewidth=0.5)
     if count <= 25:
         for row, column in np.argwhere(confusion > 0):
-            colour = "white" if shares[row, column] > 0.55 else INK
+            color = "white" if shares[row, column] > 0.55 else INK
             written = str(confusion[row, column])
             if count <= 8:
                 written += f"\n{100 * shares[row, column]:.0f} %"
@@ -71,7 +71,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
                 written,
                 ha="center",
                 va="center",
-                color=colour,
+                color=color,
                 fontsize=size if count <= 12 else 6.5,
             )
     for row in np.flatnonzero(confusion.sum(axis=1) == 0):
@@ -119,25 +119,25 @@ def reliability_figure(bins: CalibrationBins) -> Figure:
     return figure
 
 
-def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str = "development score") -> Figure:
+def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str = "validation score") -> Figure:
     """Draws loss and score by epoch and marks the best epoch.
 
     Args:
-        rows: with `epoch`, `train_loss`, and where known `dev_loss` and `dev_score`, as in a run's `metrics.csv`; an
+        rows: with `epoch`, `train_loss`, and where known `val_loss` and `val_score`, as in a run's `metrics.csv`; an
             empty or missing cell leaves a gap.
     """
-    epochs, train, dev, score = (_column(rows, name) for name in ("epoch", "train_loss", "dev_loss", "dev_score"))
+    epochs, train, dev, score = (_column(rows, name) for name in ("epoch", "train_loss", "val_loss", "val_score"))
     scored = bool(np.isfinite(score).any())
     figure = new_figure(6.4, 4.8 if scored else 2.9)
     panels = figure.subplots(2 if scored else 1, 1, sharex=True, squeeze=False)[:, 0]
     dot = "o" if len(rows) <= 30 else None
     curves = [
-        panels[0].plot(epochs, values, color=colour, linewidth=1.6, marker=dot, markersize=3)[0]
-        for values, colour in ((train, BLUE), (dev, ORANGE))
+        panels[0].plot(epochs, values, color=color, linewidth=1.6, marker=dot, markersize=3)[0]
+        for values, color in ((train, BLUE), (dev, ORANGE))
         if np.isfinite(values).any()
     ]
     dress(panels[0], title="loss", x="" if scored else "epoch", grid="y")
-    names = [name for name, values in (("training", train), ("development", dev)) if np.isfinite(values).any()]
+    names = [name for name, values in (("training", train), ("validation", dev)) if np.isfinite(values).any()]
     if curves:
         legend(panels[0], curves, names, loc="upper right", ncols=2)
     if scored:

@@ -36,7 +36,7 @@ MOST_COLUMNS = 1200  # of features
 def importance_figure(factor: Float[np.ndarray, "layer dim"], *, layers: Sequence[int]) -> Figure:
     """Draws the Importance Factor, a row for each layer with the first at the bottom.
 
-    Of more than 1200 features neighbours share a column, which shows their mean.
+    Of more than 1200 features neighbors share a column, which shows their mean.
 
     Args:
         factor: 0 to 1.
@@ -127,7 +127,7 @@ def importance_section(importance: "Importance", *, probe_name: str = "balanced 
         "lie to the mean of the layers, whatever the task. So the trained curve says something about the task only "
         f"where it leaves the untrained one. {_heads_said(importance.heads)} "
         f"Spearman's rank correlation of the trained shares: {found}. The p-values are of a "
-        "permutation test that takes layers for independent; neighbouring layers are alike, so they are rather too "
+        "permutation test that takes layers for independent; neighboring layers are alike, so they are rather too "
         "small."
     )
     named = f"{len(layers)} layer{'' if len(layers) == 1 else 's'}"
@@ -142,7 +142,7 @@ def importance_section(importance: "Importance", *, probe_name: str = "balanced 
             alt=f"Share of the weights of {named}, trained and untrained"
             + ("" if probes is None else f", and {probe_name} of each layer alone"),
             caption=_caption(share, layers)
-            + ("" if probes is None else " Below, a logistic regression on each layer alone, on the development part."),
+            + ("" if probes is None else " Below, a logistic regression on each layer alone, on the validation part."),
         ),
     ]
     return Section(title="Importance of the layers", blocks=[paragraph, *charts])

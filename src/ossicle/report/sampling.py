@@ -14,17 +14,17 @@ def sampling_figure(
     mel: Float[np.ndarray, "mel frame"],
     points: dict[str, Float[np.ndarray, "group key 2"]],
     *,
-    centres: Float[np.ndarray, "key 2"],
+    centers: Float[np.ndarray, "key 2"],
     seconds: float,
 ) -> Figure:
     """Draws a row of pictures for each group of heads, one for each entry of `points` (before and after training, say).
 
-    A line leads from the centre of a key's cell to where the key is read.
+    A line leads from the center of a key's cell to where the key is read.
 
     Args:
         mel: log-mel in any unit, lowest band first.
         points: by what they show; mel bin and frame of each key.
-        centres: of the keys' cells, in the same units.
+        centers: of the keys' cells, in the same units.
         seconds: length of the recording.
     """
     from matplotlib.collections import LineCollection
@@ -49,10 +49,10 @@ def sampling_figure(
                 interpolation="nearest",
             )
             ends = of_groups[row] * scale
-            lines = np.stack([centres * scale, ends], 1)[:, :, ::-1]
+            lines = np.stack([centers * scale, ends], 1)[:, :, ::-1]
             axes.add_collection(LineCollection(list(lines), colors=CYCLE[4], linewidths=0.7))
             axes.scatter(ends[:, 1], ends[:, 0], s=3.5, color="white", linewidths=0)
-            moved = float(np.linalg.norm(of_groups[row] - centres, axis=1).mean())
+            moved = float(np.linalg.norm(of_groups[row] - centers, axis=1).mean())
             dress(
                 axes,
                 title=title if row == 0 else "",

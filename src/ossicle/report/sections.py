@@ -21,7 +21,7 @@ from ossicle.report.text import (
 MEANINGS = {
     "single-label": {
         "accuracy": "share of clips whose highest score is the right label",
-        "balanced_accuracy": "mean over the classes of the share of their clips recognised",
+        "balanced_accuracy": "mean over the classes of the share of their clips recognized",
     },
     "multi-label": {
         "accuracy": "share of clips with every label right",
@@ -70,12 +70,12 @@ def fold_section(evaluations: Mapping[str, Evaluation]) -> Section:
     )
 
 
-def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "development score") -> Section:
+def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "validation score") -> Section:
     """The learning curve of a run, from the rows of its `metrics.csv`."""
     chart = Chart(
         figure=learning_curve_figure(rows, score_name=score_name),
         alt=f"Loss and {score_name} over {len(rows)} epochs",
-        caption="The development part is cut from the training part; the test part plays no role here.",
+        caption="The validation part is cut from the training part; the test part plays no role here.",
     )
     return Section(title="Training", blocks=[chart])
 
@@ -86,7 +86,7 @@ def sampling_section(figure: Figure, *, clip: str) -> Section:
         figure=figure,
         alt="Sampling points of each group of heads over the log-mel, before and after training",
         caption=f"The keys of the last deformable layer on the finest map that has one, in {clip}. A line leads from "
-        "the centre of a key's cell to where the key is read; its mean length is in mel bands and frames.",
+        "the center of a key's cell to where the key is read; its mean length is in mel bands and frames.",
     )
     return Section(title="Sampling points", blocks=[chart])
 
@@ -156,7 +156,7 @@ def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
         return [chart, "No clip was mistaken."]
     rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
     table = Table(
-        header=["true label", "recognised as", "clips", "of its clips"],
+        header=["true label", "recognized as", "clips", "of its clips"],
         rows=rows,
         caption="The most frequent mistakes",
         words=(0, 1),

@@ -1,6 +1,6 @@
-"""One look for every picture: colours that the colour-blind tell apart and a grey printer keeps in order, few lines.
+"""One look for every picture: colors that the color-blind tell apart and a gray printer keeps in order, few lines.
 
-The colours are Okabe and Ito's (2008, Color universal design); the two sequential maps rise evenly in lightness.
+The colors are Okabe and Ito's (2008, Color universal design); the two sequential maps rise evenly in lightness.
 """
 
 import io

@@ -66,13 +66,13 @@ def timeline_figure(
 
     least = seconds / 400  # an onset without length still shows
     for lane, label in enumerate(lanes):
-        colour = CYCLE[lane % len(CYCLE)]
+        color = CYCLE[lane % len(CYCLE)]
         lower.axhline(lane + 0.5, color=RULE, linewidth=0.8)
         if found := [row for row in rows if row.label == label]:
             lower.broken_barh(
                 [(row.start, max(row.end - row.start, least)) for row in found],
                 (lane - 0.27, 0.54),
-                facecolor=colour,
+                facecolor=color,
                 alpha=0.25 + 0.75 * np.clip([row.score for row in found], 0, 1),
                 linewidth=0,
             )

@@ -1,4 +1,4 @@
-"""Recognisers without torch: one ONNX file, onnxruntime, numpy, soundfile and soxr.
+"""Recognizers without torch: one ONNX file, onnxruntime, numpy, soundfile and soxr.
 
     from ossicle.runtime import load
     load("model.onnx").predict("recording.wav").top
@@ -22,14 +22,14 @@ from ossicle.predict.rows import Task
 from ossicle.shapes import Float32
 
 KEY = "ossicle"  # of the metadata
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INPUT = "waveform"
 
 __all__ = ["OnnxPredictor", "load"]
 
 
 def load(path: str | Path, *, threads: int | None = None) -> "OnnxPredictor":
-    """Opens an exported recogniser.
+    """Opens an exported recognizer.
 
     Args:
         threads: to compute with; by default one for each core
@@ -42,7 +42,7 @@ def load(path: str | Path, *, threads: int | None = None) -> "OnnxPredictor":
 
 
 class OnnxPredictor(Predictor):
-    """A recogniser in an ONNX file, ready to listen. Made by `load`."""
+    """A recognizer in an ONNX file, ready to listen. Made by `load`."""
 
     rate = min_samples = 0  # of the file
     hop_feature_seconds: float | None = None
@@ -144,7 +144,9 @@ def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise BundleRefused(f"{path}: this ONNX file was not written by `ossicle export`.") from error
     if version != SCHEMA_VERSION:
-        raise BundleRefused(f"{path}: it has schema {version!r}; this version of ossicle reads {SCHEMA_VERSION}.")
+        raise BundleRefused(
+            f"{path}: it has schema {version!r}; this version of ossicle reads {SCHEMA_VERSION}. Export it again."
+        )
     return about
 
 
@@ -163,7 +165,7 @@ def info_of(about: Mapping[str, Any]) -> ModelInfo:
         window_seconds=float(window["seconds"]),
         hop_seconds=float(window["hop_seconds"]),
         pad=bool(window["pad"]),
-        weights_licence=about["weights_licence"],
+        weights_license=about["weights_license"],
         library_version=about["library_version"],
         version=about["model"]["version"],
     )

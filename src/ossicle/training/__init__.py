@@ -1,4 +1,4 @@
-"""From labelled sounds to a trained recogniser, on Lightning."""
+"""From labeled sounds to a trained recognizer, on Lightning."""
 
 from ossicle.training.config import TrainConfig, TuneConfig
 from ossicle.training.folds import FoldResult, TrainResult

@@ -1,7 +1,7 @@
 """Averages of the weights along the run: the exponential moving average and the mean of snapshots.
 
 Source: SWA as in Izmailov et al. 2018 and the released PaSST checkpoints (a plain mean of epoch snapshots; there is no
-batch normalisation to update); EMA as in Polyak and Juditsky 1992.
+batch normalization to update); EMA as in Polyak and Juditsky 1992.
 """
 
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ from ossicle.checkpoint.state import checkpoints
 from ossicle.checkpoint.weights import save_weights
 from ossicle.files import write_atomically
 from ossicle.metrics import balanced_accuracy, mean_average_precision
-from ossicle.predict import summarise
+from ossicle.predict import summarize
 from ossicle.predict.rows import Task
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import TrainConfig
@@ -55,7 +55,7 @@ class Guard(Callback):
 
 
 class Averaging(Callback):
-    """Keeps the average of the weights and puts it in their place while the development part is scored."""
+    """Keeps the average of the weights and puts it in their place while the validation part is scored."""
 
     def __init__(self, module: Trainee) -> None:
         config = module.config
@@ -64,7 +64,7 @@ class Averaging(Callback):
         self.steps_seen = 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Updates after an optimiser step (EMA), or at the end of an epoch that gives a snapshot (SWA)."""
+        """Updates after an optimizer step (EMA), or at the end of an epoch that gives a snapshot (SWA)."""
         if self.config.average == "ema":
             if trainer.global_step > self.steps_seen:
                 self.average.update()
@@ -103,9 +103,9 @@ class Recorder(Callback):
     Comes before `Averaging` among the callbacks, so that it sees the averaged weights after validation.
 
     Args:
-        targets: of all items of the store, to be compared with the development part's scores.
+        targets: of all items of the store, to be compared with the validation part's scores.
         patience, min_delta: see `TrainConfig`.
-        best: where the best weights go; without a development part nothing is written.
+        best: where the best weights go; without a validation part nothing is written.
     """
 
     def __init__(self, targets: np.ndarray, *, folder: Path, task: Task, patience: int, min_delta: float = 0.0) -> None:
@@ -115,11 +115,11 @@ class Recorder(Callback):
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
         self.losses: list[float] = []
         self.seconds, self._started = 0.0, time.monotonic()
-        self.dev: dict[str, float] = {}
+        self.val: dict[str, float] = {}
 
     @property
     def best_weights(self) -> Path:
-        """The weights of the epoch with the best development score."""
+        """The weights of the epoch with the best validation score."""
         return self.folder / "checkpoints" / "best.safetensors"
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -129,8 +129,8 @@ class Recorder(Callback):
 
     @property
     def improves_no_more(self) -> bool:
-        """Whether the development score has been no better for `patience` epochs."""
-        return bool(self.patience and self.dev) and epochs_without_gain(self.rows, self.min_delta) >= self.patience
+        """Whether the validation score has been no better for `patience` epochs."""
+        return bool(self.patience and self.val) and epochs_without_gain(self.rows, self.min_delta) >= self.patience
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes the loss."""
@@ -139,13 +139,13 @@ class Recorder(Callback):
         self.seconds = time.monotonic() - self._started
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Scores the development part; a better score, or an equal one with a smaller loss, keeps the weights."""
+        """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, Trainee)
-        logits, clips = clip_logits(module.dev_outputs, task=self.task)
+        logits, clips = clip_logits(module.val_outputs, task=self.task)
         targets = torch.from_numpy(self.targets[clips.numpy()]).float()
         loss = float(loss_of(logits, targets, task=self.task))
-        score = development_score(logits, self.targets[clips.numpy()], task=self.task)
-        self.dev = {"dev_loss": loss, "dev_score": score}
+        score = validation_score(logits, self.targets[clips.numpy()], task=self.task)
+        self.val = {"val_loss": loss, "val_score": score}
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
             save_weights(self.best_weights, module.model.state_dict())
@@ -159,7 +159,7 @@ class Recorder(Callback):
             "seconds": round(self.seconds, 2),
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train_loss": float(np.mean(self.losses)),
-            **self.dev,
+            **self.val,
         }
         self.losses = []
         self.rows.append(row)
@@ -168,7 +168,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
-        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "dev")
+        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "val")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,14 +178,14 @@ class Recorder(Callback):
 
 
 def epochs_without_gain(rows: Sequence[Mapping[str, Any]], min_delta: float) -> int:
-    """How many of the last epochs have not raised the development score by `min_delta`.
+    """How many of the last epochs have not raised the validation score by `min_delta`.
 
     Small steps count once they add up to it. A loss that falls at the same score counts for the weights that are kept
     alone: it falls by a little almost for ever. Where no clip has a label all scores are 0, and the loss stands in.
     """
     gained, best = -1, (-math.inf, math.inf)
     for epoch, row in enumerate(rows):
-        score, loss = row["dev_score"], row["dev_loss"]
+        score, loss = row["val_score"], row["val_loss"]
         rises = score > best[0] and score >= best[0] + min_delta
         falls = score == best[0] == 0 and loss < best[1] and loss <= best[1] - min_delta
         if rises or falls:
@@ -201,11 +201,11 @@ def clip_logits(
     logits = torch.cat([rows for _, rows in outputs])
     order = owners.argsort(stable=True)
     clips, counts = owners[order].unique_consecutive(return_counts=True)
-    joined = [summarise(rows.numpy(), task=task) for rows in logits[order].split(counts.tolist())]
+    joined = [summarize(rows.numpy(), task=task) for rows in logits[order].split(counts.tolist())]
     return torch.from_numpy(np.stack(joined)), clips
 
 
-def development_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
+def validation_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
     """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not.
 
     Where no clip has a label it is 0, so that the loss decides between epochs.
@@ -256,7 +256,7 @@ class StateKeeper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when it is time, and stops when the user asked: between optimiser steps, as gradients are not saved."""
+        """Saves when it is time, and stops when the user asked: between optimizer steps, as gradients are not saved."""
         due = time.monotonic() - self._saved > 60 * self.minutes
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if (self._interrupted or due) and whole and not trainer.is_last_batch:
@@ -285,7 +285,7 @@ class Line(Callback):
     Args:
         say: prints a line.
         moved: told how far it is after every step, in place of the bar.
-        development: measured beside a step.
+        validation: measured beside a step.
     """
 
     def __init__(
@@ -295,14 +295,14 @@ class Line(Callback):
         say: Callable[[str], None],
         epochs: int,
         score_name: str,
-        development: Windows | None = None,
+        validation: Windows | None = None,
         moved: Moved | None = None,
     ) -> None:
         self.recorder, self.say, self.epochs, self.score_name = recorder, say, epochs, score_name
-        self.development, self.moved = development, moved
+        self.validation, self.moved = validation, moved
         self._progress: Progress | None = None
         self._clips, self._batches, self._started = 0, 0, time.monotonic()
-        self._step, self._pass = 0.0, 0.0  # seconds of a step, and of a pass over the development part
+        self._step, self._pass = 0.0, 0.0  # seconds of a step, and of a pass over the validation part
         self._passes, self._pass_began = 0.0, 0.0  # seconds of all passes, and when the one under way began
         self._now_and_then = Every(SAID_SECONDS)
 
@@ -313,7 +313,7 @@ class Line(Callback):
         if trainer.should_stop or module.batches.position >= steps:
             return
         numbers = trainer.precision_plugin.forward_context
-        self._step, self._pass = measure(module, self.development, numbers=numbers)
+        self._step, self._pass = measure(module, self.validation, numbers=numbers)
         most = "at most" if module.config.patience else "about"
         compiled = " that is not compiled" if module.config.compile else ""
         left, epochs = steps - module.batches.position, self.epochs - module.batches.epoch
@@ -358,16 +358,16 @@ class Line(Callback):
             self.say(f"epoch {number}/{self.epochs}, batch {batch_idx + 1} of {batches}  {pace}  {left} left")
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        """Notes when a pass over the development part begins."""
+        """Notes when a pass over the validation part begins."""
         self._pass_began = time.monotonic()
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Says how far the pass is."""
-        assert isinstance(module, Trainee) and self.development is not None
+        assert isinstance(module, Trainee) and self.validation is not None
         if self._progress is None and self._now_and_then.due():
-            scored = sum(len(clips) for clips, _ in module.dev_outputs)
-            number = self.development.number()
-            self.say(f"epoch {trainer.current_epoch + 1}/{self.epochs}, development part: {scored} of {number} windows")
+            scored = sum(len(clips) for clips, _ in module.val_outputs)
+            number = self.validation.number()
+            self.say(f"epoch {trainer.current_epoch + 1}/{self.epochs}, validation part: {scored} of {number} windows")
 
     def on_validation_epoch_end(self, *_: Any) -> None:
         """Notes how long the pass took."""
@@ -381,7 +381,7 @@ class Line(Callback):
             return
         row = self.recorder.rows[-1]
         self._now_and_then = Every(SAID_SECONDS)
-        dev = f"  development {self.score_name} {row['dev_score']:.3f}" if "dev_score" in row else ""
+        dev = f"  validation {self.score_name} {row['val_score']:.3f}" if "val_score" in row else ""
         self.say(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{dev}  "
             f"{self._clips / (time.monotonic() - self._started):.0f} clips/s  {duration(self._left(module))} left"

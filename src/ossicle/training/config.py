@@ -36,15 +36,15 @@ class TrainConfig:
 
     # Data
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
-    development: float = 0.15  # share of the training part that chooses epoch, thresholds and temperature; 0 is none
+    validation: float = 0.15  # share of the training part that chooses epoch, thresholds and temperature; 0 is none
     balance: Literal["none", "class"] | None = None  # class: rare labels are drawn more often
     balance_offset: float = 0.0  # label weight 1 / (count + offset); the AudioSet recipe of PaSST has 100
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
 
-    # Optimisation
+    # Optimization
     epochs: int | None = None
     batch_size: int | None = None
-    accumulate: int = 1  # batches per optimiser step
+    accumulate: int = 1  # batches per optimizer step
     lr: float = 4e-4  # peak learning rate of AdamW
     weight_decay: float = 0.05
     warmup: float = 2.0  # epochs
@@ -55,10 +55,10 @@ class TrainConfig:
     clip_gradient: float = 1.0  # largest norm of the gradient; 0 is no limit
     label_smoothing: float = 0.1  # single-label only
     average: Literal["none", "ema", "swa"] = "ema"
-    ema_decay: float = 0.998  # per optimiser step
+    ema_decay: float = 0.998  # per optimizer step
     swa_start: float = 0.5  # share of the run before the first snapshot
     swa_every: int = 1  # epochs between snapshots
-    patience: int = 0  # epochs without a better development score before the run stops; 0 runs to the end
+    patience: int = 0  # epochs without a better validation score before the run stops; 0 runs to the end
     min_delta: float = 0.001  # rise of that score from which on it counts as better for patience
 
     # Patchout and augmentation
@@ -99,9 +99,9 @@ class TuneConfig:
     tuner_options: dict[str, Any] = field(default_factory=dict)
     keep_layers: str | None = None  # best:K by probes, IF:K by the Importance Factor, or numbers; None is all
     pool: Literal["mean", "statistics"] = "mean"  # over time, for heads that take no time: mean, or mean and deviation
-    standardise: bool = True  # features by mean and deviation of the training part, for every layer and feature
+    standardize: bool = True  # features by mean and deviation of the training part, for every layer and feature
     seed: int = 0
-    development: float = 0.15  # share of the training part that chooses the epoch, thresholds and temperature
+    validation: float = 0.15  # share of the training part that chooses the epoch, thresholds and temperature
     balance: Literal["none", "class"] = "class"  # class: rare labels are drawn more often
 
     epochs: int = 35
@@ -158,7 +158,7 @@ _ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
     "focal_gamma": ("loss", ("focal",)),
     "pool": ("head", ("density", "gq_density", "layers", "mha", "weighted_sum", "mean")),
 }
-_NEEDING = {"weights_average": "weights", "patience": "development", "tuner_options": "tuner"}
+_NEEDING = {"weights_average": "weights", "patience": "validation", "tuner_options": "tuner"}
 
 
 def short_warmup(config: TrainConfig | TuneConfig) -> list[str]:
@@ -192,7 +192,7 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "depth": (1, 1000),
     "window": (0.05, 60.0),
-    "development": (0.0, 0.5),
+    "validation": (0.0, 0.5),
     "balance_offset": (0, 1e9),
     "epoch_clips": (1, 1e9),
     "epochs": (1, 100_000),

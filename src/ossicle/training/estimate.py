@@ -49,11 +49,11 @@ class Every:
 
 
 def measure(
-    module: Trainee, development: Windows | None, *, numbers: Callable[[], AbstractContextManager[None]]
+    module: Trainee, validation: Windows | None, *, numbers: Callable[[], AbstractContextManager[None]]
 ) -> tuple[float, float]:
-    """Seconds of a step on the next batch, and of a pass over the development part, as this machine does them now.
+    """Seconds of a step on the next batch, and of a pass over the validation part, as this machine does them now.
 
-    On a copy: weights, optimiser, order and random streams stay as they are, so that a run is the same with it. The
+    On a copy: weights, optimizer, order and random streams stay as they are, so that a run is the same with it. The
     copy is not compiled.
 
     Args:
@@ -68,7 +68,7 @@ def measure(
         frames=module.frames,
         batches=module.batches,
     )
-    optimiser = adamw(copied.model.named_parameters(), config, fused=True)
+    optimizer = adamw(copied.model.named_parameters(), config, fused=True)
     average = WeightAverage(copied.model, decay=config.ema_decay) if config.average == "ema" else None
     began = time.monotonic()
     batch = module.batches.peek().to(module.device)
@@ -78,25 +78,25 @@ def measure(
         with numbers():
             loss = copied.training_step(batch, 0)
         loss.backward()
-        copied.configure_gradient_clipping(optimiser)
-        optimiser.step()
-        optimiser.zero_grad()
+        copied.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
         if average is not None:
             average.update()
         next(copied.model.parameters()).flatten()[0].item()  # waits for the device
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if module.device.type == "cuda" else []):
         seconds = timed(step)
-        if development is None:
+        if validation is None:
             return seconds + loading, 0.0
-        part = next(iter(development))
+        part = next(iter(validation))
         copied.eval()
 
         def score() -> None:
             with torch.no_grad(), numbers():
                 copied.validation_step(part.to(module.device), 0)
 
-        return seconds + loading, timed(score) * development.number() / len(part.waves)
+        return seconds + loading, timed(score) * validation.number() / len(part.waves)
 
 
 def timed(function: Callable[[], None]) -> float:

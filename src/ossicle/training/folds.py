@@ -1,4 +1,4 @@
-"""What every run does around its optimiser: parts and folds, the one reading of the test part, the figures of all."""
+"""What every run does around its optimizer: parts and folds, the one reading of the test part, the figures of all."""
 
 import contextlib
 import functools
@@ -257,7 +257,7 @@ def over_folds(
         say(sentence)
     results = []
     for name in split_folds(dataset) if folds == "all" else (folds,):
-        split = split_dataset(dataset, fold=name, seed=config.seed, development=config.development)
+        split = split_dataset(dataset, fold=name, seed=config.seed, validation=config.validation)
         split = usable_part(dataset, split, store)
         folder = output / f"fold_{name}" if folds == "all" else output
         say(f"Protocol: {split.protocol}")
@@ -318,7 +318,7 @@ def usable_part(dataset: Dataset, split: Split, store: Store) -> Split:
             raise DataRefused(f"the {name} part holds nothing that can be used.")
     kept = np.isin(np.arange(len(dataset)), parts["train"])
     refuse_untrained(dataset, kept, f"what cannot be used is left out ({split.protocol})")
-    return replace(split, train=parts["train"], development=parts["development"], test=parts["test"])
+    return replace(split, train=parts["train"], validation=parts["validation"], test=parts["test"])
 
 
 def begun_with(dataset: Dataset, split: Split, folder: Path) -> Split | None:
@@ -388,7 +388,7 @@ def conclude(
     sections: Callable[[], Sequence[Section]],
     say: Say,
 ) -> FoldResult:
-    """Fits temperature and thresholds on the development part, reads the test part, once, and writes its figures.
+    """Fits temperature and thresholds on the validation part, reads the test part, once, and writes its figures.
 
     Args:
         logits_of: of a part, and the positions of the clips that could be used.
@@ -397,8 +397,8 @@ def conclude(
     """
     targets = dataset.targets()
     fitted: dict[str, Any] = {}
-    if len(split.development):
-        logits, used = logits_of(split.development)
+    if len(split.validation):
+        logits, used = logits_of(split.validation)
         fitted["temperature"] = fit_temperature(logits, targets[used], task=dataset.task)
         scores = probabilities(logits, task=dataset.task, temperature=fitted["temperature"])
         fitted["thresholds"] = fit_thresholds(scores, targets[used])
@@ -518,7 +518,7 @@ def told(say: Say, sentence: str, *, end: bool = True) -> Callable[..., None]:
 
 
 def score_name(task: str) -> str:
-    """What the development part is scored by."""
+    """What the validation part is scored by."""
     return "balanced accuracy" if task == "single-label" else "mAP"
 
 

@@ -1,4 +1,4 @@
-"""The optimiser's loop of `ossicle tune`: hidden states of a frozen encoder in, the weights of a head out."""
+"""The optimizer's loop of `ossicle tune`: hidden states of a frozen encoder in, the weights of a head out."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from torch import Tensor
 from ossicle.data import Dataset, Split
 from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
-from ossicle.training.callbacks import development_score
+from ossicle.training.callbacks import validation_score
 from ossicle.training.config import TuneConfig
 from ossicle.training.folds import Part
 from ossicle.training.loader import label_weights
@@ -57,9 +57,9 @@ def fit_head(
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
     watch: Watch = unwatched,
 ) -> Fitted:
-    """Trains a head, and the tuner if there is one; they end with the weights of the best development score.
+    """Trains a head, and the tuner if there is one; they end with the weights of the best validation score.
 
-    Without a development part the last epoch's weights stay.
+    Without a validation part the last epoch's weights stay.
 
     Args:
         source: gives hidden states, with a graph where there is a tuner.
@@ -70,13 +70,13 @@ def fit_head(
     Raises:
         RunRefused: a loss that is not finite, or a parameter that the guard names.
     """
-    targets, task, train, development = dataset.targets(), dataset.task, split.train, split.development
+    targets, task, train, validation = dataset.targets(), dataset.task, split.train, split.validation
     generator = torch.Generator().manual_seed(config.seed)
-    if config.standardise:
-        standardise(model, source, train, progress=watch("{} of {} items read for their mean and deviation"))
+    if config.standardize:
+        standardize(model, source, train, progress=watch("{} of {} items read for their mean and deviation"))
     parts: dict[str, TunedHead | Tuner] = {"head": model, **({"tuner": tuner} if tuner is not None else {})}
     named = [(f"{part}.{name}", p) for part, owner in parts.items() for name, p in owner.named_parameters()]
-    optimiser = adamw(named, config)
+    optimizer = adamw(named, config)
     guard = GradientGuard([*named, *(encoder.named_parameters(prefix="encoder") if encoder is not None else [])])
     weights = label_weights(targets[train]) if config.balance == "class" else None
     steps = math.ceil(len(train) / config.batch_size) * config.epochs
@@ -90,7 +90,7 @@ def fit_head(
             set_training(model, encoder, True)
             losses = []
             for batch in batches(train, size=config.batch_size, weights=weights, generator=generator):
-                for group in optimiser.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] = config.lr * learning_rate((step + 0.5) / steps, config, warmup=warmup)
                 step += 1
                 wanted = torch.from_numpy(targets[batch]).float()
@@ -101,23 +101,23 @@ def fit_head(
                 if not math.isfinite(losses[-1]):
                     found = f"the loss became {losses[-1]} in epoch {epoch + 1}"
                     raise RunRefused(f"{found}; a lower rate than lr={config.lr:g} may help.")
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 guard.check()
                 if config.clip_gradient:
                     torch.nn.utils.clip_grad_norm_([p for _, p in named], config.clip_gradient)
-                optimiser.step()
+                optimizer.step()
                 progress(step, steps)
             row = {"epoch": epoch + 1, "step": step, "seconds": round(time.monotonic() - started, 2)}
-            row |= {"lr": optimiser.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
-            if len(development):
+            row |= {"lr": optimizer.param_groups[0]["lr"], "train_loss": float(np.mean(losses))}
+            if len(validation):
                 set_training(model, encoder, False)
-                scored = watch(f"epoch {epoch + 1}: scored {{}} of {{}} items of the development part")
-                logits = score_part(model, source, development, progress=scored)
-                row["dev_loss"] = float(loss_of(logits, torch.from_numpy(targets[development]).float(), task=task))
-                row["dev_score"] = development_score(logits, targets[development], task=task)
-                if (row["dev_score"], -row["dev_loss"]) > best:
-                    best, fitted.best_epoch = (row["dev_score"], -row["dev_loss"]), epoch
+                scored = watch(f"epoch {epoch + 1}: scored {{}} of {{}} items of the validation part")
+                logits = score_part(model, source, validation, progress=scored)
+                row["val_loss"] = float(loss_of(logits, torch.from_numpy(targets[validation]).float(), task=task))
+                row["val_score"] = validation_score(logits, targets[validation], task=task)
+                if (row["val_score"], -row["val_loss"]) > best:
+                    best, fitted.best_epoch = (row["val_score"], -row["val_loss"]), epoch
                     kept = {part: copy.deepcopy(owner.state_dict()) for part, owner in parts.items()}
             fitted.rows.append(row)
             on_epoch(row)
@@ -148,7 +148,7 @@ def set_training(model: TunedHead, encoder: Encoder | None, mode: bool) -> None:
 
 
 @torch.no_grad()
-def standardise(model: TunedHead, source: Source, train: Part, *, progress: Progress) -> None:
+def standardize(model: TunedHead, source: Source, train: Part, *, progress: Progress) -> None:
     """Sets the mean and deviation of every layer and feature over the clips of the training part.
 
     Of frames too it is the deviation of the clips' means: what a head makes of a clip has unit scale then, however much

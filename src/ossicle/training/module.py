@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation pass, in the terms of Lightning."""
+"""One optimizer step and one evaluation pass, in the terms of Lightning."""
 
 import math
 from collections.abc import Iterable
@@ -84,7 +84,7 @@ class Trainee(lightning.LightningModule):
         self.task, self.frames, self.batches = task, frames, batches
         # In a tuple, or the same weights would be registered twice.
         self._network = (torch.compile(model) if config.compile else model,)
-        self.dev_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
+        self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
         self.last_loss = math.nan
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -136,21 +136,21 @@ class Trainee(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the outputs of the pass before."""
-        self.dev_outputs = []
+        self.val_outputs = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the logits of every window; the recorder joins them by clip."""
         spec = spectrograms(self.frontend, batch.waves, frames=self.frames)
-        self.dev_outputs.append((batch.clips.cpu(), self.model(spec).float().cpu()))
+        self.val_outputs.append((batch.clips.cpu(), self.model(spec).float().cpu()))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Limits the norm of the gradient. Lightning's own refuses the fused optimiser, for a scaler we do not use."""
+        """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
         if self.config.clip_gradient:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient, foreach=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with decay on matrices only, and a rate that moves with every optimiser step."""
-        optimiser = adamw(self.model.named_parameters(), self.config, fused=True)
+        """AdamW, with decay on matrices only, and a rate that moves with every optimizer step."""
+        optimizer = adamw(self.model.named_parameters(), self.config, fused=True)
         epochs = self.config.epochs or 1
         steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
         warmup = min(self.config.warmup / epochs, 0.5)
@@ -159,14 +159,14 @@ class Trainee(lightning.LightningModule):
             # Half a step ahead, so that neither the first nor the last step has a rate of zero.
             return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
 
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def adamw(
     parameters: Iterable[tuple[str, nn.Parameter]], config: TrainConfig | TuneConfig, *, fused: bool = False
 ) -> torch.optim.AdamW:
-    """The optimiser of all that trains, with decay where `decays` says."""
+    """The optimizer of all that trains, with decay where `decays` says."""
     trained = [(name, p) for name, p in parameters if p.requires_grad]
     groups = [
         {"params": [p for name, p in trained if decays(name, p)], "weight_decay": config.weight_decay},

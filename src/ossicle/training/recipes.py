@@ -27,7 +27,7 @@ def finetune() -> TrainConfig:
     clips of 5 s: shorter ones need a share, patchout_t=0.3.
     **Deviations**
     - The norm of the gradient is at most 1; decay spares biases and norms; the warm-up is linear, from step to step.
-    - A development part of 15 % chooses the epoch; the script trains on all that is not tested, and keeps the last.
+    - A validation part of 15 % chooses the epoch; the script trains on all that is not tested, and keeps the last.
     - Where labels are uneven, rare ones are drawn more often (`balance` is the data's); the script draws none so.
     - The mean is of the weights after an epoch, not before; numbers are bfloat16 or float32, not float16.
     """
@@ -89,7 +89,7 @@ def audioset() -> TrainConfig:
         wave_mixup=0.5,
         freq_mask=48,
         time_mask=0.192,
-        development=0.0,
+        validation=0.0,
     )
 
 

@@ -9,7 +9,7 @@
         model/            the bundle
         metrics.json, predictions.csv, figures/, report.html    the test part, read once, at the end
 
-The test part takes no part in any choice: epoch, thresholds and temperature come from the development part.
+The test part takes no part in any choice: epoch, thresholds and temperature come from the validation part.
 """
 
 import dataclasses
@@ -267,7 +267,7 @@ def train_fold(
         )
     if recorder.best_weights.exists():
         load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
-        say(f"Best epoch on the development part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
+        say(f"Best epoch on the validation part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
     return finish(dataset, split, config, module=module, recorder=recorder, folder=folder, say=say)
 
 
@@ -309,7 +309,7 @@ def fit(
     say: Say,
     moved: Moved | None = None,
 ) -> tuple[Trainee, Recorder]:
-    """Runs the optimiser; the module comes back with the averaged weights where there is an average.
+    """Runs the optimizer; the module comes back with the averaged weights where there is an average.
 
     Args:
         window: samples of a training clip.
@@ -339,10 +339,10 @@ def fit(
         frames=frontend.frames(window),
         batches=batches,
     )
-    development = None
-    if len(split.development):
-        development = Windows(
-            store, split.development, targets, window=window, batch_size=32, min_samples=frontend.min_samples
+    validation = None
+    if len(split.validation):
+        validation = Windows(
+            store, split.validation, targets, window=window, batch_size=32, min_samples=frontend.min_samples
         )
     recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience, min_delta=config.min_delta)
     averaging = [Averaging(module)] if config.average != "none" else []
@@ -355,7 +355,7 @@ def fit(
             say=say,
             epochs=config.epochs,
             score_name=score_name(dataset.task),
-            development=development,
+            validation=validation,
             moved=moved,
         ),
         StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
@@ -391,9 +391,9 @@ def fit(
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch a question that torch 2.13 would rather hear put differently.
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            # A run without a development part is meant so.
+            # A run without a validation part is meant so.
             warnings.filterwarnings("ignore", message="You defined a `validation_step`")
-            trainer.fit(module, batches, development, ckpt_path=None if start is None else str(start))
+            trainer.fit(module, batches, validation, ckpt_path=None if start is None else str(start))
     except SystemExit:
         # Lightning ends the program on Ctrl-C; the caller decides that.
         if trainer.state.status != TrainerStatus.INTERRUPTED:
@@ -448,7 +448,7 @@ def finish(
         save=save,
         title=f"{config.model} on {dataset.root.name}",
         sections=lambda: [
-            training_section(recorder.rows, score_name=f"development {score_name(dataset.task)}"),
+            training_section(recorder.rows, score_name=f"validation {score_name(dataset.task)}"),
             *sampling_sections(recognizer, config, item=dataset.items[split.train[0]]),
         ],
         say=say,
@@ -469,7 +469,7 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
     spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
     untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
     rows, columns = (-(-length // scale) for length in spec.shape[1:])
-    centres, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
+    centers, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
     found = {}
     for title, network in (("before training", untrained.to(recognizer.device).eval()), ("after training", model)):
         with torch.inference_mode():
@@ -479,7 +479,7 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
     figure = sampling_figure(
         spec[0].cpu().numpy(),
         {title: ((points + 0.5) * scale - 0.5).cpu().numpy() for title, points in found.items()},
-        centres=((centres.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
+        centers=((centers.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
         seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
     )
     return [sampling_section(figure, clip=item.file.name)]

@@ -1,4 +1,4 @@
-"""A whole tuning: a frozen encoder and labelled data in, run folder out.
+"""A whole tuning: a frozen encoder and labeled data in, run folder out.
 
     RUN/
         config.yaml       every setting, resolved, and where the data are
@@ -174,7 +174,7 @@ def tune(
     Raises:
         DataRefused: items that cannot be read, or a class that they leave without any.
         RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
-        SettingRefused: see `settled`; and a choice of layers by a development part that is not there.
+        SettingRefused: see `settled`; and a choice of layers by a validation part that is not there.
     """
     with alone(output, resume=resume, say=say) as hold:
         return tune_alone(
@@ -361,8 +361,8 @@ def tune_fold(
             watch=functools.partial(told, say, end=False),
         )
         write_atomically(folder / "metrics.csv", csv_text(fitted.rows))
-        if len(split.development):
-            say(f"Best epoch on the development part: {fitted.best_epoch + 1} of {len(fitted.rows)}.")
+        if len(split.validation):
+            say(f"Best epoch on the validation part: {fitted.best_epoch + 1} of {len(fitted.rows)}.")
         return finish(
             dataset,
             split,
@@ -392,9 +392,9 @@ def kept_layers(
     """Numbers of the layers that `keep_layers` asks for, chosen without the test part."""
     wanted = read_choice(config.keep_layers, layers=encoder.num_layers)
     if isinstance(wanted, Ranking):
-        if not len(split.development):
+        if not len(split.validation):
             raise SettingRefused(
-                f"keep_layers={config.keep_layers} goes by a development part, and there is none; "
+                f"keep_layers={config.keep_layers} goes by a validation part, and there is none; "
                 "give the layers by number."
             )
         ranking = ranking_config(config, wanted.by)
@@ -425,17 +425,17 @@ def ranking_config(config: TuneConfig, by: str) -> TuneConfig:
     options: dict[str, Any] = {"num_heads": 1}
     if issubclass(HEADS[config.head], LayersHead):
         options |= {name: config.options[name] for name in ("decoder", "hidden") if name in config.options}
-    return dataclasses.replace(config, head="density", options=options, standardise=False)
+    return dataclasses.replace(config, head="density", options=options, standardize=False)
 
 
 def probes_of(dataset: Dataset, split: Split, source: Source) -> np.ndarray:
-    """What each layer alone is worth on the development part."""
+    """What each layer alone is worth on the validation part."""
     targets = dataset.targets()
     return probe_layers(
         mean_features(split.train, source),
         targets[split.train],
-        dev_features=mean_features(split.development, source),
-        dev_targets=targets[split.development],
+        val_features=mean_features(split.validation, source),
+        val_targets=targets[split.validation],
         task=dataset.task,
     )
 
@@ -454,12 +454,12 @@ def mean_features(part: Part, source: Source) -> Float[Tensor, "clip layer dim"]
 
 
 def importance_of(split: Split, *, model: TunedHead, source: Source, probes: np.ndarray | None = None) -> Importance:
-    """What a density head looks at, on the development part if there is one, trained and at its start."""
+    """What a density head looks at, on the validation part if there is one, trained and at its start."""
     trained, initial = model.head.density, model.anew().to(model.mean.device).density
     assert isinstance(trained, Density) and isinstance(initial, Density)
-    part = split.development if len(split.development) else split.train
+    part = split.validation if len(split.validation) else split.train
     return measure_importance(
-        (model.standardised(source(piece))[:, :, 0] for piece in pieces(part)),
+        (model.standardized(source(piece))[:, :, 0] for piece in pieces(part)),
         trained=trained,
         initial=initial,
         layers=model.layers,
@@ -473,7 +473,7 @@ def importance_sections(
     """What a density head looks at: written down, and as a section of the report; nothing for any other head."""
     if model.head.density is None:
         return []
-    probes = probes_of(dataset, split, source) if len(split.development) else None
+    probes = probes_of(dataset, split, source) if len(split.validation) else None
     importance = importance_of(split, model=model, source=source, probes=probes)
     write_json(folder / "importance.json", importance.to_json())
     return [importance_section(importance, probe_name=score_name(dataset.task))]
@@ -517,7 +517,7 @@ def say_epoch(row: Mapping[str, Any], *, config: TuneConfig, say: Say, score: st
     """A line for every tenth of the run."""
     if row["epoch"] % max(1, config.epochs // 10) and row["epoch"] != config.epochs:
         return
-    dev = f"  development {score} {row['dev_score']:.3f}" if "dev_score" in row else ""
+    dev = f"  validation {score} {row['val_score']:.3f}" if "val_score" in row else ""
     say(f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.3f}{dev}  {row['seconds']:.0f} s")
 
 
@@ -562,7 +562,7 @@ def finish(
         return score_part(model, source, part, progress=progress).numpy(), part
 
     def sections() -> list[Section]:
-        curve = training_section(fitted.rows, score_name=f"development {score_name(dataset.task)}")
+        curve = training_section(fitted.rows, score_name=f"validation {score_name(dataset.task)}")
         if tuner is not None:
             return [curve]
         return [curve, *importance_sections(dataset, split, model=model, source=source, folder=folder)]

@@ -4,7 +4,7 @@ An adapter around a layer whose weight the network reads without calling the lay
 the loss falls all the same, since a head trains beside it. So the first passes are looked at:
 
 - a parameter that is to train, and whose gradient was absent or all zero in every one of the first 10 passes, is named.
-  Not in a single pass: a matrix behind a zero-initialised one (A of LoRA) gets its first gradient after the first step,
+  Not in a single pass: a matrix behind a zero-initialized one (A of LoRA) gets its first gradient after the first step,
   and LayerDrop or drop path leave out a block now and then;
 - so is one that was to train and has lost `requires_grad`, and a frozen one that has a gradient, in the same pass;
 - so is a frozen one whose values changed, whatever changed them: after 10 passes, and at the end.
@@ -30,11 +30,11 @@ class GradientGuard:
 
         guard = GradientGuard(model.named_parameters())
         loss.backward()
-        guard.check()  # before the optimiser's step
+        guard.check()  # before the optimizer's step
         guard.finish()  # behind the last step
 
     Where gradients are accumulated, one check before each step is the better measure: a matrix behind a
-    zero-initialised one has no gradient before the first step, however many passes it is made of.
+    zero-initialized one has no gradient before the first step, however many passes it is made of.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -105,7 +105,7 @@ class GradientGuard:
         refuse(
             [name for name, old, new in zip(self.frozen, self._sums, sums, strict=True) if old != new],
             of=self.frozen,
-            what="are frozen and changed; an optimiser may hold them, or something may have loaded other weights",
+            what="are frozen and changed; an optimizer may hold them, or something may have loaded other weights",
         )
 
 

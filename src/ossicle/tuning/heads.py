@@ -72,13 +72,13 @@ class MeanHead(Head):
 class WeightedSum(nn.Module):
     """The layers' average by softmax weights, one a layer, equal at first."""
 
-    def __init__(self, layers: int, *, normalise: bool = False) -> None:
+    def __init__(self, layers: int, *, normalize: bool = False) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.zeros(layers), requires_grad=layers > 1)  # the softmax of one is 1
-        self.normalise = normalise
+        self.normalize = normalize
 
     def forward(self, x: Float[Tensor, "clip layer *time dim"]) -> Float[Tensor, "clip *time dim"]:
-        if self.normalise:
+        if self.normalize:
             x = F.layer_norm(x, x.shape[-1:])
         return torch.einsum("l,bl...->b...", self.logit.softmax(0), x)
 
@@ -87,13 +87,13 @@ class WeightedSumHead(Head):
     """SUPERB's: the weighted sum of layers, a projection, a linear map. The mean over time commutes with all of it.
 
     Args:
-        normalise: normalise every layer's vector first, as S3PRL does on request.
+        normalize: normalize every layer's vector first, as S3PRL does on request.
         hidden: width of the projection.
     """
 
-    def __init__(self, layers: int, dim: int, *, num_classes: int, normalise: bool = False, hidden: int = 256) -> None:
+    def __init__(self, layers: int, dim: int, *, num_classes: int, normalize: bool = False, hidden: int = 256) -> None:
         super().__init__()
-        self.sum = WeightedSum(layers, normalise=normalise)
+        self.sum = WeightedSum(layers, normalize=normalize)
         self.projector = Linear(dim, hidden)
         self.fc = Linear(hidden, num_classes)
 

@@ -7,7 +7,7 @@ is the mean of the density's weights over the clips of the validation set, for e
 A gate weighs a value by how near it lies to the mean of the layers, and does so before any label was seen. So a map of
 the trained head says little alone. Here it comes with the map of the same head at its start, with the accuracy of a
 probe on each single layer, and with the rank correlations of the layers' shares with both. Their p-values are those of
-a permutation test, which takes layers for exchangeable; neighbouring layers are alike, so they are rather too small.
+a permutation test, which takes layers for exchangeable; neighboring layers are alike, so they are rather too small.
 A density of several heads weighs a layer against its own head's layers: of three, mostly the middle one. So layers are
 ranked by a density of one head.
 
@@ -242,37 +242,37 @@ def probe_layers(
     features: Float[Tensor, "clip layer dim"] | Float[np.ndarray, "clip layer dim"],
     targets: Bool[np.ndarray, "clip label"],
     *,
-    dev_features: Float[Tensor, "dev_clip layer dim"] | Float[np.ndarray, "dev_clip layer dim"],
-    dev_targets: Bool[np.ndarray, "dev_clip label"],
+    val_features: Float[Tensor, "val_clip layer dim"] | Float[np.ndarray, "val_clip layer dim"],
+    val_targets: Bool[np.ndarray, "val_clip label"],
     task: Task,
     l2: float = 1.0,
 ) -> Float[np.ndarray, " layer"]:
-    """How well a logistic regression on each layer alone does on the development part.
+    """How well a logistic regression on each layer alone does on the validation part.
 
-    Balanced accuracy in a single-label task, mAP in a multi-label one. Every feature is standardised by the training
+    Balanced accuracy in a single-label task, mAP in a multi-label one. Every feature is standardized by the training
     part. Nothing is drawn, and the layers do not depend on each other.
 
     Args:
         l2: see `fit_logistic`.
 
     Raises:
-        ValueError: features and targets that do not fit, or a development part without any label.
+        ValueError: features and targets that do not fit, or a validation part without any label.
     """
-    x, dev_x = torch.as_tensor(features), torch.as_tensor(dev_features)
-    for clips, truth in ((x, targets), (dev_x, dev_targets)):
+    x, val_x = torch.as_tensor(features), torch.as_tensor(val_features)
+    for clips, truth in ((x, targets), (val_x, val_targets)):
         check_scores(np.zeros((len(clips), truth.shape[1])), truth, task)
-    if not dev_targets.any():
-        raise ValueError("no clip of the development part has a label: the probes have nothing to be measured on")
+    if not val_targets.any():
+        raise ValueError("no clip of the validation part has a label: the probes have nothing to be measured on")
     figures = []
     for layer in range(x.shape[1]):
-        own, dev = x[:, layer].double(), dev_x[:, layer].double()
+        own, dev = x[:, layer].double(), val_x[:, layer].double()
         mean, deviation = own.mean(0), own.std(0, correction=0)
         deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1)  # constant, to rounding: it tells nothing
         weight, bias = fit_logistic((own - mean) / deviation, torch.from_numpy(targets), task=task, l2=l2)
         scores = ((dev - mean) / deviation @ weight + bias).numpy()
         single = task == "single-label"
         figures.append(
-            balanced_accuracy(scores, dev_targets) if single else mean_average_precision(scores, dev_targets)[0]
+            balanced_accuracy(scores, val_targets) if single else mean_average_precision(scores, val_targets)[0]
         )
     return np.array(figures)
 
@@ -286,7 +286,7 @@ def fit_logistic(
 ) -> tuple[Float[Tensor, "dim label"], Float[Tensor, " label"]]:
     """Weight and bias of the softmax regression, or of one logistic regression a label, by full-batch L-BFGS.
 
-    They minimise the cross-entropy, summed over the clips, plus l2 / 2 |weight|^2: scikit-learn's with C = 1 / l2, but
+    They minimize the cross-entropy, summed over the clips, plus l2 / 2 |weight|^2: scikit-learn's with C = 1 / l2, but
     for two labels of a single-label task, where it has one vector of weights and this has two.
     """
     # In the axes of x^T x, and each at its own scale, the loss is nearly round, and a tenth of the steps suffices.

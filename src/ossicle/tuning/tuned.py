@@ -34,7 +34,7 @@ from ossicle.tuning.tuners import Tuner, create_tuner
 
 
 class TunedHead(nn.Module):
-    """Hidden states to logits: pooling over time, standardisation, the head.
+    """Hidden states to logits: pooling over time, standardization, the head.
 
     Args:
         pool: mean over time, or statistics: the mean and behind it the deviation. A head that takes time has neither.
@@ -78,10 +78,10 @@ class TunedHead(nn.Module):
 
     def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
         """Logits of what `pooled` gives."""
-        x = self.standardised(hidden)
+        x = self.standardized(hidden)
         return self.head(x, hidden.mask.to(x.device)) if self.head.takes_time else self.head(x[:, :, 0])
 
-    def standardised(self, hidden: Hidden) -> Float[Tensor, "clip layer time dim"]:
+    def standardized(self, hidden: Hidden) -> Float[Tensor, "clip layer time dim"]:
         """The features as the head is given them."""
         return (hidden.features.to(self.mean.device) - self.mean[:, None]) / self.deviation[:, None]
 
@@ -211,7 +211,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
 class TunedRecognizer(Recognizer):
     """A head on a frozen encoder, ready to hear, read or see. Made by `ossicle.load`.
 
-    Sound is answered as by every recogniser, window by window. A text (str) or an image (a path, or uint8 (row, column,
+    Sound is answered as by every recognizer, window by window. A text (str) or an image (a path, or uint8 (row, column,
     3)) is answered whole, in one row without times.
     """
 

@@ -1,13 +1,13 @@
-"""Names of licences as Debian's copyright files spell them, which are accepted, and the choice of `--licences`.
+"""Names of licenses as Debian's copyright files spell them, which are accepted, and the choice of `--licenses`.
 
-A licence that is not listed here is refused: a new one is read by a person first. In Debian's main section nothing is
+A license that is not listed here is refused: a new one is read by a person first. In Debian's main section nothing is
 non-commercial or without derivatives; such a name is refused by itself, whatever the list says.
 """
 
 import fnmatch
 import re
 
-# Spelling in copyright files, lower case without spaces -> SPDX. The licence must allow changed copies and any use.
+# Spelling in copyright files, lower case without spaces -> SPDX. The license must allow changed copies and any use.
 ACCEPTED = {
     "agpl-3+": "AGPL-3.0-or-later",
     "agpl-3+-with-openssl-excemption": "AGPL-3.0-or-later",  # an exception only allows more
@@ -83,7 +83,7 @@ SPDX = frozenset(ACCEPTED.values())
 
 
 def canonical(name: str) -> str | None:
-    """The SPDX expression of a licence as a copyright file names it; None where it is not accepted.
+    """The SPDX expression of a license as a copyright file names it; None where it is not accepted.
 
     Of alternatives those that are not accepted are dropped; of a union all must be.
 
@@ -106,7 +106,7 @@ def spdx(name: str) -> str | None:
 
 
 def allows(choice: list[str], expression: str) -> bool:
-    """Whether `--licences` keeps a clip: patterns of what is wanted, after `!` of what is not; the last one decides.
+    """Whether `--licenses` keeps a clip: patterns of what is wanted, after `!` of what is not; the last one decides.
 
     Of alternatives (OR) one is enough, of a union (AND) all must be allowed. Without a pattern everything is.
 
