@@ -179,7 +179,7 @@ def compare_logits(side, folder, seconds):
     """Our half: loads the peer's tensors, refusing any misfit, and gives the largest difference at each length."""
     import torch
 
-    from ossicle.checkpoint.weights import load_into, load_weights
+    from ossicle.weights.tensors import load_into, load_weights
 
     tensors = load_weights(Path(folder) / "peer.safetensors")
     state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}

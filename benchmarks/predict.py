@@ -65,7 +65,7 @@ def by_job(bundle: Path, files: list[Path], output: Path, *, workers: int) -> tu
     """As `ossicle predict FOLDER -o OUTPUT` does it; the model is loaded, and warm, before the clock starts."""
     import functools
 
-    from ossicle.inference import InferenceConfig, Workers, run_job
+    from ossicle.jobs import InferenceConfig, Workers, run_job
     from ossicle.loading import load, load_among
 
     recognizer = load(bundle, device="cpu")

@@ -9,7 +9,7 @@ import soundfile
 
 from ossicle.audio import read_blocks, read_clip
 from ossicle.errors import OssicleError
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 
 RATE = 32_000
 SECONDS = 10.0  # of the longest clip

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ossicle.frontend import frontend_config, log_mel
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 from pretraining.clips import gain_for
 
 FRONTEND = frontend_config("passt")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 from pretraining.clips import PEAK, RATE
 from pretraining.manifest import Row, read_rows
 

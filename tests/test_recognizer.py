@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 import ossicle
 from ossicle.devices import choose_dtype
 from ossicle.errors import AudioUnreadable, SettingRefused
-from ossicle.inference import probabilities
+from ossicle.inference import probabilities, window_starts
 from ossicle.loading import load
-from ossicle.predict import window_starts
 from ossicle.recognizer import Recognizer
 
 Record = Callable[..., Path]

@@ -5,7 +5,7 @@ import pytest
 
 from ossicle import timeline
 from ossicle.frontend import create_frontend
-from ossicle.predict import Row
+from ossicle.inference import Row
 from ossicle.report import timeline_figure
 
 FRONTEND = create_frontend("passt").eval()

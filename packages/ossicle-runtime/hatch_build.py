@@ -5,7 +5,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ROOMS = ("__init__.py", "errors.py", "shapes.py", "files.py", "audio", "predict", "inference", "runtime")
+ROOMS = ("__init__.py", "types.py", "errors.py", "files.py", "audio", "inference", "jobs", "runtime")
 
 
 class SharedFiles(BuildHookInterface):

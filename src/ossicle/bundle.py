@@ -46,13 +46,13 @@ from jaxtyping import Float
 from torch import nn
 
 from ossicle import __version__
-from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
 from ossicle.inference import MAX_WINDOW_SECONDS, ModelInfo
 from ossicle.models import create_model, list_models
-from ossicle.predict.rows import Task
+from ossicle.types import Task
+from ossicle.weights.tensors import load_into, load_weights, save_weights
 
 SCHEMA_VERSION = 2
 # A configuration is a claim by a stranger: these keep it from asking for all memory before a tensor has been compared.

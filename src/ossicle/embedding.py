@@ -33,7 +33,7 @@ from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import legible, write_atomically
-from ossicle.predict import WindowScores, join_scores
+from ossicle.inference import WindowScores, join_scores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
 

@@ -17,11 +17,11 @@ from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.data.parts import Known, Past, found_again, read_past, read_split, recognize, unseen
 from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused
 from ossicle.files import check_writable, write_atomically, write_json
-from ossicle.inference.store import HIDDEN, SETTINGS, Written
+from ossicle.inference import csv_line, seconds_text
+from ossicle.jobs.store import HIDDEN, SETTINGS, Written
 from ossicle.loading import load
 from ossicle.metrics import Evaluation, decide, evaluate
 from ossicle.models.tokens import TokenReduction
-from ossicle.predict import csv_line, seconds_text
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, evaluation_lines, evaluation_sections, save_figure, write_report
 

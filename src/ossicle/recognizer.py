@@ -24,12 +24,11 @@ from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
-from ossicle.inference import Prediction, Predictor
+from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.datar import HOP_FRAMES
 from ossicle.models.passt import Passt
 from ossicle.models.tokens import TokenReduction
-from ossicle.predict import summarize
 
 
 class Recognizer(Predictor):

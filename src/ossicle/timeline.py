@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from ossicle.audio import read_blocks
 from ossicle.files import beside, legible
 from ossicle.frontend import LogMel, create_frontend
-from ossicle.predict import Row, places_of
+from ossicle.inference import Row, places_of
 from ossicle.report import save_figure, timeline_figure
 from ossicle.report.style import Figure
 from ossicle.report.timeline import MOST_COLUMNS

@@ -18,9 +18,8 @@ import soundfile
 from typer.testing import Result
 
 from ossicle.errors import AudioUnreadable, JobStopped
-from ossicle.inference import ModelInfo, Predictor
+from ossicle.inference import ModelInfo, Predictor, Reporting, Row
 from ossicle.loading import load
-from ossicle.predict import Reporting, Row
 
 Run = Callable[..., Result]
 Record = Callable[..., Path]
@@ -35,7 +34,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_
         yield from [np.ones(rate, np.float32)] * 20
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.inference.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.jobs.command.read_blocks", torn)
     rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
     assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
     table = run("predict", shared_bundle, "a.wav")
@@ -216,7 +215,7 @@ def test_a_full_disk_names_the_folder_and_how_to_go_on(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ossicle.inference.job.write_tables", full)
+    monkeypatch.setattr("ossicle.jobs.folders.write_tables", full)
     result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr == (
         f"ossicle: {tmp_path / 'out'}: No space left on device; what is done is kept there, and the same command with "
@@ -233,7 +232,7 @@ def test_a_model_beside_us_is_sent_to_a_cluster_from_the_root_on(
         sent.extend(start.args)
         raise JobStopped("enough")
 
-    monkeypatch.setattr("ossicle.inference.cluster.ClusterWorkers", pool)
+    monkeypatch.setattr("ossicle.jobs.cluster.ClusterWorkers", pool)
     monkeypatch.chdir(shared_bundle.parent)
     path = record("a.wav")
     assert run("predict", shared_bundle.name, path, "-o", tmp_path / "out", "--cluster", "local").exit_code == 1
@@ -251,7 +250,7 @@ def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
             unlisted(str(folder), f"{folder}: this folder cannot be listed (Permission denied)")
         return []
 
-    monkeypatch.setattr("ossicle.inference.command.find_audio", find)
+    monkeypatch.setattr("ossicle.jobs.command.find_audio", find)
     result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
     assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
 
@@ -462,7 +461,7 @@ def test_a_job_of_another_track_or_of_an_older_decoder_is_not_gone_on_with(
     other = run(*job, "--track", "2")
     assert other.exit_code == 1 and "track" in other.stderr
     assert run(*job).exit_code == 0
-    monkeypatch.setattr("ossicle.inference.job.DECODER", 10_000)
+    monkeypatch.setattr("ossicle.jobs.folders.DECODER", 10_000)
     newer = run(*job)
     assert newer.exit_code == 1 and "decoder" in newer.stderr
 

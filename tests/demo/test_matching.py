@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from ossicle.demo.matching import OnsetFigures, match_onsets
-from ossicle.predict import Row
+from ossicle.inference import Row
 
 # Multiples of 10 ms in one and a half seconds: crowded enough for rivals, and distances on the tolerance itself.
 onsets = st.lists(st.integers(0, 150).map(lambda n: n / 100), max_size=12)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.inference import ModelInfo, Predictor
-from ossicle.predict import EventRules, Reporting, Row, summarize
+from ossicle.inference import EventRules, ModelInfo, Predictor, Reporting, Row, summarize
 
 INFO = ModelInfo(
     model_name="stub",

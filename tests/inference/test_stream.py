@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ossicle.audio import read_clip
 from ossicle.audio.stream import ENCODINGS, Layout, stream_blocks
 from ossicle.errors import AudioRefused, AudioUnreadable
-from ossicle.predict import Reporting
+from ossicle.inference import Reporting
 
 Record = Callable[..., Path]
 SUBTYPES = {

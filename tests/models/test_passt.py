@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
-from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.models import create_model
 from ossicle.models.passt import Passt, PasstConfig, PatchEmbed, kept_blocks
 from ossicle.models.tokens import Method, Patchout, TokenReduction
+from ossicle.weights.tensors import load_into, load_weights, save_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from ossicle.inference import Row
 from ossicle.metrics import calibration_bins, evaluate
-from ossicle.predict import Row
 from ossicle.report import (
     confusion_figure,
     learning_curve_figure,

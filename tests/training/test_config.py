@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.errors import RunRefused, SettingRefused, WeightsRefused
 from ossicle.frontend import frontend_config
 from ossicle.models import create_model
@@ -18,6 +17,7 @@ from ossicle.training.defaults import resolve
 from ossicle.training.initial import build, start_from
 from ossicle.training.module import learning_rate
 from ossicle.training.recipes import RECIPES, recipe
+from ossicle.weights.tensors import load_weights, save_weights
 
 
 def test_text_becomes_a_value_of_the_settings_own_kind() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from ossicle.checkpoint.weights import load_weights
 from ossicle.data import Dataset
 from ossicle.errors import RunRefused
 from ossicle.training import TrainConfig, TrainResult, train
@@ -15,6 +14,7 @@ from ossicle.training import callbacks as callbacks_module
 from ossicle.training.callbacks import Recorder
 from ossicle.training.estimate import Every, duration
 from ossicle.training.folds import told
+from ossicle.weights.tensors import load_weights
 
 Run = Callable[..., TrainResult]
 Say = Callable[..., list[str]]

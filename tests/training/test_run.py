@@ -18,8 +18,6 @@ import torch
 
 import ossicle
 from ossicle.bundle import load_bundle
-from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, load_state
-from ossicle.checkpoint.weights import load_weights
 from ossicle.data import Dataset, Item, split_dataset
 from ossicle.errors import DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.metrics import decide, evaluate
@@ -31,6 +29,8 @@ from ossicle.training.config import read_config
 from ossicle.training.folds import FoldResult, pooled, usable_part
 from ossicle.training.initial import start_from
 from ossicle.training.module import Trainee
+from ossicle.weights.state import SafeCheckpointIO, checkpoints, load_state
+from ossicle.weights.tensors import load_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 Run = Callable[..., TrainResult]

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import ossicle
 from ossicle.bundle import CONFIG, WEIGHTS
-from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.cli import app
 from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
@@ -27,6 +26,7 @@ from ossicle.training.folds import TEST_SCORES
 from ossicle.training.tuning import Readable, importance_of
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer
+from ossicle.weights.tensors import load_weights, save_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 Tune = Callable[..., TrainResult]

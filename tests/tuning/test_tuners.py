@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.encoders.hidden import fingerprint
 from ossicle.errors import ExtraMissing, RunRefused, SettingRefused, WeightsRefused
 from ossicle.models.density import DensityGate
 from ossicle.tuning.guard import PASSES, GradientGuard
 from ossicle.tuning.tuners import TUNERS, Gate, Tuner, blocks_that_run, create_tuner
+from ossicle.weights.tensors import load_weights, save_weights
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'ossicle[peft]'")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -14,7 +14,7 @@ from ossicle.audio.recording import check_shape, open_recording
 from ossicle.audio.resample import aligned_frames, memory, resample, resampled
 from ossicle.audio.source import AudioInfo, Source, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
-from ossicle.shapes import Float, Float32
+from ossicle.types import Float, Float32
 
 # Samples kept while a recording is looked through for the first time (40 MiB). A longer clip is decoded twice: once to
 # see that it is finite and within the limits, once to be kept; so a refused file never costs the memory of its samples.

@@ -15,7 +15,7 @@ from ossicle.audio.clip import check_block_seconds, check_rate
 from ossicle.audio.resample import resampled
 from ossicle.audio.source import AudioInfo
 from ossicle.errors import AudioUnreadable, ExtraMissing
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 
 BEHIND_SECONDS = 5.0  # of sound waiting, from which on it is said that the model is too slow
 GONE_SECONDS = 10.0  # without a block, after which a microphone counts as unplugged

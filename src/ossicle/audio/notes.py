@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ossicle.audio.hush import HUSH
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 
 LOG = logging.getLogger("ossicle.audio")
 # Of the energy that channels without anything in common keep when they are averaged: below this share they cancel.

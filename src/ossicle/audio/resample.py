@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 
 QUALITY = "HQ"
 # Samples, at the lower of the two rates, after which the filter has forgotten, so that a segment read alone equals the

@@ -7,7 +7,7 @@ import numpy as np
 
 from ossicle.audio.notes import Notes
 from ossicle.errors import AudioUnreadable
-from ossicle.shapes import Float32, Shaped
+from ossicle.types import Float32, Shaped
 
 # Raised whenever some file gives other samples than before: part of the key of whatever is kept of samples.
 DECODER = 3

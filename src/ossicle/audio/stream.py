@@ -20,7 +20,7 @@ from ossicle.audio.recording import check_shape
 from ossicle.audio.resample import resampled
 from ossicle.audio.source import AudioInfo, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
-from ossicle.shapes import Float32
+from ossicle.types import Float32
 
 NAME = "standard input"
 # Names as FFmpeg has them: numpy's type of a sample; three bytes are taken apart by hand.

@@ -32,7 +32,7 @@ def embed(
     from ossicle.cli.progress import counting
     from ossicle.embedding import SUFFIXES, embed_files, refuse_stranger, save_embeddings
     from ossicle.files import check_writable, printable
-    from ossicle.inference.command import find_recordings
+    from ossicle.jobs.command import find_recordings
     from ossicle.loading import load
 
     if output.suffix not in SUFFIXES:

@@ -13,8 +13,8 @@ from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
     from ossicle.data import Item, Modality
-    from ossicle.inference import JobResult
-    from ossicle.inference.command import Pool, PredictOptions
+    from ossicle.jobs import JobResult
+    from ossicle.jobs.command import Pool, PredictOptions
     from ossicle.recognizer import Recognizer
 
 EVENTS, FOLDER, STREAM = "Events", "A folder of results", "Live sound"
@@ -120,8 +120,8 @@ def predict(
     ] = None,
 ) -> None:
     """Label recordings, window by window; a recording that cannot be used is named and the others are done."""
-    from ossicle.inference.command import PredictOptions, WrongUsage, needs
-    from ossicle.inference.store import kept_setting
+    from ossicle.jobs.command import PredictOptions, WrongUsage, needs
+    from ossicle.jobs.store import kept_setting
 
     options = PredictOptions(
         output=output,
@@ -181,7 +181,7 @@ def _load(
     keep_by: Literal["merge", "strided"] | None,
     kernels: str,
 ) -> "Recognizer":
-    from ossicle.inference.command import WrongUsage
+    from ossicle.jobs.command import WrongUsage
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
 
@@ -205,7 +205,7 @@ def _predict(
 ) -> int:
     """Hears, reads or sees the inputs; gives how many could not be used."""
     from ossicle.cli.progress import hours_of_sound, latest_lines
-    from ossicle.inference import command
+    from ossicle.jobs import command
     from ossicle.loading import load_among
 
     if (
@@ -232,11 +232,11 @@ def _predict(
 
 def _pool(start: "Callable[..., Recognizer]", options: "PredictOptions", cluster: str | None) -> "Pool | None":
     if cluster is not None:
-        from ossicle.inference.cluster import ClusterWorkers
+        from ossicle.jobs.cluster import ClusterWorkers
 
         return ClusterWorkers(start, number=options.workers, config=options.config(), address=cluster)
     if options.workers > 1:
-        from ossicle.inference import Workers
+        from ossicle.jobs import Workers
 
         return Workers(start, number=options.workers, config=options.config())
     return None
@@ -256,7 +256,7 @@ NOUNS = {"text": "texts", "image": "images"}
 
 def _refuse_times(modality: "Modality", inputs: list[Path], options: "PredictOptions", more: dict[str, Any]) -> None:
     """Refuses options of sound, the first one by name."""
-    from ossicle.inference.command import WrongUsage
+    from ossicle.jobs.command import WrongUsage
 
     given: dict[str, Any] = {
         "--window": options.window,
@@ -281,9 +281,9 @@ def _predict_whole(recognizer: "Recognizer", inputs: list[Path], options: "Predi
     from ossicle.data import find_items
     from ossicle.data.inputs import INPUT_ERRORS
     from ossicle.errors import DataRefused
-    from ossicle.inference.command import check_labels, say_written
-    from ossicle.inference.store import Written
-    from ossicle.predict import TABLES, Row, table_lines, table_paths, table_text, write_tables
+    from ossicle.inference import TABLES, Row, table_lines, table_paths, table_text, write_tables
+    from ossicle.jobs.command import check_labels, say_written
+    from ossicle.jobs.store import Written
 
     config, noun = options.config(), NOUNS[recognizer.modality]
     check_labels(recognizer, config)

@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from ossicle.files import legible
+from ossicle.types import Modality, Task
 
-Task = Literal["single-label", "multi-label"]
-Modality = Literal["sound", "text", "image"]
 NOUNS: Mapping[Modality, str] = {"sound": "clip", "text": "text", "image": "image"}  # what one item is called
 PLURALS: Mapping[Modality, str] = {"sound": "recordings", "text": "text", "image": "images"}  # what a folder holds
 

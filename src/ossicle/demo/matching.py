@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ossicle.predict import Row
+from ossicle.inference import Row
 
 ROUNDING = 1e-9  # seconds: 1.05 - 1.00 is a little more than 0.05 in binary, and still within 0.05
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from ossicle.predict import Row
+from ossicle.inference import Row
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.005

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from ossicle.predict import Row
+from ossicle.inference import Row
 
 PEAK = 0.9
 

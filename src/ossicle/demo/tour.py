@@ -27,9 +27,9 @@ from ossicle.demo.matching import OnsetFigures, match_onsets
 from ossicle.demo.onsets import label_onsets
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.files import write_atomically
+from ossicle.inference import Row, write_tables
 from ossicle.loading import load
 from ossicle.metrics import Evaluation
-from ossicle.predict import Row, write_tables
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
 from ossicle.report.style import Figure

@@ -40,11 +40,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ossicle.audio import DECODER
-from ossicle.checkpoint.weights import save_weights
 from ossicle.data import Item, read_input
 from ossicle.data.cache import cache_folder, identity, in_threads, refuse_unwritable
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
+from ossicle.weights.tensors import save_weights
 
 Pool = Literal["mean", "statistics", "time"]
 VERSION = 2

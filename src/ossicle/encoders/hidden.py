@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ossicle.data import Modality
+from ossicle.types import Modality
 
 VERSION = 1  # of what features mean; another one makes every fingerprint another
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ossicle.checkpoint.weights import told
 from ossicle.encoders.hidden import bare
 from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
+from ossicle.weights.tensors import told
 
 # Where a network keeps its blocks, in the order of search.
 STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")

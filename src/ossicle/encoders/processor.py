@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ossicle.data import Modality
 from ossicle.encoders.pretrained import import_transformers, reason
 from ossicle.errors import BundleRefused
+from ossicle.types import Modality
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}

@@ -19,9 +19,9 @@ from ossicle.export.frontend import MatrixLogMel
 from ossicle.frontend import FrontendConfig, LogMel
 from ossicle.models.datar import Datar
 from ossicle.models.passt import Passt
-from ossicle.predict.rows import Task
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
+from ossicle.types import Task
 
 
 class Graph(nn.Module):

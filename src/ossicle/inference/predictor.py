@@ -14,21 +14,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from ossicle.audio import AudioInfo, as_clip, read_blocks
-from ossicle.predict import (
-    Reporting,
-    Row,
-    Source,
-    Summary,
-    WindowScores,
-    join_scores,
-    label_indices,
-    select_labels,
-    split_hops,
-    stream_rows,
-    stream_scores,
-)
-from ossicle.predict.rows import Task
-from ossicle.shapes import Float, Float32
+from ossicle.inference.reporting import Reporting, label_indices, stream_rows
+from ossicle.inference.rows import Row, select_labels
+from ossicle.inference.windows import Summary, WindowScores, join_scores, split_hops, stream_scores
+from ossicle.inference.writers import Source
+from ossicle.types import Float, Float32, Task
 
 Recording = str | Path | tuple[np.ndarray, int]
 Blocks = Iterable[Float32[np.ndarray, " _"]]
@@ -61,7 +51,7 @@ class Prediction:
     file: str  # as it was given; empty for samples
     labels: tuple[str, ...]
     scores: Float[np.ndarray, " label"]
-    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.predict.summarize`."""
+    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.inference.summarize`."""
     rows: tuple[Row, ...]
     """Window by window, or events, sorted by time."""
     chosen: tuple[str, ...]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ossicle.metrics.arrays import check_scores, ratio
-from ossicle.metrics.decisions import Task
+from ossicle.types import Task
 
 BINS = 15
 # The range of the fitted temperature. On a validation part without an error the likelihood asks for an endless

@@ -1,13 +1,10 @@
 """From scores to decisions, and how many of them are right."""
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ossicle.metrics.arrays import check_scores, check_task, mean_of_defined, ratio
-
-Task = Literal["single-label", "multi-label"]
+from ossicle.types import Task
 
 
 def decide(

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from ossicle.metrics.arrays import check_labels, check_scores, mean_of_defined, ratio
 from ossicle.metrics.calibration import BINS, CalibrationBins, bin_of, calibration_bins, stated
-from ossicle.metrics.decisions import Task, confusion_matrix, decide
+from ossicle.metrics.decisions import confusion_matrix, decide
 from ossicle.metrics.intervals import Estimate, bootstrap_weights, defined, mean_interval, percentile_estimate
 from ossicle.metrics.ranking import Ranking, d_prime
+from ossicle.types import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from ossicle.predict import Row
+from ossicle.inference import Row
 from ossicle.report.style import CYCLE, FAINT, INK, LEVELS, RULE, Figure, dress, legend, new_figure, note, set_labels
 
 MOST_COLUMNS = 1000  # even; no more than the picture has dots in a row, so that each column is seen

@@ -18,8 +18,7 @@ import numpy as np
 
 from ossicle.errors import BundleRefused, ExtraMissing
 from ossicle.inference import ModelInfo, Predictor
-from ossicle.predict.rows import Task
-from ossicle.shapes import Float32
+from ossicle.types import Float32, Task
 
 KEY = "ossicle"  # of the metadata
 SCHEMA_VERSION = 2

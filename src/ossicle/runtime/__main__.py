@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, begin, end, ending
-from ossicle.inference import Workers
-from ossicle.inference.command import PredictOptions, WrongUsage, predict
+from ossicle.jobs import Workers
+from ossicle.jobs.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
 
 

@@ -21,18 +21,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ossicle.checkpoint.state import checkpoints
-from ossicle.checkpoint.weights import save_weights
 from ossicle.files import write_atomically
+from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
-from ossicle.predict import summarize
-from ossicle.predict.rows import Task
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import TrainConfig
 from ossicle.training.estimate import SAID_SECONDS, Every, duration, measure
 from ossicle.training.loader import Windows
 from ossicle.training.module import Trainee, loss_of
 from ossicle.tuning.guard import GradientGuard
+from ossicle.types import Task
+from ossicle.weights.state import checkpoints
+from ossicle.weights.tensors import save_weights
 
 Moved = Callable[[int, int, float], None]  # told steps done, steps in all, seconds left
 

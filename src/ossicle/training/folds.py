@@ -19,8 +19,6 @@ from jaxtyping import Bool, Float, Int64
 
 from ossicle import __version__
 from ossicle.bundle import read_bundle_config
-from ossicle.checkpoint.state import checkpoints
-from ossicle.checkpoint.weights import load_weights, save_weights
 from ossicle.data import Dataset, Split, split_dataset, split_folds
 from ossicle.data.cache import SampleStore
 from ossicle.data.check import cut_short
@@ -30,12 +28,14 @@ from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT, bootstrap_groups, write_evaluation
 from ossicle.files import locked, write_json
 from ossicle.inference import probabilities
-from ossicle.inference.store import HIDDEN, LOCK
+from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import Estimate, Evaluation, decide, evaluate, fit_temperature, fit_thresholds, mean_over_folds
 from ossicle.report import Section, evaluation_lines, fold_lines, fold_section
 from ossicle.training.config import Config, TrainConfig, read_config, write_config
 from ossicle.training.estimate import SAID_SECONDS, Every, duration
+from ossicle.weights.state import checkpoints
+from ossicle.weights.tensors import load_weights, save_weights
 
 Say = Callable[[str], None]
 tell: Say = functools.partial(print, flush=True)

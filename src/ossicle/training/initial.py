@@ -8,8 +8,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 
 from ossicle.bundle import WEIGHTS, find_bundle
-from ossicle.checkpoint.foreign import adapt, infer_config, read_checkpoint
-from ossicle.checkpoint.weights import load_into
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, find_preset
 from ossicle.models.datar import Datar, DatarConfig
@@ -17,6 +15,8 @@ from ossicle.models.passt import Passt, PasstConfig
 from ossicle.models.registry import PATCHOUT
 from ossicle.settings import typed
 from ossicle.training.config import TrainConfig
+from ossicle.weights.foreign import adapt, infer_config, read_checkpoint
+from ossicle.weights.tensors import load_into
 
 FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # that weights come in
 

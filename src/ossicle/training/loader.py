@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from ossicle.data.cache import SampleStore
-from ossicle.predict import window_starts
+from ossicle.inference import window_starts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,6 @@ from jaxtyping import Float, Int64
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from ossicle.bundle import Card, save_bundle
-from ossicle.checkpoint.state import SafeCheckpointIO, checkpoints, newest_state
-from ossicle.checkpoint.weights import load_into, load_weights
 from ossicle.data import Dataset, Item, Split, read_dataset
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
@@ -62,6 +60,8 @@ from ossicle.training.initial import build, start_from
 from ossicle.training.loader import Batches, Windows, label_weights
 from ossicle.training.module import Trainee
 from ossicle.training.recipes import recipe as named_recipe
+from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
+from ossicle.weights.tensors import load_into, load_weights
 
 
 def run_training(

@@ -32,8 +32,8 @@ from torch import Tensor
 from ossicle.errors import SettingRefused
 from ossicle.metrics import balanced_accuracy, mean_average_precision
 from ossicle.metrics.arrays import check_scores
-from ossicle.metrics.decisions import Task
 from ossicle.models.density import Density
+from ossicle.types import Task
 
 EXACT = 7  # layers whose permutations are all tried
 DRAWS = 10_000

@@ -16,7 +16,6 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, Card, info_config, open_bundle, write_bundle
-from ossicle.checkpoint.weights import load_into
 from ossicle.data import Item, Modality
 from ossicle.data.inputs import read_input
 from ossicle.devices import Precision, choose_device, choose_dtype
@@ -25,12 +24,12 @@ from ossicle.encoders.cache import Pool
 from ossicle.encoders.hidden import HIDDEN_STATES
 from ossicle.encoders.ours import BundleEncoder
 from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
-from ossicle.inference import ModelInfo, Prediction
+from ossicle.inference import ModelInfo, Prediction, Reporting, WindowScores
 from ossicle.kernels import resolve_kernels
-from ossicle.predict import Reporting, WindowScores
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.heads import HEADS, Head, create_head
 from ossicle.tuning.tuners import Tuner, create_tuner
+from ossicle.weights.tensors import load_into
 
 
 class TunedHead(nn.Module):

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ossicle.checkpoint.weights import told
 from ossicle.encoders.hidden import Encoder
 from ossicle.encoders.ours import DatarEncoder, PasstEncoder
 from ossicle.encoders.pretrained import stack_of
@@ -29,6 +28,7 @@ from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
 from ossicle.models.datar import Datar, PyramidBlock
 from ossicle.models.density import DensityGate
 from ossicle.settings import checked_options
+from ossicle.weights.tensors import told
 
 Blocks = Mapping[str, nn.Module]
 Undo = Callable[[], Any]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.predict import (
+from ossicle.inference import (
     WindowScores,
     aggregate,
     combine_overlaps,

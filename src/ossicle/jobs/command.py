@@ -16,10 +16,7 @@ from ossicle.audio import AudioInfo, find_audio, read_blocks
 from ossicle.audio.hush import speak_apart
 from ossicle.errors import AudioError, AudioUnreadable, DataRefused, JobStopped, ending
 from ossicle.files import printable
-from ossicle.inference.job import ERRORS, InferenceConfig, JobResult, Outcome, Pool, run_job
-from ossicle.inference.predictor import Predictor, in_time
-from ossicle.inference.store import HIDDEN
-from ossicle.predict import (
+from ossicle.inference import (
     FORMATS,
     TABLES,
     EventRules,
@@ -31,6 +28,9 @@ from ossicle.predict import (
     table_lines,
     table_text,
 )
+from ossicle.inference.predictor import Predictor, in_time
+from ossicle.jobs.folders import ERRORS, InferenceConfig, JobResult, Outcome, Pool, run_job
+from ossicle.jobs.store import HIDDEN
 
 STANDARD_INPUT = "-"
 LONGEST_LATENCY = 10.0  # seconds of live sound that are waited for at a time

@@ -11,8 +11,9 @@ import soundfile
 
 from ossicle.audio import AudioInfo
 from ossicle.errors import AudioUnreadable
-from ossicle.inference import ModelInfo, Predictor, run_job
-from ossicle.inference.command import PredictOptions, print_files
+from ossicle.inference import ModelInfo, Predictor
+from ossicle.jobs import run_job
+from ossicle.jobs.command import PredictOptions, print_files
 
 TEN = np.ones(16 * 400, np.float32)  # as many windows as are scored at once
 
@@ -53,7 +54,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_stay_if_it_breaks_off(
         printed.append(capsys.readouterr().out)
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.inference.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.jobs.command.read_blocks", torn)
     said: list[str] = []
     options = PredictOptions(formats=name)
     assert print_files(Loudness(), [Path("gone.wav"), Path("a.wav")], options, say=said.append) == 2
@@ -69,7 +70,7 @@ def test_events_are_printed_in_time_and_a_recording_without_any_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loud, quiet = np.ones(4000, np.float32), np.zeros(4000, np.float32)
-    monkeypatch.setattr("ossicle.inference.command.read_blocks", lambda *_, **__: iter([loud, quiet, loud]))
+    monkeypatch.setattr("ossicle.jobs.command.read_blocks", lambda *_, **__: iter([loud, quiet, loud]))
     print_files(Loudness(), [Path("a.wav")], PredictOptions(events=True), say=print)
     print_files(Loudness(), [Path("b.wav")], PredictOptions(labels="loud", min_score=1.0), say=print)
     assert capsys.readouterr().out.splitlines() == [

@@ -14,9 +14,9 @@ import pytest
 
 from ossicle.audio import AudioInfo
 from ossicle.errors import ExtraMissing, JobStopped
-from ossicle.inference import InferenceConfig, run_job
-from ossicle.inference.cluster import Actor, ClusterWorkers
-from ossicle.inference.store import Store
+from ossicle.jobs import InferenceConfig, run_job
+from ossicle.jobs.cluster import Actor, ClusterWorkers
+from ossicle.jobs.store import Store
 from ossicle.loading import load, load_among
 
 Record = Callable[..., Path]

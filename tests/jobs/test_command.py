@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ossicle.inference.command import find_recordings
+from ossicle.jobs.command import find_recordings
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from victim import Loudness
 from ossicle.audio.hush import HUSH
-from ossicle.inference.command import PredictOptions, predict
+from ossicle.jobs.command import PredictOptions, predict
 
 class Hushed(Loudness):
     def window_samples(self, **seconds):

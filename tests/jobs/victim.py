@@ -20,8 +20,8 @@ import numpy as np
 
 from ossicle import files
 from ossicle.audio import find_audio
-from ossicle.inference import InferenceConfig, ModelInfo, Outcome, Predictor, Workers, job, run_job, store
-from ossicle.predict import writers
+from ossicle.inference import ModelInfo, Predictor, job, store, writers
+from ossicle.jobs import InferenceConfig, Outcome, Workers, run_job
 
 
 class Loudness(Predictor):

@@ -25,10 +25,10 @@ from ossicle.audio import DECODER, AudioInfo, read_blocks
 from ossicle.audio.recording import check_regular
 from ossicle.errors import AudioError, JobStopped
 from ossicle.files import legible, printable, write_atomically
+from ossicle.inference import Reporting, Row, csv_line, table_paths, write_tables
 from ossicle.inference.ahead import Ahead, read_ahead
 from ossicle.inference.predictor import BATCH, Predictor, in_time
-from ossicle.inference.store import Stamp, Store, stamp_of
-from ossicle.predict import Reporting, Row, csv_line, table_paths, write_tables
+from ossicle.jobs.store import Stamp, Store, stamp_of
 
 ERRORS = "errors.csv"
 AHEAD = 4  # recordings handed out for each process, so that none waits

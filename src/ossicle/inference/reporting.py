@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ossicle.predict.events import EventRules, stream_events
-from ossicle.predict.rows import FLOOR, Row, Task, rows_from_windows
-from ossicle.predict.windows import Overlap, WindowScores, combine_overlaps
-from ossicle.shapes import Float
+from ossicle.inference.events import EventRules, stream_events
+from ossicle.inference.rows import FLOOR, Row, rows_from_windows
+from ossicle.inference.windows import Overlap, WindowScores, combine_overlaps
+from ossicle.types import Float, Task
 
 
 @dataclass(frozen=True, kw_only=True)

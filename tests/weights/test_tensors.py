@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import WeightsRefused
 from ossicle.models.passt import Passt, PasstConfig
+from ossicle.weights.tensors import load_into, load_weights, save_weights
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ossicle.predict.windows import WindowScores
-from ossicle.shapes import Float
+from ossicle.inference.windows import WindowScores
+from ossicle.types import Float
 
 # Starts are divided by the rate: two windows that touch may be a rounding error apart.
 TOUCH = 1e-9

@@ -25,7 +25,7 @@ from typing import Any
 from ossicle.audio import AudioInfo
 from ossicle.errors import RunRefused
 from ossicle.files import locked, remove_abandoned, replacing, sha256, write_atomically, write_json
-from ossicle.predict import Row
+from ossicle.inference import Row
 
 HIDDEN = ".ossicle"
 LOCK, SETTINGS, PARTS = "lock", "settings.json", "parts"

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ossicle.checkpoint.weights import load_weights
 from ossicle.errors import WeightsRefused
 from ossicle.models.datar import Datar, stretch
 from ossicle.models.deformable import fit_table
 from ossicle.models.passt import Passt, PasstConfig
+from ossicle.weights.tensors import load_weights
 
 MAX_BYTES = 8 * 2**30  # unpacked
 STRIDES = (10, 12, 14, 16, 20)

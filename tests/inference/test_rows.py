@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.predict import rows_from_windows, select_labels
+from ossicle.inference import rows_from_windows, select_labels
 
 scores_of_labels = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(np.array)
 

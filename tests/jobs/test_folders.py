@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossicle.errors import JobStopped, RunRefused
-from ossicle.inference import InferenceConfig, Outcome, Workers, run_job
+from ossicle.inference import TABLES, EventRules, Reporting
 from ossicle.inference.ahead import read_ahead
-from ossicle.inference.store import Store
+from ossicle.jobs import InferenceConfig, Outcome, Workers, run_job
+from ossicle.jobs.store import Store
 from ossicle.loading import load, load_among
-from ossicle.predict import TABLES, EventRules, Reporting
 from ossicle.recognizer import Recognizer
 
 Record = Callable[..., Path]
@@ -219,7 +219,7 @@ def test_a_recording_that_cannot_be_read_when_a_job_goes_on_does_not_end_it(
     def locked(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("ossicle.inference.store.sha256", locked)
+    monkeypatch.setattr("ossicle.jobs.store.sha256", locked)
     assert run(resume=True).before == 2
 
 
@@ -277,8 +277,8 @@ def test_workers_are_handed_few_recordings_of_many(
             return super().submit(run, *given, **named)
 
     seen: list[Outcome] = []
-    monkeypatch.setattr("ossicle.inference.job.ProcessPoolExecutor", Pool)
-    monkeypatch.setattr("ossicle.inference.job._predict", lambda place: Outcome(file=place))
+    monkeypatch.setattr("ossicle.jobs.folders.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("ossicle.jobs.folders._predict", lambda place: Outcome(file=place))
     places = [f"{number}.wav" for number in range(100)]
     for outcome in Workers(lambda: recognizer, number=2, config=InferenceConfig())(places, object.__new__(Store)):
         seen.append(outcome)

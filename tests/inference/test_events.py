@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.predict import Event, EventRules, WindowScores, stream_events
+from ossicle.inference import Event, EventRules, WindowScores, stream_events
 
 PLAIN = EventRules()
 
@@ -106,7 +106,7 @@ def test_events_do_not_depend_on_how_the_windows_arrive(
 
 @given(st.integers(1, 9), st.integers(0, 4))
 def test_the_median_is_of_the_windows_around_each(count: int, half: int) -> None:
-    from ossicle.predict.events import smoothed
+    from ossicle.inference.events import smoothed
 
     scores, starts = np.random.default_rng(count).random((count, 1)), np.arange(count, dtype=float)
     part = WindowScores(starts=starts, ends=starts + 1, scores=scores, padded_samples=0)

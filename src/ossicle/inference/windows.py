@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ossicle.predict.rows import Task
-from ossicle.shapes import Float, Float32, Int64
+from ossicle.types import Float, Float32, Int64, Task
 
 Overlap = Literal["mean", "max"]
 Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window *label"]]

@@ -16,10 +16,10 @@ from typing import Any
 
 from ossicle.audio import AudioInfo
 from ossicle.errors import AudioError, ExtraMissing, JobStopped
-from ossicle.inference.job import InferenceConfig, Outcome, read_stamped, rows_of
+from ossicle.inference import Row
 from ossicle.inference.predictor import Predictor
-from ossicle.inference.store import Stamp, Store
-from ossicle.predict import Row
+from ossicle.jobs.folders import InferenceConfig, Outcome, read_stamped, rows_of
+from ossicle.jobs.store import Stamp, Store
 
 ANSWER_SECONDS = 10.0  # until an address that does not answer counts as dead
 FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other

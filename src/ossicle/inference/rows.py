@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from ossicle.shapes import Float, Int64
+from ossicle.types import Float, Int64, Task
 
-Task = Literal["single-label", "multi-label"]
 FLOOR = 0.5  # threshold of a label that has none of its own
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol, TextIO, runtime_checkable
 
 from ossicle.files import beside, legible, printable, replacing
-from ossicle.predict.rows import Row
+from ossicle.inference.rows import Row
 
 CSV_COLUMNS = ("file", "start", "end", "label", "score", "model", "model_version")
 RAVEN_COLUMNS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ossicle.audio import AudioInfo
-from ossicle.predict import TABLES, Row, Source, seconds_text, stream_table, table_lines, table_text, write_tables
+from ossicle.inference import TABLES, Row, Source, seconds_text, stream_table, table_lines, table_text, write_tables
 
 SOURCE = Source(model="m", model_version="v", hertz=(20.0, 15_000.0))
 INFO = AudioInfo(rate=44_100, frames=441_000)

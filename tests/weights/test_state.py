@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ossicle.checkpoint.state import checkpoints, load_state, newest_state, save_state
 from ossicle.errors import RunRefused
+from ossicle.weights.state import checkpoints, load_state, newest_state, save_state
 
 leaves = st.one_of(
     st.none(),

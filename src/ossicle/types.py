@@ -1,10 +1,11 @@
-"""Shapes in signatures: jaxtyping's names where it is installed, and names that say nothing where it is not.
+"""Words of the house that every room uses: what a task and a modality are, and the names of shapes.
 
+Shapes are jaxtyping's names where it is installed, and names that say nothing where it is not.
 The part of the package that runs without torch also runs without jaxtyping: a small device has neither. Modules of that
 part take the names from here, all others from jaxtyping.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Float64, Int64, Shaped
@@ -21,4 +22,7 @@ else:
 
         Float = Float32 = Float64 = Int64 = Shaped = _Array
 
-__all__ = ["Float", "Float32", "Float64", "Int64", "Shaped"]
+Task = Literal["single-label", "multi-label"]
+Modality = Literal["sound", "text", "image"]
+
+__all__ = ["Float", "Float32", "Float64", "Int64", "Modality", "Shaped", "Task"]

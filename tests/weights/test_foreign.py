@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ossicle.checkpoint import foreign
-from ossicle.checkpoint.foreign import adapt, infer_config, mono_kernel, positions_from_image, read_checkpoint
-from ossicle.checkpoint.weights import load_into, load_weights, save_weights
 from ossicle.errors import WeightsRefused
 from ossicle.models.passt import Passt, PasstConfig
+from ossicle.weights import foreign
+from ossicle.weights.foreign import adapt, infer_config, mono_kernel, positions_from_image, read_checkpoint
+from ossicle.weights.tensors import load_into, load_weights, save_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
