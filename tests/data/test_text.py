@@ -154,7 +154,8 @@ def test_the_fingerprint_of_sound_is_what_it_was(tree):
 
 def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp_path):
     from ossicle.data.parts import read_split, write_split
-    from ossicle.evaluation import predictions_csv
+    from ossicle.evaluation import Evaluation
+    from ossicle.evaluation.result import predictions_csv
 
     lines = [f"text {n},{'ab'[n % 2]}" for n in range(20)]
     path = tree({"data/test.csv": table(*lines)}) / "data" / "test.csv"
@@ -167,7 +168,7 @@ def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp
     assert read_split(tmp_path / "split.json", read_dataset(path, modality="text")) is None
     tested = [dataset.items[row] for row in split.test]
     scores = np.tile([0.25, 0.75], (len(tested), 1))
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(dataset, tested, scores, decided=scores > 0.5))))
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(Evaluation.of(dataset, split.test, scores=scores)))))
     assert [row["file"] for row in rows] == [f"test.csv:{item.row}" for item in tested]
     assert len({row["file"] for row in rows}) == len(rows)
 

@@ -192,19 +192,18 @@ def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
     assert sorted(store.lengths.tolist()) == [5, 6, 7, 8] and not store.failures
 
 
-def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys):
+def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys, log):
     encoder = load_encoder(saved("bert"))
     texts = ["drum " * length for length in (1, 22, 23, 100, 24)]  # a token at either end; 24 are heard
     items = [Item(file=tmp_path / "t.csv", labels=("x",), text=text, row=row) for row, text in enumerate(texts, 2)]
-    said: list[str] = []
-    open_features(encoder, items[:2], pool="mean", folder=tmp_path, say=said.append)
-    assert not said
+    open_features(encoder, items[:2], pool="mean", folder=tmp_path)
+    assert not log.messages
     for _ in range(2):
-        open_features(encoder, items, pool="mean", folder=tmp_path, say=said.append)
-    assert said == ["3 of 3 texts are longer than 24 tokens and lose their end"]
-    assert capsys.readouterr() == ("", "")
+        open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert log.messages == ["3 of 3 texts are longer than 24 tokens and lose their end"]
     open_features(encoder, items, pool="time", folder=tmp_path)
-    assert capsys.readouterr() == ("3 of 5 texts are longer than 24 tokens and lose their end\n", "")
+    assert log.messages[1:] == ["3 of 5 texts are longer than 24 tokens and lose their end"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):

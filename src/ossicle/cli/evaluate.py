@@ -34,11 +34,11 @@ def evaluate(
     keep: Keep = None,
     keep_by: KeepBy = None,
 ) -> None:
-    """Measure a recognizer on labeled sounds: every figure with its 95 % interval, and each class."""
+    """Evaluate a model on labeled audio: metrics with 95 % confidence intervals, and each class."""
     if keep_by is not None and keep is None:
         raise typer.BadParameter("This needs --keep as well.", param_hint="--keep-by")
 
-    from ossicle.evaluation import evaluate_model
+    from ossicle import evaluation
     from ossicle.models.tokens import TokenReduction
 
     try:
@@ -46,25 +46,19 @@ def evaluate(
     except ValueError as error:
         raise typer.BadParameter(f"{error}.", param_hint="--keep") from error
     with counting("Clips") as progress:
-        failures = evaluate_model(
+        found = evaluation.evaluate(
             model,
             data,
             output=output,
-            file=file,
-            label=label,
-            group=group,
-            fold_column=fold,
-            text=text,
             part=part,
-            track=track,
+            columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
             device=device,
             encoder=encoder,
             reduction=reduction,
-            say=print,
             progress=progress,
         )
-    for sentence in failures:
+    for sentence in found.failures:
         say(sentence)
-    if failures:
-        say(f"{len(failures)} recordings could not be used; the figures are those of the others.")
+    if found.failures:
+        say(f"{len(found.failures)} recordings could not be used; the metrics are those of the others.")
         raise typer.Exit(SOME_FAILED)

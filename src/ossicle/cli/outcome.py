@@ -1,6 +1,7 @@
 """How a command ends: an error is said in one sentence and sets the exit code."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,29 @@ def _in_a_sentence() -> Iterator[None]:
         raise typer.Exit(how[1]) from error
 
 
+class _Console(logging.Handler):
+    """What the library logs: how far a command is on standard output, what went wrong on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno > logging.INFO:
+            say(record.getMessage())
+        else:
+            print(record.getMessage(), flush=True)
+
+
+@contextlib.contextmanager
+def _log_shown() -> Iterator[None]:
+    logger, console = logging.getLogger("ossicle"), _Console()
+    level = logger.level
+    logger.addHandler(console)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(console)
+        logger.setLevel(level)
+
+
 class Sentences(TyperGroup):
     """A command group that says an error in one sentence and sets the exit code."""
 
@@ -41,7 +65,7 @@ class Sentences(TyperGroup):
             raise SystemExit(end(last.code or DONE, say=say)) from None
 
     def invoke(self, ctx: Any) -> Any:
-        with _in_a_sentence():
+        with _in_a_sentence(), _log_shown():
             return super().invoke(ctx)
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:

@@ -26,6 +26,7 @@ and its features do not depend on its neighbors.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -45,6 +46,8 @@ from ossicle.data.cache import cache_folder, identity, in_threads, refuse_unwrit
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
 from ossicle.weights.tensors import save_weights
+
+logger = logging.getLogger(__name__)
 
 Pool = Literal["mean", "statistics", "time"]
 VERSION = 2
@@ -128,7 +131,6 @@ def open_features(
     layers: int | None = None,
     shard_bytes: int = 64 << 20,
     progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
-    say: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Runs the encoder over every item that it has not seen before, and finds the features of all others.
 
@@ -141,7 +143,8 @@ def open_features(
         layers: stop after the first so many blocks; by default all run.
         shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all, items without features).
-        say: given a sentence about the texts that lose their end, of those that run now.
+
+    Texts that lose their end are logged, of those that run now.
 
     Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
         features would be others after the next step. SettingRefused where the cache cannot be written.
@@ -165,7 +168,7 @@ def open_features(
     if todo:
         refuse_unwritable(home, "features")
     if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
-        say(lost)
+        logger.info(lost)
     if todo:
         progress(done, len(items), 0)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ossicle.metrics import CalibrationBins, ClassFigures
+from ossicle.metrics import CalibrationBins, ClassMetrics
 from ossicle.metrics.arrays import ratio
 from ossicle.report.style import (
     BLUE,
@@ -178,7 +178,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "
     return np.array([float(cell) if cell not in (None, "") else np.nan for cell in cells], dtype=float)
 
 
-def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
+def per_class_figure(classes: Sequence[ClassMetrics]) -> Figure:
     """Draws average precision (bar) and F1 (dot) of each class that has positives, best first.
 
     Of more than 60 classes the best 30 and the worst 30 are drawn.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ossicle.metrics import Estimate, Evaluation, mean_over_folds
+from ossicle.metrics import Estimate, Metrics, mean_over_folds
 from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
 from ossicle.report.page import Chart, Section, Share, Table
 from ossicle.report.style import Figure
@@ -38,19 +38,19 @@ COMMON_MEANINGS = {
 }
 
 
-def evaluation_sections(evaluation: Evaluation) -> list[Section]:
+def evaluation_sections(metrics: Metrics) -> list[Section]:
     """Result, classes, confusions (single-label) and calibration, ready for `write_report`."""
     sections = [
-        Section(title="Result", blocks=_result(evaluation)),
-        Section(title="Classes", blocks=_classes(evaluation)),
+        Section(title="Result", blocks=_result(metrics)),
+        Section(title="Classes", blocks=_classes(metrics)),
     ]
-    if evaluation.confusion is not None:
-        sections.append(Section(title="Confusions", blocks=_confusions(evaluation)))
-    sections.append(Section(title="Calibration", blocks=_calibration(evaluation)))
+    if metrics.confusion is not None:
+        sections.append(Section(title="Confusions", blocks=_confusions(metrics)))
+    sections.append(Section(title="Calibration", blocks=_calibration(metrics)))
     return sections
 
 
-def fold_section(evaluations: Mapping[str, Evaluation]) -> Section:
+def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
     """Cross-validation: every fold's figures, by its name, and their mean with Student's t interval."""
     summary = mean_over_folds(list(evaluations.values()))
     names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
@@ -91,18 +91,18 @@ def sampling_section(figure: Figure, *, clip: str) -> Section:
     return Section(title="Sampling points", blocks=[chart])
 
 
-def _result(evaluation: Evaluation) -> list[str | Table | Chart]:
-    meanings = MEANINGS[evaluation.task] | COMMON_MEANINGS
+def _result(metrics: Metrics) -> list[str | Table | Chart]:
+    meanings = MEANINGS[metrics.task] | COMMON_MEANINGS
     rows = [
         [TITLES[name], _cell(name, estimate), interval(estimate), meanings[name]]
-        for name, estimate in evaluation.headline.items()
+        for name, estimate in metrics.headline.items()
     ]
-    protocol = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
+    protocol = [f"Protocol: {metrics.protocol}"] if metrics.protocol else []
     return [
         *protocol,
-        subject(evaluation),
+        subject(metrics),
         Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
-        baseline_sentence(evaluation),
+        baseline_sentence(metrics),
     ]
 
 
@@ -113,12 +113,12 @@ def _cell(name: str, estimate: Estimate) -> str | Share:
     return Share(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
-def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
-    header = class_header(evaluation)
+def _classes(metrics: Metrics) -> list[str | Table | Chart]:
+    header = class_header(metrics)
     shares = {header.index(name): name for name in ("F1", "AP")}
     rows: list[list[str | Share]] = []
-    for i, figures in enumerate(evaluation.classes):
-        row: list[str | Share] = list(class_cells(evaluation, i))
+    for i, figures in enumerate(metrics.classes):
+        row: list[str | Share] = list(class_cells(metrics, i))
         for column, name in shares.items():
             value = figures.f1 if name == "F1" else figures.average_precision
             if value is not None:
@@ -126,7 +126,7 @@ def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
         rows.append(row)
     decision = (
         "the label with the highest score is given"
-        if evaluation.task == "single-label"
+        if metrics.task == "single-label"
         else "a label is given when its score reaches its threshold"
     )
     table = Table(
@@ -134,24 +134,24 @@ def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
         rows=rows,
         caption=f"“clips” have the label, “given” is how often it was given: {decision}. A dash: not defined.",
     )
-    if all(row.average_precision is None for row in evaluation.classes):
+    if all(row.average_precision is None for row in metrics.classes):
         return [table]
     chart = Chart(
-        figure=per_class_figure(evaluation.classes),
+        figure=per_class_figure(metrics.classes),
         alt="Average precision and F1 of each class, best first",
         caption="Best first; the number of clips on the right.",
     )
     return [chart, table]
 
 
-def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
-    assert evaluation.confusion is not None
+def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
+    assert metrics.confusion is not None
     chart = Chart(
-        figure=confusion_figure(evaluation.confusion, evaluation.labels),
-        alt=f"Confusion matrix of {len(evaluation.labels)} labels; the mistakes are in the table below",
+        figure=confusion_figure(metrics.confusion, metrics.labels),
+        alt=f"Confusion matrix of {len(metrics.labels)} labels; the mistakes are in the table below",
         caption="Rows are true labels, columns the given ones; shades are shares of the row.",
     )
-    mistakes = worst_confusions(evaluation)
+    mistakes = worst_confusions(metrics)
     if not mistakes:
         return [chart, "No clip was mistaken."]
     rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
@@ -164,15 +164,15 @@ def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
     return [chart, table]
 
 
-def _calibration(evaluation: Evaluation) -> list[str | Table | Chart]:
+def _calibration(metrics: Metrics) -> list[str | Table | Chart]:
     what = (
         "The confidence is the score of the given label"
-        if evaluation.task == "single-label"
+        if metrics.task == "single-label"
         else "Every score of every label counts"
     )
     chart = Chart(
-        figure=reliability_figure(evaluation.calibration),
-        alt=f"Observed frequency over stated confidence; calibration error {evaluation.calibration.error:.3f}",
+        figure=reliability_figure(metrics.calibration),
+        alt=f"Observed frequency over stated confidence; calibration error {metrics.calibration.error:.3f}",
         caption=f"{what}. Of predictions stated with 0.8, eight in ten should be right: bars on the dashed line.",
     )
     return [chart]

@@ -20,7 +20,7 @@ from ossicle.types import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassFigures:
+class ClassMetrics:
     """One class's figures; None where one is not defined (no precision without a decision for the class)."""
 
     label: str
@@ -48,7 +48,7 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Metrics:
     """Figures of merit of one model on one set of clips, with 95 % bootstrap intervals.
 
     accuracy             clips whose decision is right; multi-label: every label of the clip
@@ -81,7 +81,7 @@ class Evaluation:
     brier: Estimate
     classes_scored: int
     baseline: Baseline
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassMetrics, ...]
     confusion: Int[np.ndarray, "label label"] | None
     calibration: CalibrationBins
 
@@ -142,7 +142,7 @@ HEADLINE = (
 )
 
 
-def evaluate(
+def compute_metrics(
     scores: Float[np.ndarray, "clip label"],
     targets: Bool[np.ndarray, "clip label"],
     *,
@@ -154,7 +154,7 @@ def evaluate(
     protocol: str = "",
     resamples: int = 1000,
     seed: int = 0,
-) -> Evaluation:
+) -> Metrics:
     """Measures scores against the truth.
 
     The intervals are percentiles of a bootstrap over clips, or over whole groups. A figure that is perfect on every
@@ -192,7 +192,7 @@ def evaluate(
         blocks = [measures.headline(w) for w in bootstrap_weights(units, resamples=resamples, generator=generator)]
         resampled = {name: np.concatenate([block[name] for block in blocks]) for name in figures}
     each = {name: [defined(value) for value in values[:, 0]] for name, values in measures.each_class(once).items()}
-    return Evaluation(
+    return Metrics(
         task=task,
         labels=tuple(labels),
         clips=len(scores),
@@ -204,7 +204,7 @@ def evaluate(
         classes_scored=int(targets.any(axis=0).sum()),
         baseline=_baseline(targets, labels=labels, task=task),
         classes=tuple(
-            ClassFigures(
+            ClassMetrics(
                 label=label,
                 support=int(targets[:, i].sum()),
                 given=int(decided[:, i].sum()),
@@ -218,11 +218,11 @@ def evaluate(
     )
 
 
-def mean_over_folds(evaluations: Sequence[Evaluation]) -> dict[str, Estimate]:
+def mean_over_folds(folds: Sequence[Metrics]) -> dict[str, Estimate]:
     """Mean and Student's t interval of every headline figure over folds; a figure that a fold does not have is None."""
     summary = {}
     for name in HEADLINE:
-        values = [getattr(evaluation, name).value for evaluation in evaluations]
+        values = [getattr(metrics, name).value for metrics in folds]
         known = [value for value in values if value is not None]
         summary[name] = mean_interval(known) if len(known) == len(values) else Estimate(value=None)
     return summary
