@@ -89,7 +89,7 @@ def refuse(*_: Any) -> None:
 
 
 def test_a_log_moves_within_an_epoch_and_within_its_validation_part(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks_module, "SAID_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks_module, "LOG_SECONDS", 0.0)
     lines = said(epochs=1)
     step = position(lines, "epoch 1/1, batch 1 of ")
     assert "loss" in lines[step] and lines[step].endswith(" left")

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback
 
 from ossicle.data import Dataset, Split
 from ossicle.encoders import Encoder
 from ossicle.encoders.cache import Pool
 from ossicle.errors import SettingRefused
 from ossicle.models.density import Density
+from ossicle.training.callbacks import Recorder
 from ossicle.training.config import TuneConfig
 from ossicle.training.features import HeadInputs, Inputs
 from ossicle.training.loader import ItemBatches, Items, label_weights, pieces
@@ -140,13 +142,22 @@ def head_training(
     return module, Items(split.validation, targets) if len(split.validation) else None
 
 
-def fit_head(dataset: Dataset, split: Split, config: TuneConfig, *, features: HeadInputs) -> HeadTraining:
+def fit_head(
+    dataset: Dataset,
+    split: Split,
+    config: TuneConfig,
+    *,
+    features: HeadInputs,
+    tuner: Tuner | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Recorder:
     """Fits a head that no run keeps, such as one that ranks layers."""
-    module, validation = head_training(dataset, split, config, features=features)
+    module, validation = head_training(dataset, split, config, features=features, tuner=tuner)
     device = features.encoder.device
-    fit(module, validation, targets=dataset.targets(), device=device.type)
-    module.head.to(device).eval()
-    return module
+    recorder = fit(module, validation, targets=dataset.targets(), device=device.type, callbacks=callbacks)
+    module.head.to(device)  # Lightning leaves it on the CPU
+    module.set_training(False)
+    return recorder
 
 
 def probes_of(dataset: Dataset, split: Split, features: HeadInputs) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
 import numpy as np
 from jaxtyping import Bool
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from ossicle.training.callbacks import Averaging, Checkpoints, Guard, Progress, Recorder, Reporter
@@ -27,6 +29,7 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Recorder:
     """Trains to the last epoch, or until the validation score stops rising; the weights of the best epoch stay.
 
@@ -36,6 +39,7 @@ def fit(
         device: its type, such as "cuda".
         folder: of the run, for `metrics.csv` and checkpoints; without one nothing is written.
         resume: continue from the newest checkpoint in `folder`, if there is one.
+        callbacks: of Lightning, after the run's own.
 
     Raises:
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
@@ -44,10 +48,10 @@ def fit(
     config = module.config
     recorder = Recorder(targets, config=config, task=module.task, folder=folder)
     averaging = [Averaging(module)] if config.average != "none" else []
-    callbacks = [Guard(), recorder, *averaging]
+    own: list[Callback] = [Guard(), recorder, *averaging]
     if folder is not None:
-        reporter = Reporter(recorder, validation=validation, progress=progress)
-        callbacks += [reporter, Checkpoints(folder / "checkpoints", minutes=config.save_minutes)]
+        own.append(Reporter(recorder, validation=validation, progress=progress))
+        own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes))
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
@@ -55,7 +59,7 @@ def fit(
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
-        callbacks=callbacks,
+        callbacks=[*own, *callbacks],
         plugins=[SafeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
