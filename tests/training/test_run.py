@@ -224,6 +224,7 @@ SWITCHES: dict[str, Any] = {
     "precision": "bfloat16",
     "model": "passt_tiny_s10",
     "network": {"dropout": 0.5},
+    "loss": "focal",
 }
 
 
@@ -248,10 +249,10 @@ def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, 
 
 
 def test_switches_cover_every_setting_that_can_change_weights() -> None:
-    fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
     others = {"weights", "weights_average", "validation", "patience", "min_delta", "swa_start", "swa_every"}
-    others |= {"ema_decay", "balance_offset"}
+    others |= {"ema_decay", "balance_offset", "focal_gamma"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 
@@ -283,7 +284,7 @@ def test_cross_validation_tests_every_clip_once(run: Run, dataset: Dataset) -> N
     result = run(folds="all", epochs=1, report=True)
     tested = np.concatenate([fold.tested for fold in result.folds])
     assert sorted(tested.tolist()) == list(range(len(dataset)))
-    assert result.evaluation.clips == len(dataset)
+    assert result.evaluation.metrics.clips == len(dataset)
     content = json.loads((result.folder / "folds.json").read_text())
     assert set(content["folds"]) == {fold.folder.name for fold in result.folds}
 
@@ -426,7 +427,7 @@ def test_a_run_stopped_after_its_last_step_resumes_to_the_very_same_weights(
     drawing = {"average": average, "validation": 0.0, "epochs": 3}
     whole = run("whole", **drawing)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", interrupted)
+        patch.setattr(run_module.Run, "conclude", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", **drawing)
     assert same(weights_of(whole), weights_of(run("stopped", resume=True, **drawing)))
@@ -444,7 +445,7 @@ def test_a_run_stopped_inside_an_accumulation_resumes_to_the_very_same_weights(r
 def test_a_run_that_no_longer_improved_does_not_train_on(run: Run) -> None:
     drawing = {"lr": 0.0, "patience": 2, "epochs": 9}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", interrupted)
+        patch.setattr(run_module.Run, "conclude", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", **drawing)
     rows = (run("stopped", resume=True, **drawing).folder / "metrics.csv").read_text().splitlines()
@@ -484,7 +485,7 @@ def test_of_two_runs_that_begin_in_one_folder_one_is_refused(
         (tmp_path / "run" / "config.yaml").write_text("of another run")
         return start_from(*_, **__)
 
-    monkeypatch.setattr(run_module, "start_from", meanwhile)
+    monkeypatch.setattr("ossicle.training.train_network.start_from", meanwhile)
     with pytest.raises(RunRefused, match="holds a run already"):
         run()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]

@@ -20,6 +20,7 @@ from ossicle.errors import RunRefused, SettingRefused
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.callbacks import epochs_without_gain
 from ossicle.training.config import read_config
+from ossicle.training.estimate import logged
 from ossicle.training.run import Run as TrainingRun
 
 Run = Callable[..., TrainResult]
@@ -301,4 +302,4 @@ def test_a_folder_with_an_equals_sign_in_its_name_is_data(
             assert str(given["data"]) == data and str(given["output"]) == "out=1"
             assert (given["config"].epochs, given["config"].lr) == (3, 1e-4)
     assert CliRunner().invoke(app, ["train", "take=2", "--set", "lr=1", "epochs=9"]).exit_code == 0
-    assert given["settings"] == {"lr": "1", "epochs": "9"}  # a setting's own name stays one
+    assert (given["config"].epochs, given["config"].lr) == (9, 1.0)  # a setting's own name stays one

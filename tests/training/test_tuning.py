@@ -20,6 +20,7 @@ from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
+from ossicle.training.callbacks import Checkpoints
 from ossicle.training.config import read_config
 from ossicle.training.estimate import Every
 from ossicle.training.features import HeadInputs, Readable
@@ -96,7 +97,7 @@ def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
 def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> None:
     fold = run().folds[0]
     recognizer = ossicle.load(fold.folder)
-    for item, scores in zip((dataset.items[i] for i in fold.tested), fold.scores, strict=True):
+    for item, scores in zip((dataset.items[i] for i in fold.tested), fold.evaluation.scores, strict=True):
         np.testing.assert_allclose(recognizer.activate(recognizer.item_logits(item)), scores, atol=1e-4)
         prediction = recognizer.predict(item.file)
         np.testing.assert_allclose(prediction.scores, scores, atol=1e-4)
@@ -408,3 +409,21 @@ def test_the_command_tunes_predicts_and_evaluates(sounds: Path, bundle: Path, tm
     assert predicted.exit_code == 0 and ("tone" in predicted.output or "noise" in predicted.output)
     evaluated = runner.invoke(app, ["evaluate", str(out), str(sounds)])
     assert evaluated.exit_code == 0 and "Accuracy" in evaluated.output
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_tuning_stopped_after_any_step_resumes_to_the_very_same_weights(step: int, run: Tune) -> None:
+    settings: dict[str, Any] = {"tuner": "lora", "tuner_options": {"dropout": 0.5}, "save_minutes": 0.0}
+    whole = run("whole", **settings)
+    end = Checkpoints.on_train_batch_end
+
+    def press(self: Checkpoints, trainer: Any, *rest: Any) -> None:
+        self._interrupted = self._interrupted or trainer.global_step == step
+        end(self, trainer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", press)
+        with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step}; continue with --resume"):
+            run("stopped", **settings)
+    resumed = run("stopped", resume=True, **settings)
+    assert all(torch.equal(t, tensors_of(resumed.folder)[n]) for n, t in tensors_of(whole.folder).items())

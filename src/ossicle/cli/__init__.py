@@ -64,7 +64,7 @@ def _options(
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
-    begin(say=say)
+    begin()
     try:
         app(prog_name="ossicle")
     except KeyboardInterrupt:  # before a command has begun

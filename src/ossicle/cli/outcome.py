@@ -1,7 +1,6 @@
 """How a command ends: an error is said in one sentence and sets the exit code."""
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending
+from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending, log_shown
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USER_ERROR", "WRONG_USAGE", "Sentences", "say"]
 
@@ -30,29 +29,6 @@ def _in_a_sentence() -> Iterator[None]:
         raise typer.Exit(how[1]) from error
 
 
-class _Console(logging.Handler):
-    """What the library logs: how far a command is on standard output, what went wrong on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno > logging.INFO:
-            say(record.getMessage())
-        else:
-            print(record.getMessage(), flush=True)
-
-
-@contextlib.contextmanager
-def _log_shown() -> Iterator[None]:
-    logger, console = logging.getLogger("ossicle"), _Console()
-    level = logger.level
-    logger.addHandler(console)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(console)
-        logger.setLevel(level)
-
-
 class Sentences(TyperGroup):
     """A command group that says an error in one sentence and sets the exit code."""
 
@@ -65,7 +41,7 @@ class Sentences(TyperGroup):
             raise SystemExit(end(last.code or DONE, say=say)) from None
 
     def invoke(self, ctx: Any) -> Any:
-        with _in_a_sentence(), _log_shown():
+        with _in_a_sentence(), log_shown(say):
             return super().invoke(ctx)
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:

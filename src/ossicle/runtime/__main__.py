@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, begin, end, ending
+from ossicle.errors import DONE, SOME_FAILED, USER_ERROR, WRONG_USAGE, begin, end, ending, log_shown
 from ossicle.jobs import Workers
 from ossicle.jobs.command import PredictOptions, WrongUsage, predict
 from ossicle.runtime import load
@@ -49,8 +49,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and gives its exit code: 0 done, 1 the user's error, 2 wrong usage, 3 some failed, 130."""
-    begin(say=say)
-    return end(run(arguments), say=say)
+    begin()
+    with log_shown(say):
+        return end(run(arguments), say=say)
 
 
 def run(arguments: Sequence[str] | None) -> int:
