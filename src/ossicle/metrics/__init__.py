@@ -9,8 +9,10 @@ from ossicle.metrics.calibration import CalibrationBins, calibration_bins, fit_t
 from ossicle.metrics.decisions import balanced_accuracy, confusion_matrix, decide, fit_thresholds
 from ossicle.metrics.intervals import Estimate, mean_interval, t_quantile
 from ossicle.metrics.measures import (
+    METRICS,
     Baseline,
     ClassMetrics,
+    Metric,
     Metrics,
     compute_metrics,
     mean_over_folds,
@@ -18,10 +20,12 @@ from ossicle.metrics.measures import (
 from ossicle.metrics.ranking import average_precision, d_prime, mean_average_precision
 
 __all__ = [
+    "METRICS",
     "Baseline",
     "CalibrationBins",
     "ClassMetrics",
     "Estimate",
+    "Metric",
     "Metrics",
     "average_precision",
     "balanced_accuracy",

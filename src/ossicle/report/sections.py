@@ -8,7 +8,7 @@ from ossicle.report.figures import confusion_figure, learning_curve_figure, per_
 from ossicle.report.page import Chart, Section, Share, Table
 from ossicle.report.style import Figure
 from ossicle.report.text import (
-    TITLES,
+    SHOWN,
     baseline_sentence,
     class_cells,
     class_header,
@@ -17,25 +17,6 @@ from ossicle.report.text import (
     subject,
     worst_confusions,
 )
-
-MEANINGS = {
-    "single-label": {
-        "accuracy": "share of clips whose highest score is the right label",
-        "balanced_accuracy": "mean over the classes of the share of their clips recognized",
-    },
-    "multi-label": {
-        "accuracy": "share of clips with every label right",
-        "balanced_accuracy": "mean over the classes of the mean of recall and specificity",
-    },
-}
-COMMON_MEANINGS = {
-    "macro_f1": "mean over the classes of F1",
-    "mean_average_precision": "mean average precision over the classes that occur",
-    "auroc": "how often a clip of a class outscores one of the others",
-    "d_prime": "the same as a distance of two normal distributions",
-    "calibration_error": "mean distance of stated confidence and observed frequency; 0 is best",
-    "brier": "mean squared error of the probabilities; 0 is best",
-}
 
 
 def evaluation_sections(metrics: Metrics) -> list[Section]:
@@ -65,7 +46,7 @@ def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
         blocks=[
             f"{len(evaluations)} folds, each tested by a model that never saw it. The interval is Student's t over "
             "the folds; they share training clips, so it is the least that is uncertain.",
-            Table(header=["fold", "clips", *(TITLES[name] for name in names)], rows=rows),
+            Table(header=["fold", "clips", *(SHOWN[name].title for name in names)], rows=rows),
         ],
     )
 
@@ -92,23 +73,21 @@ def sampling_section(figure: Figure, *, clip: str) -> Section:
 
 
 def _result(metrics: Metrics) -> list[str | Table | Chart]:
-    meanings = MEANINGS[metrics.task] | COMMON_MEANINGS
     rows = [
-        [TITLES[name], _cell(name, estimate), interval(estimate), meanings[name]]
+        [SHOWN[name].title, _cell(name, estimate), interval(estimate), SHOWN[name].meaning_in(metrics.task)]
         for name, estimate in metrics.headline.items()
     ]
     protocol = [f"Protocol: {metrics.protocol}"] if metrics.protocol else []
     return [
         *protocol,
         subject(metrics),
-        Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
+        Table(header=["metric", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
         baseline_sentence(metrics),
     ]
 
 
 def _cell(name: str, estimate: Estimate) -> str | Share:
-    beyond_one = name in ("d_prime", "brier")
-    if estimate.value is None or beyond_one:
+    if estimate.value is None or not SHOWN[name].fraction:
         return number(estimate.value)
     return Share(value=estimate.value, low=estimate.low, high=estimate.high)
 

@@ -1,20 +1,11 @@
-"""Figures of merit as lines for the terminal."""
+"""Metrics as lines for the terminal."""
 
 from collections.abc import Mapping, Sequence
 
-from ossicle.metrics import Estimate, Metrics
+from ossicle.metrics import METRICS, Estimate, Metrics
 
 FEW_GROUPS = 10  # below, the intervals of a bootstrap hold the truth too seldom
-TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy (UAR)",
-    "macro_f1": "Macro F1",
-    "mean_average_precision": "mAP",
-    "auroc": "AUROC",
-    "d_prime": "d'",
-    "calibration_error": "Calibration error (ECE)",
-    "brier": "Brier score",
-}
+SHOWN = {metric.name: metric for metric in METRICS}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -54,10 +45,10 @@ def baseline_sentence(metrics: Metrics) -> str:
 
 
 def evaluation_lines(metrics: Metrics) -> list[str]:
-    """Protocol, headline figures with intervals, the baseline and a line for each class."""
+    """Protocol, metrics with intervals, the baseline and a line for each class."""
     lines = [f"Protocol: {metrics.protocol}"] if metrics.protocol else []
     lines += [subject(metrics), ""]
-    lines += _figure_lines(metrics.headline)
+    lines += _metric_lines(metrics.headline)
     lines += ["", baseline_sentence(metrics)]
     lines.append("")
     rows = [class_header(metrics), *(class_cells(metrics, i) for i in range(len(metrics.classes)))]
@@ -69,8 +60,8 @@ def evaluation_lines(metrics: Metrics) -> list[str]:
 
 
 def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
-    """The mean over folds of every headline figure with its interval."""
-    return [f"Mean over {folds} folds, 95 % Student's t interval:", "", *_figure_lines(summary)]
+    """The mean over folds of every metric with its interval."""
+    return [f"Mean over {folds} folds, 95 % Student's t interval:", "", *_metric_lines(summary)]
 
 
 def class_header(metrics: Metrics) -> list[str]:
@@ -82,26 +73,26 @@ def class_header(metrics: Metrics) -> list[str]:
 def class_cells(metrics: Metrics, index: int) -> list[str]:
     """One row of the class table."""
     row = metrics.classes[index]
-    figures = [row.precision, row.recall, row.f1, row.average_precision, row.auroc]
+    values = [row.precision, row.recall, row.f1, row.average_precision, row.auroc]
     if _has_thresholds(metrics):
-        figures.append(row.threshold)
-    return [" ".join(row.label.split()), str(row.support), str(row.given), *(number(figure) for figure in figures)]
+        values.append(row.threshold)
+    return [" ".join(row.label.split()), str(row.support), str(row.given), *(number(value) for value in values)]
 
 
 def _has_thresholds(metrics: Metrics) -> bool:
     return any(row.threshold is not None for row in metrics.classes)
 
 
-def _figure_lines(figures: Mapping[str, Estimate]) -> list[str]:
-    width = max(len(TITLES[name]) for name in figures)
+def _metric_lines(headline: Mapping[str, Estimate]) -> list[str]:
+    width = max(len(SHOWN[name].title) for name in headline)
     return [
-        f"{TITLES[name]:<{width}}  {number(estimate.value):>6}  {interval(estimate)}".rstrip()
-        for name, estimate in figures.items()
+        f"{SHOWN[name].title:<{width}}  {number(estimate.value):>6}  {interval(estimate)}".rstrip()
+        for name, estimate in headline.items()
     ]
 
 
 def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
-    """The ten most frequent mistakes as (true label, given label, clips, share of the true label's clips)."""
+    """The ten most frequent mistakes as (true label, given label, clips, fraction of the true label's clips)."""
     if metrics.confusion is None:
         return []
     mistakes = [

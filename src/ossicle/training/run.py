@@ -24,7 +24,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypedDict, runtime_checkable
 
 import lightning
 import numpy as np
@@ -47,7 +47,7 @@ from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import fit_temperature, fit_thresholds
 from ossicle.report import Section, evaluation_lines
 from ossicle.training.callbacks import Progress, Recorder
-from ossicle.training.config import Config, FitConfig, read_config, write_config
+from ossicle.training.config import Config, read_config, write_config
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
@@ -84,7 +84,10 @@ class Inputs(Protocol):
 class Trained(Protocol):
     """A model that has been fitted, and what a run needs of it to test and to save it."""
 
-    title: str
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        ...
 
     def logits(self, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
         """Logits of these examples, and the positions of those that could be used."""
@@ -107,10 +110,12 @@ class Run(Generic[Config]):
     """
 
     def __init__(self, owner: "Runs[Config]", name: str | None, split: Split) -> None:
-        self.owner, self.name, self.split = owner, name, split
+        self.owner: Runs[Config] = owner
+        self.name: str | None = name
+        self.split: Split = split
         self.dataset, self.resume = owner.dataset, owner.resume
         self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
-        self.config = owner.config
+        self.config: Config = owner.config
         self.finished: FoldResult | None = None
         if self.resume and self.folder.exists():
             self._resume()
@@ -215,24 +220,47 @@ class Run(Generic[Config]):
         )
 
 
+class RunOptions(TypedDict, total=False):
+    """What every training takes beside its data and its settings.
+
+    output: run folder to write; by default a new one below `runs`.
+    folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
+    resume: continue the run in `output`; finished folds stay as they are.
+    skip_bad: leave out examples that cannot be used; without it they stop the run before it starts.
+    columns: of the table, by name (`file`, `label`, `group`, `fold`, `text`), and the `track`; see `read_dataset`.
+    progress: True for a bar on a terminal, or a function that is called after every step with the steps done, the steps
+        in all and the seconds left. What happens is logged under `ossicle.training`.
+    """
+
+    output: str | os.PathLike[str] | None
+    folds: str | None
+    resume: bool
+    skip_bad: bool
+    columns: Mapping[str, Any] | None
+    progress: Progress
+
+
 class Runs(contextlib.ExitStack, Generic[Config]):
     """One run, or one for each fold, in a folder that no other process trains in. A context manager.
 
     Args:
-        folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
-        resume: continue what is in `output`; finished folds stay as they are.
-        skip_bad: leave out examples that cannot be used; without it they stop the run before it starts.
-        columns: the columns and the track that the data set was read with, kept in config.yaml.
+        config: the settings; where there are none those of the run to resume, or the defaults of `kind`.
+        kind: class of the settings.
+        modality: of data that is not read yet.
 
-    Raises: RunRefused for a folder that is taken, or held by another process.
+    The others are those of `RunOptions`.
+
+    Raises: RunRefused for a folder that is taken, or held by another process, or where a run to resume is not named.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
-        config: Config,
+        data: str | os.PathLike[str] | Dataset,
+        config: Config | None,
         *,
-        output: Path,
+        kind: type[Config],
+        modality: Modality,
+        output: str | os.PathLike[str] | None = None,
         folds: str | None = None,
         resume: bool = False,
         skip_bad: bool = False,
@@ -240,8 +268,20 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         progress: Progress = False,
     ) -> None:
         super().__init__()
-        self.dataset, self.config, self.output, self.folds = dataset, config, output, folds
-        self.resume, self.skip_bad, self.columns, self.progress = resume, skip_bad, dict(columns or {}), progress
+        if output is None and resume:
+            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
+        if config is None and resume and (Path(output or "") / CONFIG).exists():
+            config, _ = read_config(Path(output or "") / CONFIG, kind)
+        self.config: Config = config or kind()
+        self.columns = dict(columns or {})
+        self.dataset = (
+            data if isinstance(data, Dataset) else read_dataset(Path(data), modality=modality, **self.columns)
+        )
+        logger.info(self.dataset.layout)
+        named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
+        self.output = free_folder(named) if output is None else Path(output)
+        logger.info(f"Run folder: {self.output}")
+        self.folds, self.resume, self.skip_bad, self.progress = folds, resume, skip_bad, progress
         self._held: set[Path] = set()
 
     def __enter__(self) -> "Runs[Config]":
@@ -361,33 +401,3 @@ def free_folder(folder: Path) -> Path:
     """`folder`, or with the first number behind it that is not taken."""
     candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def starting_config(
-    config: Config | None, kind: type[Config], *, output: str | os.PathLike[str] | None, resume: bool
-) -> Config:
-    """The settings that are given, or those of the run to resume, or else the defaults."""
-    if config is None and resume and output is not None and (Path(output) / CONFIG).exists():
-        config, _ = read_config(Path(output) / CONFIG, kind)
-    return config or kind()
-
-
-def open_dataset(
-    data: str | os.PathLike[str] | Dataset, columns: Mapping[str, Any] | None, *, modality: Modality
-) -> Dataset:
-    """The data set of a run, read if it is not read yet."""
-    dataset = data if isinstance(data, Dataset) else read_dataset(Path(data), modality=modality, **(columns or {}))
-    logger.info(dataset.layout)
-    return dataset
-
-
-def run_folder(output: str | os.PathLike[str] | None, dataset: Dataset, config: FitConfig, *, resume: bool) -> Path:
-    """The folder of a run: the one that is asked for, or a new one below `runs`.
-
-    Raises: RunRefused where a run is to be continued and none is named.
-    """
-    if output is None and resume:
-        raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
-    folder = Path(output) if output is not None else free_folder(Path("runs") / f"{dataset.root.name}-{config.name}")
-    logger.info(f"Run folder: {folder}")
-    return folder

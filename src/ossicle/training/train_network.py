@@ -3,11 +3,11 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ossicle.models.deformable import reference
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
-from ossicle.training.callbacks import Progress, Recorder, score_name
+from ossicle.training.callbacks import Recorder, score_name
 from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import resolve
 from ossicle.training.estimate import logged
@@ -32,7 +32,7 @@ from ossicle.training.initial import build, start_from
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
 from ossicle.training.results import FoldResult, TrainResult
-from ossicle.training.run import Positions, Run, Runs, open_dataset, run_folder, starting_config
+from ossicle.training.run import Positions, Run, RunOptions, Runs
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +41,8 @@ def train(
     data: str | os.PathLike[str] | Dataset,
     config: TrainConfig | None = None,
     *,
-    output: str | os.PathLike[str] | None = None,
-    folds: str | None = None,
-    resume: bool = False,
-    skip_bad: bool = False,
-    columns: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
-    progress: Progress = False,
+    **options: Unpack[RunOptions],
 ) -> TrainResult:
     """Trains on a data set and tests each fold's model once on its test part.
 
@@ -56,15 +51,9 @@ def train(
 
     Args:
         data: what `read_dataset` reads, or what it gave.
-        config: every setting; by default those of the recipe `scratch`.
-        output: run folder to write; by default a new one below `runs`.
-        folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
-        resume: continue the run in `output`.
-        skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
-        columns: of the table, by name (`file`, `label`, `group`, `fold`), and the `track`; see `read_dataset`.
+        config: every setting; by default those of the recipe `scratch`, or of the run to resume.
         cache: folder for decoded samples (see `open_store`).
-        progress: True for a bar on a terminal, or a function that is called after every step with the steps done, the
-            steps in all and the seconds left. What happens is logged under `ossicle.training`.
+        options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
 
     Raises:
         DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
@@ -72,27 +61,15 @@ def train(
         SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
-    config = starting_config(config, TrainConfig, output=output, resume=resume)
-    dataset = open_dataset(data, columns, modality="sound")
-    folder = run_folder(output, dataset, config, resume=resume)
-    frontend = frontend_config(find_preset(config.model).frontend)
-    with Runs(
-        dataset,
-        config,
-        output=folder,
-        folds=folds,
-        resume=resume,
-        skip_bad=skip_bad,
-        columns=columns,
-        progress=progress,
-    ) as runs:
+    with Runs(data, config, kind=TrainConfig, modality="sound", **options) as runs:
+        frontend = frontend_config(find_preset(runs.config.model).frontend)
         with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
-            build(config, num_classes=len(dataset.labels))
+            build(runs.config, num_classes=len(runs.dataset.labels))
         store = open_store(
-            dataset.items,
+            runs.dataset.items,
             frontend.rate,
             folder=None if cache is None else Path(cache),
-            budget_bytes=int(config.cache_gigabytes * 2**30),
+            budget_bytes=int(runs.config.cache_gigabytes * 2**30),
             progress=logged("decoded {} of {} recordings"),
         )
         return runs.each(store, partial(train_fold, store=store, frontend=frontend))
@@ -230,7 +207,7 @@ class TrainedNetwork:
 
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
     """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
-    model = recognizer.model
+    model: Any = recognizer.model
     layers = model.deforming() if hasattr(model, "deforming") else []
     if not layers:
         return []

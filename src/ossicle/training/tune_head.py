@@ -11,11 +11,11 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +29,7 @@ from ossicle.errors import RunRefused
 from ossicle.evaluation import CONFIG
 from ossicle.files import write_json
 from ossicle.report import Section, importance_section, training_section
-from ossicle.training.callbacks import Progress, Recorder, score_name
+from ossicle.training.callbacks import Recorder, score_name
 from ossicle.training.config import TuneConfig, read_config, short_warmup
 from ossicle.training.estimate import logged
 from ossicle.training.features import HeadInputs, Inputs, open_inputs
@@ -44,7 +44,7 @@ from ossicle.training.layers import (
 )
 from ossicle.training.module import HeadTraining
 from ossicle.training.results import FoldResult, TrainResult
-from ossicle.training.run import ENVIRONMENT, Positions, Run, Runs, open_dataset, run_folder, starting_config
+from ossicle.training.run import ENVIRONMENT, Positions, Run, RunOptions, Runs
 from ossicle.tuning.tuned import save_tuned
 
 logger = logging.getLogger(__name__)
@@ -57,13 +57,8 @@ def tune(
     data: str | os.PathLike[str] | Dataset,
     config: TuneConfig | None = None,
     *,
-    output: str | os.PathLike[str] | None = None,
-    folds: str | None = None,
-    resume: bool = False,
-    skip_bad: bool = False,
-    columns: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
-    progress: Progress = False,
+    **options: Unpack[RunOptions],
 ) -> TrainResult:
     """Tunes a head on a frozen encoder and tests each fold's once on its test part.
 
@@ -72,38 +67,36 @@ def tune(
     Args:
         encoder: what `load_encoder` loads, or what it gave.
         data: what `read_dataset` reads for the encoder's modality, or what it gave.
-        config: every setting; `config.encoder` and `config.crop` are those of `encoder`.
-        output, folds, resume, skip_bad, columns, progress: see `train`.
-        cache: folder for features (see `open_features`).
+        config: every setting; `encoder` and `crop` become those of the encoder.
+        cache: folder for features (see `open_features`), or for decoded samples where there is a tuner.
+        options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
 
     Raises:
         DataRefused: examples that cannot be read, or a class that they leave without any.
         RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
         SettingRefused: a head, a tuner or a choice of layers that is not available.
     """
-    config = starting_config(config, TuneConfig, output=output, resume=resume)
     if not isinstance(encoder, Encoder):
-        encoder = load_encoder(str(encoder), crop=config.crop, device=str(choose_device(config.device)))
-    config = dataclasses.replace(config, encoder=encoder.name, crop=bool(encoder.settings.get("crop", False)))
+        about = config or TuneConfig()
+        encoder = load_encoder(str(encoder), crop=about.crop, device=str(choose_device(about.device)))
     for sentence in encoder.assumed:
         logger.info(sentence)
-    dataset = open_dataset(data, columns, modality=encoder.modality)
-    folder = run_folder(output, dataset, config, resume=resume)
-    for sentence in short_warmup(config):
-        logger.info(f"  {sentence}")
-    with Runs(
-        dataset,
-        with_encoder_of(folder, config, encoder=encoder) if resume else config,
-        output=folder,
-        folds=folds,
-        resume=resume,
-        skip_bad=skip_bad,
-        columns=columns,
-        progress=progress,
-    ) as runs:
-        layers, pool = required_layers(config, encoder, labels=dataset.labels)
-        kept = None if cache is None else Path(cache)
-        inputs = open_inputs(dataset, config, encoder=encoder, layers=max(layers), pool=pool, cache=kept)
+    with Runs(data, config, kind=TuneConfig, modality=encoder.modality, **options) as runs:
+        crop = bool(encoder.settings.get("crop", False))
+        runs.config = dataclasses.replace(runs.config, encoder=encoder.name, crop=crop)
+        if runs.resume:
+            runs.config = with_encoder_of(runs.output, runs.config, encoder=encoder)
+        for sentence in short_warmup(runs.config):
+            logger.info(f"  {sentence}")
+        layers, pool = required_layers(runs.config, encoder, labels=runs.dataset.labels)
+        inputs = open_inputs(
+            runs.dataset,
+            runs.config,
+            encoder=encoder,
+            layers=max(layers),
+            pool=pool,
+            cache=None if cache is None else Path(cache),
+        )
         return runs.each(inputs, partial(tune_fold, inputs=inputs, encoder=encoder))
 
 
