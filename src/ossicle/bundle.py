@@ -16,11 +16,11 @@
     features         {pool, layers, dim}: over time; numbers of the encoder's layers, from 1; the encoder's width
     task             "single-label" (softmax) or "multi-label" (sigmoid)
     labels           in the order of the network's outputs
-    thresholds       a score per label from which on it counts as heard, or null
+    thresholds       a score per label from which on the label is reported, or null
     temperature      logits are divided by it
     window           {seconds, hop_seconds, pad} of prediction; pad: whether a shorter recording's features are followed
                      by silence up to the window, as in a training on clips of several lengths
-    weights_license  or null where nobody has said
+    weights_license  or null where it is not known
 
 Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
 """

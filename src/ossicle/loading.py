@@ -1,4 +1,4 @@
-"""What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
+"""Resolve a model reference (bundle, run folder or Hub id) and load it: a network, or a tuned head on its encoder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def load(
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
 ) -> Recognizer:
-    """Loads a trained recognizer: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
+    """Loads a trained model: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
 
     Args:
         device: auto, cpu, cuda, mps, ...
@@ -36,7 +36,7 @@ def load(
             choice that a run or job has kept
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
-        reduction: compute a share of a PaSST's tokens alone, see docs/speed.md
+        reduction: compute only a fraction of the tokens, see docs/speed.md
 
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on

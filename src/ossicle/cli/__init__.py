@@ -26,7 +26,7 @@ from ossicle.waiting import wait_briefly
 
 app = typer.Typer(
     cls=Sentences,
-    help="Efficient audio transformers: from a folder of sounds to a trained recognizer.",
+    help="Efficient audio transformers: from a folder of sounds to a trained model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

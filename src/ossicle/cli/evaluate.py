@@ -1,4 +1,4 @@
-"""`ossicle evaluate`: how good a recognizer is on labeled sounds."""
+"""`ossicle evaluate`: how good a model is on labeled audio."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +12,10 @@ from ossicle.cli.progress import counting
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
-    data: Annotated[Path, typer.Argument(help="Labeled sounds, in any layout that `ossicle train` reads.")],
+    data: Annotated[Path, typer.Argument(help="Labeled audio, in any layout that `ossicle train` reads.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, figures, report.html."),
+        typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, plots, report.html."),
     ] = None,
     file: FileColumn = None,
     label: Label = None,

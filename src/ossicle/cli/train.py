@@ -1,4 +1,4 @@
-"""`ossicle train`: from a folder of sounds to a run folder with a trained recognizer in it."""
+"""`ossicle train`: from a folder of sounds to a run folder with a trained model in it."""
 
 import os
 import re
@@ -103,7 +103,7 @@ def train(
     ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train a recognizer on your own sounds."""
+    """Train a model on your own recordings."""
     from ossicle import training
     from ossicle.training.config import settle_config
     from ossicle.training.recipes import recipe as named_recipe

@@ -125,7 +125,7 @@ def part_of_run(
 
 
 def trained_without_split(dataset: Dataset, folder: Path, *, same: bool) -> str:
-    """What to say of data that trained a model which has no `split.json` beside it; nothing for other data."""
+    """The remark on data that trained a model without a `split.json` beside it; nothing for other data."""
     try:
         card = (folder / CARD).read_text(encoding="utf-8")
     except (OSError, ValueError):

@@ -32,7 +32,7 @@ def evaluation_sections(metrics: Metrics) -> list[Section]:
 
 
 def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
-    """Cross-validation: every fold's figures, by its name, and their mean with Student's t interval."""
+    """Cross-validation: every fold's metrics, by its name, and their mean with Student's t interval."""
     summary = mean_over_folds(list(evaluations.values()))
     names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
     rows: list[list[str | Share]] = [
@@ -94,12 +94,12 @@ def _cell(name: str, estimate: Estimate) -> str | Share:
 
 def _classes(metrics: Metrics) -> list[str | Table | Chart]:
     header = class_header(metrics)
-    shares = {header.index(name): name for name in ("F1", "AP")}
+    bars = {header.index(name): name for name in ("F1", "AP")}
     rows: list[list[str | Share]] = []
-    for i, figures in enumerate(metrics.classes):
+    for i, one in enumerate(metrics.classes):
         row: list[str | Share] = list(class_cells(metrics, i))
-        for column, name in shares.items():
-            value = figures.f1 if name == "F1" else figures.average_precision
+        for column, name in bars.items():
+            value = one.f1 if name == "F1" else one.average_precision
             if value is not None:
                 row[column] = Share(value=value)
         rows.append(row)
@@ -128,12 +128,12 @@ def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
     chart = Chart(
         figure=confusion_figure(metrics.confusion, metrics.labels),
         alt=f"Confusion matrix of {len(metrics.labels)} labels; the mistakes are in the table below",
-        caption="Rows are true labels, columns the given ones; shades are shares of the row.",
+        caption="Rows are true labels, columns the given ones; shades are fractions of the row.",
     )
     mistakes = worst_confusions(metrics)
     if not mistakes:
         return [chart, "No clip was mistaken."]
-    rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
+    rows = [[true, given, str(count), f"{100 * fraction:.0f} %"] for true, given, count, fraction in mistakes]
     table = Table(
         header=["true label", "recognized as", "clips", "of its clips"],
         rows=rows,

@@ -78,7 +78,7 @@ def refuse_longer(config: TrainConfig, folder: Path) -> None:
 
 
 def longer(before: Config, after: Config) -> str:
-    """What to say of a run that goes on for longer than it was begun for."""
+    """The sentence on a run that continues for longer than it was begun for."""
     if before.epochs == after.epochs:
         return "what stops it before its last epoch is changed"
     rate = "the learning rate stays at its peak"

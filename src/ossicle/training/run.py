@@ -209,7 +209,7 @@ class Run(Generic[Config]):
         return result
 
     def card(self, *, metrics: Sequence[str] = ()) -> Card:
-        """What the model card says of the data."""
+        """The model card's part on the data."""
         dataset = self.dataset
         return Card(
             title=f"{self.config.name} for {dataset.root.name}",
