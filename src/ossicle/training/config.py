@@ -164,7 +164,7 @@ def check_values(config: FitConfig) -> None:
 
 
 @functools.cache
-def _hints(kind: type[FitConfig]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
