@@ -52,7 +52,7 @@ from torch import Tensor, nn
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle
-from ossicle.data import Dataset, Modality, Split, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore
 from ossicle.evaluation import split_of_run

@@ -292,8 +292,8 @@ def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tm
 def test_features_of_sound_that_was_decoded_otherwise_are_made_again(items, tmp_path, monkeypatch):
     encoder = Stub()
     with monkeypatch.context() as patch:
-        patch.setattr("ossicle.encoders.cache.DECODER", 0)
-        patch.setattr("ossicle.encoders.cache.read_input", lambda item, **how: np.full(RATE, 0.5, np.float32))
+        patch.setattr("ossicle.data.modalities.Sound.versions", {"decoder": 0})
+        patch.setattr("ossicle.data.modalities.decode", lambda item, rate: np.full(RATE, 0.5, np.float32))
         old = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
     ran = encoder.blocks_run
     new = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ossicle.data.items import Dataset, Item
+from ossicle.data.dataset import Dataset
+from ossicle.data.items import Item
 from ossicle.data.splits import Split, group_ids
 from ossicle.errors import DataRefused, RunRefused
 from ossicle.files import write_json

@@ -14,13 +14,13 @@ from typing import Any
 
 from ossicle.encoders.pretrained import import_transformers, reason
 from ossicle.errors import BundleRefused
-from ossicle.types import Modality
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}
 # A file of one part alone may have no section; these keys tell that it speaks of this part.
 KINDS = {"sound": "feature_extractor_type", "image": "image_processor_type"}
-VIDEO = ("video_processor", "video_preprocessor_config.json")
+# A section and a file that describe another front end alone.
+INSTEAD = {"image": ("video_processor", "video_preprocessor_config.json")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class FrontEnd:
         return (f"The encoder's front end is assumed to have {', '.join(self.assumed)}: {where}.",)
 
 
-def read_front_end(folder: Path, *, modality: Modality) -> FrontEnd:
+def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
     """Finds what the files of a folder say of the front end of sound or of images.
 
     Raises: BundleRefused for a file that cannot be read, and where only a front end of video is described.
@@ -91,10 +91,11 @@ def read_front_end(folder: Path, *, modality: Modality) -> FrontEnd:
                 if not isinstance(content[section], dict):
                     raise BundleRefused(f"{file}: {section} is {content[section]!r}; a JSON object is expected.")
                 return FrontEnd(file=file, said=content[section])
-        others = {*sum(SECTIONS.values(), ()), VIDEO[0]} & content.keys()
+        others = {*sum(SECTIONS.values(), ()), *(section for section, _ in INSTEAD.values())} & content.keys()
         if content and not others and (name == PREPROCESSOR or KINDS[modality] in content):
             return FrontEnd(file=file, said=content)
-    if modality == "image" and (VIDEO[0] in read_json(folder / PROCESSOR) or (folder / VIDEO[1]).is_file()):
+    section, video = INSTEAD.get(modality, ("", ""))
+    if section and (section in read_json(folder / PROCESSOR) or (folder / video).is_file()):
         raise BundleRefused(f"{folder}: its files describe a processor of video alone; one of images is expected.")
     return FrontEnd(file=folder / PREPROCESSOR, said=None)
 

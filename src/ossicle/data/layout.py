@@ -1,0 +1,209 @@
+"""What a layout of data is: how it is detected below a path, and how it is read.
+
+Each lies in a file of `layouts/` as the object `LAYOUT`, which is found there by itself. What several of them need is
+here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ossicle.audio.find import find_files
+from ossicle.data.columns import Columns, ReadOptions
+from ossicle.data.items import Item
+from ossicle.data.modalities import SOUND, Modality
+from ossicle.data.names import fold_of, split_of
+from ossicle.data.records import TABLE_SUFFIXES
+from ossicle.data.tables import Table, read_table
+from ossicle.data.times import in_milliseconds
+from ossicle.errors import DataRefused
+
+TABLE_NAMES = tuple(stem + suffix for stem in ("meta", "metadata") for suffix in TABLE_SUFFIXES)
+MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a layout yields before names are compared and items are counted."""
+
+    items: tuple[Item, ...]
+    description: str
+    columns: Columns | None = None
+    remarks: tuple[str, ...] = ()
+    whole: bool = False  # labels are never joined by commas
+
+
+class Layout:
+    """A way in which data lie on disk."""
+
+    precedence: ClassVar[int] = 0
+    """The lowest number is asked first; 0 are layouts as published, which no other data can be mistaken for."""
+    modality: ClassVar[Modality | None] = None
+    """The only one that it may hold."""
+
+    def detect(self, root: Path, options: ReadOptions) -> Any:
+        """What of the layout is at a path, as `read` takes it; None where it is another layout."""
+        raise NotImplementedError
+
+    def read(self, root: Path, found: Any, options: ReadOptions) -> Contents:
+        """Reads what was detected.
+
+        Raises: DataRefused for data that are damaged or contradict themselves.
+        """
+        raise NotImplementedError
+
+
+class PublishedTable(Layout):
+    """A published data set of one table and one folder of recordings, given as its folder or as either of the two."""
+
+    modality = SOUND
+
+    def __init__(self, name: str, *, table: str, folder: str) -> None:
+        self.name, self.table, self.folder = name, table, folder
+
+    def detect(self, root: Path, options: ReadOptions) -> Path | None:
+        for home in (root, *root.parents[:2]):
+            if root in (home, home / self.table, home / self.folder) and (home / self.table).is_file():
+                return home
+        return None
+
+    def read(self, root: Path, found: Path, options: ReadOptions) -> Contents:
+        contents = of_table(read_table(found / self.table, options, folders=[found / self.folder]), options.modality)
+        label = contents.columns.label if contents.columns else ""
+        what = f"{self.name} as published ({self.table} and {self.folder}/, labels from `{label}`)"
+        return replace(contents, description=what)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table_in(folder: Path) -> Path | None:
+    """The table that describes a folder, in any case of its name."""
+    present = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
+    return next((present[name] for name in TABLE_NAMES if name in present), None)
+
+
+def of_table(table: Table, modality: Modality) -> Contents:
+    """The contents of one table."""
+    where = "" if table.folder == table.path.parent else f" in {table.folder.name}/"
+    source = f"{modality.option}s from `{table.columns.source}`{where}"
+    if table.columns.source is None:
+        source = f"labels of {table.items[0].file.name}"
+    return of_tables([table], modality, description=f"table {table.path.name} ({source}, {labels_from(table.columns)})")
+
+
+def of_tables(
+    tables: Sequence[Table], modality: Modality, *, description: str, remarks: Iterable[str] = (), whole: bool = False
+) -> Contents:
+    """The contents of several tables of the same columns."""
+    items = tuple(item for table in tables for item in table.items)
+    missing = sum(table.missing for table in tables)
+    return Contents(
+        items=items,
+        description=description,
+        columns=tables[0].columns,
+        remarks=(
+            *([f"{missing} of {len(items)} {modality.noun}s have no file"] if missing else []),
+            *_remarks_of(tables),
+            *remarks,
+        ),
+        whole=whole or any(table.listed for table in tables),
+    )
+
+
+def refuse_other_columns(tables: Sequence[Table], what: str) -> None:
+    """Raises DataRefused where tables that are one data set differ in their columns."""
+    if any(table.columns != tables[0].columns for table in tables):
+        raise DataRefused(f"{what} differ in their columns: give all of them the same.")
+
+
+def labels_from(columns: Columns) -> str:
+    """Which columns hold the labels and the times, and in which unit these are where it is not the second."""
+    used = [f"`{name}`{' in milliseconds' if in_milliseconds(name) else ''}" for name in columns.times.used]
+    times = f", times from {', '.join(used[:-1])}{' and ' * (len(used) > 1)}{used[-1]}" if used else ""
+    return f"labels from `{columns.label}`{times}"
+
+
+def _remarks_of(tables: Sequence[Table]) -> list[str]:
+    """The remarks of several tables, those of one with its name."""
+    counts = Counter(remark for table in tables for remark in table.remarks)
+    return [
+        remark if counts[remark] == len(tables) else f"{table.path.parent.name}/{table.path.name}: {remark}"
+        for table in tables
+        for remark in table.remarks
+        if counts[remark] < len(tables) or table is tables[0]
+    ]
+
+
+# ---------------------------------------------------------------- folders
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly in a folder, but for hidden ones."""
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != MACOS_REMAINS
+    )
+
+
+def files_in(folder: Path, modality: Modality) -> list[Path]:
+    """The files of a modality below a folder."""
+    return find_files(folder, modality.suffixes)
+
+
+def official_part(folder: Path) -> tuple[str | None, str | None] | None:
+    """The split, or the fold, that a folder's name says; None for any other name."""
+    part = split_of(folder.name), fold_of(folder.name)
+    return part if any(part) else None
+
+
+def in_part(item: Item, folder: Path) -> Item:
+    """The item as one of the split or fold that a folder's name says."""
+    split, fold = official_part(folder) or (None, None)
+    return replace(item, split=split or item.split, fold=fold or item.fold)
+
+
+def part_folders(root: Path, modality: Modality) -> list[Path]:
+    """The folders of a split (train/, val/, test/) or of folds under `root`; none where they are classes.
+
+    One such folder beside others is a class of that name; two are parts of the data, whatever lies beside them.
+
+    Raises: DataRefused where one may be either.
+    """
+    folders = folders_in(root)
+    if not any(map(official_part, folders)):
+        return []
+    holding = [folder for folder in folders if table_in(folder) or files_in(folder, modality)]
+    parts = [folder for folder in holding if official_part(folder)]
+    others = [folder for folder in holding if folder not in parts]
+    if not others or len({official_part(folder) for folder in parts}) > 1:
+        return parts
+    for folder in parts:
+        both = sorted({entry.name for entry in folders_in(folder)} & {other.name for other in others})
+        if both:
+            raise DataRefused(
+                f"{folder} is a class or a part of the data: it holds folders that lie beside it too ({both[0]}); "
+                f"move those beside it into a folder of their own, such as {root / 'train'}."
+            )
+    return []
+
+
+def remarks_beside(folder: Path, parts: Sequence[Path], modality: Modality) -> list[str]:
+    """How many files beside the folders of parts are left out."""
+    beside = [file for file in files_in(folder, modality) if not any(part in file.parents for part in parts)]
+    loose = sum(file.parent == folder for file in beside)
+    remarks = remarks_loose(folder, loose, modality)
+    if len(beside) > loose:
+        names = ", ".join(f"{part.name}/" for part in parts)
+        remarks.append(f"{modality.holdings} beside {names} are left out ({len(beside) - loose})")
+    return remarks
+
+
+def remarks_loose(folder: Path, count: int, modality: Modality) -> list[str]:
+    """How many files directly in a folder of class folders are left out."""
+    if not count:
+        return []
+    return [f"{modality.holdings} directly in {folder.name}/ lie in no class folder and are left out ({count})"]

@@ -1,0 +1,28 @@
+"""The layouts that are known, one in each file, in the order in which they are asked."""
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+
+from ossicle.data.columns import ReadOptions
+from ossicle.data.layout import Contents, Layout
+from ossicle.data.records import TABLE_SUFFIXES
+from ossicle.errors import DataRefused
+
+_FILES = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+LAYOUTS: tuple[Layout, ...] = tuple(sorted((file.LAYOUT for file in _FILES), key=lambda layout: layout.precedence))
+
+
+def read_layout(root: Path, options: ReadOptions) -> Contents:
+    """Detects the layout of a folder or a table, and reads it.
+
+    Raises: DataRefused where it is none of those known, or cannot be read as what it is.
+    """
+    for layout in LAYOUTS:
+        if layout.modality not in (None, options.modality):
+            continue
+        if (found := layout.detect(root, options)) is not None:
+            return layout.read(root, found, options)
+    if root.is_file():
+        raise DataRefused(f"{root} is neither a folder nor a table: tables end in {', '.join(TABLE_SUFFIXES)}.")
+    raise DataRefused(f"{root} does not exist: expected a folder of {options.modality.holdings}, or a table of them.")

@@ -1,0 +1,44 @@
+"""Label tracks beside their recordings, in one folder: a.txt of a.wav, Audacity's labels or Raven's selections."""
+
+from pathlib import Path
+
+from ossicle.data.columns import ReadOptions, holds_labels
+from ossicle.data.layout import (
+    Contents,
+    Layout,
+    files_in,
+    folders_in,
+    labels_from,
+    of_tables,
+    refuse_other_columns,
+)
+from ossicle.data.modalities import SOUND
+from ossicle.data.paths import recording_of
+from ossicle.data.records import TRACK_SUFFIX
+from ossicle.data.tables import read_table
+
+
+class LabelTracks(Layout):
+    precedence = 30
+    modality = SOUND
+
+    def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
+        if not root.is_dir():
+            return None
+        texts = sorted(file for file in root.iterdir() if file.suffix.lower() == TRACK_SUFFIX and file.is_file())
+        tracks = [file for file in texts if holds_labels(file) and recording_of(file)]
+        return tracks if tracks and not any(files_in(folder, SOUND) for folder in folders_in(root)) else None
+
+    def read(self, root: Path, found: list[Path], options: ReadOptions) -> Contents:
+        tables = [read_table(track, options) for track in found]
+        refuse_other_columns(tables, f"the label tracks in {root}")
+        without = len(files_in(root, SOUND)) - len({item.file for table in tables for item in table.items})
+        return of_tables(
+            tables,
+            SOUND,
+            description=f"label tracks beside their recordings ({labels_from(tables[0].columns)})",
+            remarks=[f"recordings without a label track are left out ({without})"] if without else [],
+        )
+
+
+LAYOUT = LabelTracks()
