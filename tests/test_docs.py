@@ -185,7 +185,8 @@ def test_the_bundle_keys_are_those_of_the_schema() -> None:
 
 
 def test_the_layouts_document_names_every_column_and_split_that_is_recognized() -> None:
-    from ossicle.data import MODALITIES, columns, names as words
+    from ossicle.data import MODALITIES, columns
+    from ossicle.data import names as words
 
     text = (ROOT / "docs" / "data.md").read_text()
     names = {*columns.LABEL_COLUMNS, *columns.GROUP_COLUMNS, *columns.SPLIT_COLUMNS}

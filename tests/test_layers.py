@@ -168,6 +168,7 @@ def test_matplotlib_is_imported_only_where_something_is_drawn() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(ossicle.__all__) == {
+        "Dataset",
         "OssicleError",
         "Prediction",
         "Recognizer",
@@ -175,6 +176,7 @@ def test_the_public_names_are_these() -> None:
         "create_model",
         "list_models",
         "load",
+        "read_dataset",
     }
     assert set(ossicle.__all__) <= set(dir(ossicle))
 

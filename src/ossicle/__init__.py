@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ossicle.data import Dataset, read_dataset
     from ossicle.errors import OssicleError
     from ossicle.inference import Prediction
     from ossicle.loading import load
@@ -17,15 +18,27 @@ if TYPE_CHECKING:
 
 # name -> the module that holds it.
 _LAZY = {
+    "Dataset": "ossicle.data",
     "OssicleError": "ossicle.errors",
     "Prediction": "ossicle.inference",
     "Recognizer": "ossicle.recognizer",
     "create_model": "ossicle.models",
     "list_models": "ossicle.models",
     "load": "ossicle.loading",
+    "read_dataset": "ossicle.data",
 }
 
-__all__ = ["OssicleError", "Prediction", "Recognizer", "__version__", "create_model", "list_models", "load"]
+__all__ = [
+    "Dataset",
+    "OssicleError",
+    "Prediction",
+    "Recognizer",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load",
+    "read_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,14 @@ from ossicle.data.layout import Contents, Layout
 from ossicle.data.records import TABLE_SUFFIXES
 from ossicle.errors import DataRefused
 
-_FILES = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
-LAYOUTS: tuple[Layout, ...] = tuple(sorted((file.LAYOUT for file in _FILES), key=lambda layout: layout.precedence))
+
+def find_layouts() -> tuple[Layout, ...]:
+    """The `LAYOUT` of every file here, by precedence and then by name."""
+    files = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    return tuple(sorted((file.LAYOUT for file in files), key=lambda layout: layout.precedence))
+
+
+LAYOUTS = find_layouts()
 
 
 def read_layout(root: Path, options: ReadOptions) -> Contents:

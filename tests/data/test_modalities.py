@@ -1,0 +1,69 @@
+"""A modality is one object: a kind of item that nobody has seen is found, read, split and checked with it alone."""
+
+import numpy as np
+import pytest
+
+from ossicle.data import MODALITIES, Item, Modality, check_dataset, find_items, read_dataset, read_input, split_dataset
+from ossicle.errors import DataRefused
+
+
+class Motion(Modality):
+    """Movements of a body: arrays on disk."""
+
+    name, noun, holdings = "motion", "movement", "movements"
+    columns, suffixes, usual_suffixes, folder = ("file", "movement"), frozenset({".npy"}), (".npy",), "movements"
+    errors = (ValueError,)
+    hub_task = "other"
+
+    def read(self, item, *, rate=None):
+        return np.load(item.file)
+
+
+@pytest.fixture
+def motion(monkeypatch, tmp_path):
+    """The modality, and a folder of six movements in two classes with a broken one and one that is there twice."""
+    monkeypatch.setitem(MODALITIES, "motion", Motion())
+    for number in range(6):
+        path = tmp_path / "ab"[number % 2] / f"{number}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.full((4, 3), max(number, 1)))
+    (tmp_path / "a" / "broken.npy").write_bytes(b"no array")
+    return tmp_path
+
+
+def test_another_modality_is_one_object(motion):
+    dataset = read_dataset(motion, modality="motion")
+    assert dataset.layout.startswith("folder per class: 7 movements, 2 classes")
+    assert repr(dataset).endswith("7 movements, 2 classes, single-label)")
+    assert "test movements" in split_dataset(dataset).protocol
+    report = check_dataset(dataset)
+    assert {(problem.kind, problem.file) for problem in report.problems} == {
+        ("broken", "a/broken.npy"),
+        ("contradiction", "b/1.npy"),
+    }
+    assert "broken: 1 of 7 movements (cannot be decoded, or lies outside the limits)" in str(report)
+    assert len(find_items(motion, modality="motion")) == 7
+    assert read_input(Item(file=motion / "a" / "2.npy", labels=()), modality="motion").shape == (4, 3)
+
+
+def test_a_table_names_its_files_and_the_others_know_it(motion):
+    table = motion / "t.csv"
+    table.write_text("movement,label\na/0,x\nb/1,y\na/2,x\nb/3,y\n")
+    assert all(item.file.is_file() for item in read_dataset(table, modality="motion"))
+    with pytest.raises(
+        DataRefused, match="holds a table of movements .* not of recordings: modality 'motion' reads it"
+    ):
+        read_dataset(table)
+    table.unlink()
+    with pytest.raises(DataRefused, match=r"holds no recordings but movements \(7\): modality 'motion' reads them"):
+        read_dataset(motion)
+
+
+@pytest.mark.parametrize("modality", MODALITIES.values(), ids=list(MODALITIES))
+def test_every_modality_says_all_that_messages_ask(modality):
+    for said in (modality.name, modality.noun, modality.holdings, modality.article, modality.option, modality.cells):
+        assert said and isinstance(said, str)
+    assert modality.columns and modality.hub_task
+    assert (
+        modality.in_rows or modality.suffixes and set(modality.usual_suffixes) <= modality.suffixes and modality.folder
+    )
