@@ -14,24 +14,19 @@ Spell = Callable[[str, Row], Iterable[str]]  # the names that a file may have on
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """One such kind of table."""
+    """One such kind of table, known by its column of files or by columns that only it has; all squeezed."""
 
     files: tuple[str, ...] = ()
-    """Its columns of file names, squeezed."""
-    marks: frozenset[str] = frozenset()
-    """Columns, squeezed, that only such a table has, also where somebody has renamed the one of files."""
-    times_of: str = ""
-    """What its times are those of, where they are not those of its files."""
+    columns: frozenset[str] = frozenset()
+    times_of: str = ""  # what its times are those of, where they are not those of its files
+    # Given the folders where files may lie, and their suffixes.
     spell: Callable[[Sequence[Path], Collection[str]], Spell] = lambda folders, suffixes: lambda name, row: ()
-    """Given the folders where files may lie, and their suffixes."""
 
 
 def dialect_of(source: str | None, columns: Collection[str] = ()) -> Dialect:
-    """The dialect of a table by its column of files or by its columns, squeezed; for others one that says nothing."""
-    squeezed_source = squeezed(source or "")
-    return next(
-        (one for one in DIALECTS if squeezed_source in one.files or one.marks and one.marks <= set(columns)), Dialect()
-    )
+    """The dialect of a table by its column of files or by all its columns, squeezed; for others one without meaning."""
+    name = squeezed(source or "")
+    return next((one for one in DIALECTS if name in one.files or one.columns and one.columns <= set(columns)), PLAIN)
 
 
 def _videos(folders: Sequence[Path], suffixes: Collection[str]) -> Spell:
@@ -45,21 +40,23 @@ def _videos(folders: Sequence[Path], suffixes: Collection[str]) -> Spell:
 
 
 def _in_fold(name: str, row: Row) -> list[str]:
+    """UrbanSound8K's slices lie in folders of their folds."""
     fold = next((row[column] for column in row if squeezed(column) == "fold"), "")
     return [f"fold{str(fold).strip()}/{name}"]
 
 
-DIALECTS = (
-    Dialect(
-        files=("slicefilename",),
-        marks=frozenset(("fsid", "salience", "classid")),
-        times_of="another recording (UrbanSound8K)",
-        spell=lambda folders, suffixes: _in_fold,
-    ),
-    Dialect(files=("ytid",), times_of="a video (AudioSet)", spell=_videos),
-    # Raven's, which may have run elsewhere.
-    Dialect(
-        files=("beginpath", "beginfile"),
-        spell=lambda folders, suffixes: lambda name, row: [PureWindowsPath(name).name],
-    ),
+def _last_part(name: str, row: Row) -> list[str]:
+    """Raven may have run elsewhere."""
+    return [PureWindowsPath(name).name]
+
+
+PLAIN = Dialect()
+URBANSOUND8K = Dialect(
+    files=("slicefilename",),
+    columns=frozenset(("fsid", "salience", "classid")),
+    times_of="another recording (UrbanSound8K)",
+    spell=lambda folders, suffixes: _in_fold,
 )
+AUDIOSET = Dialect(files=("ytid",), times_of="a video (AudioSet)", spell=_videos)
+RAVEN = Dialect(files=("beginpath", "beginfile"), spell=lambda folders, suffixes: _last_part)
+DIALECTS = (URBANSOUND8K, AUDIOSET, RAVEN)

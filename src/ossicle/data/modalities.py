@@ -48,34 +48,21 @@ class Facts:
 class Modality:
     """Names, columns, suffixes and reading of one kind of item; the defaults are those of files without times."""
 
-    name: ClassVar[str]
-    """What options and settings call it."""
-    noun: ClassVar[str]
-    """One item; several have an s behind it."""
+    name: ClassVar[str]  # what options and settings call it
+    noun: ClassVar[str]  # one item; several have an s behind it
     article: ClassVar[str] = "a"
-    holdings: ClassVar[str]
-    """What a folder or a table holds."""
-    timed: ClassVar[bool] = False
-    """Items have length and rate, and may be segments."""
-    in_rows: ClassVar[bool] = False
-    """Items are rows of a table, not files that it names."""
-    option: ClassVar[str] = "file"
-    """The option that names their column."""
-    cells: ClassVar[str] = "file names"
-    """What that column holds."""
-    columns: ClassVar[tuple[str, ...]]
-    """Its usual names, in any case, and with or without spaces and signs."""
+    holdings: ClassVar[str]  # what a folder or a table holds
+    timed: ClassVar[bool] = False  # items have length and rate, and may be segments
+    in_rows: ClassVar[bool] = False  # items are rows of a table, not files that it names
+    option: ClassVar[str] = "file"  # what names their column
+    cells: ClassVar[str] = "file names"  # what that column holds
+    columns: ClassVar[tuple[str, ...]]  # its usual names
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    usual_suffixes: ClassVar[tuple[str, ...]] = ()
-    """Of files that a table names without one."""
-    folder: ClassVar[str] = ""
-    """Beside a table, where its files may lie."""
-    errors: ClassVar[tuple[type[Exception], ...]] = ()
-    """What `read` raises for an item that cannot be used; the others may be fine."""
-    versions: ClassVar[Mapping[str, Any]] = {}
-    """What else than the item and the rate its content depends on."""
-    hub_task: ClassVar[str]
-    """Its classification, as the Hub calls it."""
+    usual_suffixes: ClassVar[tuple[str, ...]] = ()  # of files that a table names without one
+    folder: ClassVar[str] = ""  # beside a table, where its files may lie
+    errors: ClassVar[tuple[type[Exception], ...]] = ()  # of `read`, for an item that cannot be used; others may be fine
+    versions: ClassVar[Mapping[str, Any]] = {}  # what else than the item and the rate its content depends on
+    hub_task: ClassVar[str]  # its classification, as the Hub calls it
 
     @property
     def alone(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ossicle.data.columns import ReadOptions
 from ossicle.data.dataset import Dataset
+from ossicle.data.items import Item
 from ossicle.data.layout import Contents, folders_in, official_part
 from ossicle.data.layouts import read_layout
 from ossicle.data.modalities import MODALITIES, Modality, modality_of
@@ -73,8 +74,7 @@ def read_dataset(
                 f"{kind.cells} with {kind.option}, or read with modality={other.name!r}."
             )
     root = Path(os.path.abspath(path))
-    found = read_layout(root, ReadOptions(modality=kind, **columns))
-    found = _as_one(_taken_apart(found, labels or ()), labels or ())
+    found = _with_one_spelling(read_layout(root, ReadOptions(modality=kind, **columns)), labels or ())
     counts = Counter(name for item in found.items for name in item.labels)
     task: Task = "single-label" if all(len(item.labels) == 1 for item in found.items) else "multi-label"
     if labels is None:
@@ -120,56 +120,41 @@ def _type(value: Any) -> str:
 # ---------------------------------------------------------------- names that mean the same
 
 
-def _taken_apart(found: Contents, known: Sequence[str]) -> Contents:
-    """The items with labels of their own where a label is several, joined by commas."""
-    counts = Counter(label for item in found.items for label in item.labels)
-    joined, doubtful = ({}, []) if found.whole else apart(counts, known)
-    remarks = list(found.remarks)
-    if joined:
-        one = min(joined)
-        clips = sum(counts[label] for label in joined)
-        remarks.append(f"labels joined by commas are several, such as {one!r} (of {clips} clips)")
-    if doubtful:
-        remarks.append(f"labels with commas are one each, such as {doubtful[0]!r}: several are joined by ; or |")
-    items = found.items
-    if joined:
-        items = tuple(
-            replace(
-                item, labels=tuple(dict.fromkeys(part for label in item.labels for part in joined.get(label, [label])))
-            )
-            for item in items
-        )
-    return replace(found, items=items, remarks=tuple(remarks))
+def _with_one_spelling(found: Contents, known: Sequence[str]) -> Contents:
+    """The items with one spelling for all names that are equal as numbers or as text, and remarks where several were.
 
-
-def _as_one(found: Contents, known: Sequence[str]) -> Contents:
-    """The items with one spelling for all names that are equal as numbers or as text, and a remark where several were.
+    A label that is several, joined by commas, is taken apart before.
 
     Args:
         known: the labels of a model, whose spelling wins
     """
+    counts = Counter(label for item in found.items for label in item.labels)
+    joined, doubtful = ({}, []) if found.whole else apart(counts, known)
+    remarks = list(found.remarks)
+    if joined:
+        clips = sum(counts[label] for label in joined)
+        remarks.append(f"labels joined by commas are several, such as {min(joined)!r} (of {clips} clips)")
+    if doubtful:
+        remarks.append(f"labels with commas are one each, such as {doubtful[0]!r}: several are joined by ; or |")
+    labels = {label: joined.get(label, [label]) for label in counts}
     names = {
-        "labels": spellings((label for item in found.items for label in item.labels), known),
+        "labels": spellings((part for parts in labels.values() for part in parts), known),
         "groups": spellings(item.group for item in found.items if item.group is not None),
         "folds": spellings(item.fold for item in found.items if item.fold is not None),
     }
-    remarks = list(found.remarks)
     for what, chosen in names.items():
         together: dict[str, list[str]] = {}
         for name in sorted(chosen):
             together.setdefault(chosen[name], []).append(name)
         if several := [group for group in together.values() if len(group) > 1]:
             remarks.append(f"{what} equal as numbers or as text are one: {' and '.join(map(ascii, several[0]))}")
-    items = tuple(
-        replace(
-            item,
-            labels=tuple(dict.fromkeys(names["labels"][label] for label in item.labels)),
-            group=None if item.group is None else names["groups"][item.group],
-            fold=None if item.fold is None else names["folds"][item.fold],
-        )
-        for item in found.items
-    )
-    return replace(found, items=items, remarks=tuple(remarks))
+
+    def spelled(item: Item) -> Item:
+        parts = (names["labels"][part] for label in item.labels for part in labels[label])
+        group, fold = item.group and names["groups"][item.group], item.fold and names["folds"][item.fold]
+        return replace(item, labels=tuple(dict.fromkeys(parts)), group=group, fold=fold)
+
+    return replace(found, items=tuple(map(spelled, found.items)), remarks=tuple(remarks))
 
 
 # ---------------------------------------------------------------- what cannot be learned from
