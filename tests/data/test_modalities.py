@@ -10,7 +10,7 @@ from ossicle.errors import DataRefused
 class Motion(Modality):
     """Movements of a body: arrays on disk."""
 
-    name, noun, holdings = "motion", "movement", "movements"
+    name, noun, plural = "motion", "movement", "movements"
     columns, suffixes, usual_suffixes, folder = ("file", "movement"), frozenset({".npy"}), (".npy",), "movements"
     errors = (ValueError,)
     hub_task = "other"
@@ -61,9 +61,9 @@ def test_a_table_names_its_files_and_the_others_know_it(motion):
 
 @pytest.mark.parametrize("modality", MODALITIES.values(), ids=list(MODALITIES))
 def test_every_modality_says_all_that_messages_ask(modality):
-    for said in (modality.name, modality.noun, modality.holdings, modality.article, modality.option, modality.cells):
+    for said in (modality.name, modality.noun, modality.plural, modality.article, modality.option, modality.cells):
         assert said and isinstance(said, str)
-    assert modality.columns and modality.hub_task
+    assert modality.columns and modality.hub_task and modality.example and modality.example_file
     assert (
         modality.in_rows or modality.suffixes and set(modality.usual_suffixes) <= modality.suffixes and modality.folder
     )

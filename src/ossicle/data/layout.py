@@ -198,7 +198,7 @@ def remarks_beside(folder: Path, parts: Sequence[Path], modality: Modality) -> l
     remarks = remarks_loose(folder, loose, modality)
     if len(beside) > loose:
         names = ", ".join(f"{part.name}/" for part in parts)
-        remarks.append(f"{modality.holdings} beside {names} are left out ({len(beside) - loose})")
+        remarks.append(f"{modality.plural} beside {names} are left out ({len(beside) - loose})")
     return remarks
 
 
@@ -206,4 +206,4 @@ def remarks_loose(folder: Path, count: int, modality: Modality) -> list[str]:
     """How many files directly in a folder of class folders are left out."""
     if not count:
         return []
-    return [f"{modality.holdings} directly in {folder.name}/ lie in no class folder and are left out ({count})"]
+    return [f"{modality.plural} directly in {folder.name}/ lie in no class folder and are left out ({count})"]

@@ -49,9 +49,9 @@ class Modality:
     """Names, columns, suffixes and reading of one kind of item; the defaults are those of files without times."""
 
     name: ClassVar[str]  # what options and settings call it
-    noun: ClassVar[str]  # one item; several have an s behind it
+    noun: ClassVar[str]  # one item of a data set; several have an s behind it
     article: ClassVar[str] = "a"
-    holdings: ClassVar[str]  # what a folder or a table holds
+    plural: ClassVar[str]  # what a folder or a table holds, and what a model predicts on
     timed: ClassVar[bool] = False  # items have length and rate, and may be segments
     in_rows: ClassVar[bool] = False  # items are rows of a table, not files that it names
     option: ClassVar[str] = "file"  # what names their column
@@ -63,6 +63,9 @@ class Modality:
     errors: ClassVar[tuple[type[Exception], ...]] = ()  # of `read`, for an item that cannot be used; others may be fine
     versions: ClassVar[Mapping[str, Any]] = {}  # what else than the item and the rate its content depends on
     hub_task: ClassVar[str]  # its classification, as the Hub calls it
+    hub_tags: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str]  # of what `predict` is given in Python, for a model card
+    example_file: ClassVar[str]  # and on a command line
 
     @property
     def alone(self) -> str:
@@ -77,9 +80,12 @@ class Modality:
         """
         raise NotImplementedError
 
-    def open(self, source: Any) -> tuple[Any, str]:
-        """The content of what is given to `predict` in Python, and the name of its file if it is one."""
-        return source, ""
+    def open(self, given: Any) -> tuple[Any, str]:
+        """The content of what `predict` is given in Python, and the name of its file if it is one.
+
+        Raises: TypeError for what is no such input.
+        """
+        raise NotImplementedError
 
     def find(self, path: Path, *, column: str | None = None) -> list[Item]:
         """The items that a path names, without labels: a file, or all files of a folder."""
@@ -113,10 +119,10 @@ class Modality:
         """Says what else a table without such a column is, or what was looked for."""
         others = {other: column for other in MODALITIES.values() if (column := other.usual_column(header))}
         if others:
-            holdings, column = " or ".join(other.holdings for other in others), next(iter(others.values()))
+            plural, column = " or ".join(other.plural for other in others), next(iter(others.values()))
             names = " or ".join(repr(other.name) for other in others)
             return (
-                f"{path} holds a table of {holdings} (column {column!r}), not of {self.holdings}: modality {names} "
+                f"{path} holds a table of {plural} (column {column!r}), not of {self.plural}: modality {names} "
                 "reads it."
             )
         more = "; nor is there a recording beside it that it is named after" if path.suffix == TRACK_SUFFIX else ""
@@ -129,7 +135,7 @@ class Modality:
 class Sound(Modality):
     """Recordings and segments of them: mono float32 samples at the rate that is asked for."""
 
-    name, noun, holdings, timed = "sound", "clip", "recordings", True
+    name, noun, plural, timed = "sound", "clip", "recordings", True
     columns = (
         *("file", "filename", "file_name", "path", "audio"),
         *("file_path", "audio_file", "audio_path", "audio_filepath"),
@@ -138,7 +144,8 @@ class Sound(Modality):
     suffixes, usual_suffixes, folder = AUDIO_SUFFIXES, (".wav", ".flac", ".ogg", ".mp3"), "audio"
     errors = (AudioError,)
     versions: ClassVar[Mapping[str, Any]] = {"decoder": DECODER}
-    hub_task = "audio-classification"
+    hub_task, hub_tags = "audio-classification", ("audio",)
+    example = example_file = "recording.wav"
 
     def read(self, item: Item, *, rate: int | None = None) -> np.ndarray:
         if rate is None:
@@ -178,14 +185,19 @@ class Sound(Modality):
 class Text(Modality):
     """Rows of tables: text as it stands there."""
 
-    name, noun, holdings, in_rows = "text", "text", "text", True
+    name, noun, plural, in_rows = "text", "text", "texts", True
     option, cells, columns = "text", "texts", ("text", "sentence", "content")
-    hub_task = "text-classification"
+    hub_task, example, example_file = "text-classification", "a sentence to read", "texts.csv"
 
     def read(self, item: Item, *, rate: int | None = None) -> str:
         if item.text is None:
             raise ValueError(f"{item.place} holds no text: read the data set with modality='text'")
         return item.text
+
+    def open(self, given: Any) -> tuple[str, str]:
+        if not isinstance(given, str):
+            raise TypeError(f"expected a text or a list of these, got {type(given).__name__}")
+        return given, ""
 
     def find(self, path: Path, *, column: str | None = None) -> list[Item]:
         """The texts of a table, or of all tables and text files of a folder; any other file is one text.
@@ -209,17 +221,23 @@ class Text(Modality):
 class Image(Modality):
     """Files of images: upright RGB, uint8 (row, column, 3)."""
 
-    name, noun, article, holdings = "image", "image", "an", "images"
+    name, noun, article, plural = "image", "image", "an", "images"
     columns = ("file", "filename", "file_name", "path", "file_path", "image")
     suffixes, usual_suffixes, folder = IMAGE_SUFFIXES, (".png", ".jpg"), "images"
     errors = (ImageRefused,)
     hub_task = "image-classification"
+    example = example_file = "picture.png"
 
     def read(self, item: Item, *, rate: int | None = None) -> np.ndarray:
         return read_image(item.file)
 
-    def open(self, source: Any) -> tuple[Any, str]:
-        return (source, "") if isinstance(source, np.ndarray) else (read_image(Path(source)), str(source))
+    def open(self, given: Any) -> tuple[np.ndarray, str]:
+        if isinstance(given, str | os.PathLike):
+            return read_image(Path(given)), os.fspath(given)
+        if not isinstance(given, np.ndarray):
+            kind = type(given).__name__
+            raise TypeError(f"expected an image file, uint8 (row, column, 3) or a list of these, got {kind}")
+        return given, ""
 
 
 SOUND, TEXT, IMAGE = Sound(), Text(), Image()

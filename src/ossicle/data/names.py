@@ -9,7 +9,8 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -95,17 +96,10 @@ def apart(labels: Collection[str], known: Collection[str] = ()) -> tuple[dict[st
     own = set(known) or {label for label in labels if "," not in label}
     parts = {label: _parts(label) for label in labels if "," in label and label not in known}
     joined = {label: these for label, these in parts.items() if these and own.issuperset(these)}
-    held: Mapping[str, int] = _counts([*(part for these in parts.values() for part in set(these)), *own])
+    held = Counter([*(part for these in parts.values() for part in set(these)), *own])
     doubtful = [label for label in parts if label not in joined and any(held[part] > 1 for part in parts[label])]
     return joined, sorted(doubtful)
 
 
 def _parts(label: str) -> list[str]:
     return [part.strip() for part in label.split(",") if part.strip()]
-
-
-def _counts(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts

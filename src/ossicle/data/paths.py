@@ -85,7 +85,7 @@ def _refuse_other_files(table: Path, names: Sequence[str], modality: Modality) -
     for other in MODALITIES.values():
         if other is not modality and suffixes <= other.suffixes:
             raise DataRefused(
-                f"{table} holds a table of {other.holdings} ({names[0]}), not of {modality.holdings}: modality "
+                f"{table} holds a table of {other.plural} ({names[0]}), not of {modality.plural}: modality "
                 f"{other.name!r} reads it."
             )
 

@@ -216,7 +216,7 @@ def refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence:
 
 
 def _why_no_test(dataset: Dataset) -> str:
-    more = modality_of(dataset.modality).holdings
+    more = modality_of(dataset.modality).plural
     return (
         f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all "
         f"{dataset.noun}s of some class: add {more}, or name another column with --group."

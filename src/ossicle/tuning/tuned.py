@@ -239,7 +239,7 @@ class TunedRecognizer(Recognizer):
     def rate(self) -> int:
         """Samples per second that the encoder takes."""
         if self.encoder.rate is None:
-            raise ValueError(f"{self.encoder.name} is an encoder of {self._inputs.noun}s, which have no rate")
+            raise ValueError(f"{self.encoder.name} is an encoder of {self._inputs.plural}, which have no rate")
         return self.encoder.rate
 
     @property
@@ -271,20 +271,24 @@ class TunedRecognizer(Recognizer):
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
         return self.answer([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
-    def predict(self, source: Any, **options: Any) -> Any:
+    def predict(self, inputs: Any, **options: Any) -> Any:
         """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
         if self._inputs.timed:
-            return super().predict(source, **options)
-        if isinstance(source, list):
-            return [self.predict(one, **options) for one in source]
-        content, file = self._inputs.open(source)
+            return super().predict(inputs, **options)
+        if isinstance(inputs, list):
+            return [self.predict(one, **options) for one in inputs]
+        content, file = self._inputs.open(inputs)
         return self.predict_whole(content, file=file, **options)
 
-    def embed(self, source: Any, **options: Any) -> Any:
-        """Gives the mean of the layers that the head sees; for the options of sound see `Recognizer.embed`."""
+    def embed(self, inputs: Any, **options: Any) -> Any:
+        """Gives the mean of the layers that the head sees, of what `predict` takes; see `Recognizer.embed`."""
         if self._inputs.timed:
-            return super().embed(source, **options)
-        return self.answer([self._inputs.open(source)[0]])[1][0]
+            return super().embed(inputs, **options)
+        if options:
+            raise ValueError(f"{self._inputs.plural} are embedded whole: {' and '.join(options)} are options of sound")
+        if isinstance(inputs, list):
+            return [self.embed(one) for one in inputs]
+        return self.answer([self._inputs.open(inputs)[0]])[1][0]
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Predicts an item: a file of sound window by window, a text or an image whole."""
@@ -307,7 +311,7 @@ class TunedRecognizer(Recognizer):
         Raises: ValueError for a window or a hop, which only sound has.
         """
         if any(value is not None for value in times.values()):
-            raise ValueError(f"{self._inputs.noun}s are predicted whole: {' and '.join(times)} are options of sound")
+            raise ValueError(f"{self._inputs.plural} are predicted whole: {' and '.join(times)} are options of sound")
         reporting = reporting or Reporting(top_k=top_k, min_score=min_score)
         scores = self.activate(self.answer([content])[0][0])
         whole = WindowScores(starts=np.zeros(1), ends=np.zeros(1), scores=scores[None], padded_samples=0)

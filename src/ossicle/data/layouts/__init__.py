@@ -31,4 +31,4 @@ def read_layout(root: Path, options: ReadOptions) -> Contents:
             return layout.read(root, found, options)
     if root.is_file():
         raise DataRefused(f"{root} is neither a folder nor a table: tables end in {', '.join(TABLE_SUFFIXES)}.")
-    raise DataRefused(f"{root} does not exist: expected a folder of {options.modality.holdings}, or a table of them.")
+    raise DataRefused(f"{root} does not exist: expected a folder of {options.modality.plural}, or a table of them.")

@@ -26,7 +26,7 @@ class AgNews(Layout):
     def read(self, root: Path, found: list[Path], options: ReadOptions) -> Contents:
         if options.modality is not TEXT:
             raise DataRefused(
-                f"{found[0]} holds a table of text, not of {options.modality.holdings}: modality 'text' reads it."
+                f"{found[0]} holds a table of texts, not of {options.modality.plural}: modality 'text' reads it."
             )
         for option, name in options.named.items():
             raise DataRefused(f"--{option} {name} names a column, but {found[0]} has no line of column names.")

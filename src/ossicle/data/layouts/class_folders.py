@@ -36,7 +36,7 @@ class ClassFolders(Layout):
             raise DataRefused(
                 f"--{option} {name} names a column, but {root} holds none of the tables {', '.join(TABLE_NAMES)}."
             )
-        holdings = options.modality.holdings
+        plural = options.modality.plural
         items, parts, remarks = read_parts(root, options.modality)
         if not items:
             raise DataRefused(why_nothing(root, options.modality))
@@ -44,7 +44,7 @@ class ClassFolders(Layout):
             items, more = self.parts_below(root, items)
             taken = [folder.name for folder in folders_in(root) if official_part(folder)]
             remarks += more + [
-                f"{name}/ is taken for a class, as not only folders of a split hold {holdings}" for name in taken
+                f"{name}/ is taken for a class, as not only folders of a split hold {plural}" for name in taken
             ]
         above = " under " + ", ".join(f"{folder.name}/" for folder in parts) if parts else ""
         return Contents(items=tuple(items), description=f"folder per class{above}", remarks=tuple(remarks))
@@ -96,15 +96,15 @@ def read_class_folders(folder: Path, modality: Modality) -> tuple[list[Item], li
     remarks = remarks_loose(folder, loose, modality)
     if empty and items:
         names = ", ".join(sorted(empty))
-        remarks.append(f"folders without {modality.holdings} in {folder.name}/ are left out: {names}")
+        remarks.append(f"folders without {modality.plural} in {folder.name}/ are left out: {names}")
     return items, remarks
 
 
 def why_nothing(root: Path, modality: Modality) -> str:
     """Says what a folder without classes holds, and what would be read."""
-    what, names = modality.holdings, ", ".join(TABLE_NAMES)
+    what, names = modality.plural, ", ".join(TABLE_NAMES)
     if numbered_tables(root):
-        return f"{root} holds tables of text, not of {what}: modality 'text' reads them."
+        return f"{root} holds tables of texts, not of {what}: modality 'text' reads them."
     tables = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in TABLE_SUFFIXES]
     if tables:
         lacking = f"none of the tables {names}" if modality.in_rows else f"no class folders with {what}"
@@ -114,7 +114,7 @@ def why_nothing(root: Path, modality: Modality) -> str:
         return f"{root} holds {loose} {what} but no labels: {expected}."
     for other in MODALITIES.values():
         if count := len(files_in(root, other)):
-            return f"{root} holds no {what} but {other.holdings} ({count}): modality {other.name!r} reads them."
+            return f"{root} holds no {what} but {other.plural} ({count}): modality {other.name!r} reads them."
     return f"{root} holds no {what}: {expected}."
 
 
