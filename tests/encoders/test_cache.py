@@ -111,7 +111,7 @@ def test_pooled_features_are_those_of_each_clip_alone_whatever_shares_its_batch(
     assert mean.read([3, 1]).mask.all()
 
 
-def test_padding_would_be_heard(items, tmp_path):
+def test_padding_would_change_the_features(items, tmp_path):
     """Without this the test above could not fail."""
     encoder = Stub()
     samples, _ = soundfile.read(items[0].file, dtype="float32")

@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def shortened(self, inputs: Sequence[Any]) -> str | None:
-        """What to tell the user of inputs that lose their end; None where each is heard whole."""
+        """A sentence for the user about inputs that lose their end; None where each is encoded whole."""
         return None
 
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:

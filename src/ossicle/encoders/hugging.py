@@ -166,7 +166,7 @@ def read_rate(front: FrontEnd, *, config: Path) -> int:
     if own is None:
         return front.count("sampling_rate", 16_000)
     own = whole(config, "sampling_rate", own)
-    rate = whole(front.file, "sampling_rate", (front.said or {}).get("sampling_rate", own))
+    rate = whole(front.file, "sampling_rate", (front.settings or {}).get("sampling_rate", own))
     if rate != own:
         raise BundleRefused(f"{front.file}: sampling_rate is {rate}, and {own} in {config.name}; they must agree.")
     return rate
@@ -183,12 +183,12 @@ class TextEncoder(Encoder):
         padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
         sentences = folder / "sentence_bert_config.json"
-        said = read_json(sentences)
-        limit = whole(sentences, "max_seq_length", said.get("max_seq_length") or positions)
+        stated = read_json(sentences)
+        limit = whole(sentences, "max_seq_length", stated.get("max_seq_length") or positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
         digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
         # Only where they are not the usual ones, so that the fingerprints of all others stay.
-        unusual: dict[str, Any] = {"lower_case": True} if said.get("do_lower_case") else {}
+        unusual: dict[str, Any] = {"lower_case": True} if stated.get("do_lower_case") else {}
         unusual |= {"truncation": "left"} if tokenizer.truncation_side == "left" else {}
         super().__init__(
             network,
