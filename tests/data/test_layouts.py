@@ -439,10 +439,10 @@ def test_another_layout_is_one_file(tree, tmp_path_factory, monkeypatch):
 
 NAMED_AFTER_LABELS = """
 from ossicle.data.items import Item
-from ossicle.data.layout import Contents, Layout, files_in
+from ossicle.data.layout import DataLayout, LayoutContents, files_in
 
 
-class NamedAfterLabels(Layout):
+class NamedAfterLabels(DataLayout):
     precedence = 50
 
     def detect(self, root, options):
@@ -451,7 +451,7 @@ class NamedAfterLabels(Layout):
 
     def read(self, root, found, options):
         items = tuple(Item(file=file, labels=(file.stem.split("-")[0],)) for file in found)
-        return Contents(items=items, description="files named after their labels")
+        return LayoutContents(items=items, description="files named after their labels")
 
 
 LAYOUT = NamedAfterLabels()

@@ -27,7 +27,7 @@ from ossicle.files import check_writable, remove_abandoned, replacing, write_jso
 
 T = TypeVar("T")
 R = TypeVar("R")
-LAYOUT = 2  # of the file
+FILE_VERSION = 2  # of the file
 MISSING = -1  # in `lengths`: the item could not be decoded
 ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 
@@ -211,7 +211,7 @@ def in_threads(function: Callable[[T], R], values: Iterable[T], *, workers: int)
 
 def _key(items: Sequence[Item], rate: int) -> str:
     """A hash of all that the samples depend on."""
-    digest = hashlib.sha256(f"{LAYOUT} {DECODER} {rate}".encode())
+    digest = hashlib.sha256(f"{FILE_VERSION} {DECODER} {rate}".encode())
     for item in items:
         digest.update(b"\n" + identity(item))
     return digest.hexdigest()[:32]

@@ -5,13 +5,14 @@ What was understood but not said in so many words becomes a remark.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ossicle.data.dialects import dialect_of
 from ossicle.data.modalities import SOUND, Modality, refuse_no_column
-from ossicle.data.names import split_of, squeezed
+from ossicle.data.names import first_column, split_of, squeezed
 from ossicle.data.paths import recording_of
-from ossicle.data.records import Row, Rows, listed, read_rows
+from ossicle.data.records import TableRow, TableRows, listed, read_rows
 from ossicle.data.times import TimeColumns, choose_times
 from ossicle.errors import DataRefused
 
@@ -63,18 +64,16 @@ class Columns:
         return squeezed(self.label) in map(squeezed, MANY_LABELS)
 
 
-def choose_columns(path: Path, header: Sequence[str], rows: Rows, options: ReadOptions) -> tuple[Columns, list[str]]:
+def choose_columns(
+    path: Path, header: Sequence[str], rows: TableRows, options: ReadOptions
+) -> tuple[Columns, list[str]]:
     """What each column holds, and what a reader must know about that.
 
     Raises: DataRefused where a column that is needed or named is not there.
     """
-    known = {squeezed(name): name for name in reversed(header)}
+    usual = partial(first_column, header)
     cells = [row for _, row in rows]
     modality = options.modality
-
-    def usual(names: Sequence[str]) -> str | None:
-        return next((known[squeezed(name)] for name in names if squeezed(name) in known), None)
-
     for option, name in options.named.items():
         refuse_no_column(path, header, name, option=option)
     source = options.named.get(modality.option) or modality.usual_column(header)
@@ -87,9 +86,9 @@ def choose_columns(path: Path, header: Sequence[str], rows: Rows, options: ReadO
             f"({listed(header)}) with --label."
         )
     # A column that is the label cannot also be what keeps clips together: every class would be one group.
-    groups = [name for name in GROUP_COLUMNS if known.get(squeezed(name)) != label]
+    groups = [name for name in GROUP_COLUMNS if usual([name]) != label]
     fold = options.fold or usual(["fold"])
-    split = usual([name for name in SPLIT_COLUMNS if name == "split" or _names_splits(cells, known.get(name))])
+    split = usual([name for name in SPLIT_COLUMNS if name == "split" or _names_splits(cells, usual([name]))])
     columns = Columns(
         source=source,
         label=label,
@@ -103,7 +102,7 @@ def choose_columns(path: Path, header: Sequence[str], rows: Rows, options: ReadO
         return columns, []
     taken = (columns.source, columns.label, columns.group, columns.fold, columns.split)
     times, remarks = choose_times(header, cells, taken=taken)
-    dialect = dialect_of(source, known)
+    dialect = dialect_of(source, header)
     if times.used and dialect.times_of:
         names = " and ".join(f"`{name}`" for name in times.used)
         return columns, [f"{names} say where each clip was cut from {dialect.times_of}, and are not used"]
@@ -113,7 +112,7 @@ def choose_columns(path: Path, header: Sequence[str], rows: Rows, options: ReadO
     return replace(columns, times=times), [*scored, *remarks]
 
 
-def has_times(header: Sequence[str], rows: Rows) -> bool:
+def has_times(header: Sequence[str], rows: TableRows) -> bool:
     """Whether a table says where something begins."""
     return bool(choose_times(header, [row for _, row in rows], taken=())[0].start)
 
@@ -126,5 +125,5 @@ def holds_labels(path: Path) -> bool:
         return False
 
 
-def _names_splits(rows: Sequence[Row], column: str | None) -> bool:
+def _names_splits(rows: Sequence[TableRow], column: str | None) -> bool:
     return column is not None and all(split_of(str(row.get(column))) for row in rows)

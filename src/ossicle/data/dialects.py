@@ -7,9 +7,9 @@ from pathlib import Path, PureWindowsPath
 
 from ossicle.audio.find import find_files
 from ossicle.data.names import squeezed
-from ossicle.data.records import Row
+from ossicle.data.records import TableRow
 
-Spell = Callable[[str, Row], Iterable[str]]  # the names that a file may have on disk, by its name in a table
+Spell = Callable[[str, TableRow], Iterable[str]]  # the names that a file may have on disk, by its name in a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,10 @@ class Dialect:
     spell: Callable[[Sequence[Path], Collection[str]], Spell] = lambda folders, suffixes: lambda name, row: ()
 
 
-def dialect_of(source: str | None, columns: Collection[str] = ()) -> Dialect:
-    """The dialect of a table by its column of files or by all its columns, squeezed; for others one without meaning."""
-    name = squeezed(source or "")
-    return next((one for one in DIALECTS if name in one.files or one.columns and one.columns <= set(columns)), PLAIN)
+def dialect_of(source: str | None, header: Sequence[str] = ()) -> Dialect:
+    """The dialect of a table by its column of files or by all its columns; for others one that says nothing."""
+    name, names = squeezed(source or ""), {squeezed(name) for name in header}
+    return next((one for one in DIALECTS if name in one.files or one.columns and one.columns <= names), PLAIN)
 
 
 def _videos(folders: Sequence[Path], suffixes: Collection[str]) -> Spell:
@@ -39,13 +39,13 @@ def _videos(folders: Sequence[Path], suffixes: Collection[str]) -> Spell:
     return lambda name, row: [found.get(name, name)]
 
 
-def _in_fold(name: str, row: Row) -> list[str]:
+def _in_fold(name: str, row: TableRow) -> list[str]:
     """UrbanSound8K's slices lie in folders of their folds."""
     fold = next((row[column] for column in row if squeezed(column) == "fold"), "")
     return [f"fold{str(fold).strip()}/{name}"]
 
 
-def _last_part(name: str, row: Row) -> list[str]:
+def _last_part(name: str, row: TableRow) -> list[str]:
     """Raven may have run elsewhere."""
     return [PureWindowsPath(name).name]
 

@@ -16,7 +16,7 @@ from ossicle.data.items import Item
 from ossicle.data.modalities import SOUND, Modality
 from ossicle.data.names import fold_of, split_of
 from ossicle.data.records import TABLE_SUFFIXES
-from ossicle.data.tables import Table, read_table
+from ossicle.data.tables import TableContents, read_table
 from ossicle.data.times import in_milliseconds
 from ossicle.errors import DataRefused
 
@@ -25,7 +25,7 @@ MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class LayoutContents:
     """What a layout yields before names are compared and items are counted."""
 
     items: tuple[Item, ...]
@@ -35,19 +35,17 @@ class Contents:
     whole: bool = False  # labels are never joined by commas
 
 
-class Layout:
+class DataLayout:
     """A way in which data lie on disk."""
 
-    precedence: ClassVar[int] = 0
-    """The lowest number is asked first; 0 are layouts as published, which no other data can be mistaken for."""
-    modality: ClassVar[Modality | None] = None
-    """The only one that it may hold."""
+    precedence: ClassVar[int] = 0  # lower is asked first; 0 are those as published, for which no others can be mistaken
+    modality: ClassVar[Modality | None] = None  # the only one that it may hold
 
     def detect(self, root: Path, options: ReadOptions) -> Any:
         """What of the layout is at a path, as `read` takes it; None where it is another layout."""
         raise NotImplementedError
 
-    def read(self, root: Path, found: Any, options: ReadOptions) -> Contents:
+    def read(self, root: Path, found: Any, options: ReadOptions) -> LayoutContents:
         """Reads what was detected.
 
         Raises: DataRefused for data that are damaged or contradict themselves.
@@ -55,7 +53,7 @@ class Layout:
         raise NotImplementedError
 
 
-class PublishedTable(Layout):
+class PublishedTable(DataLayout):
     """A published data set of one table and one folder of recordings, given as its folder or as either of the two."""
 
     modality = SOUND
@@ -69,11 +67,10 @@ class PublishedTable(Layout):
                 return home
         return None
 
-    def read(self, root: Path, found: Path, options: ReadOptions) -> Contents:
-        contents = of_table(read_table(found / self.table, options, folders=[found / self.folder]), options.modality)
-        label = contents.columns.label if contents.columns else ""
-        what = f"{self.name} as published ({self.table} and {self.folder}/, labels from `{label}`)"
-        return replace(contents, description=what)
+    def read(self, root: Path, found: Path, options: ReadOptions) -> LayoutContents:
+        table = read_table(found / self.table, options, folders=[found / self.folder])
+        what = f"{self.name} as published ({self.table} and {self.folder}/, labels from `{table.columns.label}`)"
+        return of_tables([table], options.modality, description=what)
 
 
 # ---------------------------------------------------------------- tables
@@ -85,7 +82,7 @@ def table_in(folder: Path) -> Path | None:
     return next((present[name] for name in TABLE_NAMES if name in present), None)
 
 
-def of_table(table: Table, modality: Modality) -> Contents:
+def of_table(table: TableContents, modality: Modality) -> LayoutContents:
     """The contents of one table."""
     where = "" if table.folder == table.path.parent else f" in {table.folder.name}/"
     source = f"{modality.option}s from `{table.columns.source}`{where}"
@@ -95,12 +92,17 @@ def of_table(table: Table, modality: Modality) -> Contents:
 
 
 def of_tables(
-    tables: Sequence[Table], modality: Modality, *, description: str, remarks: Iterable[str] = (), whole: bool = False
-) -> Contents:
+    tables: Sequence[TableContents],
+    modality: Modality,
+    *,
+    description: str,
+    remarks: Iterable[str] = (),
+    whole: bool = False,
+) -> LayoutContents:
     """The contents of several tables of the same columns."""
     items = tuple(item for table in tables for item in table.items)
     missing = sum(table.missing for table in tables)
-    return Contents(
+    return LayoutContents(
         items=items,
         description=description,
         columns=tables[0].columns,
@@ -113,7 +115,7 @@ def of_tables(
     )
 
 
-def refuse_other_columns(tables: Sequence[Table], what: str) -> None:
+def refuse_other_columns(tables: Sequence[TableContents], what: str) -> None:
     """Raises DataRefused where tables that are one data set differ in their columns."""
     if any(table.columns != tables[0].columns for table in tables):
         raise DataRefused(f"{what} differ in their columns: give all of them the same.")
@@ -126,7 +128,7 @@ def labels_from(columns: Columns) -> str:
     return f"labels from `{columns.label}`{times}"
 
 
-def _remarks_of(tables: Sequence[Table]) -> list[str]:
+def _remarks_of(tables: Sequence[TableContents]) -> list[str]:
     """The remarks of several tables, those of one with its name."""
     counts = Counter(remark for table in tables for remark in table.remarks)
     return [

@@ -18,8 +18,8 @@ from ossicle.audio.find import find_files
 from ossicle.data.cache import clip_of, decode
 from ossicle.data.images import IMAGE_SUFFIXES, read_image
 from ossicle.data.items import Item
-from ossicle.data.names import squeezed
-from ossicle.data.records import TABLE_SUFFIXES, TRACK_SUFFIX, Row, cell_text, listed, read_rows, read_text
+from ossicle.data.names import first_column
+from ossicle.data.records import TABLE_SUFFIXES, TRACK_SUFFIX, TableRow, cell_text, listed, read_rows, read_text
 from ossicle.errors import AudioError, DataRefused, ImageRefused
 
 SILENCE = 1e-5  # peak below this: -100 dB of full scale
@@ -112,8 +112,7 @@ class Modality:
 
     def usual_column(self, header: Sequence[str]) -> str | None:
         """The first of the usual columns that a table has."""
-        known = {squeezed(name): name for name in reversed(header)}
-        return next((known[squeezed(name)] for name in self.columns if squeezed(name) in known), None)
+        return first_column(header, self.columns)
 
     def why_no_column(self, path: Path, header: Sequence[str]) -> str:
         """Says what else a table without such a column is, or what was looked for."""
@@ -267,7 +266,7 @@ def refuse_no_column(path: Path, header: Sequence[str], name: str, *, option: st
         raise DataRefused(f"{path} has no column {name!r} for --{option}: its columns are {listed(header)}.")
 
 
-def text_of(path: Path, line: int, row: Row, column: str) -> str:
+def text_of(path: Path, line: int, row: TableRow, column: str) -> str:
     """The text in a row of a table.
 
     Raises: DataRefused where there is none, or one that is too long or no valid Unicode.

@@ -51,6 +51,12 @@ def squeezed(column: str) -> str:
     return re.sub(r"[\W_]+", "", column.lower())
 
 
+def first_column(header: Sequence[str], names: Iterable[str]) -> str | None:
+    """The first of some names that a table has, as it spells it; None where it has none."""
+    known = {squeezed(name): name for name in reversed(header)}
+    return next((known[squeezed(name)] for name in names if squeezed(name) in known), None)
+
+
 def listed_labels(cell: str) -> list[Any] | None:
     """The entries of a cell that is written as a list (`['dog', 'cat']`), or None for any other cell."""
     if not (cell.startswith("[") and cell.endswith("]")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ossicle.data.dialects import dialect_of
 from ossicle.data.modalities import MODALITIES, SOUND, Modality
-from ossicle.data.records import Row
+from ossicle.data.records import TableRow
 from ossicle.errors import DataRefused
 
 
@@ -33,7 +33,7 @@ def recording_of(table: Path, modality: Modality = SOUND) -> Path | None:
 
 def find_named(
     table: Path,
-    names: Sequence[tuple[str, Row]],
+    names: Sequence[tuple[str, TableRow]],
     *,
     source: str | None,
     modality: Modality,

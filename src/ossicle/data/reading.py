@@ -15,7 +15,7 @@ from typing import Any
 from ossicle.data.columns import ReadOptions
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
-from ossicle.data.layout import Contents, folders_in, official_part
+from ossicle.data.layout import LayoutContents, folders_in, official_part
 from ossicle.data.layouts import read_layout
 from ossicle.data.modalities import MODALITIES, Modality, modality_of
 from ossicle.data.names import apart, spellings
@@ -120,7 +120,7 @@ def _type(value: Any) -> str:
 # ---------------------------------------------------------------- names that mean the same
 
 
-def _with_one_spelling(found: Contents, known: Sequence[str]) -> Contents:
+def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutContents:
     """The items with one spelling for all names that are equal as numbers or as text, and remarks where several were.
 
     A label that is several, joined by commas, is taken apart before.
@@ -197,7 +197,7 @@ def _refuse_unknown(root: Path, counts: Counter[str], labels: Sequence[str]) -> 
 # ---------------------------------------------------------------- the sentence
 
 
-def _sentence(found: Contents, counts: Counter[str], task: Task, modality: Modality) -> str:
+def _sentence(found: LayoutContents, counts: Counter[str], task: Task, modality: Modality) -> str:
     files = len({item.file for item in found.items})
     clips = f"{len(found.items)} {modality.noun}s"
     if modality.timed and files != len(found.items):
@@ -214,7 +214,7 @@ def _sentence(found: Contents, counts: Counter[str], task: Task, modality: Modal
     return "; ".join([*facts, *_alike(counts), *found.remarks]) + "."
 
 
-def _fold_name(found: Contents) -> str | None:
+def _fold_name(found: LayoutContents) -> str | None:
     """Where the folds come from: the column, or the folders."""
     if found.columns is not None and found.columns.fold is not None:
         return found.columns.fold
@@ -230,7 +230,7 @@ def _alike(labels: Iterable[str]) -> list[str]:
     return [f"labels that differ in case or encoding alone: {', '.join(map(repr, pairs[0]))}"] if pairs else []
 
 
-def _why(found: Contents, task: Task) -> str:
+def _why(found: LayoutContents, task: Task) -> str:
     """What makes it multi-label, where that is empty cells alone and may be a slip."""
     empty = [item for item in found.items if not item.labels]
     if task == "single-label" or any(len(item.labels) > 1 for item in found.items):
@@ -238,7 +238,7 @@ def _why(found: Contents, task: Task) -> str:
     return f" ({len(empty)} have no label, such as {empty[0].file.name}, and none has several)"
 
 
-def _kept_together(found: Contents, modality: Modality) -> str:
+def _kept_together(found: LayoutContents, modality: Modality) -> str:
     groups = {item.group for item in found.items if item.group is not None}
     if found.columns is None or found.columns.group is None or not groups:
         return f"every {modality.alone} is its own group"

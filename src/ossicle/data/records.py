@@ -19,11 +19,11 @@ from ossicle.errors import DataRefused
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 TRACK_SUFFIX = ".txt"  # of the label tracks of Audacity and the selection tables of Raven
 
-Row = Mapping[str, Any]
-Rows = list[tuple[int, Row]]
+TableRow = Mapping[str, Any]
+TableRows = list[tuple[int, TableRow]]
 
 
-def read_rows(path: Path) -> tuple[list[str], Rows]:
+def read_rows(path: Path) -> tuple[list[str], TableRows]:
     """The names of a table's columns, and each row with the line that it begins on.
 
     Raises: DataRefused for a table that is empty or damaged.
@@ -89,7 +89,7 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def cell_text(where: str, row: Row, column: str | None) -> str | None:
+def cell_text(where: str, row: TableRow, column: str | None) -> str | None:
     """A cell as text; None for an empty one.
 
     Raises: DataRefused for a list, an object or a truth value.
@@ -107,12 +107,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _read_track(path: Path) -> Rows:
+def _read_track(path: Path) -> TableRows:
     """The rows of Audacity's label track: start, end and label, by tabs; none where the file is none.
 
     Source: https://manual.audacityteam.org/man/importing_and_exporting_labels.html, also for the lines of frequencies.
     """
-    rows: Rows = []
+    rows: TableRows = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip() or text.startswith("\\"):  # the frequencies of the label above
             continue
@@ -124,8 +124,8 @@ def _read_track(path: Path) -> Rows:
     return rows
 
 
-def _read_csv(path: Path) -> tuple[list[str], Rows]:
-    rows: Rows = []
+def _read_csv(path: Path) -> tuple[list[str], TableRows]:
+    rows: TableRows = []
     header: list[str] = []
     for line, cells in read_records(path):
         if not header:
@@ -152,9 +152,9 @@ def _delimiter(path: Path, text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
+def _read_jsonl(path: Path) -> tuple[list[str], TableRows]:
     header: dict[str, None] = {}
-    rows: Rows = []
+    rows: TableRows = []
     # Not splitlines(): JSON strings may hold the other characters that Unicode counts as line ends.
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():

@@ -17,14 +17,14 @@ from ossicle.data.items import Item
 from ossicle.data.modalities import Modality, text_of
 from ossicle.data.names import SPLIT_NAMES, is_missing, listed_labels, split_of, squeezed
 from ossicle.data.paths import find_named, recording_of
-from ossicle.data.records import Row, Rows, cell_text, read_rows
+from ossicle.data.records import TableRow, TableRows, cell_text, read_rows
 from ossicle.errors import DataRefused
 
 Numbered = list[tuple[int, Item]]  # each with its line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TableContents:
     """The items of one table, with the columns they were read from and the folder that their files lie in."""
 
     path: Path
@@ -36,7 +36,7 @@ class Table:
     remarks: tuple[str, ...] = ()
 
 
-def read_table(path: Path, options: ReadOptions, *, folders: Sequence[Path] | None = None) -> Table:
+def read_table(path: Path, options: ReadOptions, *, folders: Sequence[Path] | None = None) -> TableContents:
     """Reads the items of a CSV, TSV or JSONL file, or of a text file with the labels of one recording.
 
     Args:
@@ -57,7 +57,7 @@ def read_table(path: Path, options: ReadOptions, *, folders: Sequence[Path] | No
         items, folder, missing = _file_items(path, rows, columns, modality=options.modality, folders=folders)
         items, joined = _join_rows(path, items, columns)
     _refuse_missing_labels(path, items, rows, columns)
-    return Table(
+    return TableContents(
         path=path,
         items=tuple(item for _, item in items),
         columns=columns,
@@ -77,14 +77,14 @@ def read_table(path: Path, options: ReadOptions, *, folders: Sequence[Path] | No
 # ---------------------------------------------------------------- rows to items
 
 
-def _row_item(path: Path, line: int, row: Row, columns: Columns) -> Item:
+def _row_item(path: Path, line: int, row: TableRow, columns: Columns) -> Item:
     assert columns.source is not None
     text = text_of(path, line, row, columns.source)
     return Item(file=path, text=text, row=line, **_common(f"line {line} of {path}", row, columns))
 
 
 def _file_items(
-    path: Path, rows: Rows, columns: Columns, *, modality: Modality, folders: Sequence[Path] | None
+    path: Path, rows: TableRows, columns: Columns, *, modality: Modality, folders: Sequence[Path] | None
 ) -> tuple[Numbered, Path, int]:
     """The items with their files as they lie on disk, the folder of most, and how many lie nowhere."""
     alone = None if columns.source else recording_of(path, modality)
@@ -102,7 +102,7 @@ def _file_items(
     return numbered, folder, missing
 
 
-def _common(where: str, row: Row, columns: Columns) -> dict[str, Any]:
+def _common(where: str, row: TableRow, columns: Columns) -> dict[str, Any]:
     """What rows of every kind say."""
     fold = _name(where, row, columns.fold)
     if columns.fold is not None and fold is None:
@@ -115,13 +115,13 @@ def _common(where: str, row: Row, columns: Columns) -> dict[str, Any]:
     }
 
 
-def _name(where: str, row: Row, column: str | None) -> str | None:
+def _name(where: str, row: TableRow, column: str | None) -> str | None:
     """A cell that may say that there is nothing."""
     text = cell_text(where, row, column)
     return None if is_missing(text) else text
 
 
-def _labels(where: str, row: Row, columns: Columns) -> tuple[str, ...]:
+def _labels(where: str, row: TableRow, columns: Columns) -> tuple[str, ...]:
     column = columns.label
     value = row.get(column)
     entries = value if isinstance(value, list) else listed_labels(str(value).strip())
@@ -132,12 +132,12 @@ def _labels(where: str, row: Row, columns: Columns) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
-def _has_lists(rows: Rows, columns: Columns) -> bool:
+def _has_lists(rows: TableRows, columns: Columns) -> bool:
     values = [row.get(columns.label) for _, row in rows]
     return any(isinstance(value, list) or listed_labels(str(value).strip()) is not None for value in values)
 
 
-def _split(where: str, row: Row, column: str | None) -> str | None:
+def _split(where: str, row: TableRow, column: str | None) -> str | None:
     if column is None:
         return None
     text = cell_text(where, row, column)
@@ -151,7 +151,7 @@ def _split(where: str, row: Row, column: str | None) -> str | None:
 # ---------------------------------------------------------------- rows that belong together
 
 
-def _one_view(rows: Rows) -> Rows:
+def _one_view(rows: TableRows) -> TableRows:
     """Each selection of a Raven table once: it writes a row for the waveform and one for the spectrogram."""
     if not rows or not {"selection", "view"} <= {squeezed(name) for name in rows[0][1]}:
         return rows
@@ -184,7 +184,7 @@ def _join_rows(path: Path, items: Numbered, columns: Columns) -> tuple[Numbered,
     return list(kept.values()), [remark] if joined else []
 
 
-def _refuse_missing_labels(path: Path, items: Numbered, rows: Rows, columns: Columns) -> None:
+def _refuse_missing_labels(path: Path, items: Numbered, rows: TableRows, columns: Columns) -> None:
     """A clip with no label is a fact where clips have several, and a slip where each has one."""
     if columns.several or any(len(item.labels) > 1 for _, item in items):
         return
@@ -197,7 +197,7 @@ def _refuse_missing_labels(path: Path, items: Numbered, rows: Rows, columns: Col
         )
 
 
-def _written_nothing(rows: Rows, columns: Columns) -> list[str]:
+def _written_nothing(rows: TableRows, columns: Columns) -> list[str]:
     """A remark on what was written where there is no label, which may have been meant as a class."""
     written: Counter[str] = Counter()
     for _, row in rows:

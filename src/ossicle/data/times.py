@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ossicle.data.names import is_missing, squeezed
-from ossicle.data.records import Row, cell_text
+from ossicle.data.records import TableRow, cell_text
 from ossicle.errors import DataRefused
 
 # Without case, spaces, signs and unit. The first pair that is there counts.
@@ -68,7 +68,7 @@ class TimeColumns:
     def used(self) -> list[str]:
         return [name for name in (self.start, self.end, self.length, self.offset) if name is not None]
 
-    def segment(self, where: str, row: Row) -> tuple[float, float | None]:
+    def segment(self, where: str, row: TableRow) -> tuple[float, float | None]:
         """Start and end in seconds; None is the end of the file.
 
         Raises: DataRefused for what is no time, and for an end that does not come after its start.
@@ -89,7 +89,7 @@ class TimeColumns:
 
 
 def choose_times(
-    header: Sequence[str], rows: Sequence[Row], *, taken: Collection[str | None]
+    header: Sequence[str], rows: Sequence[TableRow], *, taken: Collection[str | None]
 ) -> tuple[TimeColumns, list[str]]:
     """The columns of times among those that are not taken, and what a reader must know about them and the others."""
     free = [name for name in header if name and name not in taken]
@@ -116,7 +116,7 @@ def choose_times(
     return times, remarks
 
 
-def seconds(where: str, row: Row, column: str | None) -> float | None:
+def seconds(where: str, row: TableRow, column: str | None) -> float | None:
     """A cell as seconds, or None for an empty one.
 
     Raises: DataRefused for anything that is no time of 0 or more.
@@ -166,7 +166,7 @@ def _chosen(there: Mapping[str, str]) -> TimeColumns:
     return TimeColumns(start=start or there.get(FILE_OFFSET), end=end)
 
 
-def _is_unused(name: str, rows: Sequence[Row], times: TimeColumns) -> bool:
+def _is_unused(name: str, rows: Sequence[TableRow], times: TimeColumns) -> bool:
     """Whether a column looks like a time that somebody might miss."""
     base, _ = base_and_unit(name)
     if times.start and (times.end or times.length):  # measures of the segment and other units of it are none
@@ -177,7 +177,7 @@ def _is_unused(name: str, rows: Sequence[Row], times: TimeColumns) -> bool:
     return bool(timely) and _holds_times(rows, name)
 
 
-def _holds_times(rows: Sequence[Row], name: str) -> bool:
+def _holds_times(rows: Sequence[TableRow], name: str) -> bool:
     return any(_time(str(row.get(name, "")).strip()) is not None for row in rows)
 
 

@@ -5,12 +5,12 @@ from importlib import import_module
 from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
-from ossicle.data.layout import Contents, Layout
+from ossicle.data.layout import DataLayout, LayoutContents
 from ossicle.data.records import TABLE_SUFFIXES
 from ossicle.errors import DataRefused
 
 
-def find_layouts() -> tuple[Layout, ...]:
+def find_layouts() -> tuple[DataLayout, ...]:
     """The `LAYOUT` of every file here, by precedence and then by name."""
     files = [import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
     return tuple(sorted((file.LAYOUT for file in files), key=lambda layout: layout.precedence))
@@ -19,7 +19,7 @@ def find_layouts() -> tuple[Layout, ...]:
 LAYOUTS = find_layouts()
 
 
-def read_layout(root: Path, options: ReadOptions) -> Contents:
+def read_layout(root: Path, options: ReadOptions) -> LayoutContents:
     """Detects the layout of a folder or a table, and reads it.
 
     Raises: DataRefused where it is none of those known, or cannot be read as what it is.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
 from ossicle.data.items import Item
-from ossicle.data.layout import Contents, Layout, part_folders, table_in
+from ossicle.data.layout import DataLayout, LayoutContents, part_folders, table_in
 from ossicle.data.modalities import TEXT
 from ossicle.data.names import split_of
 from ossicle.data.records import read_names, read_records
@@ -14,7 +14,7 @@ from ossicle.errors import DataRefused
 TABLES, CLASSES = ("train.csv", "test.csv"), "classes.txt"
 
 
-class AgNews(Layout):
+class AgNews(DataLayout):
     def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
         if root.is_file():
             return [root] if is_numbered(root) else None
@@ -23,7 +23,7 @@ class AgNews(Layout):
             return None
         return tables
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> Contents:
+    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
         if options.modality is not TEXT:
             raise DataRefused(
                 f"{found[0]} holds a table of texts, not of {options.modality.plural}: modality 'text' reads it."
@@ -37,7 +37,7 @@ class AgNews(Layout):
             items += read_numbered(table, classes, split=split_of(table.stem) if len(found) > 1 else None)
         names = " and ".join(table.name for table in found)
         what = f"the layout of AG News ({names} without column names, {CLASSES})"
-        return Contents(items=tuple(items), description=what)
+        return LayoutContents(items=tuple(items), description=what)
 
 
 def numbered_tables(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from ossicle.data.items import Item
 from ossicle.data.layout import (
     MACOS_REMAINS,
     TABLE_NAMES,
-    Contents,
-    Layout,
+    DataLayout,
+    LayoutContents,
     files_in,
     folders_in,
     in_part,
@@ -25,13 +25,13 @@ from ossicle.errors import DataRefused
 from ossicle.files import legible
 
 
-class ClassFolders(Layout):
+class ClassFolders(DataLayout):
     precedence = 90  # whatever no other layout is
 
     def detect(self, root: Path, options: ReadOptions) -> Path | None:
         return root if root.is_dir() else None
 
-    def read(self, root: Path, found: Path, options: ReadOptions) -> Contents:
+    def read(self, root: Path, found: Path, options: ReadOptions) -> LayoutContents:
         for option, name in options.named.items():
             raise DataRefused(
                 f"--{option} {name} names a column, but {root} holds none of the tables {', '.join(TABLE_NAMES)}."
@@ -47,7 +47,7 @@ class ClassFolders(Layout):
                 f"{name}/ is taken for a class, as not only folders of a split hold {plural}" for name in taken
             ]
         above = " under " + ", ".join(f"{folder.name}/" for folder in parts) if parts else ""
-        return Contents(items=tuple(items), description=f"folder per class{above}", remarks=tuple(remarks))
+        return LayoutContents(items=tuple(items), description=f"folder per class{above}", remarks=tuple(remarks))
 
     def parts_below(self, root: Path, items: list[Item]) -> tuple[list[Item], list[str]]:
         """The items with the splits or folds that lie below the classes (dog/train/1.wav), if all do."""

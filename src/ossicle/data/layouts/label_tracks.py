@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ossicle.data.columns import ReadOptions, holds_labels
 from ossicle.data.layout import (
-    Contents,
-    Layout,
+    DataLayout,
+    LayoutContents,
     files_in,
     folders_in,
     labels_from,
@@ -18,7 +18,7 @@ from ossicle.data.records import TRACK_SUFFIX
 from ossicle.data.tables import read_table
 
 
-class LabelTracks(Layout):
+class LabelTracks(DataLayout):
     precedence = 30
     modality = SOUND
 
@@ -29,7 +29,7 @@ class LabelTracks(Layout):
         tracks = [file for file in texts if holds_labels(file) and recording_of(file)]
         return tracks if tracks and not any(files_in(folder, SOUND) for folder in folders_in(root)) else None
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> Contents:
+    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
         tables = [read_table(track, options) for track in found]
         refuse_other_columns(tables, f"the label tracks in {root}")
         without = len(files_in(root, SOUND)) - len({item.file for table in tables for item in table.items})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
 from ossicle.data.layout import (
-    Contents,
-    Layout,
+    DataLayout,
+    LayoutContents,
     in_part,
     labels_from,
     of_tables,
@@ -18,7 +18,7 @@ from ossicle.data.layout import (
 from ossicle.data.tables import read_table
 
 
-class SplitTables(Layout):
+class SplitTables(DataLayout):
     precedence = 20
 
     def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
@@ -26,7 +26,7 @@ class SplitTables(Layout):
         tables = [table for folder in folders if (table := table_in(folder))]
         return tables if tables and len(tables) == len(folders) else None
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> Contents:
+    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
         tables = [read_table(path, options) for path in found]
         refuse_other_columns(tables, f"the tables under {root}")
         # The folder is the split, whatever the table says.
