@@ -1,7 +1,7 @@
 """Which clips train, which choose, which test: official parts untouched, all others cut by group.
 
 Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides
-of a cut makes the test flatter the model. Clips of one file always are one group, but the rows of a table of text are
+of a cut makes test scores optimistic. Clips of one file always are one group, but the rows of a table of texts are
 not: each is its own. The test part is fixed first; the validation part is cut from what is left, so that nothing
 about the test part reaches training, early stopping or thresholds.
 """
