@@ -244,7 +244,7 @@ def encoder_of(name: str, arguments: argparse.Namespace) -> str | Path:
     return others.get(name, arguments.encoder)
 
 
-def read_set(name: str, arguments: argparse.Namespace, *, modality: Modality) -> Dataset:
+def read_set(name: str, arguments: argparse.Namespace, *, modality: str) -> Dataset:
     """The recordings, texts or images of a set, as many as are drawn of it."""
     dataset = read_dataset(arguments.vision / "images" if name == "cifar10" else DATA / name, modality=modality)
     if name not in ITEMS:

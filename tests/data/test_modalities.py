@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import soundfile
+from typer.testing import CliRunner
 
+from ossicle.cli.data import app
 from ossicle.data import MODALITIES, Item, Modality, check_dataset, find_items, read_dataset, read_input, split_dataset
+from ossicle.data.modalities import IMAGE, SOUND, TEXT
 from ossicle.errors import DataRefused
 
 
@@ -67,3 +71,44 @@ def test_every_modality_says_all_that_messages_ask(modality):
     assert (
         modality.in_rows or modality.suffixes and set(modality.usual_suffixes) <= modality.suffixes and modality.folder
     )
+
+
+def test_what_a_model_predicts_on_at_once_is_as_long_as_nine_clips_of_ten(tmp_path):
+    items = []
+    for number, seconds in enumerate([*[0.5] * 8, 2.0, 9.0]):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(int(seconds * 8000), 0.1), 8000)
+        items.append(Item(file=tmp_path / f"{number}.wav", labels=()))
+    assert SOUND.typical_seconds(items[:8], longest=30.0) == 0.5
+    assert 2.0 < SOUND.typical_seconds(items, longest=30.0) < 9.0 and SOUND.typical_seconds(items, longest=1.0) == 1.0
+    assert TEXT.typical_seconds(items, longest=30.0) == 30.0
+
+
+@pytest.mark.parametrize(
+    ("modality", "given", "sentence"),
+    [
+        (TEXT, 3, "expected a text or a list of these, got int"),
+        (IMAGE, None, r"expected an image file, uint8 \(row, column, 3\) or a list of these, got NoneType"),
+    ],
+)
+def test_what_is_no_input_is_refused_by_its_type(modality, given, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        modality.open(given)
+
+
+def test_pixels_and_texts_are_taken_as_they_are():
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    content, file = IMAGE.open(pixels)
+    assert content is pixels and file == "" and TEXT.open("hello") == ("hello", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--modality", "video"], "'video' is not one of sound, text, image"),
+        (["--text", "said"], "this column goes with --modality text"),
+        (["--modality", "text", "--file", "clip"], "this column goes with --modality sound or image"),
+    ],
+)
+def test_the_command_names_what_it_takes(options, sentence, tmp_path):
+    result = CliRunner().invoke(app, ["check", str(tmp_path), *options])
+    assert result.exit_code == 2 and sentence in " ".join(result.stderr.replace("│", " ").split())

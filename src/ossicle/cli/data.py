@@ -57,6 +57,6 @@ def check(
     )
     with counting("Checking") as progress:
         report = check_dataset(dataset, progress=progress)
-    print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(report.lines()))
+    print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else report)
     if report.failed:
         raise typer.Exit(SOME_FAILED)

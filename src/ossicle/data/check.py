@@ -7,7 +7,6 @@ twice.
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -142,12 +141,11 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
     # Most sets have one rate.
     examine = partial(modality.facts, rate=modality.facts(dataset.items[0]).rate or None)
     found: list[Facts] = []
-    # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for facts in pool.map(examine, dataset.items):
-            found.append(facts)
-            if progress is not None:
-                progress(len(found), len(dataset.items))
+    # Decoding and resampling leave Python's lock; only the facts about an item are kept, never its content.
+    for facts in in_threads(examine, dataset.items, workers=min(4, os.cpu_count() or 1)):
+        found.append(facts)
+        if progress is not None:
+            progress(len(found), len(dataset.items))
     good = [facts for facts in found if facts.content and modality.timed]
     problems = [
         Problem(kind=kind, file=_name(dataset, item), detail=detail)
