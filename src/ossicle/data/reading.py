@@ -74,7 +74,8 @@ def read_dataset(
                 f"{kind.cells} with {kind.option}, or read with modality={other.name!r}."
             )
     root = Path(os.path.abspath(path))
-    found = _with_one_spelling(read_layout(root, ReadOptions(modality=kind, **columns)), labels or ())
+    options = ReadOptions(modality=kind, file=file, text=text, label=label, group=group, fold=fold)
+    found = _with_one_spelling(read_layout(root, options), labels or ())
     counts = Counter(name for item in found.items for name in item.labels)
     task: Task = "single-label" if all(len(item.labels) == 1 for item in found.items) else "multi-label"
     if labels is None:
