@@ -218,11 +218,11 @@ def unseen(known: Known, dataset: Dataset) -> tuple[Int64[np.ndarray, "item"], s
 
 
 def found_again(past: Past, known: Known | None, dataset: Dataset) -> str:
-    """What a run had of a whole data set, as far as is known; it follows on "all of its clips"."""
+    """What a run had of a whole data set, as far as can be told; it follows on "all of its clips"."""
     learned = "trained the model or chose its epoch"
     if known is None:
         return (
-            f", and whether they {learned} is unknown: the run's split.json is of other data, or of these before "
+            f", and whether they {learned} cannot be told: the run's split.json is of other data, or of these before "
             "they changed, and keeps no contents"
         )
     if known.any:
