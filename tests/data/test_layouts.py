@@ -439,15 +439,14 @@ def test_another_layout_is_one_file(tree, tmp_path_factory, monkeypatch):
 
 NAMED_AFTER_LABELS = """
 from ossicle.data.items import Item
-from ossicle.data.layout import DataLayout, LayoutContents, files_in
+from ossicle.data.layout import DataLayout, LayoutContents
 
 
 class NamedAfterLabels(DataLayout):
     precedence = 50
 
     def detect(self, root, options):
-        files = sorted(root.glob("*-*")) if root.is_dir() else []
-        return files or None
+        return [file for file in root.files if "-" in file.name] or None
 
     def read(self, root, found, options):
         items = tuple(Item(file=file, labels=(file.stem.split("-")[0],)) for file in found)

@@ -7,6 +7,7 @@ here.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,17 +36,93 @@ class LayoutContents:
     whole: bool = False  # labels are never joined by commas
 
 
+class Folder:
+    """A folder, and what of a modality lies in it, each looked up once; a path that is no folder holds nothing."""
+
+    def __init__(self, path: Path, modality: Modality) -> None:
+        self.path, self.modality = path, modality
+
+    @cached_property
+    def folders(self) -> list["Folder"]:
+        """The folders directly in it, by name, but for hidden ones."""
+        if not self.path.is_dir():
+            return []
+        paths = sorted(path for path in self.path.iterdir() if path.is_dir() and path.name != MACOS_REMAINS)
+        return [Folder(path, self.modality) for path in paths if not path.name.startswith(".")]
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files of the modality in it and below it."""
+        return find_files(self.path, self.modality.suffixes) if self.path.is_dir() else []
+
+    @cached_property
+    def table(self) -> Path | None:
+        """The table that describes it, in any case of its name."""
+        present = {path.name.lower(): path for path in sorted(self.path.glob("*")) if path.is_file()}
+        return next((present[name] for name in TABLE_NAMES if name in present), None)
+
+    @property
+    def part(self) -> tuple[str | None, str | None] | None:
+        """The split, or the fold, that its name says; None for any other name."""
+        part = split_of(self.path.name), fold_of(self.path.name)
+        return part if any(part) else None
+
+    def with_part(self, items: Iterable[Item]) -> list[Item]:
+        """The items as those of the split or fold that its name says."""
+        split, fold = self.part or (None, None)
+        return [replace(item, split=split or item.split, fold=fold or item.fold) for item in items]
+
+    @cached_property
+    def parts(self) -> list["Folder"]:
+        """The folders of a split (train/, val/, test/) or of folds in it; none where they are classes.
+
+        One such folder beside others is a class of that name; two are parts of the data, whatever lies beside them.
+
+        Raises: DataRefused where one may be either.
+        """
+        if not any(folder.part for folder in self.folders):
+            return []
+        holding = [folder for folder in self.folders if folder.table or folder.files]
+        parts = [folder for folder in holding if folder.part]
+        others = {folder.path.name for folder in holding if not folder.part}
+        if not others or len({folder.part for folder in parts}) > 1:
+            return parts
+        for folder in parts:
+            if both := sorted(others & {inner.path.name for inner in folder.folders}):
+                raise DataRefused(
+                    f"{folder.path} is a class or a part of the data: it holds folders that lie beside it too "
+                    f"({both[0]}); move those beside it into a folder of their own, such as {self.path / 'train'}."
+                )
+        return []
+
+    def left_beside(self, parts: Sequence["Folder"]) -> list[str]:
+        """How many files beside the folders of parts are left out."""
+        inside = {folder.path for folder in parts}
+        beside = [file for file in self.files if inside.isdisjoint(file.parents)]
+        loose = sum(file.parent == self.path for file in beside)
+        remarks = self.left_loose(loose)
+        if len(beside) > loose:
+            names = ", ".join(f"{folder.path.name}/" for folder in parts)
+            remarks.append(f"{self.modality.plural} beside {names} are left out ({len(beside) - loose})")
+        return remarks
+
+    def left_loose(self, count: int) -> list[str]:
+        """How many files directly in a folder of class folders are left out."""
+        where = f"directly in {self.path.name}/ lie in no class folder"
+        return [f"{self.modality.plural} {where} and are left out ({count})"] if count else []
+
+
 class DataLayout:
     """A way in which data lie on disk."""
 
     precedence: ClassVar[int] = 0  # lower is asked first; 0 are those as published, for which no others can be mistaken
     modality: ClassVar[Modality | None] = None  # the only one that it may hold
 
-    def detect(self, root: Path, options: ReadOptions) -> Any:
-        """What of the layout is at a path, as `read` takes it; None where it is another layout."""
+    def detect(self, root: Folder, options: ReadOptions) -> Any:
+        """What of the layout is in a folder, or is a table, as `read` takes it; None for another layout."""
         raise NotImplementedError
 
-    def read(self, root: Path, found: Any, options: ReadOptions) -> LayoutContents:
+    def read(self, root: Folder, found: Any, options: ReadOptions) -> LayoutContents:
         """Reads what was detected.
 
         Raises: DataRefused for data that are damaged or contradict themselves.
@@ -61,25 +138,19 @@ class PublishedTable(DataLayout):
     def __init__(self, name: str, *, table: str, folder: str) -> None:
         self.name, self.table, self.folder = name, table, folder
 
-    def detect(self, root: Path, options: ReadOptions) -> Path | None:
-        for home in (root, *root.parents[:2]):
-            if root in (home, home / self.table, home / self.folder) and (home / self.table).is_file():
+    def detect(self, root: Folder, options: ReadOptions) -> Path | None:
+        for home in (root.path, *root.path.parents[:2]):
+            if root.path in (home, home / self.table, home / self.folder) and (home / self.table).is_file():
                 return home
         return None
 
-    def read(self, root: Path, found: Path, options: ReadOptions) -> LayoutContents:
+    def read(self, root: Folder, found: Path, options: ReadOptions) -> LayoutContents:
         table = read_table(found / self.table, options, folders=[found / self.folder])
         what = f"{self.name} as published ({self.table} and {self.folder}/, labels from `{table.columns.label}`)"
         return of_tables([table], options.modality, description=what)
 
 
 # ---------------------------------------------------------------- tables
-
-
-def table_in(folder: Path) -> Path | None:
-    """The table that describes a folder, in any case of its name."""
-    present = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_file()}
-    return next((present[name] for name in TABLE_NAMES if name in present), None)
 
 
 def of_table(table: TableContents, modality: Modality) -> LayoutContents:
@@ -137,75 +208,3 @@ def _remarks_of(tables: Sequence[TableContents]) -> list[str]:
         for remark in table.remarks
         if counts[remark] < len(tables) or table is tables[0]
     ]
-
-
-# ---------------------------------------------------------------- folders
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The folders directly in a folder, but for hidden ones."""
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != MACOS_REMAINS
-    )
-
-
-def files_in(folder: Path, modality: Modality) -> list[Path]:
-    """The files of a modality below a folder."""
-    return find_files(folder, modality.suffixes)
-
-
-def official_part(folder: Path) -> tuple[str | None, str | None] | None:
-    """The split, or the fold, that a folder's name says; None for any other name."""
-    part = split_of(folder.name), fold_of(folder.name)
-    return part if any(part) else None
-
-
-def in_part(item: Item, folder: Path) -> Item:
-    """The item as one of the split or fold that a folder's name says."""
-    split, fold = official_part(folder) or (None, None)
-    return replace(item, split=split or item.split, fold=fold or item.fold)
-
-
-def part_folders(root: Path, modality: Modality) -> list[Path]:
-    """The folders of a split (train/, val/, test/) or of folds under `root`; none where they are classes.
-
-    One such folder beside others is a class of that name; two are parts of the data, whatever lies beside them.
-
-    Raises: DataRefused where one may be either.
-    """
-    folders = folders_in(root)
-    if not any(map(official_part, folders)):
-        return []
-    holding = [folder for folder in folders if table_in(folder) or files_in(folder, modality)]
-    parts = [folder for folder in holding if official_part(folder)]
-    others = [folder for folder in holding if folder not in parts]
-    if not others or len({official_part(folder) for folder in parts}) > 1:
-        return parts
-    for folder in parts:
-        both = sorted({entry.name for entry in folders_in(folder)} & {other.name for other in others})
-        if both:
-            raise DataRefused(
-                f"{folder} is a class or a part of the data: it holds folders that lie beside it too ({both[0]}); "
-                f"move those beside it into a folder of their own, such as {root / 'train'}."
-            )
-    return []
-
-
-def remarks_beside(folder: Path, parts: Sequence[Path], modality: Modality) -> list[str]:
-    """How many files beside the folders of parts are left out."""
-    beside = [file for file in files_in(folder, modality) if not any(part in file.parents for part in parts)]
-    loose = sum(file.parent == folder for file in beside)
-    remarks = remarks_loose(folder, loose, modality)
-    if len(beside) > loose:
-        names = ", ".join(f"{part.name}/" for part in parts)
-        remarks.append(f"{modality.plural} beside {names} are left out ({len(beside) - loose})")
-    return remarks
-
-
-def remarks_loose(folder: Path, count: int, modality: Modality) -> list[str]:
-    """How many files directly in a folder of class folders are left out."""
-    if not count:
-        return []
-    return [f"{modality.plural} directly in {folder.name}/ lie in no class folder and are left out ({count})"]

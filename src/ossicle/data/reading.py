@@ -15,7 +15,7 @@ from typing import Any
 from ossicle.data.columns import ReadOptions
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
-from ossicle.data.layout import LayoutContents, folders_in, official_part
+from ossicle.data.layout import Folder, LayoutContents
 from ossicle.data.layouts import read_layout
 from ossicle.data.modalities import MODALITIES, Modality, modality_of
 from ossicle.data.names import apart, spellings
@@ -79,7 +79,7 @@ def read_dataset(
     counts = Counter(name for item in found.items for name in item.labels)
     task: Task = "single-label" if all(len(item.labels) == 1 for item in found.items) else "multi-label"
     if labels is None:
-        _refuse_too_little(root, counts, task, kind.noun)
+        _refuse_too_little(root, counts, task, kind)
     else:
         _refuse_unknown(root, counts, labels)
     return Dataset(
@@ -161,19 +161,17 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
 # ---------------------------------------------------------------- what cannot be learned from
 
 
-def _refuse_too_little(root: Path, counts: Counter[str], task: Task, noun: str) -> None:
+def _refuse_too_little(root: Path, counts: Counter[str], task: Task, modality: Modality) -> None:
+    noun = modality.noun
     if not counts:
         raise DataRefused(f"no {noun} of {root} has a label: at least two classes with two {noun}s each are needed.")
     # One label that some clips have and others lack is a question with two answers.
     if len(counts) == 1 and task == "single-label":
         (name,) = counts
-        deeper = root / name
-        hint = ""
-        if deeper.is_dir():
-            below = folders_in(deeper)
-            parts = [folder.name for folder in below if official_part(folder) and not folders_in(folder)]
-            hint = f"; if its folders are the classes, give the path {deeper}"
-            hint = f"; its folders are parts of the data ({parts[0]}/) and no classes" if parts else hint
+        deeper = Folder(root / name, modality)
+        parts = [folder.path.name for folder in deeper.folders if folder.part and not folder.folders]
+        hint = f"; if its folders are the classes, give the path {deeper.path}" if deeper.path.is_dir() else ""
+        hint = f"; its folders are parts of the data ({parts[0]}/) and no classes" if parts else hint
         raise DataRefused(f"{root} has one class only ({name}): at least two are needed{hint}.")
     lonely = sorted(name for name, count in counts.items() if count == 1)
     if lonely:

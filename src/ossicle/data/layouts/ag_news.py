@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
 from ossicle.data.items import Item
-from ossicle.data.layout import DataLayout, LayoutContents, part_folders, table_in
+from ossicle.data.layout import DataLayout, Folder, LayoutContents
 from ossicle.data.modalities import TEXT
 from ossicle.data.names import split_of
 from ossicle.data.records import read_names, read_records
@@ -15,15 +15,13 @@ TABLES, CLASSES = ("train.csv", "test.csv"), "classes.txt"
 
 
 class AgNews(DataLayout):
-    def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
-        if root.is_file():
-            return [root] if is_numbered(root) else None
-        tables = numbered_tables(root) if options.modality is TEXT else []
-        if not tables or table_in(root) or any(table_in(part) for part in part_folders(root, TEXT)):
-            return None
-        return tables
+    def detect(self, root: Folder, options: ReadOptions) -> list[Path] | None:
+        if root.path.is_file():
+            return [root.path] if is_numbered(root.path) else None
+        tables = numbered_tables(root.path) if options.modality is TEXT else []
+        return None if not tables or root.table or any(part.table for part in root.parts) else tables
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
+    def read(self, root: Folder, found: list[Path], options: ReadOptions) -> LayoutContents:
         if options.modality is not TEXT:
             raise DataRefused(
                 f"{found[0]} holds a table of texts, not of {options.modality.plural}: modality 'text' reads it."

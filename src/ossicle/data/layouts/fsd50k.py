@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
-from ossicle.data.layout import DataLayout, LayoutContents, of_tables
+from ossicle.data.layout import DataLayout, Folder, LayoutContents, of_tables
 from ossicle.data.modalities import SOUND
 from ossicle.data.tables import read_table
 
@@ -15,13 +15,13 @@ from ossicle.data.tables import read_table
 class Fsd50k(DataLayout):
     modality = SOUND
 
-    def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
-        folders = [root / f"FSD50K.{part}_audio" for part in ("dev", "eval")]
+    def detect(self, root: Folder, options: ReadOptions) -> list[Path] | None:
+        folders = [root.path / f"FSD50K.{part}_audio" for part in ("dev", "eval")]
         return folders if all(folder.is_dir() for folder in folders) else None
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
+    def read(self, root: Folder, found: list[Path], options: ReadOptions) -> LayoutContents:
         options = replace(options, file=options.file or "fname", commas=True)
-        truth = root / "FSD50K.ground_truth"
+        truth = root.path / "FSD50K.ground_truth"
         dev, test = (
             read_table(truth / f"{part}.csv", options, folders=[folder])
             for part, folder in zip(("dev", "eval"), found, strict=True)

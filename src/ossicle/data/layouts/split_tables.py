@@ -1,45 +1,28 @@
 """A table (meta.csv, ...) in each folder of a split or of folds: train/meta.csv, test/meta.csv."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from ossicle.data.columns import ReadOptions
-from ossicle.data.layout import (
-    DataLayout,
-    LayoutContents,
-    in_part,
-    labels_from,
-    of_tables,
-    part_folders,
-    refuse_other_columns,
-    remarks_beside,
-    table_in,
-)
+from ossicle.data.layout import DataLayout, Folder, LayoutContents, labels_from, of_tables, refuse_other_columns
 from ossicle.data.tables import read_table
 
 
 class SplitTables(DataLayout):
     precedence = 20
 
-    def detect(self, root: Path, options: ReadOptions) -> list[Path] | None:
-        folders = part_folders(root, options.modality) if root.is_dir() else []
-        tables = [table for folder in folders if (table := table_in(folder))]
-        return tables if tables and len(tables) == len(folders) else None
+    def detect(self, root: Folder, options: ReadOptions) -> list[Folder] | None:
+        return root.parts if root.parts and all(part.table for part in root.parts) else None
 
-    def read(self, root: Path, found: list[Path], options: ReadOptions) -> LayoutContents:
-        tables = [read_table(path, options) for path in found]
-        refuse_other_columns(tables, f"the tables under {root}")
+    def read(self, root: Folder, found: list[Folder], options: ReadOptions) -> LayoutContents:
+        tables = [read_table(part.table, options) for part in found if part.table]
+        refuse_other_columns(tables, f"the tables under {root.path}")
         # The folder is the split, whatever the table says.
         tables = [
-            replace(table, items=tuple(in_part(item, table.path.parent) for item in table.items)) for table in tables
+            replace(table, items=tuple(part.with_part(table.items))) for part, table in zip(found, tables, strict=True)
         ]
-        names = ", ".join(f"{path.parent.name}/{path.name}" for path in found)
-        return of_tables(
-            tables,
-            options.modality,
-            description=f"tables {names} ({labels_from(tables[0].columns)})",
-            remarks=remarks_beside(root, [path.parent for path in found], options.modality),
-        )
+        names = ", ".join(f"{table.path.parent.name}/{table.path.name}" for table in tables)
+        description = f"tables {names} ({labels_from(tables[0].columns)})"
+        return of_tables(tables, options.modality, description=description, remarks=root.left_beside(found))
 
 
 LAYOUT = SplitTables()
