@@ -20,11 +20,9 @@ class SpeechCommands(ClassFolders):
 
     def parts_below(self, root: Folder, items: list[Item]) -> tuple[list[Item], list[str]]:
         """The items with the split that the two lists say; what is in neither trains."""
-        split_of = {name: split for split, names in LISTS.items() for name in read_names(root.path / names)}
+        listed = {root.path / name: split for split, names in LISTS.items() for name in read_names(root.path / names)}
         kept = [item for item in items if item.labels != (NOISE,)]
-        found = [
-            replace(item, split=split_of.get(item.file.relative_to(root.path).as_posix(), "train")) for item in kept
-        ]
+        found = [replace(item, split=listed.get(item.file, "train")) for item in kept]
         left_out = len(items) - len(kept)
         remarks = [f"{NOISE}/ is no class and is left out ({left_out})"] if left_out else []
         return found, [f"the split is that of {' and '.join(LISTS.values())}", *remarks]
