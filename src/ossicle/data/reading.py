@@ -53,6 +53,7 @@ def read_dataset(
 
     Raises:
         DataRefused: there is nothing here to learn from, in one sentence that says why.
+        TypeError, ValueError: a wrong argument, in a sentence.
 
     Example:
         >>> from ossicle.data.recordings import drums_folder
