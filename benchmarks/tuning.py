@@ -53,7 +53,7 @@ from torch import Tensor, nn
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle
-from ossicle.data import Dataset, Modality, Split, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore
 from ossicle.evaluation.parts import split_of_run
@@ -246,7 +246,7 @@ def encoder_of(name: str, arguments: argparse.Namespace) -> str | Path:
     return others.get(name, arguments.encoder)
 
 
-def read_set(name: str, arguments: argparse.Namespace, *, modality: Modality) -> Dataset:
+def read_set(name: str, arguments: argparse.Namespace, *, modality: str) -> Dataset:
     """The recordings, texts or images of a set, as many as are drawn of it."""
     dataset = read_dataset(arguments.vision / "images" if name == "cifar10" else DATA / name, modality=modality)
     if name not in ITEMS:

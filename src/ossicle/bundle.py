@@ -46,6 +46,8 @@ from jaxtyping import Float
 from torch import nn
 
 from ossicle import __version__
+from ossicle.data import modality_of
+from ossicle.data.modalities import SOUND
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
@@ -68,7 +70,7 @@ class Card:
     """What a person should know before using the weights; becomes README.md. Empty parts are left out."""
 
     title: str = ""
-    data: str = ""  # what it learnt from, in a sentence
+    data: str = ""  # what it learned from, in a sentence
     fingerprint: str = ""  # of the training data
     protocol: str = ""  # how the test part was cut, in a sentence
     metrics: Sequence[str] = ()  # one line each, on the test part
@@ -513,30 +515,27 @@ def _shortened(value: Any) -> str:
 def _card_text(config: Mapping[str, Any], card: Card) -> str:
     license = config["weights_license"]
     if "model" in config:
-        name, modality = config["model"]["name"], "sound"
+        name, modality = config["model"]["name"], SOUND
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
     else:
-        name, modality = config["head"]["name"], config["encoder"]["modality"]
+        name, modality = config["head"]["name"], modality_of(config["encoder"]["modality"])
         what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not in here"
-    task = {"sound": "audio-classification", "text": "text-classification", "image": "image-classification"}[modality]
     header = {
         "license": license.lower() if license else "other",
         "library_name": "ossicle",
-        "pipeline_tag": task,
-        "tags": ["audio", task, name] if modality == "sound" else [task, name],
+        "pipeline_tag": modality.hub_task,
+        "tags": [*modality.hub_tags, modality.hub_task, name],
     }
     labels = config["labels"]
     count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
-    if modality == "sound":
+    if modality.timed:
         count += f" in windows of {config['window']['seconds']:g} s"
-    example = {"sound": "recording.wav", "text": "a sentence to read", "image": "picture.png"}[modality]
     parts = [
         f"# {card.title or name}",
-        f"{'Hears' if modality == 'sound' else 'Gives'} {count} ({what}, written by ossicle "
-        f"{config['library_version']}).",
+        f"Predicts {count} ({what}, written by ossicle {config['library_version']}).",
         '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
-        f'prediction = recognizer.predict("{example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
-        f"```\nossicle predict THIS_FOLDER {'texts.csv' if modality == 'text' else example}\n```",
+        f'prediction = recognizer.predict("{modality.example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
+        f"```\nossicle predict THIS_FOLDER {modality.example_file}\n```",
         "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
         f"## Protocol\n\n{card.protocol}",
         "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),

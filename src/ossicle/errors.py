@@ -8,7 +8,7 @@ the machine is one of
     │   ├── AudioUnreadable     no decoder makes samples of these bytes, or the file is missing
     │   └── AudioRefused        readable, but outside the limits (too long, NaN, too many channels, ...)
     ├── ImageRefused            an image that does not decode, or lies outside the limits
-    ├── DataRefused             a folder, table or split that cannot be learnt from
+    ├── DataRefused             a folder, table or split that cannot be learned from
     ├── ModelUnknown            a model, recipe or front end that no registry has
     ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
@@ -58,7 +58,7 @@ class ImageRefused(OssicleError):
 
 
 class DataRefused(OssicleError):
-    """A folder, table or split that cannot be learnt from."""
+    """A folder, table or split that cannot be learned from."""
 
 
 class ModelUnknown(OssicleError):

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.bundle import Bundle
-from ossicle.data import Item, Modality
+from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
@@ -34,7 +34,7 @@ from ossicle.models.tokens import TokenReduction
 class Recognizer(Predictor):
     """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
 
-    modality: Modality = "sound"
+    modality: str = "sound"
 
     def __init__(
         self,

@@ -258,20 +258,20 @@ def test_a_table_of_another_kind_is_called_by_its_name(tree):
             "image/meta.csv": "image,label\na.png,x\nb.png,y\n",
         }
     )
-    holds_text = "holds a table of text (column 'text'), not of "
+    holds_text = "holds a table of texts (column 'text'), not of "
     assert f"{holds_text}recordings: modality 'text' reads it" in refusal(root / "text", modality="sound")
     assert f"{holds_text}images: modality 'text' reads it" in refusal(root / "text", modality="image")
     sentence = refusal(root / "sound")
-    assert "holds a table of recordings or images (column 'file'), not of text" in sentence
+    assert "holds a table of recordings or images (column 'file'), not of texts" in sentence
     assert "modality 'sound' or 'image' reads it" in sentence
     assert "holds a table of images (column 'image'), not of recordings" in refusal(root / "image", modality="sound")
 
 
 def test_a_folder_of_another_kind_is_called_by_its_name(tree):
     root = tree(["sound/dog/1.wav", "sound/dog/2.wav", "image/dog/1.png", "image/cat/1.JPG", "empty/notes.txt"])
-    assert "holds no text but recordings (2): modality 'sound' reads them" in refusal(root / "sound")
+    assert "holds no texts but recordings (2): modality 'sound' reads them" in refusal(root / "sound")
     assert "holds no recordings but images (2): modality 'image'" in refusal(root / "image", modality="sound")
-    assert "holds no text: expected one of the tables meta.csv" in refusal(root / "empty")
+    assert "holds no texts: expected one of the tables meta.csv" in refusal(root / "empty")
 
 
 def test_no_such_modality_is_a_slip(tree):

@@ -111,7 +111,7 @@ def test_pooled_features_are_those_of_each_clip_alone_whatever_shares_its_batch(
     assert mean.read([3, 1]).mask.all()
 
 
-def test_padding_would_be_heard(items, tmp_path):
+def test_padding_would_change_the_features(items, tmp_path):
     """Without this the test above could not fail."""
     encoder = Stub()
     samples, _ = soundfile.read(items[0].file, dtype="float32")
@@ -291,8 +291,8 @@ def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tm
 def test_features_of_sound_that_was_decoded_otherwise_are_made_again(items, tmp_path, monkeypatch):
     encoder = Stub()
     with monkeypatch.context() as patch:
-        patch.setattr("ossicle.encoders.cache.DECODER", 0)
-        patch.setattr("ossicle.encoders.cache.read_input", lambda item, **how: np.full(RATE, 0.5, np.float32))
+        patch.setattr("ossicle.data.modalities.Sound.versions", {"decoder": 0})
+        patch.setattr("ossicle.data.modalities.decode", lambda item, rate: np.full(RATE, 0.5, np.float32))
         old = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
     ran = encoder.blocks_run
     new = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")

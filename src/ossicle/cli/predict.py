@@ -12,7 +12,7 @@ from ossicle.cli.options import Device, EncoderPlace, Keep, KeepBy, Track
 from ossicle.cli.outcome import SOME_FAILED, say
 
 if TYPE_CHECKING:
-    from ossicle.data import Item, Modality
+    from ossicle.data import Item
     from ossicle.jobs import JobResult
     from ossicle.jobs.command import Pool, PredictOptions
     from ossicle.recognizer import Recognizer
@@ -254,7 +254,7 @@ def _draw(recognizer: "Recognizer", track: int | None, folder: Path, result: "Jo
 NOUNS = {"text": "texts", "image": "images"}
 
 
-def _refuse_times(modality: "Modality", inputs: list[Path], options: "PredictOptions", more: dict[str, Any]) -> None:
+def _refuse_times(modality: str, inputs: list[Path], options: "PredictOptions", more: dict[str, Any]) -> None:
     """Refuses options of sound, the first one by name."""
     from ossicle.jobs.command import WrongUsage
 

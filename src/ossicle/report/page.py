@@ -22,7 +22,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text, numbers as text, or fractions with a bar; columns in `words` are prose, others aligned as numbers."""
+    """Rows of text, numbers as text, or fractions with a bar; columns in `words` are prose, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Share]]
