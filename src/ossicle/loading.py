@@ -1,8 +1,7 @@
 """What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -55,8 +54,22 @@ def load(
     return Recognizer(load_bundle(folder), device=device, precision=precision, kernels=kernels, reduction=reduction)
 
 
-def load_among(start: Callable[..., Recognizer], number: int, **options: Any) -> Recognizer:
-    """Calls `start` in one of a number of processes of a command, which share this machine's processors."""
-    keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // number))
-    return start(**options)
+def load_among(
+    model: str | Path,
+    number: int,
+    *,
+    keep: float | None = None,
+    keep_by: Literal["merge", "strided"] = "merge",
+    **options: Any,
+) -> Recognizer:
+    """Loads a model in one of a number of processes, which share this machine's processors; see `load`.
+
+    Args:
+        keep: fraction of the tokens of a PaSST to compute
+        keep_by: what happens to the other tokens
+    """
+    if number > 1:
+        keep_freed_memory()
+        torch.set_num_threads(max(1, torch.get_num_threads() // number))
+    reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+    return load(model, reduction=reduction, **options)

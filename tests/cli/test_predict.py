@@ -34,7 +34,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_
         yield from [np.ones(rate, np.float32)] * 20
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.jobs.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.jobs.printing.read_blocks", torn)
     rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
     assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
     table = run("predict", shared_bundle, "a.wav")
@@ -193,7 +193,7 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     record("calls/a.wav", seconds=2)
     out = tmp_path / "out"
     first = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--format", "csv,jsonl,raven", "--each")
-    assert first.exit_code == 0 and "Heard: 2 s in " in first.stdout
+    assert first.exit_code == 0 and "Predicted: 2 s of audio in " in first.stdout
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *(f"predictions{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
         *(f"a.wav{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
@@ -219,7 +219,7 @@ def test_a_full_disk_names_the_folder_and_how_to_go_on(
     result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr == (
         f"ossicle: {tmp_path / 'out'}: No space left on device; what is done is kept there, and the same command with "
-        "--resume goes on.\n"
+        "--resume continues.\n"
     )
 
 
@@ -250,7 +250,7 @@ def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
             unlisted(str(folder), f"{folder}: this folder cannot be listed (Permission denied)")
         return []
 
-    monkeypatch.setattr("ossicle.jobs.command.find_audio", find)
+    monkeypatch.setattr("ossicle.jobs.folders.find_audio", find)
     result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
     assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
 
@@ -297,7 +297,7 @@ class Pictures(Predictor):
 def test_tables_of_images_replace_only_what_ossicle_wrote(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ossicle.cli.predict._load", lambda *_, **__: Pictures())
+    monkeypatch.setattr("ossicle.jobs.predict.open_model", lambda *_, **__: Pictures())
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("precious")
@@ -333,7 +333,7 @@ def test_tables_are_named_before_a_picture_fails(
     monkeypatch.setattr("ossicle.timeline.draw_recordings", changed)
     result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out", "--timeline")
     assert result.exit_code == 1 and "a.wav: there is no such file" in result.stderr
-    assert f"Wrote {tmp_path / 'out' / 'predictions.csv'}" in result.stdout and "Heard: " in result.stdout
+    assert f"Wrote {tmp_path / 'out' / 'predictions.csv'}" in result.stdout and "Predicted: " in result.stdout
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -378,8 +378,8 @@ def test_a_pipe_without_a_sample_is_refused_as_an_empty_file_is(run: Run, shared
         (["a.wav", "--labels", ""], "no label ''"),
         (["a.wav", "--labels", '"drum'], "with a comma in quotes"),
         (["a.wav", "--format", "csv,jsonl"], "give -o for several"),
-        (["a.wav", "-o", "out", "--resume", "--overwrite"], "Either go on"),
-        (["a.wav", "--text", "body"], "answers no texts"),
+        (["a.wav", "-o", "out", "--resume", "--overwrite"], "exclude each other"),
+        (["a.wav", "--text", "body"], "does not predict texts"),
         (["a.wav", "--keep-by", "merge"], "needs --keep"),
         (["a.wav", "--mic-device", "2"], "needs --mic"),
         (["a.wav", "--latency", "1"], "needs - for standard input or --mic"),
