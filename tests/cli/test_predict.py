@@ -25,7 +25,7 @@ Run = Callable[..., Result]
 Record = Callable[..., Path]
 
 
-def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_off_stay(
+def test_rows_are_printed_while_a_recording_is_decoded_and_those_before_an_error_stay(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from a pipe; the table as well."""
@@ -313,7 +313,7 @@ def test_tables_of_images_replace_only_what_ossicle_wrote(
     assert {path.name for path in out.iterdir()} == {".ossicle", "predictions.csv"}
 
 
-def test_pictures_of_what_was_heard_lie_beside_the_tables(
+def test_plots_of_recordings_lie_beside_the_tables(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path
 ) -> None:
     record("calls/1/a.wav", seconds=3)
@@ -324,7 +324,7 @@ def test_pictures_of_what_was_heard_lie_beside_the_tables(
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_tables_are_named_before_a_picture_fails(
+def test_tables_are_named_before_a_plot_fails(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def changed(*_: object, **__: object) -> None:
@@ -345,13 +345,17 @@ def test_a_pipe_says_what_the_file_says(raw: bool, shared_bundle: Path, record: 
     options = ["--pcm", "s16le", "--rate", "32000"] if raw else []
     live = subprocess.run([*command, "-", "--format", "jsonl", *options], input=sound, capture_output=True)
     assert live.returncode == 0, live.stderr
-    heard = [json.loads(line) for line in live.stdout.splitlines()]
+    live_rows = [json.loads(line) for line in live.stdout.splitlines()]
     wanted = load(shared_bundle, device="cpu").predict(path, hop=0.5, top_k=2).rows
-    assert [(row["start"], row["end"], row["label"]) for row in heard] == [(r.start, r.end, r.label) for r in wanted]
-    np.testing.assert_allclose([row["score"] for row in heard], [row.score for row in wanted], atol=6e-5)  # 4 decimals
+    assert [(row["start"], row["end"], row["label"]) for row in live_rows] == [
+        (r.start, r.end, r.label) for r in wanted
+    ]
+    np.testing.assert_allclose(
+        [row["score"] for row in live_rows], [row.score for row in wanted], atol=6e-5
+    )  # 4 decimals
 
 
-def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) -> None:
+def test_a_pipe_that_breaks_off_is_predicted_to_there_and_said(shared_bundle: Path) -> None:
     command = [sys.executable, "-m", "ossicle", "predict", str(shared_bundle), "-", "--pcm", "s16le", "--rate", "32000"]
     done = subprocess.run([*command, "--format", "csv"], input=bytes(64_001), capture_output=True, text=False)
     assert done.returncode == 3
@@ -397,7 +401,7 @@ def test_a_pipe_without_a_sample_is_refused_as_an_empty_file_is(run: Run, shared
         ([], "Name a recording"),
     ],
 )
-def test_options_that_say_nothing_are_wrong_usage(
+def test_options_without_effect_are_wrong_usage(
     arguments: list[str], said: str, run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -436,7 +440,7 @@ def two_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sounds.write_timed(folder / "obs.mkv", [[(0.0, 0 * noise)], [(0.0, noise)]])
 
 
-def test_the_track_that_is_asked_for_is_heard(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
+def test_the_track_that_is_given_is_predicted(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
     import av
 
     with av.open(str(two_tracks)) as container:

@@ -17,8 +17,8 @@ from ossicle.data import check_dataset, read_dataset, split_dataset
 from ossicle.data.names import MISSING, apart, is_missing, spellings
 from ossicle.data.times import LENGTHS, PAIRS, base_and_unit
 from ossicle.errors import DataRefused
-from ossicle.inference.rows import Row
 from ossicle.inference.formats import Provenance
+from ossicle.inference.rows import Row
 from ossicle.inference.writers import write_tables
 
 SOUNDS = dict.fromkeys((f"{name}.wav" for name in "abcd"), "")

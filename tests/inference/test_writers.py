@@ -89,8 +89,8 @@ def test_a_selection_lies_within_what_the_recording_and_the_model_have(rate: int
 
 
 def test_a_selection_has_a_height_where_the_model_is_given_only_what_the_recording_lacks() -> None:
-    source = Source(model="m", model_version="v", hertz=(2_000.0, 15_000.0))
-    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=2_000), [ROW])], source)))
+    provenance = Provenance(model="m", model_version="v", hertz=(2_000.0, 15_000.0))
+    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=2_000), [ROW])], provenance)))
     assert (row["Low Freq (Hz)"], row["High Freq (Hz)"]) == ("0", "1000")
 
 

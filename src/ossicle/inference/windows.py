@@ -287,5 +287,5 @@ def _check(window: int, hop: int) -> None:
         raise ValueError(f"a window holds at least one sample, not {window}")
     if not 1 <= hop <= window:
         raise ValueError(
-            f"the hop must lie between 1 sample and the window of {window} samples, not {hop}: it would leave samples out"
+            f"the hop must lie between 1 sample and the window of {window} samples, or samples are left out; got {hop}"
         )

@@ -36,9 +36,9 @@ class Option:
     metavar: str | None = None
     group: str | None = None
     commands: tuple[str, ...] = (PREDICT, RUNTIME)
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None  # the range begins just above this
+    least: float | int | None = None
+    most: float | int | None = None
+    above: float | int | None = None  # the range begins just above this
     needs: str | None = None  # another option, "live" or "stdin"; without it this one has no effect
     # Filled in by `table`:
     name: str = ""

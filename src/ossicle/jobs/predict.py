@@ -253,7 +253,7 @@ def paths_of(inputs: StrPath | Iterable[StrPath]) -> list[Path]:
     for one in found:
         if not isinstance(one, str | os.PathLike):
             raise TypeError(
-                f"expected a file, a folder or a list of these, got {type(one).__name__}; a loaded model predicts arrays"
+                f"expected a file, a folder or a list of these, got {type(one).__name__}; arrays are for a loaded model"
             )
     return [Path(one) for one in found]
 
