@@ -122,7 +122,7 @@ def test_options_may_stand_anywhere(
         (["MODEL", "a.wav", "--min-score", "2"], 2, "0 to 1"),
         (["MODEL", "a.wav", "-o", "out", "--workers", "0"], 2, "1 or more, not 0. (--workers)"),
         (["MODEL", "a.wav", "--threads", "0"], 2, "1 or more, not 0. (--threads)"),
-        (["MODEL"], 2, "Name a recording"),
+        (["MODEL"], 2, "Name an audio file"),
         (["MODEL", "gone.wav"], 3, "there is no such file"),
     ],
 )

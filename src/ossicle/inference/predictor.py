@@ -352,7 +352,9 @@ class Predictor(abc.ABC):
     def _blocks(self, recording: Any, info: AudioInfo | None = None) -> Blocks:
         check_input(recording)
         if isinstance(recording, tuple):
-            samples, rate = recording
+            samples, rate = recording[0], int(recording[1])
+            if hasattr(samples, "detach"):  # a tensor, whose memory may be elsewhere
+                samples = samples.detach().cpu()
             clip = as_clip(samples, rate, rate=self.rate)
             if info is not None:
                 info.rate, info.frames = rate, len(samples)
@@ -392,7 +394,10 @@ EXPECTED = "expected an audio file, (array, rate) with the rate in hertz, or a l
 
 
 def check_input(recording: Any) -> None:
-    """Raises TypeError for what is no recording, with what to pass instead."""
+    """Refuses what is no recording, with what to pass instead.
+
+    Raises: TypeError, or ValueError for a rate
+    """
     if isinstance(recording, str | os.PathLike):
         return
     shape = getattr(recording, "shape", None)
@@ -400,9 +405,11 @@ def check_input(recording: Any) -> None:
         raise TypeError(f"{EXPECTED}; got an array of the shape {tuple(shape)} without its rate: pass (array, rate)")
     if not isinstance(recording, tuple):
         raise TypeError(f"{EXPECTED}; got {type(recording).__name__}")
-    if len(recording) != 2 or not isinstance(recording[1], Real) or not hasattr(recording[0], "__len__"):
+    if len(recording) != 2 or not hasattr(recording[0], "__len__") or not isinstance(recording[1], Real):
         kinds = ", ".join(type(part).__name__ for part in recording)
         raise TypeError(f"{EXPECTED}; got a tuple of ({kinds})")
+    if not float(recording[1]).is_integer():
+        raise ValueError(f"the rate is a whole number of hertz, not {recording[1]}")
 
 
 def _of_windows(part: WindowScores) -> WindowScores:
