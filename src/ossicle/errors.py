@@ -92,6 +92,9 @@ class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
 
 
+logging.getLogger("ossicle").addHandler(logging.NullHandler())  # a library is quiet unless its user configures logging
+
+
 class _Remarks(logging.Handler):
     """Hands what the log is told to a program's own voice."""
 
