@@ -8,8 +8,10 @@ import pytest
 from ossicle.audio import AudioInfo
 from ossicle.inference import (
     FILE_FORMATS,
+    OUTPUT_FORMATS,
     Provenance,
     Row,
+    check_formats,
     seconds_text,
     stream_table,
     table_lines,
@@ -29,6 +31,18 @@ def text(name: str, *rows: Row) -> str:
 
 def columns(table: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(table, newline=""), delimiter="\t"))
+
+
+def test_every_output_format_is_a_row_of_the_registry() -> None:
+    assert [name for name, table in OUTPUT_FORMATS.items() if not table.suffix] == ["table"]
+    assert len({table.suffix for table in FILE_FORMATS.values()}) == len(FILE_FORMATS)
+    for name, table in OUTPUT_FORMATS.items():
+        assert table.name == name and table.about and (not table.header or table.header.endswith("\n"))
+    assert check_formats(["csv", "raven", "csv"]) == ("csv", "raven")
+    with pytest.raises(ValueError, match="output format 'elan' is not available; available: table, csv, "):
+        check_formats(["elan"])
+    with pytest.raises(ValueError, match="'table' is not available; available: csv, "):
+        check_formats(["table"], files=True)
 
 
 def test_tables_with_a_header_have_it_even_without_rows() -> None:
@@ -189,8 +203,9 @@ def test_each_recording_may_have_every_table_and_numbers_begin_anew_in_its_own(t
 
 def test_without_recordings_every_table_is_there_with_its_header(tmp_path: Path) -> None:
     written = write_tables(tmp_path, [], files=[], formats=tuple(FILE_FORMATS), provenance=MODEL)
-    assert [path.name for path in written] == ["predictions.csv", "predictions.jsonl", "predictions.selections.txt"]
-    assert [path.read_text() for path in written] == [text("csv"), "", text("raven")]
+    together = [table for table in FILE_FORMATS.values() if not table.per_recording]
+    assert [path.name for path in written] == [f"predictions{table.suffix}" for table in together]
+    assert [path.read_text() for path in written] == [table.header for table in together]
 
 
 def test_tables_that_fail_on_the_way_leave_what_was_there(tmp_path: Path) -> None:
