@@ -33,12 +33,11 @@ from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import check_writable, legible, write_atomically
-from ossicle.inference import WindowScores, join_scores
+from ossicle.inference import Predictor, WindowScores, join_scores
 from ossicle.jobs.folders import Outcome, Progress, find_recordings
 from ossicle.jobs.options import EmbedOptions, PredictOptions, WrongUsage
-from ossicle.jobs.predict import StrPath, check_window, paths_of
+from ossicle.jobs.predict import StrPath, check_window, opener_of, paths_of
 from ossicle.jobs.progress import shown
-from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
 
@@ -81,7 +80,7 @@ class Embeddings:
 
 
 def embed_files(
-    model: StrPath | Recognizer,
+    model: StrPath | Predictor,
     inputs: StrPath | Iterable[StrPath],
     *,
     layer: int | None = None,
@@ -111,10 +110,11 @@ def embed_files(
         SettingRefused: a layer that the network does not have
         OssicleError: the model or a folder of inputs cannot be used; see `ossicle.errors`
     """
-    PredictOptions(window=window, hop=hop, track=track)  # refuses what lies outside its range
-    EmbedOptions(output=Path(), layer=layer)
+    where = None if encoder is None else os.fspath(encoder)
+    options = PredictOptions(window=window, hop=hop, track=track, device=device, encoder=where)
+    EmbedOptions(output=Path(), layer=layer)  # refuses what lies outside its range
     paths = paths_of(inputs)
-    recognizer = model if isinstance(model, Recognizer) else load(model, device=device, encoder=encoder)
+    recognizer = opener_of(model, options)()
     if recognizer.modality != "sound":
         raise WrongUsage(f"Embeddings of files are for sound, and this model predicts {recognizer.modality}s.")
     samples = check_window(recognizer, window=window, hop=hop)
@@ -165,8 +165,10 @@ def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores
     return WindowScores(starts=windows.starts[:1], ends=windows.ends[-1:], scores=mean, padded_samples=0)
 
 
-def layer_features(recognizer: Recognizer, layer: int) -> Callable[[np.ndarray], np.ndarray]:
+def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], np.ndarray]:
     """What turns windows into the mean of one layer's states."""
+    if not isinstance(recognizer, Recognizer):
+        raise WrongUsage("`layer` needs a model that torch computes.")
     encoder = encoder_of(recognizer)
     if not 1 <= layer <= encoder.num_layers:
         raise SettingRefused(f"the layer is {layer}; this network has layers 1 to {encoder.num_layers}.")

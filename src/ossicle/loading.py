@@ -1,5 +1,6 @@
 """What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
 
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +69,14 @@ def load_among(
         keep: fraction of the tokens of a PaSST to compute
         keep_by: what happens to the other tokens
     """
-    if number > 1:
-        keep_freed_memory()
-        torch.set_num_threads(max(1, torch.get_num_threads() // number))
     reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
-    return load(model, reduction=reduction, **options)
+    if number == 1:
+        return load(model, reduction=reduction, **options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // number))  # for which kernels are chosen
+    recognizer = load(model, reduction=reduction, **options)
+    if parent_process() is None:  # which only starts the others, and is a user's own program
+        torch.set_num_threads(threads)
+    else:
+        keep_freed_memory()
+    return recognizer

@@ -11,7 +11,7 @@ from ossicle.inference.writers import table_lines
 from ossicle.jobs.folders import FileResults, Outcome, find_recordings
 from ossicle.jobs.live import LineView, plain_lines, predict_live
 from ossicle.jobs.options import PredictOptions
-from ossicle.jobs.predict import Opener, check_model, predict_with, start
+from ossicle.jobs.predict import Opener, check_model, load_model, predict_with
 from ossicle.jobs.printing import print_files, print_items, print_results, print_written
 from ossicle.jobs.progress import files_bar
 from ossicle.jobs.store import HIDDEN
@@ -41,7 +41,7 @@ def run_command(
     """
     speak_apart()  # decoders are silenced while others have something to say
     options.check(inputs)
-    predictor = start(opener, options)
+    predictor = load_model(opener, options)
     noun = "recordings" if predictor.modality == "sound" else f"{predictor.modality}s"
     if options.output is not None:
         bad, total = fill_folder(predictor, inputs, options, opener=opener, say=say, plot=plot)

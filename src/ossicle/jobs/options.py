@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ossicle.jobs.folders import InferenceConfig
 
 PREDICT, EMBED, RUNTIME = "ossicle predict", "ossicle embed", "ossicle-runtime"  # commands
+ALL = (PREDICT, EMBED, RUNTIME)
 EVENTS, FOLDER, LIVE = "Events", "A folder of results", "Live audio"  # groups in --help
+OF_EVENTS: Any = {"group": EVENTS, "needs": "events"}
+OF_FOLDER: Any = {"group": FOLDER, "needs": "output"}
 STANDARD_INPUT = "-"
 
 INPUTS = "Audio files, folders with audio files, or - for standard input"
@@ -90,9 +93,9 @@ class WrongUsage(ValueError):
         return re.sub(r"`(\w+)`", lambda found: flag_of(found[1]), self.sentence)
 
 
-def option(default: Any = MISSING, /, **columns: Any) -> Any:
-    """A field that is a row of the table; without a default it is required."""
-    return field(default=default, metadata={"option": Option(**columns)})
+def option(default: Any, help: str, **columns: Any) -> Any:
+    """A field that is a row of the table; with the default MISSING it is required."""
+    return field(default=default, metadata={"option": Option(help=help, **columns)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,109 +105,96 @@ class PredictOptions:
     Raises: WrongUsage for a value outside its range.
     """
 
-    output: Path | None = option(None, flags=("-o", "--output"), help="Folder to write the tables to")
+    output: Path | None = option(None, "Folder to write the tables to", flags=("-o", "--output"))
     formats: str | Sequence[str] | None = option(
         None,
+        "By default a table on the screen, with -o a CSV file; with -o also several",
         flags=("--format",),
         metavar=",".join(OUTPUT_FORMATS),
-        help="By default a table on the screen, with -o a CSV file; with -o also several",
     )
-    window: float | None = option(
-        None, commands=(PREDICT, EMBED, RUNTIME), help="Seconds of a window; by default the model's"
-    )
+    window: float | None = option(None, "Seconds of a window; by default the model's", commands=ALL)
     hop: float | None = option(
-        None,
-        commands=(PREDICT, EMBED, RUNTIME),
-        help="Seconds from one window to the next; by default the model's, or all of --window",
+        None, "Seconds from one window to the next; by default the model's, or all of --window", commands=ALL
     )
     min_score: float | None = option(
-        None, least=0, most=1, help="Report labels from this score on, in place of the thresholds"
+        None, "Report labels from this score on, in place of the thresholds", least=0, most=1
     )
-    top_k: int | None = option(None, least=1, help="Report at most this many labels per window")
+    top_k: int | None = option(None, "Report at most this many labels per window", least=1)
     labels: str | Sequence[str] | None = option(
-        None, metavar="A,B,...", help="Report only these labels; one with a comma in quotes"
+        None, "Report only these labels; one with a comma in quotes", metavar="A,B,..."
     )
     overlap: Literal["mean", "max"] | None = option(
-        None, help="Report segments in place of overlapping windows, by the mean or the highest score of these"
+        None, "Report segments in place of overlapping windows, by the mean or the highest score of these"
     )
-    text: str | None = option(None, commands=(PREDICT,), help="Column with the text, of tables for a model of texts")
-    device: str = option("auto", commands=(PREDICT, EMBED), help="auto, cpu, cuda, cuda:1, mps")
+    text: str | None = option(None, "Column with the text, of tables for a model of texts", commands=(PREDICT,))
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", commands=(PREDICT, EMBED))
     encoder: str | None = option(
-        None, commands=(PREDICT, EMBED), help="Where the frozen encoder of a tuned head is, if it has moved"
+        None, "Where the frozen encoder of a tuned head is, if it has moved", commands=(PREDICT, EMBED)
     )
     keep: float | None = option(
-        None, commands=(PREDICT,), help="Of a PaSST, compute only this fraction of the tokens: faster, less exact"
+        None, "Of a PaSST, compute only this fraction of the tokens: faster, less exact", commands=(PREDICT,)
     )
     keep_by: Literal["merge", "strided"] | None = option(
         None,
+        "With --keep: merge similar tokens, the default, or leave evenly spaced ones out",
         commands=(PREDICT,),
         needs="keep",
-        help="With --keep: merge similar tokens, the default, or leave evenly spaced ones out",
     )
     track: int | None = option(
-        None,
-        commands=(PREDICT, EMBED, RUNTIME),
-        least=1,
-        help="Of several audio tracks; by default the one that the file marks, or the first",
+        None, "Of several audio tracks; by default the one that the file marks, or the first", commands=ALL, least=1
     )
     threads: int | None = option(
-        None, commands=(RUNTIME,), least=1, help="Threads of each process; by default the cores are shared"
+        None, "Threads of each process; by default the cores are shared", commands=(RUNTIME,), least=1
     )
 
-    events: bool = option(False, group=EVENTS, help="Report events with onset and offset in place of windows")
+    events: bool = option(False, "Report events with onset and offset in place of windows", group=EVENTS)
     release: float | None = option(
         None,
-        group=EVENTS,
-        needs="events",
+        "An event lasts while its score is this fraction of its threshold; by default 1",
         above=0,
         most=1,
-        help="An event lasts while its score is this fraction of its threshold; by default 1",
+        **OF_EVENTS,
     )
-    median: int | None = option(
-        None, group=EVENTS, needs="events", least=1, help="Windows of the median filter, odd; by default 1"
-    )
+    median: int | None = option(None, "Windows of the median filter, odd; by default 1", least=1, **OF_EVENTS)
     min_duration: float | None = option(
-        None, group=EVENTS, needs="events", least=0, help="Drop events shorter than this many seconds; by default 0"
+        None, "Drop events shorter than this many seconds; by default 0", least=0, **OF_EVENTS
     )
     merge_gap: float | None = option(
-        None, group=EVENTS, needs="events", least=0, help="Join events at most this many seconds apart; by default 0"
+        None, "Join events at most this many seconds apart; by default 0", least=0, **OF_EVENTS
     )
 
-    each: bool = option(False, group=FOLDER, needs="output", help="Also write tables for each file")
-    timeline: bool = option(
-        False, group=FOLDER, needs="output", commands=(PREDICT,), help="Also plot each file with its predictions"
-    )
-    resume: bool = option(False, group=FOLDER, needs="output", help="Continue with the results in the folder")
-    overwrite: bool = option(False, group=FOLDER, needs="output", help="Delete the results in the folder first")
-    workers: int = option(1, group=FOLDER, needs="output", least=1, help="Processes that share the files")
+    each: bool = option(False, "Also write tables for each file", **OF_FOLDER)
+    timeline: bool = option(False, "Also plot each file with its predictions", commands=(PREDICT,), **OF_FOLDER)
+    resume: bool = option(False, "Continue with the results in the folder", **OF_FOLDER)
+    overwrite: bool = option(False, "Delete the results in the folder first", **OF_FOLDER)
+    workers: int = option(1, "Processes that share the files", least=1, **OF_FOLDER)
     cluster: str | None = option(
         None,
-        group=FOLDER,
-        needs="output",
-        commands=(PREDICT,),
+        "Share the files on a Ray cluster; local starts one here",
         metavar="ADDRESS",
-        help="Share the files on a Ray cluster; local starts one here",
+        commands=(PREDICT,),
+        **OF_FOLDER,
     )
 
     pcm: str | None = option(
         None,
+        "Standard input is raw samples of this encoding, not WAV",
         group=LIVE,
         needs="stdin",
         metavar="s16le|f32le|...",
-        help="Standard input is raw samples of this encoding, not WAV",
     )
-    rate: int | None = option(None, group=LIVE, needs="pcm", least=1, help="Sample rate of raw samples, hertz")
-    channels: int = option(1, group=LIVE, needs="pcm", least=1, help="Channels of raw samples")
-    mic: bool = option(False, group=LIVE, help="Use the microphone, until Ctrl-C")
-    mic_device: str | None = option(None, group=LIVE, needs="mic", help="Name or number of the microphone")
+    rate: int | None = option(None, "Sample rate of raw samples, hertz", group=LIVE, needs="pcm", least=1)
+    channels: int = option(1, "Channels of raw samples", group=LIVE, needs="pcm", least=1)
+    mic: bool = option(False, "Use the microphone, until Ctrl-C", group=LIVE)
+    mic_device: str | None = option(None, "Name or number of the microphone", group=LIVE, needs="mic")
     latency: float | None = option(
         None,
+        "Seconds of live audio to wait for at a time; by default 0.1",
         group=LIVE,
         needs="live",
         metavar="SECONDS",
         above=0,
         most=10,
-        help="Seconds of live audio to wait for at a time; by default 0.1",
     )
 
     def __post_init__(self) -> None:
@@ -296,10 +286,10 @@ class EmbedOptions:
     Raises: WrongUsage for a value outside its range.
     """
 
-    output: Path = option(flags=("-o", "--output"), commands=(EMBED,), help="File to write: .npz or .safetensors")
-    timestamps: bool = option(False, commands=(EMBED,), help="A vector for each window, not only for each file")
+    output: Path = option(MISSING, "File to write: .npz or .safetensors", flags=("-o", "--output"), commands=(EMBED,))
+    timestamps: bool = option(False, "A vector for each window, not only for each file", commands=(EMBED,))
     layer: int | None = option(
-        None, commands=(EMBED,), least=1, help="Layer of the network; by default the input of its head"
+        None, "Layer of the network; by default the input of its head", commands=(EMBED,), least=1
     )
 
     def __post_init__(self) -> None:

@@ -110,17 +110,13 @@ def predict_files(
     if Path(STANDARD_INPUT) in paths or not paths:
         raise WrongUsage("`inputs` is empty or standard input; expected files or folders.")
     options.check(paths)
-    opener = None if isinstance(model, Predictor) else opener_of(model, options)
-    if isinstance(model, Predictor) and (device, encoder) != ("auto", None):
-        raise WrongUsage("`device` and `encoder` say how to load a model, and this one is loaded.")
-    if isinstance(model, Predictor) and (workers > 1 or cluster is not None):
-        raise WrongUsage("`workers` and `cluster` need a model by name or path: each process loads its own.")
+    opener = opener_of(model, options)
     with shown(progress) as show:
-        predictor = start(opener, options) if opener else model
+        predictor = model if isinstance(model, Predictor) else load_model(opener, options)
         return predict_with(predictor, paths, options, opener=opener, progress=show)
 
 
-def start(opener: Opener, options: PredictOptions) -> Predictor:
+def load_model(opener: Opener, options: PredictOptions) -> Predictor:
     """Loads the model, with the kernels that a job in the folder was started with: other kernels round otherwise."""
     output = None if options.overwrite else options.output
     kernels = output and kept_setting(output, "kernels")
@@ -133,14 +129,10 @@ def predict_with(
     inputs: Sequence[Path],
     options: PredictOptions,
     *,
-    opener: Opener | None,
+    opener: Opener,
     progress: Progress = no_progress,
 ) -> FileResults:
-    """Predicts files as the options say, which have been checked.
-
-    Args:
-        opener: loads the model in each worker
-    """
+    """Predicts files as the options say, which have been checked; `opener` loads the model in each worker."""
     check_model(predictor, options)
     if predictor.modality != "sound":
         from ossicle.jobs.items import predict_items  # which is not part of the small distribution
@@ -160,7 +152,7 @@ def predict_with(
         resume=options.resume,
         overwrite=options.overwrite,
         failed=failed,
-        pool=None if opener is None else pool_of(opener, predictor, options),
+        pool=pool_of(opener, predictor, options),
         progress=progress,
     )
 
@@ -206,8 +198,19 @@ def pool_of(opener: Opener, predictor: Predictor, options: PredictOptions) -> Po
     return None
 
 
-def opener_of(model: StrPath, options: PredictOptions) -> Opener:
-    """What loads a model by name, in any process."""
+def opener_of(model: Any, options: PredictOptions) -> Opener:
+    """What loads a model by name, in any process; a loaded one is given as it is.
+
+    Raises:
+        WrongUsage: options that a loaded model cannot have
+        TypeError: neither a name nor a model
+    """
+    if isinstance(model, Predictor):
+        if options.workers > 1 or options.cluster is not None:
+            raise WrongUsage("`workers` and `cluster` need a model by name or path: each process loads its own.")
+        if (options.device, options.encoder) != ("auto", None):
+            raise WrongUsage("`device` and `encoder` say how to load a model, and this one is loaded.")
+        return lambda: model
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"expected a model by name or path, or a loaded one, got {type(model).__name__}")
     name, encoder = os.fspath(model), options.encoder
