@@ -186,7 +186,7 @@ def encoder_of(recognizer: Recognizer) -> Encoder:
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
     bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
-    # The encoder's front end works on the CPU, wherever the recognizer's is.
+    # The encoder's frontend works on the CPU, wherever the recognizer's is.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
 

@@ -1,4 +1,4 @@
-"""What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
+"""Resolve a model reference (bundle, run folder or Hub id) and load it: a network of ours or a tuned head."""
 
 from multiprocessing import parent_process
 from pathlib import Path
@@ -30,13 +30,12 @@ def load(
     Args:
         device: auto, cpu, cuda, mps, ...
         precision: float32 gives the same numbers everywhere, to rounding; bfloat16 is faster where the machine has it;
-        auto
-            measures
+            auto measures
         kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
             choice that a run or job has kept
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
-        reduction: compute a share of a PaSST's tokens alone, see docs/speed.md
+        reduction: compute only a fraction of a PaSST's tokens, see docs/speed.md
 
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on

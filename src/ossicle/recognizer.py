@@ -32,7 +32,7 @@ from ossicle.models.tokens import TokenReduction
 
 
 class Recognizer(Predictor):
-    """A network with its front end, labels and thresholds. Made by `ossicle.load`."""
+    """A network with its frontend, labels and thresholds. Made by `ossicle.load`."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Recognizer(Predictor):
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency of the front end."""
+        """Lowest and highest frequency of the frontend."""
         return self.frontend.config.min_hertz, self.frontend.config.max_hertz
 
     @property

@@ -40,12 +40,12 @@ def plotted(track: int | None) -> Any:
     """Plots the recordings of results beside their tables."""
 
     def plot(recognizer: Any, results: "FileResults") -> Sequence[Path]:
+        from ossicle.jobs.store import Written
         from ossicle.timeline import draw_recordings, picture_paths
 
-        assert results.folder is not None
-        results.store.written.claim(picture_paths(results.folder, results.files))  # type: ignore[union-attr]
-        return draw_recordings(
-            results.folder, iter(results), files=results.files, labels=recognizer.labels, track=track
-        )
+        folder, files = results.folder, results.files
+        assert folder is not None
+        Written(folder).claim(picture_paths(folder, files))
+        return draw_recordings(folder, results, files=files, labels=recognizer.labels, track=track)
 
     return plot

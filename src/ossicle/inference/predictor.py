@@ -77,7 +77,7 @@ class Prediction:
 
 
 class Predictor(abc.ABC):
-    """A model with its front end, labels and thresholds."""
+    """A model with its frontend, labels and thresholds."""
 
     bundle: ModelInfo
     modality: Modality = "sound"
@@ -250,7 +250,7 @@ class Predictor(abc.ABC):
         Args:
             blocks: mono samples at `rate`
             file: what the rows call it
-            batch: windows that wait for each other; 1 answers soonest
+            batch: windows that wait for each other; 1 gives rows soonest
             info: of the recording, filled while its blocks are read; no row ends after it
         """
         rows = self._rows(self._score(blocks, window=window, hop=hop, batch=batch), file, reporting)

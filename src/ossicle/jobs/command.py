@@ -39,9 +39,9 @@ def run_command(
 
     Raises: WrongUsage
     """
-    speak_apart()  # decoders are silenced while others have something to say
     options.check(inputs)
     predictor = load_model(opener, options)
+    speak_apart()  # decoders are silenced while others have something to say
     noun = "recordings" if predictor.modality == "sound" else f"{predictor.modality}s"
     if options.output is not None:
         bad, total = fill_folder(predictor, inputs, options, opener=opener, say=say, plot=plot)

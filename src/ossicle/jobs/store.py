@@ -70,7 +70,7 @@ class Written:
         here = Path(os.path.abspath(folder))
         try:
             names = json.loads(self.list.read_text(encoding="utf-8"))
-            # The list may be a stranger's: nothing outside the folder is ours.
+            # The list may be forged: nothing outside the folder is ours.
             self.names = {name for name in names if here in Path(os.path.abspath(here / name)).parents}
         except (OSError, ValueError, TypeError, RecursionError):
             self.names = set()

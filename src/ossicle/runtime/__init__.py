@@ -64,7 +64,7 @@ class OnnxPredictor(Predictor):
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency of the front end in the file."""
+        """Lowest and highest frequency of the frontend in the file."""
         return self._hertz
 
     @property
