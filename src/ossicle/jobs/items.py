@@ -15,16 +15,11 @@ from ossicle.jobs.folders import FileResults, Outcome, Progress, collect, no_pro
 from ossicle.jobs.options import STANDARD_INPUT, PredictOptions, WrongUsage
 from ossicle.jobs.store import MemoryStore, Written
 
-NOUNS = {"text": "texts", "image": "images"}
 OF_SOUND = ("window", "hop", "overlap", "events", "workers", "track", "resume", "each", "timeline", "cluster", "mic")
 
 
 def predict_items(
-    recognizer: Any,
-    inputs: Sequence[Path],
-    options: PredictOptions,
-    *,
-    progress: Progress = no_progress,
+    recognizer: Any, inputs: Sequence[Path], options: PredictOptions, *, progress: Progress = no_progress
 ) -> FileResults:
     """Predicts texts or images, with tables in a folder if there is an `output`.
 
@@ -88,4 +83,4 @@ def refuse_times(modality: Any, inputs: Sequence[Path], options: PredictOptions)
     given += [f"`formats` {name}" for name in options.format_names if getattr(FILE_FORMATS.get(name), "timed", False)]
     given += [STANDARD_INPUT] if options.live(inputs) else []
     if given:
-        raise WrongUsage(f"This model predicts {NOUNS[modality]}, which have no times: leave out {given[0]}.")
+        raise WrongUsage(f"This model predicts {modality}s, which have no times: leave out {given[0]}.")

@@ -70,8 +70,8 @@ class Option:
             if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
                 kind = "a whole number" if self.kind is int else "a number"
                 raise WrongUsage(f"`{self.name}` is {kind}, not {value!r}.")
-            low = self.above is None or value > self.above
-            if not (low and (self.least is None or value >= self.least) and (self.most is None or value <= self.most)):
+            low, high = self.least is None or value >= self.least, self.most is None or value <= self.most
+            if not (low and high and (self.above is None or value > self.above)):
                 raise WrongUsage(f"`{self.name}` is {self.range}, not {value:g}.")
         if self.choices and value not in self.choices:
             raise WrongUsage(f"`{self.name}` is {' or '.join(self.choices)}, not {value!r}.")
@@ -90,7 +90,8 @@ class WrongUsage(ValueError):
 
     def in_flags(self) -> str:
         """The sentence as a command line says it."""
-        return re.sub(r"`(\w+)`", lambda found: flag_of(found[1]), self.sentence)
+        flags = {row.name: row.flags[0] for row in table(PredictOptions, EmbedOptions)}
+        return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), self.sentence)
 
 
 def option(default: Any, help: str, **columns: Any) -> Any:
@@ -311,11 +312,6 @@ def table(*holders: type, command: str | None = None) -> tuple[Option, ...]:
             kind = str if choices else kind
             rows.append(replace(row, name=one.name, kind=kind, choices=choices, flags=flags, default=one.default))
     return tuple(row for row in rows if command is None or command in row.commands)
-
-
-def flag_of(name: str) -> str:
-    """What an option is called on a command line."""
-    return next(row.flags[0] for row in table(PredictOptions, EmbedOptions) if row.name == name)
 
 
 def check_values(options: Any) -> None:
