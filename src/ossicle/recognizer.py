@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.bundle import Bundle
-from ossicle.data import Item
+from ossicle.data import Item, Modality
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
@@ -32,7 +32,9 @@ from ossicle.models.tokens import TokenReduction
 
 
 class Recognizer(Predictor):
-    """A network with its frontend, labels and thresholds. Made by `ossicle.load`."""
+    """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
+
+    modality: Modality = "sound"
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Recognizer(Predictor):
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency of the frontend."""
+        """Lowest and highest frequency of the front end."""
         return self.frontend.config.min_hertz, self.frontend.config.max_hertz
 
     @property

@@ -21,7 +21,7 @@ from ossicle.inference.formats import Provenance
 from ossicle.inference.reporting import Reporting, label_indices, stream_rows
 from ossicle.inference.rows import Row, select_labels
 from ossicle.inference.windows import Summary, WindowScores, check_number, join_scores, split_hops, stream_scores
-from ossicle.types import Float, Float32, Modality, Task
+from ossicle.types import Float, Float32, Task
 
 AudioInput = str | os.PathLike[str] | tuple[Any, int]  # a file, or (array, rate)
 Inputs = TypeVar("Inputs", bound=AudioInput)
@@ -80,7 +80,7 @@ class Predictor(abc.ABC):
     """A model with its frontend, labels and thresholds."""
 
     bundle: ModelInfo
-    modality: Modality = "sound"
+    modality: str = "sound"
 
     @property
     @abc.abstractmethod

@@ -5,7 +5,6 @@ settings and a fingerprint, so it is small, and no other encoder passes for the 
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,10 +208,10 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
 
 
 class TunedRecognizer(Recognizer):
-    """A head on a frozen encoder, for sound, texts or images. Made by `ossicle.load`.
+    """A head on a frozen encoder, ready to hear, read or see. Made by `ossicle.load`.
 
-    Sound is predicted as by every recognizer, window by window. A text (str) or an image (a path, or uint8
-    (row, column, 3)) is predicted whole, in one row without times.
+    Sound is answered as by every recognizer, window by window. A text (str) or an image (a path, or uint8 (row, column,
+    3)) is answered whole, in one row without times.
     """
 
     bundle: Tuned
@@ -269,39 +268,26 @@ class TunedRecognizer(Recognizer):
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
         return self.answer([read_input(item, modality=self.modality, rate=self.encoder.rate)])[0][0]
 
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
+    def predict(self, source: Any, **options: Any) -> Any:
+        """Answers one input, or each of a list; for sound see `Recognizer.predict`."""
         if self.modality == "sound":
-            return super().predict(inputs, **options)
-        if isinstance(inputs, list):
-            return [self.predict(one, **options) for one in inputs]
-        content = self.content(inputs)
-        file = os.fspath(inputs) if self.modality == "image" and not isinstance(inputs, np.ndarray) else ""
-        return self.predict_whole(content, file=file, **options)
+            return super().predict(source, **options)
+        if isinstance(source, list):
+            return [self.predict(one, **options) for one in source]
+        file = str(source) if self.modality == "image" and not isinstance(source, np.ndarray) else ""
+        return self.predict_whole(self.content(source), file=file, **options)
 
-    def embed(self, inputs: Any, **options: Any) -> Any:
-        """Gives the mean of the layers that the head sees, of what `predict` takes; see `Recognizer.embed`."""
+    def embed(self, source: Any, **options: Any) -> Any:
+        """Gives the mean of the layers that the head sees; for the options of sound see `Recognizer.embed`."""
         if self.modality == "sound":
-            return super().embed(inputs, **options)
-        if options:
-            raise ValueError(f"{self.modality}s are embedded whole: {' and '.join(options)} are options of sound")
-        if isinstance(inputs, list):
-            return [self.embed(one) for one in inputs]
-        return self.answer([self.content(inputs)])[1][0]
+            return super().embed(source, **options)
+        return self.answer([self.content(source)])[1][0]
 
-    def content(self, given: Any) -> Any:
-        """A text as it is; the pixels of an image, read if it is a path.
-
-        Raises: TypeError for anything else.
-        """
-        if self.modality == "text" and isinstance(given, str):
-            return given
-        if self.modality == "image" and isinstance(given, str | os.PathLike):
-            return read_input(Item(file=Path(given), labels=()), modality="image")
-        if self.modality == "image" and isinstance(given, np.ndarray):
-            return given
-        expected = "a text" if self.modality == "text" else "an image file, uint8 (row, column, 3)"
-        raise TypeError(f"expected {expected} or a list of these, got {type(given).__name__}")
+    def content(self, source: str | Path | np.ndarray) -> Any:
+        """A text as it stands; the pixels of an image, read if it is a path."""
+        if self.modality == "image" and not isinstance(source, np.ndarray):
+            return read_input(Item(file=Path(source), labels=()), modality="image")
+        return source
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Answers an item: a file of sound window by window, a text or an image whole."""
