@@ -1,8 +1,8 @@
 """Resolve a model reference (bundle, run folder or Hub id) and load it: a network, or a tuned head on its encoder."""
 
-from collections.abc import Callable
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -55,8 +55,28 @@ def load(
     return Recognizer(load_bundle(folder), device=device, precision=precision, kernels=kernels, reduction=reduction)
 
 
-def load_among(start: Callable[..., Recognizer], number: int, **options: Any) -> Recognizer:
-    """Calls `start` in one of a number of processes of a command, which share this machine's processors."""
-    keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // number))
-    return start(**options)
+def load_among(
+    model: str | Path,
+    number: int,
+    *,
+    keep: float | None = None,
+    keep_by: Literal["merge", "strided"] = "merge",
+    **options: Any,
+) -> Recognizer:
+    """Loads a model in one of a number of processes, which share this machine's processors; see `load`.
+
+    Args:
+        keep: fraction of the tokens of a PaSST to compute
+        keep_by: what happens to the other tokens
+    """
+    reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+    if number == 1:
+        return load(model, reduction=reduction, **options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // number))  # for which kernels are chosen
+    recognizer = load(model, reduction=reduction, **options)
+    if parent_process() is None:  # which only starts the others, and is a user's own program
+        torch.set_num_threads(threads)
+    else:
+        keep_freed_memory()
+    return recognizer

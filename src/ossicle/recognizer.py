@@ -2,10 +2,10 @@
 
     recognizer = ossicle.load("run-folder")
     recognizer.predict("recording.wav").top          # the best label and its score
-    recognizer.predict((samples, 44_100)).rows       # what was heard when
+    recognizer.predict((samples, 44_100)).rows       # which label when
     recognizer.predict(["a.wav", "b.wav"])           # a list gives a list
 
-Windows, answers and rows are those of every `Predictor`; here is how torch scores the windows.
+Windows, scores and rows are those of every `Predictor`; here is how torch scores the windows.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ class Recognizer(Predictor):
         return {"precision": str(self.dtype).removeprefix("torch."), "kernels": str(self.kernels), "reduction": fewer}
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
-        """Hears the file of an item; for the options see `predict`."""
+        """Predicts the file of an item; for the options see `predict`."""
         return self.predict(item.file, **options)
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:

@@ -17,8 +17,9 @@ from ossicle.data import check_dataset, read_dataset, split_dataset
 from ossicle.data.names import MISSING, apart, is_missing, spellings
 from ossicle.data.times import LENGTHS, PAIRS, base_and_unit
 from ossicle.errors import DataRefused
+from ossicle.inference.formats import Provenance
 from ossicle.inference.rows import Row
-from ossicle.inference.writers import Source, write_tables
+from ossicle.inference.writers import write_tables
 
 SOUNDS = dict.fromkeys((f"{name}.wav" for name in "abcd"), "")
 
@@ -461,9 +462,9 @@ def test_predictions_that_a_person_corrected_are_a_data_set(tmp_path: Path, monk
     for file in files:
         soundfile.write(file, rng.integers(-3000, 3000, 20_000, dtype=np.int16), 10_000, subtype="PCM_16")
     rows = [[Row(file=str(f), start=float(t), end=t + 1.0, label="dog", score=0.4) for t in (0, 1)] for f in files]
-    source = Source(model="m", model_version="1")
+    provenance = Provenance(model="m", model_version="1")
     recorded = [(AudioInfo(rate=10_000, frames=20_000), some) for some in rows]
-    write_tables(tmp_path / "out", recorded, files=files, formats=[kind], source=source)
+    write_tables(tmp_path / "out", recorded, files=files, formats=[kind], provenance=provenance)
     table = tmp_path / "out" / name
     lines = table.read_text().splitlines()
     changed = [line.replace("dog", "cat") if n % 2 else line for n, line in enumerate(lines)]

@@ -28,7 +28,6 @@ app = typer.Typer(
     cls=Sentences,
     help="Efficient audio transformers: from a folder of sounds to a trained model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -131,7 +131,7 @@ def run_demo(
     write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
     tables = {output / "sequence.wav": found, output / "loop.flac": heard}
     recordings = [(AudioInfo(), rows) for rows in tables.values()]
-    write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), source=recognizer.source)
+    write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), provenance=recognizer.provenance)
     frontend, labels = recognizer.frontend, recognizer.labels
     pictures = {
         "sequence": draw_recording(
