@@ -16,8 +16,9 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
   is on by default.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
@@ -26,9 +27,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ossicle.kernels import Linear, attend, softmax_attention
-from ossicle.models.attention import Mlp, check_share, drop_path, drop_path_rates
-from ossicle.models.deformable import DeformableAttention, Offsets
-from ossicle.models.network import Network
+from ossicle.models.attention import Mlp, check_fraction, drop_path, drop_path_rates
+from ossicle.models.base import Layout, Network
+from ossicle.models.deformable import DeformableAttention, Offsets, fit_table
 
 PATCH = 4  # frames and mel bins to a place of the first map
 STAGES = 4
@@ -55,7 +56,7 @@ class DatarConfig:
     position_bias: bool = True  # of the deformable blocks
     adaptor: Adaptor = "none"
     hop_features: bool = False  # keep the time resolution of the third stage in the output
-    drop_path: float = 0.0  # share of branches skipped in training at the last block, rising from 0 at the first
+    drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
     mels: int = 128
     frames: int = 1024  # length that position tables are made for; any other is taken too
 
@@ -71,7 +72,7 @@ class DatarConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)} is allowed")
         if any(dim % heads for dim, heads in zip(self.dims, self.num_heads, strict=True)):
             raise ValueError(f"num_heads {self.num_heads} do not divide dims {self.dims}")
-        check_share("drop_path", self.drop_path)
+        check_fraction("drop_path", self.drop_path)
         if self.offset_range is not None and not self.offset_range > 0:
             raise ValueError(f"offset_range is {self.offset_range} key cells; more than 0, or None, is allowed")
         unit = PATCH * 2 ** (STAGES - 1)
@@ -261,6 +262,7 @@ class PyramidBlock(nn.Module):
 
     def __init__(self, dim: int, attn: WindowAttention | DeformableAttention, *, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.dim = dim
         self.norm1 = nn.LayerNorm(dim)
         self.adaptor: nn.Module = nn.Identity()
         self.attn = attn
@@ -363,10 +365,11 @@ class Stage(nn.Module):
 class Datar(Network):
     """The network: log-mel in, one logit per label out."""
 
+    config_class = DatarConfig
+    train_settings = ("drop_path",)
+
     def __init__(self, config: DatarConfig, *, frontend: str = "kaldi_fbank") -> None:
-        super().__init__()
-        self.config = config
-        self.frontend = frontend
+        super().__init__(config, frontend=frontend)
         dim = config.dims[-1]
         self.spectrogram_adaptor: nn.Module = nn.Identity()
         if config.adaptor == "spectrogram":
@@ -392,14 +395,62 @@ class Datar(Network):
                 nn.init.zeros_(module.up.weight)
 
     @property
-    def max_frames(self) -> None:
-        """No input is too long for one pass."""
-        return None
-
-    @property
     def min_frames(self) -> int:
         """Shortest input: one place of the first map."""
         return PATCH
+
+    @property
+    def hop_frames(self) -> int | None:
+        """A place of the third map, where its time resolution is kept."""
+        return HOP_FRAMES if self.config.hop_features else None
+
+    def export_frames(self, longest: int) -> int:
+        """One segment, where there are segments: a graph has no loop over them."""
+        return longest if self.config.segment is None else min(longest, self.config.segment)
+
+    @property
+    def read_stage(self) -> int:
+        """The stage whose blocks an encoder reads: the one with the most, the deepest of several."""
+        return max(range(STAGES), key=lambda number: (self.config.depths[number], number))
+
+    @property
+    def layout(self) -> Layout:
+        """The blocks of one stage, since stages differ in width: a time is a column of its map."""
+        stage = self.read_stage
+        return Layout(
+            num_layers=self.config.depths[stage],
+            dim=self.config.dims[stage],
+            description=f"blocks of stage {stage + 1}, mean over frequency",
+        )
+
+    def stack(self, layers: int | None = None) -> list[nn.Module]:
+        """The stages before the one that is read run whole; those behind it only where all blocks are asked for."""
+        stages = [list(cast("Iterable[nn.Module]", stage.blocks)) for stage in self.stages]
+        if layers is not None:
+            stages = [*stages[: self.read_stage], stages[self.read_stage][:layers]]
+        return [block for blocks in stages for block in blocks]
+
+    def layer_frames(self, window: int) -> int:
+        """The length that its tables are made for."""
+        return self.config.frames
+
+    def layer_times(self, frames: int) -> int:
+        """Columns of the map of the stage that is read."""
+        return -(-frames // (PATCH * 2**self.read_stage))
+
+    def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
+        """The mean over frequency of what leaves each block of that stage; no later block runs."""
+        x, last = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1), self.read_stage
+        states: list[Tensor] = []
+        for number, stage in enumerate(cast("list[Stage]", list(self.stages)[: last + 1])):
+            x = stage.merge(x)
+            if number == 0:
+                x = self.position_table(x)
+            for block in list(cast("Iterable[PyramidBlock]", stage.blocks))[: layers if number == last else None]:
+                x = block(x)  # (clip, row, column, dim)
+                if number == last:
+                    states.append(x.mean(1))
+        return torch.stack(states, dim=1)
 
     def forward_features(
         self,
@@ -446,7 +497,7 @@ class Datar(Network):
         line = coarse.mean(1).index_select(1, torch.arange(fine.shape[2], device=fine.device) // 2)
         return line + self.lateral(fine.mean(1))
 
-    def deforming(self) -> list[tuple[int, DeformableAttention]]:
+    def deformable_layers(self) -> list[tuple[int, DeformableAttention]]:
         """The deformable layers in the order of `DatarOutput.points`, each with the mel bins and frames to a pixel."""
         stages = enumerate(cast("Iterable[Stage]", self.stages))
         return [
@@ -454,3 +505,21 @@ class Datar(Network):
             for number, stage in stages
             for block in stage.deforming()
         ]
+
+    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+        """The tensors of a DATAR of another length or with other labels.
+
+        Bias tables are cut or continued by their border, and learned signals stretched; the head is the new one.
+        """
+        adapted = super().adapted(tensors, source=source)
+        for name, own in self.state_dict().items():
+            given = adapted.get(name)
+            if given is None or given.shape == own.shape or given.ndim != own.ndim:
+                continue
+            if given.shape[:2] + given.shape[3:] != own.shape[:2] + own.shape[3:]:
+                continue  # another length differs along time alone
+            if name.endswith("relative_position_bias_table"):
+                adapted[name] = fit_table(given, (own.shape[1] + 1) // 2, (own.shape[2] + 1) // 2)
+            elif name.endswith("theta"):
+                adapted[name] = stretch(given, own.shape[2])
+        return adapted
