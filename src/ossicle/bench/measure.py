@@ -22,7 +22,6 @@ from ossicle.bench.worker import open_model, reason
 from ossicle.devices import choose_device
 from ossicle.errors import SettingRefused
 from ossicle.export import export_recognizer, need_onnx, write_int8
-from ossicle.models.passt import Passt
 from ossicle.recognizer import Recognizer
 
 Files = dict[Engine, str | Exception]  # the export that an engine runs, or why there is none
@@ -101,8 +100,9 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     except ValueError as error:
         raise SettingRefused(f"{work.model}: {error}.") from error
     choose_device(work.device)
-    if any(form.keep < 1 for form in forms) and not isinstance(getattr(recognizer, "model", None), Passt):
-        raise SettingRefused(f"{work.model}: is no PaSST, and only of a PaSST can a share of the tokens be kept.")
+    reduces = getattr(getattr(recognizer, "model", None), "reduces_tokens", False)
+    if any(form.keep < 1 for form in forms) and not reduces:
+        raise SettingRefused(f"{work.model}: has no tokens to leave out or to merge; passt_* have.")
     return recognizer
 
 

@@ -17,9 +17,7 @@ from ossicle.kernels.choice import Kernels, by_hand, current_kernels
 
 # Private to torch: where it is missing, and off x86, torch's own product is all there is.
 LINEAR_POINTWISE = operators.find("mkldnn._linear_pointwise")
-HAS_ONEDNN = (
-    LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-)
+HAS_ONEDNN = LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
 
 # Where torch keeps a module's hooks.

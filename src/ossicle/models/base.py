@@ -164,9 +164,7 @@ class Network(nn.Module):
         """Times of a layer's states over so many frames."""
         return frames
 
-    def layer_states(
-        self, spec: Float[Tensor, "clip mel frame"], layers: int
-    ) -> Float[Tensor, "clip layer time dim"]:
+    def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
         """What leaves each of the first so many layers, in evaluation.
 
         By default the hidden states as they are, of blocks that work on (clip, time, dim).
@@ -187,22 +185,20 @@ class Network(nn.Module):
     def check_head(cls, head: HeadSpec) -> None:
         """Raises ValueError for a head that the network cannot have."""
         if head.kind not in cls.head_kinds:
-            raise ValueError(
-                f"a {cls.__name__} has no head for {head.kind}; available: {', '.join(cls.head_kinds)}"
-            )
+            raise ValueError(f"a {cls.__name__} has no head for {head.kind}; available: {', '.join(cls.head_kinds)}")
 
     @classmethod
-    def derive_settings(cls, *, mels: int, frames: int, **options: Any) -> dict[str, tuple[Any, str]]:
+    def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
         """The settings of a training that follow from its clips, by name, each with the reason.
 
         Args:
+            options: of the network, where they are not the configuration's defaults.
             frames: of a training clip.
-            options: as given, beyond the defaults of the configuration.
         """
         return {}
 
     @classmethod
-    def check_settings(cls, settings: Mapping[str, Any], *, mels: int, frames: int, **options: Any) -> None:
+    def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
         """Raises ValueError for settings of a training that do not suit its clips; see `derive_settings`."""
 
     # --- weights of others --------------------------------------------------------------------------------------------
@@ -224,5 +220,5 @@ class Network(nn.Module):
             WeightsRefused: tensors that cannot be adapted.
         """
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("head.")}
-        new = {name: own[name].clone() for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
-        return {**tensors, **new}
+        other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+        return {**tensors, **{name: own[name].clone() for name in other}}

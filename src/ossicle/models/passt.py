@@ -210,9 +210,7 @@ class Passt(Network):
     @property
     def layout(self) -> Layout:
         """Every block's patch tokens: a time is a column of patches; the two class tokens are left out."""
-        return Layout(
-            num_layers=len(self.blocks), dim=self.config.dim, description="patch tokens, mean over frequency"
-        )
+        return Layout(num_layers=len(self.blocks), dim=self.config.dim, description="patch tokens, mean over frequency")
 
     def layer_frames(self, window: int) -> int:
         """The positions' length, or the window where positions are interpolated to it."""
@@ -317,7 +315,7 @@ class Passt(Network):
         return torch.cat([two.expand(x.shape[0], -1, -1), x], dim=1)
 
     @classmethod
-    def derive_settings(cls, *, mels: int, frames: int, **options: Any) -> dict[str, tuple[Any, str]]:
+    def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
         """Patchout where clips have the patches for it."""
         columns = patches_along(frames, options.get("stride", PasstConfig.stride))
         return {
@@ -326,7 +324,7 @@ class Passt(Network):
         }
 
     @classmethod
-    def check_settings(cls, settings: Mapping[str, Any], *, mels: int, frames: int, **options: Any) -> None:
+    def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
         """Refuses patchout that leaves nothing of a clip."""
         stride = options.get("stride", PasstConfig.stride)
 

@@ -10,8 +10,8 @@ Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout"
 Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023, arXiv 2210.09461), section 3.
 **Deviations** of patchout: an amount may be a fraction of what the clip has, because a count made for 10 s empties
 shorter clips; dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges
-the same fraction of its tokens, where the paper merges the same number, so that a network can be thinned to less than half
-of its work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
+the same fraction of its tokens, where the paper merges the same number, so that a network can do less than half of its
+work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
 """
 
 import functools
@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-
 
 PATCHOUT = {"patchout_t": "time", "patchout_f": "freq", "patchout_u": "unstructured"}  # options to fields of Patchout
 
@@ -104,9 +103,9 @@ class TokenReduction:
     Args:
         method: `strided` selects evenly spaced rows and columns in proportion, the shape that structured patchout
             leaves in training; `merge` averages the tokens that are most alike, some in every block.
-        keep: above 0 and at most 1. `strided`: fraction of the patches that are selected, to the nearest whole rows and
-            columns, at least one of each. `merge`: fraction of the patch tokens that enters a block, in the mean over the
-            blocks; all of them enter the first.
+        keep: above 0 and at most 1. `strided`: fraction of the patches that are selected, to the nearest whole rows
+            and columns, at least one of each. `merge`: fraction of the patch tokens that enters a block, in the mean
+            over the blocks; all of them enter the first.
     """
 
     keep: int | float
