@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, cast, get_type_hints
+from typing import Any, ClassVar, NamedTuple, cast, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -134,7 +134,7 @@ class Network(nn.Module):
         return {name: hint for name, hint in get_type_hints(cls.config_class).items() if name != "num_classes"}
 
     @classmethod
-    def from_options(cls, *, num_classes: int, frontend: str, **options: Any) -> Self:
+    def from_options(cls, *, num_classes: int, frontend: str, **options: Any) -> "Network":
         """Builds a network with random weights; lists, as JSON and YAML have them, become tuples."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         return cls(cls.config_class(num_classes=num_classes, **values), frontend=frontend)

@@ -16,7 +16,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -196,7 +196,7 @@ class Passt(Network):
         return types
 
     @classmethod
-    def from_options(cls, **options: Any) -> Self:
+    def from_options(cls, **options: Any) -> "Network":
         """Builds a network with random weights."""
         patchout = Patchout(**{field: whole(options.pop(name, 0)) for name, field in PATCHOUT.items()})
         return super().from_options(patchout=patchout, **options)
