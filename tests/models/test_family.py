@@ -22,7 +22,6 @@ from ossicle.models.attention import drop_path, drop_path_rates
 from ossicle.models.base import BlockParts, Layout, Network, Output
 from ossicle.training import TrainConfig, TuneConfig, train, tune
 
-
 # --- the family, in at most 60 lines ---------------------------------------------------------------------------------
 
 

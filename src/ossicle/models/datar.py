@@ -214,14 +214,16 @@ def window_mask(
     size: list[int], *, full: list[int], window: tuple[int, int], shift: list[int], device: torch.device
 ) -> Bool[Tensor, "window place place"]:
     """Which places of a window may meet: not those that the shift wrapped round, and not the filling."""
-
-    def regions(axis: int) -> Int[Tensor, "_"]:
-        place = torch.arange(full[axis], device=device) + shift[axis]
-        return (place >= full[axis]).int() + 2 * (wrapped(place, full[axis]) >= size[axis]).int()
-
-    region = 4 * regions(0)[:, None] + regions(1)
+    rows, columns = (regions(*sides, device=device) for sides in zip(size, full, shift, strict=True))
+    region = 4 * rows[:, None] + columns
     region = to_windows(region[None, :, :, None].float(), window)[..., 0]
     return region[:, :, None] == region[:, None]
+
+
+def regions(size: int, full: int, shift: int, *, device: torch.device) -> Int[Tensor, "full"]:
+    """A number for each place along a side: whether the shift wrapped it round, and whether it is filling."""
+    place = torch.arange(full, device=device) + shift
+    return (place >= full).int() + 2 * (wrapped(place, full) >= size).int()
 
 
 def wrapped(place: Int[Tensor, "_"], length: int) -> Int[Tensor, "_"]:

@@ -233,20 +233,22 @@ def reference(
     rows: int, columns: int, *, stride: tuple[int, int], segment: int | None = None, like: Tensor
 ) -> tuple[Float[Tensor, "key_row key_column 2"], Float[Tensor, "key_row key_column 2"]]:
     """Centers of the key cells and their sizes, in pixels, of the type of `like`; a segment's cells cover it evenly."""
-
-    def line(found: list[Run]) -> tuple[Tensor, Tensor]:
-        centers, sizes = [], []
-        for run in found:
-            number = run.count * run.key_width
-            size = run.width / run.key_width
-            centers.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
-            sizes.append(like.new_full((number,), size))
-        return torch.cat(centers), torch.cat(sizes)
-
-    (y, height), (x, width) = line(runs(rows, None, stride[0])), line(runs(columns, segment, stride[1]))
+    y, height = key_cells(runs(rows, None, stride[0]), like=like)
+    x, width = key_cells(runs(columns, segment, stride[1]), like=like)
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), torch.stack(
         torch.meshgrid(height, width, indexing="ij"), -1
     )
+
+
+def key_cells(found: list[Run], *, like: Tensor) -> tuple[Float[Tensor, "key"], Float[Tensor, "key"]]:
+    """Centers and sizes along one side."""
+    centers, sizes = [], []
+    for run in found:
+        number = run.count * run.key_width
+        size = run.width / run.key_width
+        centers.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
+        sizes.append(like.new_full((number,), size))
+    return torch.cat(centers), torch.cat(sizes)
 
 
 def sample(
@@ -444,8 +446,8 @@ def fit_table(
     table: Float[Tensor, "num_heads y x"], rows: int, columns: int
 ) -> Float[Tensor, "num_heads fitted_y fitted_x"]:
     """A bias table cut, or continued by its border, to the displacements on a map of rows and columns."""
-
-    def line(length: int, size: int) -> Tensor:
-        return (torch.arange(1 - size, size, device=table.device) + length // 2).clamp(0, length - 1)
-
-    return table.index_select(1, line(table.shape[1], rows)).index_select(2, line(table.shape[2], columns))
+    y, x = (
+        (torch.arange(1 - size, size, device=table.device) + length // 2).clamp(0, length - 1)
+        for length, size in zip(table.shape[1:], (rows, columns), strict=True)
+    )
+    return table.index_select(1, y).index_select(2, x)
