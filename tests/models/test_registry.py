@@ -6,19 +6,19 @@ import sys
 import pytest
 import torch
 
-from ossicle.errors import ModelUnknown
-from ossicle.models import create_model, find_preset, list_models, model_info
+from ossicle.errors import ModelUnknown, WeightsRefused
+from ossicle.models import create_model, find_preset, list_models, summarize_model
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_scores_ten_seconds(name: str) -> None:
     preset = find_preset(name)
     with torch.device("meta"), torch.inference_mode():
-        model = create_model(name, num_classes=7).eval()
+        model = create_model(name, num_classes=7, pretrained=False).eval()
         out = model.forward_features(torch.empty(2, 1, 128, round(10 / preset.frame_seconds)))
     assert out.logits.shape == (2, 7)
-    dims = preset.options["dim"] if preset.family == "passt" else preset.options["dims"][-1]
-    assert out.features.shape == (2, dims)
+    assert out.features.shape == (2, int(preset.width.split("-")[-1]))
+    assert len(model.stack()) == sum(map(int, preset.depth.split("-")))
     assert model.frontend == preset.frontend
     # One pass sees what the preset was made for.
     assert model.max_frames is None or model.max_frames >= preset.options["frames"]
@@ -35,16 +35,25 @@ def test_every_model_scores_ten_seconds(name: str) -> None:
     ],
 )
 def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gmacs: float, tokens: int) -> None:
-    info = model_info(name)
-    assert parameters is None or info.parameters == parameters
-    assert info.macs / 1e9 == pytest.approx(gmacs, abs=0.05)
-    assert info.tokens == tokens
+    summary = summarize_model(name)
+    assert parameters is None or summary.parameters == parameters
+    assert summary.macs / 1e9 == pytest.approx(gmacs, abs=0.05)
+    assert summary.tokens == tokens
 
 
 def test_all_published_names_are_there() -> None:
     published = [name for name in list_models() if find_preset(name).url]
     assert len(published) == 22
     assert all(find_preset(name).license for name in published)
+
+
+def test_a_published_name_requires_its_weights_or_says_that_it_has_none() -> None:
+    with pytest.raises(WeightsRefused, match="fetch https://.*swa.pt, and start a training from that file with --init"):
+        create_model("passt_s_swa_p16_128_ap476")
+    model = create_model("passt_s_swa_p16_128_ap476", num_classes=2, depth=1, pretrained=False)
+    assert model.config.columns == 99
+    with pytest.raises(ValueError, match="passt_tiny_s16 is an architecture and has no published weights"):
+        create_model("passt_tiny_s16", pretrained=True)
 
 
 def test_names_are_listed_by_pattern() -> None:
