@@ -47,7 +47,10 @@ class Recognizer(Predictor):
         network = cast(Network, bundle.model)
         if reduction is not None:
             if not network.reduces_tokens:
-                raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; passt_* have")
+                raise ValueError(
+                    f"{bundle.model_name} has no tokens to leave out or to merge; `ossicle models show` says which "
+                    "networks have"
+                )
             reduction.merges(1, depth=len(network.stack()))  # refuses a fraction that so many blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction

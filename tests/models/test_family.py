@@ -82,6 +82,7 @@ PRESETS = [Preset(name="toy", options={}), Preset(name="toy_wide", options={"dim
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
+    list_models()  # has the others registered
     known = dict(registry._registered)
     register_network(Toy, presets=PRESETS)
     yield
@@ -182,10 +183,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[ossicle.networks]\n{name} = {name}\n")
         importlib.invalidate_caches()
-        registry.load_entry_points.cache_clear()
+        registry.load_networks.cache_clear()
 
     yield package
-    registry.load_entry_points.cache_clear()
+    registry.load_networks.cache_clear()
 
 
 def test_a_family_of_an_installed_package_is_known_and_loaded_when_it_is_built(

@@ -217,9 +217,7 @@ def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() ->
         settle()
     with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* every length: patchout_f=0.3"):
         settle(patchout_t=0.3, patchout_f=12)
-    with pytest.raises(
-        SettingRefused, match=r"drops 54 of 54 patches that these leave; .*: patchout_u=0.3"
-    ):
+    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .*: patchout_u=0.3"):
         settle(patchout_t=3, patchout_f=3, patchout_u=54)
     assert settle(patchout_t=0.3).patchout_t == 0.3
 

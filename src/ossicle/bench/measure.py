@@ -102,7 +102,9 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     choose_device(work.device)
     reduces = getattr(getattr(recognizer, "model", None), "reduces_tokens", False)
     if any(form.keep < 1 for form in forms) and not reduces:
-        raise SettingRefused(f"{work.model}: has no tokens to leave out or to merge; passt_* have.")
+        raise SettingRefused(
+            f"{work.model}: has no tokens to leave out or to merge; `ossicle models show` says which networks have."
+        )
     return recognizer
 
 

@@ -1,9 +1,9 @@
 """Log-mel in, scores out. The names load without torch; building a network loads it."""
 
 from ossicle.models.heads import HeadSpec
-from ossicle.models.presets import Preset
 from ossicle.models.registry import (
     ModelSummary,
+    Preset,
     create_model,
     find_preset,
     list_models,

@@ -208,6 +208,10 @@ class Network(nn.Module):
         """The options that given weights decide, such as their depth."""
         return {}
 
+    def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
+        """What misshapen tensors mean, in a clause; of each tensor the shape that was found and the one wanted."""
+        return []
+
     def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
         """The tensors of a checkpoint as this network can load them; what does not fit stays, and is refused there.
 

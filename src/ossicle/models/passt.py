@@ -349,6 +349,17 @@ class Passt(Network):
         config = infer_config(tensors)
         return {"frames": config.frames, "depth": config.depth}
 
+    def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
+        """Position tables of other sizes mean another stride or length."""
+        tables = [shapes[name] for name in ("freq_new_pos_embed", "time_new_pos_embed") if name in shapes]
+        if len(tables) < 2 or all(found == wanted for found, wanted in tables):
+            return []
+        (freq, own_freq), (time, own_time) = tables
+        return [
+            f"the file holds {freq[2]} x {time[3]} positions (frequency x time), the network asks for {own_freq[2]} x "
+            f"{own_time[3]}: choose the stride and length the weights were made for"
+        ]
+
     def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
         """The tensors of a PaSST, or of the image transformer DeiT, for this network.
 

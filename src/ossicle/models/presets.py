@@ -10,41 +10,11 @@ releases of github.com/kkoutini/PaSST. Zhu, "Deformable Audio Transformer for Au
 its sizes those of DAT (Xia et al., CVPR 2022).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ossicle.models.registry import Preset, register_network
+
 RELEASES = "https://github.com/kkoutini/PaSST/releases/download/"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One name in the registry: an architecture, its front end and, where published, its weights."""
-
-    name: str
-    options: Mapping[str, Any]
-    """Fields of the network's configuration."""
-    num_classes: int = 527
-    frontend: str = "passt"
-    """Recipe by name."""
-    frame_seconds: float = 0.01
-    """Hop of that recipe."""
-    counted_frames: int = 1000
-    """Input length for which the cost is counted: 10 s, or the 1024 frames that papers on filterbanks take."""
-    width: str = ""
-    """Channels of a token; of each stage in a pyramid."""
-    depth: str = ""
-    """Blocks; of each stage in a pyramid."""
-    stride: str = ""
-    """Frames and mel bins from token to token."""
-    url: str | None = None
-    map: float | None = None
-    """Mean average precision that its authors report."""
-    data: str = ""
-    """Where, if not on AudioSet."""
-    license: str | None = None
-    """Of the weights."""
-    note: str = ""
 
 
 def _passt(
@@ -171,3 +141,6 @@ PASST = (
     _published("passt_s_kd_p16_128_ap486", "v.0.0.9/passt-s-kd-ap.486.pt", 0.486),
     _published("passt_l_kd_p16_128_ap47", "v.0.0.10/passt-l-kd-ap.47.pt", 0.4708, depth=7),
 )
+
+register_network("ossicle.models.passt:Passt", presets=PASST)
+register_network("ossicle.models.datar:Datar", presets=DATAR)

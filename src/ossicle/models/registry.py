@@ -1,9 +1,8 @@
 """Models by name: register, list, describe and build them. Importing this loads no torch; building does.
 
-A family of networks becomes known by `register_network`, which gives its presets their names. The package's own are
-registered at the end of this file. An installed package registers its own when it is named as an entry point: the
-module of each entry point of the group `ossicle.networks` is imported when a name is first asked for, and calls
-`register_network`.
+A family of networks becomes known by `register_network`, which gives its presets their names: ours in
+`ossicle.models.presets`, an installed package's in a module that an entry point of the group `ossicle.networks` names.
+These modules are imported when a name is first asked for.
 
     [project.entry-points."ossicle.networks"]
     mine = "my_package.networks"
@@ -15,19 +14,47 @@ import functools
 import importlib
 import importlib.metadata
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ossicle.errors import ModelUnknown, WeightsRefused
 from ossicle.models.heads import HeadSpec
-from ossicle.models.presets import DATAR, PASST, Preset
 
 if TYPE_CHECKING:
     from ossicle.models.base import Network
 
 ENTRY_POINTS = "ossicle.networks"
-_registered: dict[str, tuple[Preset, "str | type[Network]"]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One name in the registry: an architecture, its front end and, where published, its weights."""
+
+    name: str
+    options: Mapping[str, Any]
+    """Fields of the network's configuration."""
+    num_classes: int = 527
+    frontend: str = "passt"
+    """Recipe by name."""
+    frame_seconds: float = 0.01
+    """Hop of that recipe."""
+    counted_frames: int = 1000
+    """Input length for which the cost is counted: 10 s, or the 1024 frames that papers on filterbanks take."""
+    width: str = ""
+    """Channels of a token; of each stage in a pyramid."""
+    depth: str = ""
+    """Blocks; of each stage in a pyramid."""
+    stride: str = ""
+    """Frames and mel bins from token to token."""
+    url: str | None = None
+    map: float | None = None
+    """Mean average precision that its authors report."""
+    data: str = ""
+    """Where, if not on AudioSet."""
+    license: str | None = None
+    """Of the weights."""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +65,11 @@ class ModelSummary:
     parameters: int
     macs: int  # multiplications in a pass over the preset's `counted_frames` that computes every token
     tokens: int  # in that pass, at the first block
-    seconds: float | None  # that one pass sees; None for any length
+    seconds: float | None  # longest input of one pass; None for any length
+    reduces_tokens: bool  # whether it can be run on fewer tokens
+
+
+_registered: dict[str, tuple[Preset, "str | type[Network]"]] = {}
 
 
 def register_network(network: "str | type[Network]", *, presets: Iterable[Preset]) -> None:
@@ -57,8 +88,9 @@ def register_network(network: "str | type[Network]", *, presets: Iterable[Preset
 
 
 @functools.cache
-def load_entry_points() -> None:
-    """Imports what installed packages register; one that fails is left out, and the log says so."""
+def load_networks() -> None:
+    """Has everything registered: ours, and what installed packages have; one that fails is left out and logged."""
+    importlib.import_module("ossicle.models.presets")
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
@@ -73,7 +105,7 @@ def list_models(pattern: str = "*") -> list[str]:
     >>> list_models("passt_tiny_s1[06]")
     ['passt_tiny_s10', 'passt_tiny_s16']
     """
-    load_entry_points()
+    load_networks()
     return sorted(fnmatch.filter(_registered, pattern))
 
 
@@ -167,8 +199,5 @@ def summarize_model(name: str) -> ModelSummary:
         macs=counter.get_total_flops() // 2,
         tokens=out.hidden_states[0][0, ..., 0].numel(),
         seconds=None if model.max_frames is None else model.max_frames * preset.frame_seconds,
+        reduces_tokens=model.reduces_tokens,
     )
-
-
-register_network("ossicle.models.passt:Passt", presets=PASST)
-register_network("ossicle.models.datar:Datar", presets=DATAR)
