@@ -37,10 +37,10 @@ def measure(
     """Runs the forms in turns and gives what each took, in the same order.
 
     Args:
-        progress: told how many of how many answers have come
+        progress: called with how many of how many answers have come
 
     Raises:
-        SettingRefused: a clip that the network does not take, or a share of tokens that it cannot keep
+        SettingRefused: a clip that the network does not take, or a fraction of tokens that it cannot keep
         OssicleError: as `ossicle.load` for a model that cannot be had
     """
     recognizer = check(work, forms)

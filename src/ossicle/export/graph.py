@@ -46,12 +46,12 @@ class Graph(nn.Module):
         """Of the front end that is part of the graph."""
         return self.frontend.config
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
         """Everything but the scores, the logits first."""
         raise NotImplementedError
 
     def forward(self, waveform: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
-        logits, *others = self.answers(waveform)
+        logits, *others = self.compute(waveform)
         scaled = logits / self.temperature
         scores = scaled.softmax(-1) if self.task == "single-label" else scaled.sigmoid()
         return scores, logits, *others
@@ -75,7 +75,7 @@ class NetworkGraph(Graph):
         if self.hops:
             self.outputs = (*self.outputs, "hop_logits")
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
         out = self.model.forward_features(self.frontend(wave))
         hops = (self.model.head(out.hop_features),) if self.hops else ()
         return out.logits, out.features, *hops
@@ -97,7 +97,7 @@ class TunedGraph(Graph):
         self.head = recognizer.bundle.model
         self._encoder = (encoder,)  # in a tuple: its network is here already
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
         encoder, head = self._encoder[0], self.head
         states = encoder.states(self.frontend(wave), max(head.layers))
         if self.frontend.padded_frames is not None:
@@ -117,7 +117,7 @@ def make_graph(recognizer: Recognizer) -> Graph:
     """The graph of a recognizer.
 
     Raises:
-        ExportRefused: a frozen encoder that is not ours, or a window that one pass does not take.
+        ExportRefused: a frozen encoder of another library, or a window that one pass does not take.
     """
     graph: Graph
     if not isinstance(recognizer, TunedRecognizer):

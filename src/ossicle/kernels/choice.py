@@ -125,7 +125,7 @@ def current_kernels() -> Kernels:
 
 
 def by_hand() -> bool:
-    """Whether anything but the plainest expressions may run; a compiler, which cannot ask, is told yes."""
+    """Whether anything but the plainest expressions may run; for `torch.compile`, which cannot trace this, always."""
     return torch.compiler.is_compiling() or current_kernels().by_hand
 
 

@@ -12,7 +12,7 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
   filling is masked, so no clip is stretched to a fixed length.
 - Tokens stay channels-last; stem and merges are linear maps of gathered pixels, the same numbers as convolutions.
 - The input adaptor's equation is not known to us, and there is no public code; three readings are offered, none of
-  which changes an untrained network's answers, and a learned position table as the control that the paper lacks; none
+  which changes an untrained network's output, and a learned position table as the control that the paper lacks; none
   is on by default.
 """
 
@@ -64,20 +64,20 @@ class DatarConfig:
         for name in ("dims", "depths", "num_heads", "deform", "num_groups", "kernels", "key_strides"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != STAGES or name != "deform" and min(values) < 1:
-                raise ValueError(f"{name} is {values}; one number of at least 1 for each of {STAGES} stages is needed")
+                raise ValueError(f"{name} is {values}; expected one number of at least 1 for each of {STAGES} stages")
         if min(self.num_classes, self.mels, self.frames, *self.window) < 1:
             raise ValueError("num_classes, mels, frames and window are at least 1")
         for name, allowed in (("adaptor", get_args(Adaptor)), ("offsets", get_args(Offsets))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)} is allowed")
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
         if any(dim % heads for dim, heads in zip(self.dims, self.num_heads, strict=True)):
             raise ValueError(f"num_heads {self.num_heads} do not divide dims {self.dims}")
         check_fraction("drop_path", self.drop_path)
         if self.offset_range is not None and not self.offset_range > 0:
-            raise ValueError(f"offset_range is {self.offset_range} key cells; more than 0, or None, is allowed")
+            raise ValueError(f"offset_range is {self.offset_range} key cells; expected more than 0, or None")
         unit = PATCH * 2 ** (STAGES - 1)
         if self.segment is not None and (self.segment < unit or self.segment % unit):
-            raise ValueError(f"segment is {self.segment} frames; a multiple of {unit} is allowed")
+            raise ValueError(f"segment is {self.segment} frames; expected a multiple of {unit}")
 
     def map_size(self, stage: int) -> tuple[int, int]:
         """Rows and columns of a stage's map at `frames`."""

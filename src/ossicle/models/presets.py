@@ -69,8 +69,8 @@ DATAR = (
         note="deforms in every stage, inside segments of 10.24 s: the cost grows with the length and no faster",
         **_SEGMENTED,
     ),
-    _datar("datar_tiny_hop", note="one answer every 160 ms", hop_features=True),
-    _datar("datar_nano_hop", note="one answer every 160 ms", hop_features=True, **_NANO),
+    _datar("datar_tiny_hop", note="scores every 160 ms", hop_features=True),
+    _datar("datar_nano_hop", note="scores every 160 ms", hop_features=True, **_NANO),
 )
 
 _UNSURE = "name says stride 16; trust the shapes in the file"

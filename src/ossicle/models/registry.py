@@ -89,12 +89,12 @@ def register_network(network: "str | type[Network]", *, presets: Iterable[Preset
 
 @functools.cache
 def load_networks() -> None:
-    """Has everything registered: ours, and what installed packages have; one that fails is left out and logged."""
+    """Registers our presets and those of installed packages; a package that fails is left out and logged."""
     importlib.import_module("ossicle.models.presets")
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        # A stranger's module can fail in every way there is, and no model of ours depends on it.
+        # A module of another package can fail in every way there is, and no other model depends on it.
         except Exception as error:
             logging.getLogger("ossicle").warning("The networks of %s are left out: %s", point.value, error)
 
@@ -150,7 +150,7 @@ def create_model(
     Args:
         num_classes: labels; by default those of the preset.
         pretrained: False builds a published checkpoint's network with random weights, which is refused otherwise.
-        head: what the network answers with, in place of `num_classes`.
+        head: in place of `num_classes`.
         options: fields of the network's configuration: of a PaSST `PasstConfig` (depth, frames, dropout, drop_path,
             interpolate_positions, ...) and `patchout_t`, `patchout_f`, `patchout_u`, each a count or a fraction below
             1; of a DATAR `DatarConfig` (adaptor, offsets, key_strides, drop_path, ...).
