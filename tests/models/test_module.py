@@ -122,13 +122,14 @@ def test_a_compiler_sees_one_graph() -> None:
 
 
 @every
-def test_hooks_are_called_in_every_linear_layer(name: str) -> None:
+@pytest.mark.parametrize("kernels", ["plain", "onednn"])
+def test_hooks_are_called_in_every_linear_layer(name: str, kernels: str) -> None:
     model, called = network(name), set()
     layers = {key: layer for key, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for key, layer in layers.items():
         layer.register_forward_hook(lambda *_, key=key: called.add((key, "forward")))
         layer.register_full_backward_hook(lambda *_, key=key: called.add((key, "backward")))
-    with using_kernels("plain"):
+    with using_kernels(kernels):
         loss_of(model(spec().requires_grad_())).backward()
     unused = {"head_dist"}  # that the published PaSST carries and never uses
     assert called == {(key, way) for key in layers.keys() - unused for way in ("forward", "backward")}

@@ -49,7 +49,7 @@ def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prin
         "parameters": f"{summary.parameters:,}",
         f"MACs at {counted}": f"{summary.macs / 1e9:.4g} G",
         f"tokens at {counted}": f"{summary.tokens:,}",
-        "longest pass": "any length" if summary.seconds is None else f"{summary.seconds:.2f} s",
+        "one pass sees": "any length" if summary.seconds is None else f"{summary.seconds:.2f} s",
         "fewer tokens": "yes, by --keep" if summary.reduces_tokens else "no",
         "front end": preset.frontend,
         "width": preset.width,
