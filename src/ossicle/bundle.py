@@ -79,7 +79,7 @@ class Card:
 class Bundle(ModelInfo):
     """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
 
-    model: nn.Module
+    model: Network
     frontend: LogMel
 
 
@@ -347,7 +347,7 @@ def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
     return create_frontend(config)
 
 
-def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:
+def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> Network:
     # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
     for name, value in model["options"].items():
         if any(isinstance(one, int) and one > numbers for one in (value if isinstance(value, list) else [value])):

@@ -11,7 +11,7 @@ Windows, answers and rows are those of every `Predictor`; here is how torch scor
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,20 +44,19 @@ class Recognizer(Predictor):
         kernels: str = "auto",
         reduction: TokenReduction | None = None,
     ) -> None:
-        network = cast(Network, bundle.model)
         if reduction is not None:
-            if not network.reduces_tokens:
+            if not bundle.model.reduces_tokens:
                 raise ValueError(
                     f"{bundle.model_name} has no tokens to leave out or to merge; `ossicle models show` says which "
                     "networks have"
                 )
-            reduction.merges(1, depth=len(network.stack()))  # refuses a fraction that so many blocks cannot reach
+            reduction.merges(1, depth=len(bundle.model.stack()))  # refuses a fraction that so many blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.kernels = resolve_kernels(kernels)
-        self.model: Network = network.to(self.device).eval()
+        self.model: Network = bundle.model.to(self.device).eval()
         self.frontend: LogMel = bundle.frontend.to(self.device).eval()
 
     @property

@@ -24,6 +24,10 @@ DRAWING: dict[str, dict[str, Any]] = {
     "passt_tiny_s16": {"patchout_t": 0.3, "patchout_f": 1, "patchout_u": 2, "dropout": 0.1, "drop_path": 0.5},
     "datar_nano": {"drop_path": 0.5},
 }
+OPERATORS: dict[str, set[str]] = {
+    "passt_tiny_s16": set(),
+    "datar_nano": {"aten.grid_sampler_2d_backward", "aten._embedding_bag_per_sample_weights_backward"},
+}
 every = pytest.mark.parametrize("name", SMALL)
 
 
@@ -164,6 +168,38 @@ def test_the_gradient_has_a_gradient(name: str) -> None:
     )
 
 
+def functions_behind(y: Tensor) -> set[str]:
+    """The names of the functions that the gradient of y runs through."""
+    names: set[str] = set()
+    waiting, seen = [y.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names.add(type(node).__name__)
+            waiting.extend(following for following, _ in node.next_functions)
+    return names
+
+
+HAND_WRITTEN = {f"{name}Backward" for name in ("LinearFunction", "TiledAttention", "BiasedAttention", "GridSample")}
+
+
+@every
+def test_one_switch_turns_off_all_that_is_written_by_hand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(name)
+    assert functions_behind(model(spec())) & HAND_WRITTEN
+    with using_kernels("plain"):
+        assert not functions_behind(model(spec())) & HAND_WRITTEN
+    monkeypatch.setenv("OSSICLE_KERNELS", "plain")
+    assert not functions_behind(model(spec())) & HAND_WRITTEN
+
+
+@every
+def test_off_the_processor_nothing_is_written_by_hand(name: str) -> None:
+    model = network(name).to("meta")
+    assert not functions_behind(model(spec().to("meta"))) & HAND_WRITTEN
+
+
 # --- by hand and plainly ----------------------------------------------------------------------------------------------
 
 
@@ -201,7 +237,7 @@ def test_a_torch_without_its_private_operators_computes_the_same(
     monkeypatch.setattr(products, "LINEAR_POINTWISE", None)
     monkeypatch.setattr(products, "HAS_ONEDNN", False)
     assert_near(found(), wanted, bound=0.05 if half else 1e-4)
-    assert "aten.gelu_backward" in asked
+    assert set(asked) >= {"aten.gelu_backward"} | ({"aten._softmax_backward_data"} if half else set()) | OPERATORS[name]
 
 
 def test_an_operator_that_is_not_there_is_none() -> None:

@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from ossicle.bundle import load_bundle, save_bundle
 from ossicle.errors import ModelUnknown, WeightsRefused
+from ossicle.frontend import frontend_config
 from ossicle.models import create_model, find_preset, list_models, summarize_model
+from ossicle.training import TrainConfig
+from ossicle.training.initial import start_from
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -54,6 +59,27 @@ def test_a_published_name_requires_its_weights_or_says_that_it_has_none() -> Non
     assert model.config.columns == 99
     with pytest.raises(ValueError, match="passt_tiny_s16 is an architecture and has no published weights"):
         create_model("passt_tiny_s16", pretrained=True)
+
+
+def test_a_network_of_a_published_name_is_kept_and_goes_on_training_from_its_weights(tmp_path: Path) -> None:
+    name, small = "passt_s_swa_p16_128_ap476", {"dim": 8, "num_heads": 1, "depth": 1}
+    model = create_model(name, num_classes=2, pretrained=False, **small)
+    save_bundle(
+        tmp_path / "kept",
+        model=model,
+        model_name=name,
+        frontend=frontend_config("passt"),
+        task="single-label",
+        labels=("a", "b"),
+        window_seconds=1.0,
+    )
+    kept = load_bundle(tmp_path / "kept")
+    assert kept.model_name == name and torch.equal(kept.model.cls_token, model.cls_token)
+    torch.save(model.state_dict(), tmp_path / "published.pt")
+    config = TrainConfig(model=name, network={"dim": 8, "num_heads": 1}, weights=str(tmp_path / "published.pt"))
+    assert torch.equal(start_from(config, num_classes=5, frames=100).cls_token, model.cls_token)
+    with pytest.raises(WeightsRefused, match="with --init"):
+        start_from(TrainConfig(model=name), num_classes=5, frames=100)
 
 
 def test_names_are_listed_by_pattern() -> None:

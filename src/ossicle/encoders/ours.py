@@ -6,7 +6,7 @@ short clips gets it here too, and the mask leaves it out.
 
 import dataclasses
 import json
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from ossicle.encoders.hidden import bare
 from ossicle.encoders.sound import SoundEncoder
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
-from ossicle.models.base import Network
 
 
 def changed_options(config: Any) -> dict[str, Any]:
@@ -33,7 +32,7 @@ class BundleEncoder(SoundEncoder):
     """A network of ours with the bundle's front end."""
 
     def __init__(self, bundle: Bundle, *, name: str) -> None:
-        frontend, network = bundle.frontend, cast(Network, bundle.model)
+        frontend, network = bundle.frontend, bundle.model
         layout = network.layout
         window = frontend.frames(max(round(bundle.window_seconds * frontend.rate), frontend.min_samples))
         max_frames = network.layer_frames(window)
