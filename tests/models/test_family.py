@@ -82,7 +82,6 @@ PRESETS = [Preset(name="toy", options={}), Preset(name="toy_wide", options={"dim
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    list_models()  # has the others registered
     known = dict(registry._registered)
     register_network(Toy, presets=PRESETS)
     yield
@@ -148,7 +147,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
         register_network(Toy, presets=[Preset(name="other", options={}), Preset(name="passt_tiny_s16", options={})])
     with pytest.raises(ModelUnknown):
         create_model("other")
-    register_network(Toy, presets=PRESETS)  # the same once more, as when a module is loaded again
+    register_network(Toy, presets=PRESETS)  # the same once more, as a notebook does
 
 
 def test_settings_that_the_family_does_not_have_are_refused() -> None:
@@ -183,10 +182,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[ossicle.networks]\n{name} = {name}\n")
         importlib.invalidate_caches()
-        registry.load_networks.cache_clear()
+        registry.load_entry_points.cache_clear()
 
     yield package
-    registry.load_networks.cache_clear()
+    registry.load_entry_points.cache_clear()
 
 
 def test_a_family_of_an_installed_package_is_known_and_loaded_when_it_is_built(

@@ -1,5 +1,6 @@
 """Log-mel in, scores out. The names load without torch; building a network loads it."""
 
+from ossicle.models import presets as presets  # registers our own
 from ossicle.models.heads import HeadSpec
 from ossicle.models.registry import (
     ModelSummary,

@@ -137,7 +137,7 @@ class DeformableAttention(nn.Module):
                     .permute(0, 3, 1, 2, 4)
                     .flatten(0, 1)
                 )
-                if self.stride == (1, 1) and by_hand() and not torch.compiler.is_compiling():
+                if self.stride == (1, 1) and by_hand() and not torch.compiler.is_exporting():
                     # With a key at every place, what lies between is cheap, and as large as q four times over.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:

@@ -1,8 +1,8 @@
 """Models by name: register, list, describe and build them. Importing this loads no torch; building does.
 
 A family of networks becomes known by `register_network`, which gives its presets their names: ours in
-`ossicle.models.presets`, an installed package's in a module that an entry point of the group `ossicle.networks` names.
-These modules are imported when a name is first asked for.
+`ossicle.models.presets`, an installed package's in a module that an entry point of the group `ossicle.networks` names
+and that is imported when a model is first asked for.
 
     [project.entry-points."ossicle.networks"]
     mine = "my_package.networks"
@@ -82,15 +82,20 @@ def register_network(network: "str | type[Network]", *, presets: Iterable[Preset
         ValueError: a name that another family has; nothing is registered then.
     """
     new = {preset.name: (preset, network) for preset in presets}
-    if taken := sorted(name for name in new.keys() & _registered.keys() if _registered[name][1] != network):
+    if taken := sorted(name for name in new.keys() & _registered.keys() if not is_same(_registered[name][1], network)):
         raise ValueError(f"there is a model {taken[0]} already; choose another name")
     _registered.update(new)
 
 
+def is_same(one: "str | type[Network]", other: "str | type[Network]") -> bool:
+    """Whether both are the class of that name in that module, which may have been defined again in a notebook."""
+    first, second = (n if isinstance(n, str) else f"{n.__module__}:{n.__qualname__}" for n in (one, other))
+    return first == second
+
+
 @functools.cache
-def load_networks() -> None:
-    """Registers our presets and those of installed packages; a package that fails is left out and logged."""
-    importlib.import_module("ossicle.models.presets")
+def load_entry_points() -> None:
+    """Imports what installed packages register; a package that fails is left out and logged."""
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
@@ -105,7 +110,7 @@ def list_models(pattern: str = "*") -> list[str]:
     >>> list_models("passt_tiny_s1[06]")
     ['passt_tiny_s10', 'passt_tiny_s16']
     """
-    load_networks()
+    load_entry_points()
     return sorted(fnmatch.filter(_registered, pattern))
 
 
