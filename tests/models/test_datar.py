@@ -148,7 +148,7 @@ def test_what_makes_no_network_is_refused(options: dict, says: str) -> None:
 def test_a_word_that_names_no_variant_is_refused(name: str, value: Any) -> None:
     config = small().config
     object.__setattr__(config, name, value)  # the tests' type checker would refuse it first
-    with pytest.raises(ValueError, match=f"{name} is {value!r}; one of .*none"):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected one of .*none"):
         config.__post_init__()
 
 

@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 
 from ossicle.kernels import operators, products, using_kernels
 from ossicle.models import create_model, list_models, network_class
-from ossicle.models.base import Network
+from ossicle.models.base import Network, drawing_from
 
 SMALL: dict[str, dict[str, Any]] = {
     "passt_tiny_s16": {"depth": 2, "frames": 100},
@@ -78,9 +78,17 @@ def test_training_without_a_generator_draws_from_torchs_own(name: str) -> None:
         return model(spec())
 
     assert torch.equal(logits(1), logits(1)) and not torch.equal(logits(1), logits(2))
-    # The same stream gives the same numbers, whoever holds it.
-    torch.manual_seed(3)
-    assert torch.equal(model(spec()), model(spec(), generator=torch.Generator().manual_seed(3)))
+
+
+@every
+def test_the_same_stream_gives_the_same_numbers_whoever_holds_it(name: str) -> None:
+    model, passed, lent = network(name, **DRAWING[name]).train(), *(torch.Generator().manual_seed(3) for _ in range(2))
+    before = torch.get_rng_state()
+    for _ in range(2):
+        wanted = model(spec(), generator=passed)
+        with drawing_from(lent):
+            assert torch.equal(model(spec()), wanted)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @every
@@ -101,17 +109,19 @@ COMPILE = """
 import torch
 from ossicle.kernels import using_kernels
 from ossicle.models import create_model
+from ossicle.models.base import drawing_from
 x = torch.randn(2, 128, 70)
 for name, options in {networks!r}.items():
     for training in (False, True):
         for kernels in ("plain", "onednn"):
             torch._dynamo.reset()
             model = create_model(name, num_classes=3, **options).train(training)
+            wanted, drawn = (torch.Generator().manual_seed(3) for _ in range(2))
             with using_kernels(kernels):
-                y = torch.compile(model, fullgraph=True, backend="eager")(x)
+                with drawing_from(drawn):
+                    y = torch.compile(model, fullgraph=True, backend="eager")(x)
                 torch.nn.functional.cross_entropy(y, torch.tensor([0, 2])).backward()
-                if not training:
-                    torch.testing.assert_close(y, model(x), rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(y, model(x, generator=wanted), rtol=1e-4, atol=1e-5)
             assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 """
 

@@ -7,8 +7,9 @@ A subclass needs `config_class`, `forward_features`, `layout`, an `nn.Module` ca
 `nn.ModuleList` called `blocks`, each with its width as `dim`, or a `stack` of its own. Everything else has a default.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast, get_type_hints
@@ -47,6 +48,21 @@ class BlockParts:
     keys: tuple[str, ...] = ("kv_proj", "qkv")
     values: tuple[str, ...] = ("kv_proj", "qkv")
     feed_forward_end: tuple[str, ...] = ("fc2",)
+
+
+@contextlib.contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Has torch's global generator give the numbers of this one, on the CPU: for `torch.compile`, which traces no other.
+
+    The block draws what it would if the generator were passed; afterwards the global one is as before.
+    """
+    before = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.get_rng_state())
+        torch.set_rng_state(before)
 
 
 class Network(nn.Module):
