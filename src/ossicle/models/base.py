@@ -52,7 +52,7 @@ class BlockParts:
 
 @contextlib.contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Has torch's global generator give the numbers of this one, on the CPU: for `torch.compile`, which traces no other.
+    """Has torch's global generator on the CPU give the numbers of this one: `torch.compile` traces no other.
 
     The block draws what it would if the generator were passed; afterwards the global one is as before.
     """
