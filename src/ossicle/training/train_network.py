@@ -207,8 +207,8 @@ class TrainedNetwork:
 
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
     """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
-    model: Any = recognizer.model
-    layers = model.deforming() if hasattr(model, "deforming") else []
+    model = recognizer.model
+    layers = model.deformable_layers()
     if not layers:
         return []
     scale = layers[0][0]
