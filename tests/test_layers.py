@@ -172,7 +172,7 @@ def test_the_public_names_are_these() -> None:
         *("load", "load_encoder", "create_model", "list_models", "read_dataset"),
         *("train", "tune", "evaluate", "predict_files", "embed_files", "export_model"),
         *("TrainConfig", "TuneConfig", "TrainResult", "FoldResult", "Evaluation", "Prediction", "Embeddings"),
-        *("Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
+        *("FileResults", "Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
     }
     assert set(ossicle.__all__) <= set(dir(ossicle))
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ossicle.evaluation import Evaluation, evaluate
     from ossicle.export import Exported, export_model
     from ossicle.inference import EventRules, Prediction
-    from ossicle.jobs import predict_files
+    from ossicle.jobs.folders import FileResults
+    from ossicle.jobs.predict import predict_files
     from ossicle.loading import load
     from ossicle.models import create_model, list_models
     from ossicle.recognizer import Recognizer
@@ -36,6 +37,7 @@ _LAZY = {
     "Evaluation": "ossicle.evaluation",
     "EventRules": "ossicle.inference",
     "Exported": "ossicle.export",
+    "FileResults": "ossicle.jobs.folders",
     "FoldResult": "ossicle.training",
     "OssicleError": "ossicle.errors",
     "Prediction": "ossicle.inference",
@@ -50,7 +52,7 @@ _LAZY = {
     "list_models": "ossicle.models",
     "load": "ossicle.loading",
     "load_encoder": "ossicle.encoders",
-    "predict_files": "ossicle.jobs",
+    "predict_files": "ossicle.jobs.predict",
     "read_dataset": "ossicle.data",
     "train": "ossicle.training",
     "tune": "ossicle.training",
@@ -63,6 +65,7 @@ __all__ = [
     "Evaluation",
     "EventRules",
     "Exported",
+    "FileResults",
     "FoldResult",
     "OssicleError",
     "Prediction",

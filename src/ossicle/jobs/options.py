@@ -70,8 +70,9 @@ class Option:
             if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
                 kind = "a whole number" if self.kind is int else "a number"
                 raise WrongUsage(f"`{self.name}` is {kind}, not {value!r}.")
-            low, high = self.least is None or value >= self.least, self.most is None or value <= self.most
-            if not (low and high and (self.above is None or value > self.above)):
+            number = float(value)
+            low, high = self.least is None or number >= self.least, self.most is None or number <= self.most
+            if not (low and high and (self.above is None or number > self.above)):
                 raise WrongUsage(f"`{self.name}` is {self.range}, not {value:g}.")
         if self.choices and value not in self.choices:
             raise WrongUsage(f"`{self.name}` is {' or '.join(self.choices)}, not {value!r}.")
@@ -316,7 +317,8 @@ def table(*holders: type, command: str | None = None) -> tuple[Option, ...]:
 
 def check_values(options: Any) -> None:
     """Raises WrongUsage for a value outside its range."""
-    for row in table(type(options)):
+    holder: Any = type(options)
+    for row in table(holder):
         row.check(getattr(options, row.name))
 
 

@@ -79,12 +79,15 @@ def predict_files(
         ValueError: arguments that contradict each other, have no effect or lie outside their range
         OssicleError: the model, a folder of inputs or the output cannot be used; see `ossicle.errors`
     """
-    rules = events if isinstance(events, EventRules) else None
+    rules: dict[str, Any] = {}
+    if isinstance(events, EventRules):
+        rules = {"release": events.release, "median": events.median}
+        rules |= {"min_duration": events.min_seconds, "merge_gap": events.merge_gap}
+    if output is not None:
+        formats = check_formats([formats] if isinstance(formats, str) else formats, files=True)
     options = PredictOptions(
         output=None if output is None else Path(output),
-        formats=None
-        if output is None
-        else check_formats([formats] if isinstance(formats, str) else formats, files=True),
+        formats=None if output is None else formats,
         window=window,
         hop=hop,
         min_score=min_score,
@@ -92,10 +95,7 @@ def predict_files(
         labels=labels,
         overlap=overlap,
         events=bool(events),
-        release=rules and rules.release,
-        median=rules and rules.median,
-        min_duration=rules and rules.min_seconds,
-        merge_gap=rules and rules.merge_gap,
+        **rules,
         track=track,
         text=text,
         each=each,
