@@ -44,18 +44,22 @@ from ossicle.tuning.tuned import TunedRecognizer
 SUFFIXES = (".npz", ".safetensors")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Embeddings:
     """The vectors of some recordings; the arrays are those of the file."""
 
     files: tuple[str, ...]
-    embeddings: Float32[np.ndarray, "row dim"] = field(repr=False)
-    index: Int64[np.ndarray, " row"] = field(repr=False)
-    start: Float64[np.ndarray, " row"] = field(repr=False)
-    end: Float64[np.ndarray, " row"] = field(repr=False)
+    embeddings: Float32[np.ndarray, "row dim"]
+    index: Int64[np.ndarray, " row"]
+    start: Float64[np.ndarray, " row"]
+    end: Float64[np.ndarray, " row"]
     failed: tuple[Outcome, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     """Model, version, layer, window and hop: the metadata of the file."""
+
+    def __repr__(self) -> str:
+        rows, dim = self.embeddings.shape
+        return f"Embeddings({rows} vectors of {dim} numbers, {len(self.files)} files, {len(self.failed)} failed)"
 
     def save(self, path: StrPath) -> None:
         """Writes `.npz` or `.safetensors`, whole or not at all.

@@ -66,7 +66,7 @@ def test_rows_in_memory_are_those_of_a_folder_and_nothing_is_printed(
     assert memory.folder is None and memory.tables == ()
     assert [path.name for path in folder.tables] == ["predictions.csv", "predictions.selections.txt", "errors.csv"]
     assert all(path.is_file() for path in folder.tables)
-    assert len(repr(folder).splitlines()) == 1
+    assert repr(memory) == "FileResults(2 files in memory, 1 failed)"
     assert capfd.readouterr() == ("", "")
 
 

@@ -10,7 +10,7 @@ of workers, nor a `kill -9` and a new start, changes the tables.
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Outcome:
     """Why it could not be used, in a sentence."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FileResults:
     """The predictions of some files; iterating gives each file that could be used with its rows.
 
@@ -83,7 +83,11 @@ class FileResults:
     """Of audio that was decoded now."""
     before: int = 0
     """Files that an earlier job had done."""
-    store: ResultStore | MemoryStore = field(repr=False)
+    store: ResultStore | MemoryStore
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.folder is None else f"in {self.folder}"
+        return f"FileResults({len(self.files)} files {where}, {len(self.failed)} failed)"
 
     def __iter__(self) -> Iterator[tuple[Path, tuple[Row, ...]]]:
         return ((file, tuple(self.store.rows(str(file)))) for file in self.files)
