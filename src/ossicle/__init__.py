@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ossicle.evaluation import Evaluation, evaluate
     from ossicle.export import Exported, export_model
     from ossicle.inference import EventRules, Prediction
-    from ossicle.jobs import predict_files
+    from ossicle.jobs.predict import predict_files
     from ossicle.loading import load
     from ossicle.models import create_model, list_models
     from ossicle.recognizer import Recognizer
@@ -50,7 +50,7 @@ _LAZY = {
     "list_models": "ossicle.models",
     "load": "ossicle.loading",
     "load_encoder": "ossicle.encoders",
-    "predict_files": "ossicle.jobs",
+    "predict_files": "ossicle.jobs.predict",
     "read_dataset": "ossicle.data",
     "train": "ossicle.training",
     "tune": "ossicle.training",
