@@ -271,24 +271,24 @@ class TunedRecognizer(Recognizer):
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
         return self.answer([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
-    def predict(self, source: Any, **options: Any) -> Any:
+    def predict(self, inputs: Any, **options: Any) -> Any:
         """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
         if self._inputs.timed:
-            return super().predict(source, **options)
-        if isinstance(source, list):
-            return [self.predict(one, **options) for one in source]
-        content, file = self._inputs.open(source)
+            return super().predict(inputs, **options)
+        if isinstance(inputs, list):
+            return [self.predict(one, **options) for one in inputs]
+        content, file = self._inputs.open(inputs)
         return self.predict_whole(content, file=file, **options)
 
-    def embed(self, source: Any, **options: Any) -> Any:
+    def embed(self, inputs: Any, **options: Any) -> Any:
         """Gives the mean of the layers that the head sees, of what `predict` takes; see `Recognizer.embed`."""
         if self._inputs.timed:
-            return super().embed(source, **options)
+            return super().embed(inputs, **options)
         if options:
             raise ValueError(f"{self._inputs.plural} are embedded whole: {' and '.join(options)} are options of sound")
-        if isinstance(source, list):
-            return [self.embed(one) for one in source]
-        return self.answer([self._inputs.open(source)[0]])[1][0]
+        if isinstance(inputs, list):
+            return [self.embed(one) for one in inputs]
+        return self.answer([self._inputs.open(inputs)[0]])[1][0]
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Predicts an item: a file of sound window by window, a text or an image whole."""
