@@ -46,7 +46,6 @@ from torch import nn
 
 from ossicle import __version__
 from ossicle.data import modality_of
-from ossicle.data.modalities import SOUND
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
@@ -505,7 +504,7 @@ def _shortened(value: Any) -> str:
 def _card_text(config: Mapping[str, Any], card: Card) -> str:
     license = config["weights_license"]
     if "model" in config:
-        name, modality = config["model"]["name"], SOUND
+        name, modality = config["model"]["name"], modality_of("sound")
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
     else:
         name, modality = config["head"]["name"], modality_of(config["encoder"]["modality"])

@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from ossicle.bundle import find_bundle
-from ossicle.data import Dataset, Item
+from ossicle.data import Dataset, Item, modality_of
 from ossicle.data.check import cut_short
-from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import AudioUnreadable, DataRefused, SettingRefused
 from ossicle.evaluation.parts import Part, choose_part, read_labeled
 from ossicle.evaluation.result import Evaluation, own_files, write_evaluation
@@ -40,11 +39,12 @@ def score_items(
 ) -> ItemScores:
     """Scores each example by itself, as `Recognizer.predict` does; one that cannot be used is named and left out."""
     logits, used, failures = [], [], []
+    errors = modality_of(recognizer.modality).errors
     for position, item in enumerate(items):
         try:
             logits.append(recognizer.item_logits(item))
             used.append(position)
-        except INPUT_ERRORS as error:
+        except errors as error:
             failures.append(str(error))
         progress(position + 1, len(items))
     return ItemScores(

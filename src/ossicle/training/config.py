@@ -6,7 +6,6 @@ the data, and every value so chosen is printed.
 
 import dataclasses
 import difflib
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +142,7 @@ Config = TypeVar("Config", TrainConfig, TuneConfig)
 
 def check_values(config: FitConfig) -> None:
     """Refuses a value of the wrong type, out of its range or that would have to be rounded, and a name that is none."""
-    for name, hint in _hints(type(config)).items():
+    for name, hint in get_type_hints(type(config)).items():
         typed(name, getattr(config, name), hint)
     for name, known in (("loss", LOSSES), ("schedule", SCHEDULES)):
         if (value := getattr(config, name)) not in known:
@@ -161,11 +160,6 @@ def check_values(config: FitConfig) -> None:
             f"the decay ends at decay_until={config.decay_until:g} of the run, before it starts at "
             f"hold={config.hold:g}; decay_until is no less than hold."
         )
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 # Settings that do something only where another one has one of some values.
@@ -258,7 +252,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     Raises:
         SettingRefused: an unknown name (the nearest are shown), a value of the wrong type, or one out of range.
     """
-    hints = _hints(type(config))
+    hints = get_type_hints(type(config))
     values: dict[str, Any] = {}
     for name, value in settings.items():
         part, dot, option = name.partition(".")

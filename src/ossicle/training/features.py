@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ossicle.data import Dataset, read_input
+from ossicle.data import Dataset, modality_of
 from ossicle.data.cache import SampleStore, open_store
-from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders import Encoder, Hidden
 from ossicle.encoders.cache import FeatureStore, Pool, open_features
 from ossicle.training.config import TuneConfig
@@ -28,11 +27,12 @@ class Readable:
     """Which examples can be read, where nothing of them is kept."""
 
     def __init__(self, dataset: Dataset) -> None:
+        modality = modality_of(dataset.modality)
         self.failures: dict[int, str] = {}
         for position, item in enumerate(dataset.items):
             try:
-                read_input(item, modality=dataset.modality)
-            except INPUT_ERRORS as error:
+                modality.read(item)
+            except modality.errors as error:
                 self.failures[position] = str(error)
         self.usable = np.setdiff1d(np.arange(len(dataset)), list(self.failures))
 
@@ -81,7 +81,7 @@ class HeadInputs:
     def _read(self, position: int) -> Any:
         if isinstance(self.inputs, SampleStore):
             return np.array(self.inputs.read(position))
-        return read_input(self.dataset.items[position], modality=self.encoder.modality)
+        return modality_of(self.encoder.modality).read(self.dataset.items[position])
 
     def means(self, positions: Positions) -> Float[Tensor, "clip layer dim"]:
         """The means over time of these examples, in memory once."""

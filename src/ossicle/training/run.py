@@ -62,7 +62,6 @@ from ossicle.training.results import (
     sentences,
 )
 from ossicle.training.resume import begun_with, continued, longer, refuse_taken
-from ossicle.types import Modality
 
 logger = logging.getLogger(__name__)
 ENVIRONMENT = "environment.json"  # in a run folder
@@ -259,7 +258,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         config: Config | None,
         *,
         kind: type[Config],
-        modality: Modality,
+        modality: str,
         output: str | os.PathLike[str] | None = None,
         folds: str | None = None,
         resume: bool = False,

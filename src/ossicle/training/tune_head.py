@@ -21,8 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ossicle.bundle import Card
-from ossicle.data import Dataset
-from ossicle.data.cache import decode
+from ossicle.data import Dataset, modality_of
 from ossicle.devices import choose_device
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import RunRefused
@@ -49,7 +48,6 @@ from ossicle.tuning.tuned import save_tuned
 
 logger = logging.getLogger(__name__)
 LONGEST_WINDOW = 30.0  # seconds
-LENGTH_RATE = 16_000  # hertz; any would do to measure a length
 
 
 def tune(
@@ -169,6 +167,7 @@ class TunedModel:
     def save(self, folder: Path, *, card: Card, **decisions: Any) -> None:
         """Writes the bundle."""
         config, dataset, tuner = self.run.config, self.run.dataset, self.module.tuner
+        trained = [dataset.items[position] for position in self.run.split.train]
         save_tuned(
             folder,
             encoder=self.features.encoder,
@@ -177,7 +176,7 @@ class TunedModel:
             tuner_options={**config.tuner_options, "seed": config.seed} if tuner is not None else None,
             task=dataset.task,
             labels=dataset.labels,
-            window_seconds=typical_seconds(dataset, self.run.split.train),
+            window_seconds=modality_of(dataset.modality).typical_seconds(trained, longest=LONGEST_WINDOW),
             card=card,
             **decisions,
         )
@@ -202,12 +201,3 @@ def importance_sections(run: Run[TuneConfig], features: HeadInputs) -> list[Sect
     importance = importance_of(run.split, features, probes=probes)
     write_json(run.folder / "importance.json", importance.to_json())
     return [importance_section(importance, probe_name=score_name(run.dataset.task))]
-
-
-def typical_seconds(dataset: Dataset, train: Positions) -> float:
-    """The window of prediction: 90 % of the training clips, by a sample of them, are no longer."""
-    if dataset.modality != "sound":
-        return LONGEST_WINDOW
-    some = train[:: max(1, len(train) // 100)].tolist()
-    lengths = [len(decode(dataset.items[index], LENGTH_RATE)) / LENGTH_RATE for index in some]
-    return round(min(max(float(np.quantile(lengths, 0.9)), 0.1), LONGEST_WINDOW), 2)
