@@ -36,7 +36,11 @@ class WeightAverage:
                 share = max(share, 1 - self.decay)
             # A stored average is loaded before the module moves to its device.
             self._mean = [mean.to(live) for mean, live in zip(self._mean, self._live, strict=True)]
-            torch._foreach_lerp_(self._mean, self._live, share)
+            if lerp := getattr(torch, "_foreach_lerp_", None):  # private to torch, and one call for all tensors
+                lerp(self._mean, self._live, share)
+            else:
+                for mean, live in zip(self._mean, self._live, strict=True):
+                    mean.lerp_(live, share)
         self.count += 1
 
     @torch.no_grad()
