@@ -25,7 +25,6 @@
 Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -51,6 +50,7 @@ from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
 from ossicle.inference import MAX_WINDOW_SECONDS, ModelInfo
 from ossicle.models import create_model, list_models
+from ossicle.models.base import Network
 from ossicle.types import Task
 from ossicle.weights.tensors import load_into, load_weights, save_weights
 
@@ -79,7 +79,7 @@ class Card:
 class Bundle(ModelInfo):
     """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
 
-    model: nn.Module
+    model: Network
     frontend: LogMel
 
 
@@ -329,22 +329,12 @@ def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool)
 
 
 def _options(model: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
-    """What `create_model` needs besides the name: the fields of the network's own configuration."""
-    config = getattr(model, "config", None)
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    """What `create_model` needs besides the name."""
+    if not isinstance(model, Network):
         raise ValueError(f"a {type(model).__name__} was not made by create_model: it has no configuration to save")
-    options = dataclasses.asdict(config)
-    outputs = options.pop("num_classes")
-    if outputs != len(labels):
-        raise ValueError(f"{len(labels)} labels are named for a network with {outputs} outputs")
-    patchout = options.pop("patchout", None)
-    if patchout is not None:
-        options |= {
-            "patchout_t": patchout["time"],
-            "patchout_f": patchout["freq"],
-            "patchout_u": patchout["unstructured"],
-        }
-    return options
+    if model.config.num_classes != len(labels):
+        raise ValueError(f"{len(labels)} labels are named for a network with {model.config.num_classes} outputs")
+    return model.options()
 
 
 def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
@@ -357,14 +347,14 @@ def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
     return create_frontend(config)
 
 
-def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:
+def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> Network:
     # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
     for name, value in model["options"].items():
         if any(isinstance(one, int) and one > numbers for one in (value if isinstance(value, list) else [value])):
             raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, and loading is no event for a run
-            return create_model(model["name"], num_classes=len(labels), **model["options"])
+            return create_model(model["name"], num_classes=len(labels), pretrained=False, **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
 

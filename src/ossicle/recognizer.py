@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 
 from ossicle.bundle import Bundle
 from ossicle.data import Item, Modality
@@ -26,8 +26,7 @@ from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
 from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
-from ossicle.models.datar import HOP_FRAMES
-from ossicle.models.passt import Passt
+from ossicle.models.base import Network
 from ossicle.models.tokens import TokenReduction
 
 
@@ -46,15 +45,18 @@ class Recognizer(Predictor):
         reduction: TokenReduction | None = None,
     ) -> None:
         if reduction is not None:
-            if not isinstance(bundle.model, Passt):
-                raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; PaSST has")
-            reduction.merges(1, depth=len(bundle.model.blocks))  # refuses a share that so many blocks cannot reach
+            if not bundle.model.reduces_tokens:
+                raise ValueError(
+                    f"{bundle.model_name} has no tokens to leave out or to merge; `ossicle models show` says which "
+                    "networks have"
+                )
+            reduction.merges(1, depth=len(bundle.model.stack()))  # refuses a fraction that so many blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.kernels = resolve_kernels(kernels)
-        self.model: nn.Module = bundle.model.to(self.device).eval()
+        self.model: Network = bundle.model.to(self.device).eval()
         self.frontend: LogMel = bundle.frontend.to(self.device).eval()
 
     @property
@@ -75,9 +77,8 @@ class Recognizer(Predictor):
     @property
     def hop_feature_seconds(self) -> float | None:
         """Time resolution of a network with `hop_features`; None for others."""
-        if not getattr(self.model.config, "hop_features", False):
-            return None
-        return HOP_FRAMES * self.frontend.config.hop_samples / self.rate
+        hop = self.model.hop_frames
+        return None if hop is None else hop * self.frontend.config.hop_samples / self.rate
 
     def __repr__(self) -> str:
         return (
@@ -112,8 +113,8 @@ class Recognizer(Predictor):
         """Gives the logits of every hop of windows of one length at `rate`."""
         spec = self.spectrogram(windows)
         with self._arithmetic():
-            hops = self.model.forward_features(spec).hop_features  # type: ignore[operator]
-            logits = self.model.head(hops)  # type: ignore[operator]
+            hops = self.model.forward_features(spec).hop_features
+            logits = self.model.head(hops)
         return logits.float().cpu().numpy()
 
     @torch.inference_mode()
@@ -128,7 +129,7 @@ class Recognizer(Predictor):
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():
-            out = self.model.forward_features(spec, **fewer)  # type: ignore[operator]
+            out = self.model.forward_features(spec, **fewer)
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
 
     @contextlib.contextmanager

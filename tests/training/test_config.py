@@ -49,8 +49,8 @@ def test_options_of_the_network_are_set_one_by_one(tmp_path: Path) -> None:
     [
         ({"network": {"adaptr": "feature"}}, "no option adaptr"),
         ({"network": {"adaptor": "feature", "segment": 7}}, "segment is 7 frames"),
-        ({"patchout_t": 3}, "patchout_t: settings of a PaSST; datar_nano is none"),
-        ({"depth": 3}, "depth: settings of a PaSST"),
+        ({"patchout_t": 3}, "patchout_t: not a setting of datar_nano"),
+        ({"depth": 3}, "depth: not a setting of datar_nano"),
     ],
 )
 def test_options_that_the_network_does_not_have_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -213,11 +213,11 @@ def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() ->
         config = dataclasses.replace(recipe("finetune"), **settings)
         return resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))[0]
 
-    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* --set patchout_t=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* every length: patchout_t=0.3"):
         settle()
-    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* --set patchout_f=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* every length: patchout_f=0.3"):
         settle(patchout_t=0.3, patchout_f=12)
-    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .* --set patchout_u=0.3"):
+    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .*: patchout_u=0.3"):
         settle(patchout_t=3, patchout_f=3, patchout_u=54)
     assert settle(patchout_t=0.3).patchout_t == 0.3
 

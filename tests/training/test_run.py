@@ -76,7 +76,7 @@ def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, s
 
 
 def test_settings_that_make_no_network_leave_no_run(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="settings of a PaSST"):
+    with pytest.raises(SettingRefused, match="patchout_t: not a setting of datar_nano"):
         run(model="datar_nano", patchout_t=3)
     with pytest.raises(SettingRefused, match="no option adaptr"):
         run(model="datar_nano", depth=None, network={"adaptr": "none"})

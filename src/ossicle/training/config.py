@@ -16,7 +16,7 @@ import yaml
 from ossicle.devices import Precision
 from ossicle.errors import SettingRefused
 from ossicle.files import write_atomically
-from ossicle.models.registry import PATCHOUT
+from ossicle.models.tokens import PATCHOUT
 from ossicle.settings import from_yaml, typed
 
 

@@ -17,7 +17,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning
 import numpy as np
@@ -33,9 +33,8 @@ from ossicle.errors import SettingRefused
 from ossicle.evaluation import score_items
 from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
 from ossicle.loading import load
-from ossicle.models.datar import Datar
+from ossicle.models.base import Network
 from ossicle.models.deformable import reference
-from ossicle.models.passt import Passt
 from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
@@ -296,7 +295,7 @@ def pad_to(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def fit(
-    model: Passt | Datar,
+    model: Network,
     dataset: Dataset,
     store: SampleStore,
     split: Split,
@@ -458,16 +457,15 @@ def finish(
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
     """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
     model = recognizer.model
-    layers = model.deforming() if isinstance(model, Datar) else []
+    layers = model.deformable_layers()
     if not layers:
         return []
-    assert isinstance(model, Datar)
     scale = layers[0][0]
     attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
     window, _ = recognizer.window_samples()
     clip = decode(item, recognizer.rate)[:window]
     spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
-    untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
+    untrained = start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames)
     rows, columns = (-(-length // scale) for length in spec.shape[1:])
     centers, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
     found = {}
