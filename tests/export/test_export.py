@@ -178,7 +178,7 @@ def test_a_head_on_another_encoder_is_refused(make_tuned: Make) -> None:
     recognizer = load(make_tuned("mean"), device="cpu")
     assert isinstance(recognizer, TunedRecognizer)
     recognizer.encoder = SimpleNamespace(name="whisper-tiny")  # type: ignore[assignment]
-    with pytest.raises(ExportRefused, match="whisper-tiny is not one of ours; heads on PaSST and DATAR"):
+    with pytest.raises(ExportRefused, match="whisper-tiny cannot be exported; heads on ossicle's own networks"):
         make_graph(recognizer)
 
 

@@ -41,9 +41,9 @@ def grid_gradients(
     if (operator := find("aten.grid_sampler_2d_backward")) is not None:
         found = operator(dy, maps, grid, 0, 0, True, list(wanted))
     else:
-        leaves = [t.detach().requires_grad_() for t in (maps, grid)]
+        maps, grid = (t.detach().requires_grad_() for t in (maps, grid))
         with torch.enable_grad():
-            found = torch.autograd.grad(F.grid_sample(*leaves, align_corners=True), leaves, dy)
+            found = torch.autograd.grad(F.grid_sample(maps, grid, align_corners=True), (maps, grid), dy)
     of_maps, of_grid = (grad if want else None for grad, want in zip(found, wanted, strict=True))
     return of_maps, of_grid
 

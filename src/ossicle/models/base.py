@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from ossicle.models.heads import HeadKind, HeadSpec
 
-Spectrogram = Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"]
-
 
 class Output(NamedTuple):
     """What a pass computes, by name; a family may have an output of its own with more fields."""
@@ -86,7 +84,12 @@ class Network(nn.Module):
         self.config = config
         self.frontend = frontend  # name of the front end that it was made for
 
-    def forward(self, spec: Spectrogram, *, generator: torch.Generator | None = None) -> Float[Tensor, "clip label"]:
+    def forward(
+        self,
+        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "clip label"]:
         """Scores a batch of spectrograms of one length.
 
         Args:
@@ -95,7 +98,7 @@ class Network(nn.Module):
         """
         return self.forward_features(spec, generator=generator).logits
 
-    def check(self, spec: Spectrogram) -> Float[Tensor, "clip mel frame"]:
+    def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
         """The spectrogram without a channel axis.
 
         Raises:
