@@ -16,6 +16,7 @@ from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
+from ossicle.models.base import drawing_from
 from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
 from ossicle.training.losses import mean_loss
@@ -162,6 +163,9 @@ class NetworkTraining(TrainingModule):
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
         """Of the augmented batch."""
         spec, targets = self.augmented(batch, generator)
+        if self.config.compile:  # which traces no generator but torch's own
+            with drawing_from(generator):
+                return self._network[0](spec), targets
         return self._network[0](spec, generator=generator), targets
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
