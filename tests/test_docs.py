@@ -133,6 +133,16 @@ def test_the_navigation_of_the_site_names_every_page() -> None:
     assert sorted(re.findall(r": (\S+\.md)$", text, re.M)) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {ossicle.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_readme_names_every_declared_python_version() -> None:
+    declared = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    sentence = re.search(r"Tested with Python [^.]*(?:\.\d[^.]*)*\.", (ROOT / "README.md").read_text())
+    assert sentence and [version for version in declared if version not in sentence[0]] == []
+
+
 def test_pictures_are_small_enough_for_a_repository() -> None:
     assert all(picture.stat().st_size < 300_000 for picture in (ROOT / "docs" / "images").iterdir())
 
