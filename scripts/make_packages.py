@@ -29,15 +29,18 @@ class Environment:
         self.folder = folder
         venv.create(folder, with_pip=True)
 
-    def run(self, program: str, *arguments: object) -> str:
-        """Runs a program of this environment in its own folder; gives its standard output.
+    def run(self, program: str, *arguments: object, place: Path | None = None) -> str:
+        """Runs a program of this environment; gives its standard output.
+
+        Args:
+            place: where to run it; by default in the environment's own folder
 
         Raises:
             SystemExit: it failed; its output is in the message
         """
         command = [str(self.folder / "bin" / program), *map(str, arguments)]
         own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        done = subprocess.run(command, cwd=self.folder, env=own, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=place or self.folder, env=own, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -54,11 +57,7 @@ def build(folder: Path, scratch: Path) -> dict[str, Path]:
     builder.install("hatchling")
     files: dict[str, Path] = {}
     for name, source in {"ossicle": ROOT, "ossicle_runtime": ROOT / "packages" / "ossicle-runtime"}.items():
-        subprocess.run(
-            [builder.folder / "bin" / "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", folder],
-            cwd=source,
-            check=True,
-        )
+        builder.run("hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", folder, place=source)
         (files[f"{name} wheel"],) = folder.glob(f"{name}-*.whl")
         (files[f"{name} sdist"],) = folder.glob(f"{name}-*.tar.gz")
     return files
