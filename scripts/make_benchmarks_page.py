@@ -183,7 +183,7 @@ def joined(tables: dict[str, list[str]], column: str) -> list[str]:
 
 def run_line(line: str) -> str:
     """The line below a table of results (command, machine, versions, date, commit) as a sentence of the page."""
-    command, about = re.fullmatch(r"`([^`]+)`; (.*)\.", line).groups()  # type: ignore[union-attr]
+    command, about = re.fullmatch(r"`([^`]+)`; (.*)\.", line).groups()
     about = re.sub(r"threads (\d+)", lambda m: f"{m[1]} thread" + "s" * (m[1] != "1"), about).replace("date ", "")
     place = f"on {about.removeprefix('machine ')}" if about.startswith("machine ") else f"with {about}"
     return f"Measured {place}: `{command}`."
