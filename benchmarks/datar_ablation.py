@@ -130,7 +130,7 @@ def tested(dataset: Dataset, config: TrainConfig, *, fold: str, folder: Path) ->
     """One training, and what the study keeps of it."""
     trained, curve, minutes = train_once(dataset, config, fold=fold, folder=folder)
     return {
-        "score": trained.evaluation.accuracy.value,
+        "score": trained.evaluation.metrics.accuracy.value,
         "clips": len(trained.folds[0].tested),
         **minutes,
         "curve": [round(loss, 4) for loss in curve["train_loss"]],

@@ -30,7 +30,7 @@ from ossicle.data import Dataset, read_dataset, split_dataset
 from ossicle.data.cache import open_store
 from ossicle.frontend import create_frontend
 from ossicle.training import TrainConfig, TrainResult, train
-from ossicle.training.run import pad_to
+from ossicle.training.train_network import pad_to
 
 BASE = TrainConfig(
     model="passt_tiny_s16",
@@ -100,7 +100,7 @@ def main() -> None:
                 **key,
                 **about_this_run(),
                 # The recipe study does not look at fold 1, also not here.
-                "score": trained.evaluation.accuracy.value if main_study else max(curve["val_score"]),
+                "score": trained.evaluation.metrics.accuracy.value if main_study else max(curve["val_score"]),
                 **minutes,
                 "curve": [round(v, 4) for v in curve["train_loss" if main_study else "val_score"]],
             }

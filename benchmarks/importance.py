@@ -30,17 +30,16 @@ from ossicle.encoders.cache import open_features
 from ossicle.metrics import Estimate
 from ossicle.report.importance import importance_figure, layer_share_figure
 from ossicle.training import TuneConfig
-from ossicle.training.head import fit_head
-from ossicle.training.tuning import create_model, importance_of, probes_of
+from ossicle.training.layers import create_tuned_head, fit_head, importance_of, probes_of
 from ossicle.tuning.importance import Importance, largest, least_p, rank_correlation
 from ossicle.tuning.tuners import blocks_that_run
 from tuning import (
+    InMemory,
     accuracies,
     add_sets,
     difference,
     encoder_of,
     estimate,
-    in_memory,
     mistakes,
     read_set,
     said,
@@ -70,7 +69,7 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
     """Everything about one encoder on one set of data."""
     store = open_features(encoder, dataset.items, pool="mean")
     targets, whole = dataset.targets(), store.read(range(len(dataset)))
-    source, layers = in_memory(whole), encoder.num_layers
+    layers = encoder.num_layers
     counts = [k for k in (1, 2, 3, 4, 6, 8) if k < layers]
     maps: list[Importance] = []
     cut: dict[str, dict[str, Any]] = {}  # each as a row of tuning.py
@@ -78,16 +77,15 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
     parameters: dict[str, int] = {}
     for split in splits:
 
-        def fit(config: TuneConfig, kept: tuple[int, ...] | None = None, split: Any = split) -> Any:
-            model = create_model(config, encoder, labels=dataset.labels, layers=kept)
-            index = [number - 1 for number in model.layers]
-            own = in_memory(type(whole)(features=whole.features[:, index], mask=whole.mask))
-            fit_head(model, own, config, dataset=dataset, split=split)
-            return model, own
+        def fit(config: TuneConfig, kept: tuple[int, ...] | None = None, split: Any = split) -> InMemory:
+            head = create_tuned_head(config, encoder, labels=dataset.labels, layers=kept)
+            features = InMemory(dataset, whole, encoder, head)
+            fit_head(dataset, split, config, features=features)
+            return features
 
-        gate = TuneConfig(head="density", options={"num_heads": 1}, standardize=False, epochs=epochs)
-        probes = probes_of(dataset, split, source)
-        maps.append(importance_of(split, model=fit(gate)[0], source=source, probes=probes))
+        gate = fit(TuneConfig(head="density", options={"num_heads": 1}, standardize=False, epochs=epochs))
+        probes = probes_of(dataset, split, gate)
+        maps.append(importance_of(split, gate, probes=probes))
         figures = {"best": probes, "IF": maps[-1].trained.share}
         choices = {"all": tuple(range(1, layers + 1))}
         for k in counts:
@@ -97,8 +95,9 @@ def study(dataset: Dataset, encoder: Encoder, *, splits: Sequence[Split], epochs
         known: dict[tuple[int, ...], tuple[list[int], int]] = {}  # different words often choose the same layers
         for choice, kept in choices.items():
             if kept not in known:
-                model, own = fit(linear, kept)
-                known[kept] = mistakes(model, own, split.test, targets), sum(p.numel() for p in model.parameters())
+                features = fit(linear, kept)
+                size = sum(p.numel() for p in features.head.parameters())
+                known[kept] = mistakes(features, split.test, targets), size
             wrong, parameters[choice] = known[kept]
             cut.setdefault(choice, {"folds": []})["folds"].append({"clips": len(split.test), "wrong": wrong})
             highest.setdefault(choice, []).append(max(kept))

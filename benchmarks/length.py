@@ -32,7 +32,7 @@ from common import about_this_run, claim_table, write_result
 from matplotlib.figure import Figure
 
 from ossicle import create_model
-from ossicle.models import find_preset
+from ossicle.models import find_preset, network_class
 
 SECONDS = (5, 10, 20, 40, 80, 160)
 SEGMENTED = "datar_tiny_segmented"
@@ -50,7 +50,7 @@ Case = dict[str, Any]  # model, seconds; times of passes and peaks in bytes, one
 def work(name: str, seconds: int) -> Case:
     """Peak memory of the first pass over so many seconds, and the time of each that follows."""
     preset = find_preset(name)
-    options = {"interpolate_positions": True} if preset.family == "passt" else {}
+    options: dict[str, Any] = {"interpolate_positions": True} if "interpolate_positions" in network_class(name).option_types() else {}
     model = create_model(name, **options).eval()
     spec = torch.randn(1, model.config.mels, round(seconds / preset.frame_seconds))
     with torch.inference_mode():

@@ -65,7 +65,8 @@ def by_job(bundle: Path, files: list[Path], output: Path, *, workers: int) -> tu
     """As `ossicle predict FOLDER -o OUTPUT` does it; the model is loaded, and warm, before the clock starts."""
     import functools
 
-    from ossicle.jobs import InferenceConfig, Workers, run_job
+    from ossicle.jobs.folders import InferenceConfig, run_job
+    from ossicle.jobs.workers import Workers
     from ossicle.loading import load, load_among
 
     recognizer = load(bundle, device="cpu")
@@ -73,7 +74,7 @@ def by_job(bundle: Path, files: list[Path], output: Path, *, workers: int) -> tu
     recognizer.predict((np.zeros(round(WINDOW * recognizer.rate), np.float32), recognizer.rate))
     inside.clear()
     config = InferenceConfig(window=WINDOW, hop=WINDOW, batch=BATCH)
-    start = functools.partial(load_among, functools.partial(load, bundle, device="cpu"), workers)
+    start = functools.partial(load_among, bundle, workers, device="cpu")
     pool = Workers(start, number=workers, config=config) if workers > 1 else None
     began = time.perf_counter()
     run_job(output, files, recognizer, config=config, formats=("csv",), pool=pool)

@@ -36,7 +36,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +44,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from common import about_this_run, claim_table, runs_to_add_to, stored_runs, write_result
+from lightning.pytorch import Callback
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -52,15 +53,16 @@ from torch import Tensor, nn
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle
-from ossicle.data import Dataset, Modality, Split, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore
-from ossicle.evaluation import split_of_run
+from ossicle.evaluation.parts import split_of_run
 from ossicle.metrics import Estimate, balanced_accuracy, mean_interval
 from ossicle.training import TuneConfig
-from ossicle.training.head import fit_head, score_part
-from ossicle.training.tuning import create_inside, create_model, open_inputs, source_of
+from ossicle.training.features import HeadInputs, open_inputs
+from ossicle.training.layers import create_tuned_head, fit_head, insert_tuner
 from ossicle.tuning.heads import HEADS, LEAST_LAYERS, DensityHead, LayersHead
+from ossicle.tuning.tuned import TunedHead
 
 WHISPER = Path("../shared/weights/whisper_tiny_en_encoder")
 DATA = Path("../shared/data")
@@ -244,7 +246,7 @@ def encoder_of(name: str, arguments: argparse.Namespace) -> str | Path:
     return others.get(name, arguments.encoder)
 
 
-def read_set(name: str, arguments: argparse.Namespace, *, modality: Modality) -> Dataset:
+def read_set(name: str, arguments: argparse.Namespace, *, modality: str) -> Dataset:
     """The recordings, texts or images of a set, as many as are drawn of it."""
     dataset = read_dataset(arguments.vision / "images" if name == "cifar10" else DATA / name, modality=modality)
     if name not in ITEMS:
@@ -297,42 +299,29 @@ def splits_of_reference(dataset: Dataset) -> list[Split]:
 def run_row(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split], encoder: Encoder) -> dict[str, Any]:
     """What a row says of the test part of every fold, in the epoch that was chosen and in all of them."""
     targets = dataset.targets()
-    model = create_model(config, encoder, labels=dataset.labels)
-    store = open_inputs(dataset, config, encoder=encoder, pool=model.pool)
-    in_one = isinstance(store, FeatureStore) and model.pool != "time"
+    head = create_tuned_head(config, encoder, labels=dataset.labels)
+    store = open_inputs(dataset, config, encoder=encoder, pool=head.pool)
+    in_one = isinstance(store, FeatureStore) and head.pool != "time"
     whole = cast(FeatureStore, store).read(range(len(dataset))) if in_one else None
     folds, seconds, sizes = [], [], []
     rng = np.random.default_rng(config.seed)
     for split in splits:
         split = replace(split, validation=rng.permutation(split.validation), test=rng.permutation(split.test))
-        model = create_model(config, encoder, labels=dataset.labels)
-        tuner = create_inside(config, encoder, layers=model.layers)
-        source = source_of(dataset, store, encoder, model) if whole is None else in_memory(whole)
-        curve: list[float] = []
-        looked = [0.0]
-
-        def look(row: dict[str, Any], model=model, source=source, split=split, curve=curve, looked=looked) -> None:
-            start = time.process_time()
-            curve.append(1 - len(mistakes(model, source, split.test, targets)) / len(split.test))
-            looked[0] += time.process_time() - start
-
+        head = create_tuned_head(config, encoder, labels=dataset.labels)
+        tuner = insert_tuner(config, encoder, layers=head.layers)
+        features = HeadInputs(dataset, store, encoder, head)
+        if whole is not None:
+            features = InMemory(dataset, whole, encoder, head)
+        look = Look(features, split.test, targets)
         start = time.process_time()
-        fitted = fit_head(
-            model,
-            source,
-            config,
-            dataset=dataset,
-            split=split,
-            tuner=tuner,
-            encoder=encoder if tuner is not None else None,
-            on_epoch=look,
-        )
-        seconds.append(time.process_time() - start - looked[0])
-        wrong = mistakes(model, source, split.test, targets)
-        best = fitted.rows[fitted.best_epoch]  # the last, where there is no validation part
+        recorder = fit_head(dataset, split, config, features=features, tuner=tuner, callbacks=[look])
+        seconds.append(time.process_time() - start - look.seconds)
+        wrong = mistakes(features, split.test, targets)
+        best = recorder.rows[recorder.best_epoch]  # the last, where there is no validation part
         chosen = {"epoch": best["epoch"], "validation": best.get("val_score")}
-        folds.append({"clips": len(split.test), "wrong": wrong, "curve": [round(one, 4) for one in curve], **chosen})
-        sizes = [sum(p.numel() for p in owner.parameters() if p.requires_grad) for owner in (model, tuner) if owner]
+        curve = [round(one, 4) for one in look.curve]
+        folds.append({"clips": len(split.test), "wrong": wrong, "curve": curve, **chosen})
+        sizes = [sum(p.numel() for p in owner.parameters() if p.requires_grad) for owner in (head, tuner) if owner]
         if tuner is not None:
             tuner.remove()
     return {"folds": folds, "parameters": sum(sizes), "processor_seconds": statistics.mean(seconds)}
@@ -358,15 +347,35 @@ def run_logistic(dataset: Dataset, config: TuneConfig, *, splits: Sequence[Split
     return {"folds": folds, "parameters": size, "processor_seconds": statistics.mean(seconds)}
 
 
-def in_memory(whole: Hidden) -> Callable[[np.ndarray], Hidden]:
-    """A source of features that lie in memory."""
-    return lambda items: Hidden(features=whole.features[items], mask=whole.mask[items])
+class InMemory(HeadInputs):
+    """Features of all layers that lie in memory."""
+
+    def __init__(self, dataset: Dataset, whole: Hidden, encoder: Encoder, head: TunedHead) -> None:
+        self.dataset, self.whole, self.encoder, self.head = dataset, whole, encoder, head
+
+    def __call__(self, positions: np.ndarray) -> Hidden:
+        return self.head.chosen(Hidden(features=self.whole.features[positions], mask=self.whole.mask[positions]))
 
 
-def mistakes(model: Any, source: Any, part: np.ndarray, targets: np.ndarray) -> list[int]:
-    """The positions in the data set of those of a part that are answered wrongly."""
-    answers = score_part(model, source, part).argmax(1).numpy()
-    return sorted(part[answers != targets[part].argmax(1)].tolist())
+class Look(Callback):
+    """The accuracy on the test part after every epoch, which nothing depends on, and the seconds that it takes."""
+
+    def __init__(self, features: HeadInputs, test: np.ndarray, targets: np.ndarray) -> None:
+        self.features, self.test, self.targets = features, test, targets
+        self.curve: list[float] = []
+        self.seconds = 0.0
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        start = time.process_time()
+        module.set_training(False)
+        self.curve.append(1 - len(mistakes(self.features, self.test, self.targets)) / len(self.test))
+        self.seconds += time.process_time() - start
+
+
+def mistakes(features: HeadInputs, part: np.ndarray, targets: np.ndarray) -> list[int]:
+    """The positions in the data set of those of a part that are predicted wrongly."""
+    predicted = features.logits(part).argmax(1).numpy()
+    return sorted(part[predicted != targets[part].argmax(1)].tolist())
 
 
 # --- what the rows say -----------------------------------------------------------------------------------------------

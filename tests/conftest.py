@@ -114,3 +114,10 @@ def without_types() -> Iterator[None]:
 def untyped() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """For the making of a graph: shapes are symbols meanwhile, and a check of them would settle what they are."""
     return without_types
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the library logs, from INFO on."""
+    caplog.set_level("INFO", logger="ossicle")
+    return caplog

@@ -222,11 +222,13 @@ def test_the_bundle_keys_are_those_of_the_schema() -> None:
 
 
 def test_the_layouts_document_names_every_column_and_split_that_is_recognized() -> None:
-    from ossicle.data import tables
+    from ossicle.data import MODALITIES, columns
+    from ossicle.data import names as words
 
     text = (ROOT / "docs" / "data.md").read_text()
-    names = {*tables.FILE_COLUMNS, *tables.LABEL_COLUMNS, *tables.GROUP_COLUMNS}
-    names |= {name for others in tables.SPLIT_NAMES.values() for name in others}
+    names = {*columns.LABEL_COLUMNS, *columns.GROUP_COLUMNS, *columns.SPLIT_COLUMNS}
+    names |= {name for modality in MODALITIES.values() for name in modality.columns}
+    names |= {name for others in words.SPLIT_NAMES.values() for name in others}
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 

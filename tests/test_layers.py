@@ -168,13 +168,11 @@ def test_matplotlib_is_imported_only_where_something_is_drawn() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(ossicle.__all__) == {
-        "OssicleError",
-        "Prediction",
-        "Recognizer",
         "__version__",
-        "create_model",
-        "list_models",
-        "load",
+        *("load", "load_encoder", "create_model", "list_models", "read_dataset"),
+        *("train", "tune", "evaluate", "predict_files", "embed_files", "export_model"),
+        *("TrainConfig", "TuneConfig", "TrainResult", "FoldResult", "Evaluation", "Prediction", "Embeddings"),
+        *("FileResults", "Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
     }
     assert set(ossicle.__all__) <= set(dir(ossicle))
 

@@ -1,31 +1,93 @@
-"""ossicle: efficient audio transformers, from a folder of sounds to a trained recognizer.
+"""ossicle: efficient audio transformers, from a folder of sounds to a trained model.
 
-The names below are loaded when they are first used, so that `import ossicle` costs nothing and needs no torch.
+>>> import ossicle
+>>> result = ossicle.train("sounds", output="runs/sounds")  # doctest: +SKIP
+>>> ossicle.load("runs/sounds").predict("recording.wav").top  # doctest: +SKIP
+
+The names below are loaded on first use, so that `import ossicle` costs nothing and needs no torch. Nothing is printed:
+what happens is logged under `ossicle`.
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ossicle.data import Dataset, read_dataset
+    from ossicle.embedding import Embeddings, embed_files
+    from ossicle.encoders import Encoder, load_encoder
     from ossicle.errors import OssicleError
-    from ossicle.inference import Prediction
+    from ossicle.evaluation import Evaluation, evaluate
+    from ossicle.export import Exported, export_model
+    from ossicle.inference import EventRules, Prediction
+    from ossicle.jobs.folders import FileResults
+    from ossicle.jobs.predict import predict_files
     from ossicle.loading import load
     from ossicle.models import create_model, list_models
     from ossicle.recognizer import Recognizer
+    from ossicle.training import FoldResult, TrainConfig, TrainResult, TuneConfig, train, tune
 
 # name -> the module that holds it.
 _LAZY = {
+    "Dataset": "ossicle.data",
+    "Embeddings": "ossicle.embedding",
+    "Encoder": "ossicle.encoders",
+    "Evaluation": "ossicle.evaluation",
+    "EventRules": "ossicle.inference",
+    "Exported": "ossicle.export",
+    "FileResults": "ossicle.jobs.folders",
+    "FoldResult": "ossicle.training",
     "OssicleError": "ossicle.errors",
     "Prediction": "ossicle.inference",
     "Recognizer": "ossicle.recognizer",
+    "TrainConfig": "ossicle.training",
+    "TrainResult": "ossicle.training",
+    "TuneConfig": "ossicle.training",
     "create_model": "ossicle.models",
+    "embed_files": "ossicle.embedding",
+    "evaluate": "ossicle.evaluation",
+    "export_model": "ossicle.export",
     "list_models": "ossicle.models",
     "load": "ossicle.loading",
+    "load_encoder": "ossicle.encoders",
+    "predict_files": "ossicle.jobs.predict",
+    "read_dataset": "ossicle.data",
+    "train": "ossicle.training",
+    "tune": "ossicle.training",
 }
 
-__all__ = ["OssicleError", "Prediction", "Recognizer", "__version__", "create_model", "list_models", "load"]
+__all__ = [
+    "Dataset",
+    "Embeddings",
+    "Encoder",
+    "Evaluation",
+    "EventRules",
+    "Exported",
+    "FileResults",
+    "FoldResult",
+    "OssicleError",
+    "Prediction",
+    "Recognizer",
+    "TrainConfig",
+    "TrainResult",
+    "TuneConfig",
+    "__version__",
+    "create_model",
+    "embed_files",
+    "evaluate",
+    "export_model",
+    "list_models",
+    "load",
+    "load_encoder",
+    "predict_files",
+    "read_dataset",
+    "train",
+    "tune",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -16,16 +16,15 @@
     features         {pool, layers, dim}: over time; numbers of the encoder's layers, from 1; the encoder's width
     task             "single-label" (softmax) or "multi-label" (sigmoid)
     labels           in the order of the network's outputs
-    thresholds       a score per label from which on it counts as heard, or null
+    thresholds       a score per label from which on the label is reported, or null
     temperature      logits are divided by it
     window           {seconds, hop_seconds, pad} of prediction; pad: whether a shorter recording's features are followed
                      by silence up to the window, as in a training on clips of several lengths
-    weights_license  or null where nobody has said
+    weights_license  or null where it is not known
 
 Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -46,11 +45,13 @@ from jaxtyping import Float
 from torch import nn
 
 from ossicle import __version__
+from ossicle.data import modality_of
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
 from ossicle.inference import MAX_WINDOW_SECONDS, ModelInfo
 from ossicle.models import create_model, list_models
+from ossicle.models.base import Network
 from ossicle.types import Task
 from ossicle.weights.tensors import load_into, load_weights, save_weights
 
@@ -68,7 +69,7 @@ class Card:
     """What a person should know before using the weights; becomes README.md. Empty parts are left out."""
 
     title: str = ""
-    data: str = ""  # what it learnt from, in a sentence
+    data: str = ""  # what it learned from, in a sentence
     fingerprint: str = ""  # of the training data
     protocol: str = ""  # how the test part was cut, in a sentence
     metrics: Sequence[str] = ()  # one line each, on the test part
@@ -79,7 +80,7 @@ class Card:
 class Bundle(ModelInfo):
     """A loaded bundle. Network and front end are on the CPU and in evaluation mode."""
 
-    model: nn.Module
+    model: Network
     frontend: LogMel
 
 
@@ -329,22 +330,12 @@ def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool)
 
 
 def _options(model: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
-    """What `create_model` needs besides the name: the fields of the network's own configuration."""
-    config = getattr(model, "config", None)
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    """What `create_model` needs besides the name."""
+    if not isinstance(model, Network):
         raise ValueError(f"a {type(model).__name__} was not made by create_model: it has no configuration to save")
-    options = dataclasses.asdict(config)
-    outputs = options.pop("num_classes")
-    if outputs != len(labels):
-        raise ValueError(f"{len(labels)} labels are named for a network with {outputs} outputs")
-    patchout = options.pop("patchout", None)
-    if patchout is not None:
-        options |= {
-            "patchout_t": patchout["time"],
-            "patchout_f": patchout["freq"],
-            "patchout_u": patchout["unstructured"],
-        }
-    return options
+    if model.config.num_classes != len(labels):
+        raise ValueError(f"{len(labels)} labels are named for a network with {model.config.num_classes} outputs")
+    return model.options()
 
 
 def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
@@ -357,14 +348,14 @@ def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
     return create_frontend(config)
 
 
-def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> nn.Module:
+def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> Network:
     # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
     for name, value in model["options"].items():
         if any(isinstance(one, int) and one > numbers for one in (value if isinstance(value, list) else [value])):
             raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, and loading is no event for a run
-            return create_model(model["name"], num_classes=len(labels), **model["options"])
+            return create_model(model["name"], num_classes=len(labels), pretrained=False, **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
 
@@ -513,30 +504,27 @@ def _shortened(value: Any) -> str:
 def _card_text(config: Mapping[str, Any], card: Card) -> str:
     license = config["weights_license"]
     if "model" in config:
-        name, modality = config["model"]["name"], "sound"
+        name, modality = config["model"]["name"], modality_of("sound")
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
     else:
-        name, modality = config["head"]["name"], config["encoder"]["modality"]
+        name, modality = config["head"]["name"], modality_of(config["encoder"]["modality"])
         what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not in here"
-    task = {"sound": "audio-classification", "text": "text-classification", "image": "image-classification"}[modality]
     header = {
         "license": license.lower() if license else "other",
         "library_name": "ossicle",
-        "pipeline_tag": task,
-        "tags": ["audio", task, name] if modality == "sound" else [task, name],
+        "pipeline_tag": modality.hub_task,
+        "tags": [*modality.hub_tags, modality.hub_task, name],
     }
     labels = config["labels"]
     count = f"one of {len(labels)} labels" if config["task"] == "single-label" else f"any of {len(labels)} labels"
-    if modality == "sound":
+    if modality.timed:
         count += f" in windows of {config['window']['seconds']:g} s"
-    example = {"sound": "recording.wav", "text": "a sentence to read", "image": "picture.png"}[modality]
     parts = [
         f"# {card.title or name}",
-        f"{'Hears' if modality == 'sound' else 'Gives'} {count} ({what}, written by ossicle "
-        f"{config['library_version']}).",
+        f"Predicts {count} ({what}, written by ossicle {config['library_version']}).",
         '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
-        f'prediction = recognizer.predict("{example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
-        f"```\nossicle predict THIS_FOLDER {'texts.csv' if modality == 'text' else example}\n```",
+        f'prediction = recognizer.predict("{modality.example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
+        f"```\nossicle predict THIS_FOLDER {modality.example_file}\n```",
         "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
         f"## Protocol\n\n{card.protocol}",
         "## Metrics\n\n" + "\n".join(f"- {line}" for line in card.metrics),

@@ -1,4 +1,4 @@
-"""What a model hears before it decides, as one file of vectors for other programs.
+"""Embeddings of recordings: the features before a model's head, or those of a layer, as one file for other programs.
 
 | array        | shape       | what                                                                        |
 |--------------|-------------|-----------------------------------------------------------------------------|
@@ -16,8 +16,8 @@ import copy
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,66 +32,131 @@ from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import AudioError, RunRefused, SettingRefused
-from ossicle.files import legible, write_atomically
-from ossicle.inference import WindowScores, join_scores
+from ossicle.files import check_writable, legible, write_atomically
+from ossicle.inference import Predictor, WindowScores, join_scores
+from ossicle.jobs.folders import Outcome, Progress, find_recordings
+from ossicle.jobs.options import EmbedOptions, PredictOptions, WrongUsage
+from ossicle.jobs.predict import StrPath, check_window, opener_of, paths_of
+from ossicle.jobs.progress import shown
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
 
 SUFFIXES = (".npz", ".safetensors")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Embeddings:
-    """The vectors of some recordings; the fields are the arrays of the file."""
+    """The vectors of some recordings; the arrays are those of the file."""
 
     files: tuple[str, ...]
     embeddings: Float32[np.ndarray, "row dim"]
     index: Int64[np.ndarray, " row"]
     start: Float64[np.ndarray, " row"]
     end: Float64[np.ndarray, " row"]
+    failed: tuple[Outcome, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    """Model, version, layer, window and hop: the metadata of the file."""
+
+    def __repr__(self) -> str:
+        rows, dim = self.embeddings.shape
+        return f"Embeddings({rows} vectors of {dim} numbers, {len(self.files)} files, {len(self.failed)} failed)"
+
+    def save(self, path: StrPath) -> None:
+        """Writes `.npz` or `.safetensors`, whole or not at all.
+
+        Raises:
+            WrongUsage: another suffix
+            RunRefused: a file that ossicle did not write is there
+        """
+        path = Path(path)
+        check_output(path)
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("embeddings", "index", "start", "end")}
+        text = json.dumps({"files": self.files, **self.about}, ensure_ascii=False)
+        if path.suffix == ".safetensors":
+            write_atomically(path, save(arrays, metadata={"ossicle": text}))
+            return
+
+        def write(temporary: Path) -> None:
+            names = np.array(self.files, dtype=np.str_)
+            np.savez(temporary, files=names, about=np.array(text), **arrays)  # type: ignore[arg-type]
+
+        write_atomically(path, write)
 
 
 def embed_files(
-    recognizer: Recognizer,
-    files: Sequence[Path],
+    model: StrPath | Predictor,
+    inputs: StrPath | Iterable[StrPath],
     *,
     layer: int | None = None,
     timestamps: bool = False,
     window: float | None = None,
     hop: float | None = None,
     track: int | None = None,
-    failed: Callable[[str], None],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "auto",
+    encoder: StrPath | None = None,
+    progress: Progress | bool | None = None,
 ) -> Embeddings:
-    """Embeds recordings; one that cannot be used is named to `failed` and left out.
+    """Embeds audio files; one that cannot be used is listed and the others are done.
 
     Args:
+        model: bundle folder, run folder or Hub id; or a loaded model
+        inputs: audio files and folders
         layer: of the network, from 1, its mean over the window; by default the features before the head
-        timestamps: a row for each window; otherwise their mean, a row for each recording
-        track: see `read_blocks`
+        timestamps: a row for each window; otherwise their mean, a row for each file
+        window, hop: seconds; by default the model's
+        track: of several audio tracks, from 1
+        device: auto, cpu, cuda, mps, ...
+        encoder: where the frozen encoder of a tuned head is, if it has moved
+        progress: called with the outcome of each file, how many are done, and of how many; True shows a bar
 
-    Raises: SettingRefused for a layer that the network does not have.
+    Raises:
+        ValueError: an argument outside its range, a model of texts or images
+        SettingRefused: a layer that the network does not have
+        OssicleError: the model or a folder of inputs cannot be used; see `ossicle.errors`
     """
+    where = None if encoder is None else os.fspath(encoder)
+    options = PredictOptions(window=window, hop=hop, track=track, device=device, encoder=where)
+    EmbedOptions(output=Path(), layer=layer)  # refuses what lies outside its range
+    paths = paths_of(inputs)
+    recognizer = opener_of(model, options)()
+    if recognizer.modality != "sound":
+        raise WrongUsage(f"Embeddings of files are for sound, and this model predicts {recognizer.modality}s.")
+    samples = check_window(recognizer, window=window, hop=hop)
     embed = recognizer.features if layer is None else layer_features(recognizer, layer)
+    files, failed = find_recordings(paths)
     found: list[tuple[str, WindowScores]] = []
-    for number, file in enumerate(files, 1):
-        try:
-            info = AudioInfo()
-            blocks = read_blocks(file, recognizer.rate, track=track, info=info)
-            windows = together(recognizer.stream_windows(blocks, embed, window=window, hop=hop), timestamps=timestamps)
-            # Resampled, a recording may be longer by a part of a sample.
-            found.append((legible(file), replace(windows, ends=np.minimum(windows.ends, info.seconds))))
-        except AudioError as error:
-            failed(str(error))
-        progress(number, len(files))
+    with shown(progress) as show:
+        for number, file in enumerate(files, 1):
+            outcome, info = Outcome(file=str(file)), AudioInfo()
+            try:
+                blocks = read_blocks(file, recognizer.rate, track=track, info=info)
+                parts = recognizer.stream_windows(blocks, embed, window=window, hop=hop)
+                windows = together(parts, timestamps=timestamps)
+                # Resampled, a recording may be longer by a fraction of a sample.
+                found.append((legible(file), replace(windows, ends=np.minimum(windows.ends, info.seconds))))
+                outcome = replace(outcome, seconds=info.seconds)
+            except AudioError as error:
+                outcome = replace(outcome, error=str(error))
+                failed.append(outcome)
+            show(outcome, number, len(files))
     rows = [windows for _, windows in found]
-    empty = np.zeros((0, 0), dtype=np.float32)
     return Embeddings(
         files=tuple(name for name, _ in found),
-        embeddings=np.concatenate([part.scores for part in rows]).astype(np.float32) if rows else empty,
+        embeddings=np.concatenate([part.scores for part in rows]).astype(np.float32)
+        if rows
+        else np.zeros((0, 0), "f4"),
         index=np.repeat(np.arange(len(rows)), [len(part.scores) for part in rows]).astype(np.int64),
         start=np.concatenate([part.starts for part in rows]) if rows else np.zeros(0),
         end=np.concatenate([part.ends for part in rows]) if rows else np.zeros(0),
+        failed=tuple(failed),
+        about={
+            "model": recognizer.bundle.model_name,
+            "model_version": recognizer.bundle.version,
+            "layer": layer,
+            "window_seconds": samples[0] / recognizer.rate,
+            "hop_seconds": samples[1] / recognizer.rate,
+            "track": track,
+        },
     )
 
 
@@ -104,8 +169,10 @@ def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores
     return WindowScores(starts=windows.starts[:1], ends=windows.ends[-1:], scores=mean, padded_samples=0)
 
 
-def layer_features(recognizer: Recognizer, layer: int) -> Callable[[np.ndarray], np.ndarray]:
+def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], np.ndarray]:
     """What turns windows into the mean of one layer's states."""
+    if not isinstance(recognizer, Recognizer):
+        raise WrongUsage("`layer` needs a model that torch computes.")
     encoder = encoder_of(recognizer)
     if not 1 <= layer <= encoder.num_layers:
         raise SettingRefused(f"the layer is {layer}; this network has layers 1 to {encoder.num_layers}.")
@@ -119,17 +186,25 @@ def layer_features(recognizer: Recognizer, layer: int) -> Callable[[np.ndarray],
 
 
 def encoder_of(recognizer: Recognizer) -> Encoder:
-    """The network whose layers are read: the recognizer's own, or the one that its head was tuned on."""
+    """The network whose layers are read: the recognizer's own, or the encoder that its head was tuned on."""
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
     bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
-    # The encoder's front end works on the CPU, wherever the recognizer's is.
+    # The encoder's frontend works on the CPU, wherever the recognizer's is.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
 
 
-def refuse_stranger(path: Path) -> None:
-    """Raises RunRefused where a file exists that holds no embeddings of ours."""
+def check_output(path: Path) -> None:
+    """Refuses a file for embeddings that could not be written, before the work.
+
+    Raises:
+        WrongUsage: another suffix
+        RunRefused: a file that ossicle did not write is there
+        OSError: it cannot be written
+    """
+    if path.suffix not in SUFFIXES:
+        raise WrongUsage(f"{path}: a file of embeddings must end in {' or '.join(SUFFIXES)}.")
     ours = False
     with contextlib.suppress(OSError, zipfile.BadZipFile, SafetensorError):
         if path.suffix == ".npz":
@@ -139,30 +214,5 @@ def refuse_stranger(path: Path) -> None:
             with safe_open(path, "np") as file:
                 ours = "ossicle" in (file.metadata() or {})
     if os.path.lexists(path) and not ours:
-        raise RunRefused(f"{path}: this is there already and ossicle did not write it; choose another file.")
-
-
-def save_embeddings(path: Path, found: Embeddings, *, about: dict[str, Any]) -> None:
-    """Writes `.npz` or `.safetensors`, whole or not at all.
-
-    Args:
-        about: the metadata
-
-    Raises:
-        SettingRefused: another suffix
-        RunRefused: a file of somebody else is there
-    """
-    refuse_stranger(path)
-    arrays = {name: np.ascontiguousarray(getattr(found, name)) for name in ("embeddings", "index", "start", "end")}
-    text = json.dumps({"files": found.files, **about}, ensure_ascii=False)
-    if path.suffix == ".npz":
-
-        def write(temporary: Path) -> None:
-            names = np.array(found.files, dtype=np.str_)
-            np.savez(temporary, files=names, about=np.array(text), **arrays)  # type: ignore[arg-type]
-
-        write_atomically(path, write)
-    elif path.suffix == ".safetensors":
-        write_atomically(path, save(arrays, metadata={"ossicle": text}))
-    else:
-        raise SettingRefused(f"{path}: embeddings are written as {' or '.join(SUFFIXES)}.")
+        raise RunRefused(f"{path}: this exists already and ossicle did not write it; choose another file.")
+    check_writable(path)

@@ -8,7 +8,7 @@ the machine is one of
     │   ├── AudioUnreadable     no decoder makes samples of these bytes, or the file is missing
     │   └── AudioRefused        readable, but outside the limits (too long, NaN, too many channels, ...)
     ├── ImageRefused            an image that does not decode, or lies outside the limits
-    ├── DataRefused             a folder, table or split that cannot be learnt from
+    ├── DataRefused             a folder, table or split that cannot be learned from
     ├── ModelUnknown            a model, recipe or front end that no registry has
     ├── WeightsRefused          missing, unexpected, misshapen or damaged tensors
     ├── BundleRefused           a bundle's configuration is missing, damaged or of another schema
@@ -22,12 +22,13 @@ Each message is one sentence that says what was found and what is allowed, and n
 The command lines print it and exit with 1; no traceback. `ending` is their rule.
 """
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
@@ -57,7 +58,7 @@ class ImageRefused(OssicleError):
 
 
 class DataRefused(OssicleError):
-    """A folder, table or split that cannot be learnt from."""
+    """A folder, table or split that cannot be learned from."""
 
 
 class ModelUnknown(OssicleError):
@@ -92,27 +93,43 @@ class ExtraMissing(OssicleError):
     """An optional package is absent or broken; the message says what to install."""
 
 
-class _Remarks(logging.Handler):
-    """Hands what the log is told to a program's own voice."""
+class _Console(logging.Handler):
+    """Prints what the library logs: how far it is on standard output; what is odd or went wrong goes to `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
         self.say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.say(record.getMessage())
+        if record.levelno > logging.INFO:
+            self.say(record.getMessage())
+        else:
+            print(record.getMessage(), flush=True)
 
 
-def begin(*, say: Callable[[str], None]) -> None:
+@contextlib.contextmanager
+def log_shown(say: Callable[[str], None]) -> Iterator[None]:
+    """Shows what is logged under `ossicle`, as a command does.
+
+    Args:
+        say: called with each warning
+    """
+    logger, console = logging.getLogger("ossicle"), _Console(say)
+    level = logger.level
+    logger.addHandler(console)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(console)
+        logger.setLevel(level)
+
+
+def begin() -> None:
     """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise.
 
     What a terminal's own encoding does not have is escaped.
-
-    Args:
-        say: told, in a sentence, what is odd about a recording that is used all the same
     """
-    log = logging.getLogger("ossicle")
-    log.handlers, log.propagate = [_Remarks(say)], False
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             if stream.isatty():

@@ -1,8 +1,8 @@
-"""What MODEL means, for every command and for Python: a bundle, a run, a Hub id; a network of ours or a tuned head."""
+"""Resolve a model reference (bundle, run folder or Hub id) and load it: a network, or a tuned head on its encoder."""
 
-from collections.abc import Callable
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,7 +25,7 @@ def load(
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
 ) -> Recognizer:
-    """Loads a trained recognizer: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
+    """Loads a trained model: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
 
     Args:
         device: auto, cpu, cuda, mps, ...
@@ -35,7 +35,7 @@ def load(
             choice that a run or job has kept
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
-        reduction: compute a share of a PaSST's tokens alone, see docs/speed.md
+        reduction: compute only a fraction of the tokens, see docs/speed.md
 
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on
@@ -54,8 +54,28 @@ def load(
     return Recognizer(load_bundle(folder), device=device, precision=precision, kernels=kernels, reduction=reduction)
 
 
-def load_among(start: Callable[..., Recognizer], number: int, **options: Any) -> Recognizer:
-    """Calls `start` in one of a number of processes of a command, which share this machine's processors."""
-    keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // number))
-    return start(**options)
+def load_among(
+    model: str | Path,
+    number: int,
+    *,
+    keep: float | None = None,
+    keep_by: Literal["merge", "strided"] = "merge",
+    **options: Any,
+) -> Recognizer:
+    """Loads a model in one of a number of processes, which share this machine's processors; see `load`.
+
+    Args:
+        keep: fraction of the tokens of a PaSST to compute
+        keep_by: what happens to the other tokens
+    """
+    reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by)
+    if number == 1:
+        return load(model, reduction=reduction, **options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // number))  # for which kernels are chosen
+    recognizer = load(model, reduction=reduction, **options)
+    if parent_process() is None:  # which only starts the others, and is a user's own program
+        torch.set_num_threads(threads)
+    else:
+        keep_freed_memory()
+    return recognizer

@@ -2,10 +2,10 @@
 
     recognizer = ossicle.load("run-folder")
     recognizer.predict("recording.wav").top          # the best label and its score
-    recognizer.predict((samples, 44_100)).rows       # what was heard when
+    recognizer.predict((samples, 44_100)).rows       # which label when
     recognizer.predict(["a.wav", "b.wav"])           # a list gives a list
 
-Windows, answers and rows are those of every `Predictor`; here is how torch scores the windows.
+Windows, scores and rows are those of every `Predictor`; here is how torch scores the windows.
 """
 
 import contextlib
@@ -16,25 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 
 from ossicle.bundle import Bundle
-from ossicle.data import Item, Modality
+from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
 from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
-from ossicle.models.datar import HOP_FRAMES
-from ossicle.models.passt import Passt
+from ossicle.models.base import Network
 from ossicle.models.tokens import TokenReduction
 
 
 class Recognizer(Predictor):
     """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
 
-    modality: Modality = "sound"
+    modality: str = "sound"
 
     def __init__(
         self,
@@ -46,15 +45,18 @@ class Recognizer(Predictor):
         reduction: TokenReduction | None = None,
     ) -> None:
         if reduction is not None:
-            if not isinstance(bundle.model, Passt):
-                raise ValueError(f"{bundle.model_name} has no tokens to leave out or to merge; PaSST has")
-            reduction.merges(1, depth=len(bundle.model.blocks))  # refuses a share that so many blocks cannot reach
+            if not bundle.model.reduces_tokens:
+                raise ValueError(
+                    f"{bundle.model_name} has no tokens to leave out or to merge; `ossicle models show` says which "
+                    "networks have"
+                )
+            reduction.merges(1, depth=len(bundle.model.stack()))  # refuses a fraction that so many blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.kernels = resolve_kernels(kernels)
-        self.model: nn.Module = bundle.model.to(self.device).eval()
+        self.model: Network = bundle.model.to(self.device).eval()
         self.frontend: LogMel = bundle.frontend.to(self.device).eval()
 
     @property
@@ -75,9 +77,8 @@ class Recognizer(Predictor):
     @property
     def hop_feature_seconds(self) -> float | None:
         """Time resolution of a network with `hop_features`; None for others."""
-        if not getattr(self.model.config, "hop_features", False):
-            return None
-        return HOP_FRAMES * self.frontend.config.hop_samples / self.rate
+        hop = self.model.hop_frames
+        return None if hop is None else hop * self.frontend.config.hop_samples / self.rate
 
     def __repr__(self) -> str:
         return (
@@ -92,7 +93,7 @@ class Recognizer(Predictor):
         return {"precision": str(self.dtype).removeprefix("torch."), "kernels": str(self.kernels), "reduction": fewer}
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
-        """Hears the file of an item; for the options see `predict`."""
+        """Predicts the file of an item; for the options see `predict`."""
         return self.predict(item.file, **options)
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
@@ -112,8 +113,8 @@ class Recognizer(Predictor):
         """Gives the logits of every hop of windows of one length at `rate`."""
         spec = self.spectrogram(windows)
         with self._arithmetic():
-            hops = self.model.forward_features(spec).hop_features  # type: ignore[operator]
-            logits = self.model.head(hops)  # type: ignore[operator]
+            hops = self.model.forward_features(spec).hop_features
+            logits = self.model.head(hops)
         return logits.float().cpu().numpy()
 
     @torch.inference_mode()
@@ -128,7 +129,7 @@ class Recognizer(Predictor):
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():
-            out = self.model.forward_features(spec, **fewer)  # type: ignore[operator]
+            out = self.model.forward_features(spec, **fewer)
         return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
 
     @contextlib.contextmanager

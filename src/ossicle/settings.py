@@ -1,4 +1,4 @@
-"""Settings as people write them, of the types that the code wants; and one sentence for what does not fit."""
+"""Parse and type-check settings given as text."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence

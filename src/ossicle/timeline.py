@@ -1,4 +1,4 @@
-"""Recordings of any length to pictures: a spectrogram, and below it what was found."""
+"""Plots of recordings of any length: a spectrogram, and below it the rows of a prediction."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def draw_recordings(
     labels: Sequence[str],
     track: int | None = None,
 ) -> list[Path]:
-    """Draws each recording with its rows, to where its tables lie; gives the pictures' paths.
+    """Plots each recording with its rows, beside its tables; returns the paths of the plots.
 
     Args:
         files: all of them, in the same order
@@ -53,7 +53,7 @@ def draw_recording(
     title: str,
     reference: Sequence[Row] = (),
 ) -> Figure:
-    """The log-mel of a recording that arrives in blocks, with the rows below it."""
+    """Plots the log-mel of a recording that comes in blocks, with the rows below it."""
     mel, seconds = loudest(frontend, blocks)
     return timeline_figure(
         mel,
@@ -73,8 +73,8 @@ def loudest(
 ) -> tuple[Float[np.ndarray, "mel column"], float]:
     """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its seconds.
 
-    Each column is the loudest of equally many frames. Whenever there are too many columns, two neighbors become one: a
-    day costs no more memory than a minute.
+    Each column is the maximum of equally many frames. Whenever there are too many columns, two neighbors become one, so
+    a day needs no more memory than a minute.
     """
     device = frontend.bank.device
     columns = np.full((MOST_COLUMNS, frontend.config.mels), -np.inf, np.float32)
@@ -95,7 +95,7 @@ def loudest(
     for block in blocks:
         samples += len(block)
         held = np.concatenate([held, block])
-        if len(held) >= frontend.min_samples:  # else too short to have a spectrum of its own: it goes with the next
+        if len(held) >= frontend.min_samples:  # a shorter block goes with the next one
             add(held)
             held = held[:0]
     if not frames:  # shorter than one patch

@@ -1,4 +1,4 @@
-"""Words of the house that every room uses: what a task and a modality are, and the names of shapes.
+"""Words of the house that every room uses: what a task is, and the names of shapes.
 
 Shapes are jaxtyping's names where it is installed, and names that say nothing where it is not.
 The part of the package that runs without torch also runs without jaxtyping: a small device has neither. Modules of that
@@ -23,6 +23,5 @@ else:
         Float = Float32 = Float64 = Int64 = Shaped = _Array
 
 Task = Literal["single-label", "multi-label"]
-Modality = Literal["sound", "text", "image"]
 
-__all__ = ["Float", "Float32", "Float64", "Int64", "Modality", "Shaped", "Task"]
+__all__ = ["Float", "Float32", "Float64", "Int64", "Shaped", "Task"]

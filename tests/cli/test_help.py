@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,13 +63,43 @@ def test_every_parameter_says_what_it_is_for(path: tuple[str, ...]) -> None:
         assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name}"
 
 
+def used_of_the_table() -> set[str]:
+    """The options of the table that are read as attributes, and those that `embed_files` takes."""
+    package = Path(ossicle.__file__).parent
+    files = [*(package / "jobs").glob("*.py"), package / "cli" / "predict.py"]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    (embed,) = (
+        node
+        for node in ast.walk(ast.parse((package / "embedding.py").read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "embed_files"
+    )
+    return read | {argument.arg for argument in embed.args.kwonlyargs}
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_option_is_used(path: tuple[str, ...]) -> None:
     command = LEAVES[path]
     (function,) = ast.parse(inspect.getsource(inspect.unwrap(command.callback))).body
     assert isinstance(function, ast.FunctionDef)
     read = {node.id for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    if path[0] in ("predict", "embed"):
+        read |= used_of_the_table()
     assert {parameter.name for parameter in command.params} - {"help"} <= read
+
+
+def test_shells_complete_commands_and_options() -> None:
+    """In bash; without torch, as every press of the key asks."""
+    for words, completion in (("ossicle pred", "predict"), ("ossicle predict --min-s", "--min-score")):
+        asked = {
+            "_OSSICLE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        command = [sys.executable, "-X", "importtime", "-m", "ossicle"]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | asked)
+        assert done.stdout.split() == [completion]
+        assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

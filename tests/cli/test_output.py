@@ -29,7 +29,7 @@ def ended(output: int, *arguments: str) -> tuple[int, str]:
 
 
 def test_what_goes_to_a_pipe_is_utf_8_whatever_the_code_page() -> None:
-    program = "from ossicle.errors import begin; begin(say=print); print('\u9e1f \u2013')"
+    program = "from ossicle.errors import begin; begin(); print('\u9e1f \u2013')"
     page = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=page)
     assert done.stdout.decode("utf-8").strip() == "\u9e1f \u2013"

@@ -25,7 +25,7 @@ Run = Callable[..., Result]
 Record = Callable[..., Path]
 
 
-def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_off_stay(
+def test_rows_are_printed_while_a_recording_is_decoded_and_those_before_an_error_stay(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from a pipe; the table as well."""
@@ -34,7 +34,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_those_before_it_breaks_
         yield from [np.ones(rate, np.float32)] * 20
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.jobs.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.jobs.printing.read_blocks", torn)
     rows = run("predict", shared_bundle, "a.wav", "--format", "csv")
     assert rows.exit_code == 3 and len(rows.stdout.splitlines()) == 1 + 16  # a batch is scored at once
     table = run("predict", shared_bundle, "a.wav")
@@ -193,7 +193,7 @@ def test_a_folder_of_results_is_gone_on_with_and_never_mixed(
     record("calls/a.wav", seconds=2)
     out = tmp_path / "out"
     first = run("predict", shared_bundle, tmp_path / "calls", "-o", out, "--format", "csv,jsonl,raven", "--each")
-    assert first.exit_code == 0 and "Heard: 2 s in " in first.stdout
+    assert first.exit_code == 0 and "Predicted: 2 s of audio in " in first.stdout
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *(f"predictions{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
         *(f"a.wav{suffix}" for suffix in (".csv", ".jsonl", ".selections.txt")),
@@ -219,7 +219,7 @@ def test_a_full_disk_names_the_folder_and_how_to_go_on(
     result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out")
     assert result.exit_code == 1 and result.stderr == (
         f"ossicle: {tmp_path / 'out'}: No space left on device; what is done is kept there, and the same command with "
-        "--resume goes on.\n"
+        "--resume continues.\n"
     )
 
 
@@ -250,7 +250,7 @@ def test_an_empty_folder_is_refused_whatever_else_could_not_be_listed(
             unlisted(str(folder), f"{folder}: this folder cannot be listed (Permission denied)")
         return []
 
-    monkeypatch.setattr("ossicle.jobs.command.find_audio", find)
+    monkeypatch.setattr("ossicle.jobs.folders.find_audio", find)
     result = run("predict", shared_bundle, tmp_path / "locked", tmp_path / "empty")
     assert result.exit_code == 1 and "empty: there is no recording" in result.stderr
 
@@ -297,7 +297,7 @@ class Pictures(Predictor):
 def test_tables_of_images_replace_only_what_ossicle_wrote(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ossicle.cli.predict._load", lambda *_, **__: Pictures())
+    monkeypatch.setattr("ossicle.jobs.predict.open_model", lambda *_, **__: Pictures())
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("precious")
@@ -313,7 +313,7 @@ def test_tables_of_images_replace_only_what_ossicle_wrote(
     assert {path.name for path in out.iterdir()} == {".ossicle", "predictions.csv"}
 
 
-def test_pictures_of_what_was_heard_lie_beside_the_tables(
+def test_plots_of_recordings_lie_beside_the_tables(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path
 ) -> None:
     record("calls/1/a.wav", seconds=3)
@@ -324,7 +324,7 @@ def test_pictures_of_what_was_heard_lie_beside_the_tables(
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_tables_are_named_before_a_picture_fails(
+def test_tables_are_named_before_a_plot_fails(
     run: Run, shared_bundle: Path, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def changed(*_: object, **__: object) -> None:
@@ -333,7 +333,7 @@ def test_tables_are_named_before_a_picture_fails(
     monkeypatch.setattr("ossicle.timeline.draw_recordings", changed)
     result = run("predict", shared_bundle, record("a.wav"), "-o", tmp_path / "out", "--timeline")
     assert result.exit_code == 1 and "a.wav: there is no such file" in result.stderr
-    assert f"Wrote {tmp_path / 'out' / 'predictions.csv'}" in result.stdout and "Heard: " in result.stdout
+    assert f"Wrote {tmp_path / 'out' / 'predictions.csv'}" in result.stdout and "Predicted: " in result.stdout
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -345,13 +345,17 @@ def test_a_pipe_says_what_the_file_says(raw: bool, shared_bundle: Path, record: 
     options = ["--pcm", "s16le", "--rate", "32000"] if raw else []
     live = subprocess.run([*command, "-", "--format", "jsonl", *options], input=sound, capture_output=True)
     assert live.returncode == 0, live.stderr
-    heard = [json.loads(line) for line in live.stdout.splitlines()]
+    live_rows = [json.loads(line) for line in live.stdout.splitlines()]
     wanted = load(shared_bundle, device="cpu").predict(path, hop=0.5, top_k=2).rows
-    assert [(row["start"], row["end"], row["label"]) for row in heard] == [(r.start, r.end, r.label) for r in wanted]
-    np.testing.assert_allclose([row["score"] for row in heard], [row.score for row in wanted], atol=6e-5)  # 4 decimals
+    assert [(row["start"], row["end"], row["label"]) for row in live_rows] == [
+        (r.start, r.end, r.label) for r in wanted
+    ]
+    np.testing.assert_allclose(
+        [row["score"] for row in live_rows], [row.score for row in wanted], atol=6e-5
+    )  # 4 decimals
 
 
-def test_a_pipe_that_breaks_off_is_heard_to_there_and_said(shared_bundle: Path) -> None:
+def test_a_pipe_that_breaks_off_is_predicted_to_there_and_said(shared_bundle: Path) -> None:
     command = [sys.executable, "-m", "ossicle", "predict", str(shared_bundle), "-", "--pcm", "s16le", "--rate", "32000"]
     done = subprocess.run([*command, "--format", "csv"], input=bytes(64_001), capture_output=True, text=False)
     assert done.returncode == 3
@@ -378,26 +382,26 @@ def test_a_pipe_without_a_sample_is_refused_as_an_empty_file_is(run: Run, shared
         (["a.wav", "--labels", ""], "no label ''"),
         (["a.wav", "--labels", '"drum'], "with a comma in quotes"),
         (["a.wav", "--format", "csv,jsonl"], "give -o for several"),
-        (["a.wav", "-o", "out", "--resume", "--overwrite"], "Either go on"),
-        (["a.wav", "--text", "body"], "answers no texts"),
+        (["a.wav", "-o", "out", "--resume", "--overwrite"], "exclude each other"),
+        (["a.wav", "--text", "body"], "does not predict texts"),
         (["a.wav", "--keep-by", "merge"], "needs --keep"),
         (["a.wav", "--mic-device", "2"], "needs --mic"),
         (["a.wav", "--latency", "1"], "needs - for standard input or --mic"),
-        (["-", "--latency", "0"], "more than 0 and at most 10 s"),
+        (["-", "--latency", "0"], "more than 0 and at most 10"),
         (["a.wav", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
         (["--mic", "--pcm", "s16le", "--rate", "8000"], "needs - for standard input"),
         (["-", "a.wav"], "is the only input"),
         (["-", "--pcm", "s16le", "--rate", "0"], "1 or more, not 0"),
         (["a.wav", "--rate", "8000"], "needs --pcm"),
-        (["a.wav", "--keep", "0"], "share above 0"),
-        (["a.wav", "--keep", "0.5"], "merging leaves at least 1 of the tokens of 1 blocks"),
+        (["a.wav", "--keep", "0"], "--keep"),
+        (["a.wav", "--keep", "0.5"], "merging leaves at least"),
         (["-", "--pcm", "s16le"], "give --rate"),
         (["-", "--pcm", "mp3", "--rate", "8000"], "allowed are u8"),
         (["-", "-o", "out"], "leave out -o"),
-        ([], "Name a recording"),
+        ([], "Name an audio file"),
     ],
 )
-def test_options_that_say_nothing_are_wrong_usage(
+def test_options_without_effect_are_wrong_usage(
     arguments: list[str], said: str, run: Run, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -436,7 +440,7 @@ def two_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sounds.write_timed(folder / "obs.mkv", [[(0.0, 0 * noise)], [(0.0, noise)]])
 
 
-def test_the_track_that_is_asked_for_is_heard(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
+def test_the_track_that_is_given_is_predicted(two_tracks: Path, run: Run, shared_bundle: Path, tmp_path: Path) -> None:
     import av
 
     with av.open(str(two_tracks)) as container:

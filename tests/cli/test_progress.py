@@ -1,4 +1,4 @@
-"""What moves while something long runs: the rates of a folder, the latest lines of live sound."""
+"""What moves while something long runs: the rates of a folder, the latest lines of live audio."""
 
 import io
 import re
@@ -8,7 +8,9 @@ import time
 import pytest
 import rich.progress  # noqa: F401  # which takes its clock as it is imported, before a test stops ours
 
-from ossicle.cli.progress import hours_of_sound, latest_lines
+from ossicle.cli.progress import latest_lines
+from ossicle.jobs.folders import Outcome
+from ossicle.jobs.progress import files_bar, shown
 
 
 class Terminal(io.StringIO):
@@ -33,14 +35,14 @@ def seen(terminal: Terminal) -> list[str]:
 
 
 @pytest.mark.parametrize("before", [0, 10])
-def test_the_bar_counts_what_was_heard_now(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_counts_what_was_predicted_now(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, now = a_terminal(monkeypatch), [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with hours_of_sound() as show:
+    with files_bar() as show:
         now[0] += 2
-        show(1800.0, before + 1, 20)
-        show(1800.0, before + 2, 20)
-    assert f"{before + 2}/20 1.0 files/s, 30.0 h of sound a minute" in seen(terminal)[-1]
+        for number in (1, 2):
+            show(Outcome(file="a.wav", seconds=1800.0), before + number, 20)
+    assert f"{before + 2}/20 1.0 files/s, 30.0 h of audio per minute" in seen(terminal)[-1]
 
 
 def test_a_terminal_shows_the_latest_twelve_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +58,7 @@ def test_a_pipe_gets_every_line_and_a_log_no_bar(capsys: pytest.CaptureFixture[s
         for number in range(15):
             show(f"row {number}")
             assert capsys.readouterr().out == f"row {number}\n"  # at once
-    with hours_of_sound() as tell:
-        tell(1.0, 1, 2)
+    for progress in (True, None):
+        with shown(progress) as show_file:
+            show_file(Outcome(file="a.wav", seconds=1.0), 1, 2)
     assert capsys.readouterr() == ("", "")

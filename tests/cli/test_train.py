@@ -1,5 +1,6 @@
 """`ossicle train` and `ossicle demo` hand over exactly what was typed."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,80 +10,65 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from ossicle.training import TrainConfig
+from ossicle.training.config import write_config
+from ossicle.training.recipes import recipe
+
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the training was called with; `failed` is what it answers."""
-    calls: dict[str, Any] = {"failed": 0}
+    """What the training was called with; `failures` is what it gives back."""
+    calls: dict[str, Any] = {"failures": ()}
 
-    def run_training(**arguments: Any) -> int:
-        calls.update(arguments)
-        return calls["failed"]
+    def train(data: Path, config: TrainConfig, **arguments: Any) -> SimpleNamespace:
+        calls.update(arguments, data=data, config=config)
+        return SimpleNamespace(failures=calls["failures"])
 
-    monkeypatch.setitem(sys.modules, "ossicle.training", SimpleNamespace(run_training=run_training))
+    monkeypatch.setattr("ossicle.training.train", train)
     return calls
 
 
-def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any]) -> None:
+def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any], tmp_path: Path) -> None:
+    stored = TrainConfig(epochs=7, batch_size=5)
+    write_config(tmp_path / "c.yaml", stored, data={"path": "elsewhere", "group": "H", "fold": "S"})
     result = run(
-        *("train", "data", "--model", "passt_tiny_s16", "--recipe", "scratch", "-o", "run"),
-        *("--set", "epochs=3", "lr = 1e-4", "--config", "c.yaml", "--set", "weights=a=b"),
-        *(
-            "--file",
-            "P",
-            "--label",
-            "L",
-            "--group",
-            "G",
-            "--fold",
-            "F",
-            "--folds",
-            "all",
-            "--resume",
-            "--skip-bad",
-            "--init",
-            "w",
-            "--track",
-            "2",
-        ),
+        *("train", "data", "--model", "passt_tiny_s10", "-o", "run", "--set", "epochs=3", "lr = 1e-4"),
+        *("--config", tmp_path / "c.yaml", "--set", "mixup=0", "--file", "P", "--label", "L", "--group", "G"),
+        *("--folds", "all", "--skip-bad", "--init", "w", "--track", "2"),
     )
     assert result.exit_code == 0
+    config = dataclasses.replace(stored, model="passt_tiny_s10", weights="w", epochs=3, lr=1e-4, mixup=0.0)
     assert handed == {
         "data": Path("data"),
-        "model": "passt_tiny_s16",
-        "recipe": "scratch",
+        "config": config,
         "output": Path("run"),
-        "settings": {"epochs": "3", "lr": "1e-4", "weights": "a=b"},
-        "config": Path("c.yaml"),
-        "file": "P",
-        "label": "L",
-        "group": "G",
-        "fold_column": "F",
+        "columns": {"file": "P", "label": "L", "group": "G", "fold": "S", "track": 2},
         "folds": "all",
-        "resume": True,
+        "resume": False,
         "skip_bad": True,
-        "weights": "w",
-        "track": 2,
-        "failed": 0,
+        "progress": True,
+        "failures": (),
     }
 
 
 def test_nothing_but_the_data_is_needed(run: Run, handed: dict[str, Any]) -> None:
     assert run("train", "data").exit_code == 0
-    chosen = {name for name, value in handed.items() if value}
-    assert chosen == {"data"}
+    assert handed["data"] == Path("data") and handed["config"] == TrainConfig()
+    assert not any(handed["columns"].values()) and handed["output"] is None
+    assert run("train", "data", "--recipe", "audioset").exit_code == 0
+    assert handed["config"] == recipe("audioset")
 
 
 def test_files_left_out_end_with_3(run: Run, handed: dict[str, Any]) -> None:
-    handed["failed"] = 2
+    handed["failures"] = ("a.wav: damaged", "b.wav: damaged")
     assert run("train", "data", "--skip-bad").exit_code == 3
 
 
 def test_settings_may_stand_before_the_data(run: Run, handed: dict[str, Any]) -> None:
     assert run("train", "--set", "epochs=3", "network.adaptor=none", "data").exit_code == 0
-    assert handed["settings"] == {"epochs": "3", "network.adaptor": "none"}
+    assert handed["config"] == TrainConfig(epochs=3, network={"adaptor": "none"})
     assert handed["data"] == Path("data")
 
 

@@ -128,7 +128,7 @@ def test_a_copy_matters_where_a_cut_may_run(healthy, columns, first, second, kin
     assert kinds(healthy) == {kind: 1}
 
 
-def test_segments_are_heard_as_segments(healthy):
+def test_segments_are_decoded_as_segments(healthy):
     write(healthy / "long.wav", noise(9, seconds=2))
     lines = ["file,label,start,end", "long.wav,a,0,1", "long.wav,b,1,2", "long.wav,a,1.5,3", "long.wav,b,5,6"]
     (healthy / "meta.csv").write_text("\n".join(lines))

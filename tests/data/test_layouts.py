@@ -1,12 +1,13 @@
-"""What lies on a disk is recognized as what it is, and what cannot be learnt from is refused in one sentence."""
+"""What lies on a disk is recognized as what it is, and what cannot be learned from is refused in one sentence."""
 
 import os
+import sys
 from collections import Counter
 from itertools import combinations
 
 import pytest
 
-from ossicle.data import read_dataset, split_dataset
+from ossicle.data import layouts, read_dataset, split_dataset
 from ossicle.data.names import SPLIT_NAMES, split_of
 from ossicle.errors import DataRefused
 
@@ -128,13 +129,13 @@ def test_a_split_below_the_classes_is_the_official_one(tree):
     assert "parts from test/, train/ below the classes" in dataset.layout
 
 
-def test_a_split_below_some_of_the_classes_is_told_and_not_used(tree):
+def test_a_split_below_some_of_the_classes_is_named_and_not_used(tree):
     dataset = read_dataset(tree(["a/train/1.wav", "a/test/1.wav", "b/1.wav", "b/2.wav"]))
     assert {item.split for item in dataset.items} == {None}
     assert "test/, train/ below the classes are no parts, as not all recordings lie in such folders" in dataset.layout
 
 
-def test_labels_that_may_be_meant_as_one_are_told(tree):
+def test_labels_that_may_be_meant_as_one_are_named(tree):
     layout = read_dataset(tree([f"{label}/{number}.wav" for label in ("Dog", "dog", "cat") for number in "12"])).layout
     assert "labels that differ in case or encoding alone: 'Dog', 'dog'" in layout
 
@@ -237,7 +238,7 @@ def test_several_labels_are_detected_and_announced(tree):
     assert dataset.targets().tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
 
 
-def test_a_column_called_labels_may_be_empty_where_nothing_is_heard(tree):
+def test_a_column_called_labels_may_be_empty(tree):
     dataset = read_dataset(tree(rows("file,labels", "a.wav,bird", "b.wav,bird", "c.wav,", "d.wav,")))
     assert dataset.task == "multi-label"
     assert "multi-label (2 have no label, such as c.wav, and none has several)" in dataset.layout
@@ -404,6 +405,56 @@ def test_the_labels_of_a_model_keep_their_order_and_allow_small_classes(tree):
     dataset = read_dataset(tree(["dog/1.wav"]), labels=["dog", "ape", "cat"])
     assert dataset.labels == ("dog", "ape", "cat")
     assert dataset.targets().tolist() == [[True, False, False]]
+
+
+# ---------------------------------------------------------------- the list of layouts
+
+
+def test_the_layouts_are_asked_in_this_order():
+    files = [type(layout).__module__.removeprefix("ossicle.data.") for layout in layouts.LAYOUTS]
+    assert files == [
+        "layouts.ag_news",
+        "layout",  # ESC-50
+        "layouts.fsd50k",
+        "layout",  # UrbanSound8K
+        "layouts.table",
+        "layouts.split_tables",
+        "layouts.label_tracks",
+        "layouts.speech_commands",
+        "layouts.class_folders",
+    ]
+
+
+def test_another_layout_is_one_file(tree, tmp_path_factory, monkeypatch):
+    """Labels in the names of files, as ESC-50's first version had them."""
+    folder = tmp_path_factory.mktemp("layouts")
+    (folder / "named_after_labels.py").write_text(NAMED_AFTER_LABELS)
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(folder)])
+    monkeypatch.setattr(layouts, "LAYOUTS", layouts.find_layouts())
+    monkeypatch.delitem(sys.modules, "ossicle.data.layouts.named_after_labels")
+    dataset = read_dataset(tree(["dog-1.wav", "dog-2.wav", "cat-1.wav", "cat-2.wav"]))
+    assert dataset.layout.startswith("files named after their labels: 4 clips, 2 classes")
+    assert dataset.labels == ("cat", "dog")
+
+
+NAMED_AFTER_LABELS = """
+from ossicle.data.items import Item
+from ossicle.data.layout import DataLayout, LayoutContents
+
+
+class NamedAfterLabels(DataLayout):
+    precedence = 50
+
+    def detect(self, root, options):
+        return [file for file in root.files if "-" in file.name] or None
+
+    def read(self, root, found, options):
+        items = tuple(Item(file=file, labels=(file.stem.split("-")[0],)) for file in found)
+        return LayoutContents(items=items, description="files named after their labels")
+
+
+LAYOUT = NamedAfterLabels()
+"""
 
 
 # ---------------------------------------------------------------- the fingerprint

@@ -1,4 +1,4 @@
-"""Parts are disjoint and whole, groups lie on one side, official parts stay, every class can be learnt."""
+"""Parts are disjoint and whole, groups lie on one side, official parts stay, every class can be learned."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,8 +91,8 @@ def test_drawn_parts_cover_everything_once_and_share_no_group(fields, seed):
         return
     check_whole(dataset, split)
     groups = group_ids(dataset)
-    learnt = np.concatenate([split.train, split.validation])
-    assert not set(groups[learnt]) & set(groups[split.test])
+    learned = np.concatenate([split.train, split.validation])
+    assert not set(groups[learned]) & set(groups[split.test])
     if CUT_BY_FILE in split.protocol:
         files = np.array([str(item.file) for item in dataset.items])
         assert not set(files[split.train]) & set(files[split.validation])
@@ -168,8 +168,8 @@ def test_official_folds_stay_as_they_are(fields, seed):
         assert {dataset.items[row].fold for row in split.test} == {fold}
         assert sum(item.fold == fold for item in dataset.items) == len(split.test)
         groups = group_ids(dataset)
-        learnt = np.concatenate([split.train, split.validation])
-        assert bool(set(groups[learnt]) & set(groups[split.test])) == ("both sides" in split.protocol)
+        learned = np.concatenate([split.train, split.validation])
+        assert bool(set(groups[learned]) & set(groups[split.test])) == ("both sides" in split.protocol)
 
 
 @few

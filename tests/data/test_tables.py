@@ -17,8 +17,9 @@ from ossicle.data import check_dataset, read_dataset, split_dataset
 from ossicle.data.names import MISSING, apart, is_missing, spellings
 from ossicle.data.times import LENGTHS, PAIRS, base_and_unit
 from ossicle.errors import DataRefused
+from ossicle.inference.formats import Provenance
 from ossicle.inference.rows import Row
-from ossicle.inference.writers import Source, write_tables
+from ossicle.inference.writers import write_tables
 
 SOUNDS = dict.fromkeys((f"{name}.wav" for name in "abcd"), "")
 
@@ -52,7 +53,7 @@ def timed(start: str, end: str, *, values=("1", "3")) -> list[str]:
     ]
 
 
-def stretches(dataset) -> set:
+def segments(dataset) -> set:
     return {(item.start, item.end) for item in dataset.items}
 
 
@@ -65,7 +66,7 @@ def stretches(dataset) -> set:
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_times_are_read_under_every_name_that_is_known(read, pair, spell):
     dataset = read(*timed(*map(spell, pair)))
-    assert stretches(dataset) == {(1.0, 3.0)}
+    assert segments(dataset) == {(1.0, 3.0)}
     assert (
         f"times from `{spell(pair[0])}` and `{spell(pair[1])}`)" in dataset.layout and "not used" not in dataset.layout
     )
@@ -85,24 +86,24 @@ def test_times_are_read_under_every_name_that_is_known(read, pair, spell):
     ],
 )
 def test_the_tables_of_other_programs_label_segments_and_not_recordings(read, start, end):
-    assert stretches(read(*timed(start, end))) == {(1.0, 3.0)}
+    assert segments(read(*timed(start, end))) == {(1.0, 3.0)}
 
 
 @pytest.mark.parametrize(("start", "length"), [*product(("start", "onset", "offset", "OFFSET"), LENGTHS[:3])])
 def test_a_start_with_a_length_is_a_segment(read, start, length):
-    assert stretches(read(*timed(start, length))) == {(1.0, 4.0)}
+    assert segments(read(*timed(start, length))) == {(1.0, 4.0)}
 
 
 @pytest.mark.parametrize("unit", ["_ms", " (ms)", "_milliseconds"])
 def test_milliseconds_are_a_thousandth(read, unit):
     dataset = read(*timed(f"start{unit}", f"end{unit}", values=("500", "1500.5")))
-    assert stretches(dataset) == {(0.5, 1.5005)}
+    assert segments(dataset) == {(0.5, 1.5005)}
     assert f"times from `start{unit}` in milliseconds and `end{unit}` in milliseconds" in dataset.layout
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0:01.5", 1.5), ("02:05", 125), ("1:00:00.25", 3600.25), ("1e1", 10)])
 def test_a_time_may_be_in_minutes(read, text, seconds):
-    assert stretches(read(*timed("start", "end", values=("1", text)))) == {(1.0, seconds)}
+    assert segments(read(*timed("start", "end", values=("1", text)))) == {(1.0, seconds)}
 
 
 def test_seconds_go_before_milliseconds(read):
@@ -110,7 +111,7 @@ def test_seconds_go_before_milliseconds(read):
         "file,start_ms,end_ms,start_s,end_s,label",
         *(f"{n}.wav,1,2,3,4,{label}" for n, label in zip("abcd", "xyxy", strict=True)),
     ]
-    assert stretches(read(*lines)) == {(3.0, 4.0)}
+    assert segments(read(*lines)) == {(3.0, 4.0)}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_another_pair_of_times_is_said_and_measures_of_the_segment_are_not(read)
         *(f"{n}.wav,1,2,3,4,1,{label}" for n, label in zip("abcd", "xyxy", strict=True)),
     ]
     dataset = read(*lines)
-    assert stretches(dataset) == {(1.0, 2.0)}
+    assert segments(dataset) == {(1.0, 2.0)}
     assert (
         "`onset` and `offset` look like times and are not used" in dataset.layout and "duration" not in dataset.layout
     )
@@ -144,7 +145,7 @@ def test_another_pair_of_times_is_said_and_measures_of_the_segment_are_not(read)
 
 def test_a_time_of_day_is_no_segment(read):
     dataset = read(*timed("start_time", "end_time", values=("2024-05-01 04:30", "2024-05-01 05:30")))
-    assert stretches(dataset) == {(0.0, None)}
+    assert segments(dataset) == {(0.0, None)}
     assert "`start_time` holds no seconds (such as '2024-05-01 04:30') and is not used" in dataset.layout
 
 
@@ -197,7 +198,7 @@ def test_events_of_one_segment_are_joined_and_others_that_overlap_are_counted(re
 
 def test_rows_without_times_among_others_are_whole_recordings_and_counted(read):
     dataset = read("file,onset,offset,label", "a.wav,0,1,x", "b.wav,,,y", "c.wav,1,,x", "d.wav,0,2,y")
-    assert stretches(dataset) == {(0, 1), (0, None), (1, None), (0, 2)}
+    assert segments(dataset) == {(0, 1), (0, None), (1, None), (0, 2)}
     assert "clips without times are whole recordings (1)" in dataset.layout
 
 
@@ -253,7 +254,7 @@ def test_the_segments_of_audioset_are_whole_files_under_any_of_their_names(read)
     lines += [f'{name}, 30.000, 40.000, "/m/1,/m/2"' for name in (*names, "zzzzzzzzzzz")]
     dataset = read(*lines, sounds={f"audio/{name}.wav": "" for name in names.values()})
     assert [item.file.stem for item in dataset.items[:3]] == list(names.values())
-    assert dataset.labels == ("/m/1", "/m/2") and stretches(dataset) == {(0.0, None)}
+    assert dataset.labels == ("/m/1", "/m/2") and segments(dataset) == {(0.0, None)}
     assert "say where each clip was cut from a video (AudioSet), and are not used" in dataset.layout
     assert "1 of 4 clips have no file" in dataset.layout
 
@@ -301,7 +302,7 @@ def test_the_detections_of_birdnet_are_labels_of_their_segments(read):
         for at, name in ((0, "Blackbird"), (3, "Robin"))
     )
     dataset = read(header, *rows)
-    assert dataset.labels == ("Blackbird", "Robin") and stretches(dataset) == {(0, 3), (3, 6)}
+    assert dataset.labels == ("Blackbird", "Robin") and segments(dataset) == {(0, 3), (3, 6)}
     assert "each row counts as true, whatever its `Confidence` says" in dataset.layout
 
 
@@ -461,9 +462,9 @@ def test_predictions_that_a_person_corrected_are_a_data_set(tmp_path: Path, monk
     for file in files:
         soundfile.write(file, rng.integers(-3000, 3000, 20_000, dtype=np.int16), 10_000, subtype="PCM_16")
     rows = [[Row(file=str(f), start=float(t), end=t + 1.0, label="dog", score=0.4) for t in (0, 1)] for f in files]
-    source = Source(model="m", model_version="1")
+    provenance = Provenance(model="m", model_version="1")
     recorded = [(AudioInfo(rate=10_000, frames=20_000), some) for some in rows]
-    write_tables(tmp_path / "out", recorded, files=files, formats=[kind], source=source)
+    write_tables(tmp_path / "out", recorded, files=files, formats=[kind], provenance=provenance)
     table = tmp_path / "out" / name
     lines = table.read_text().splitlines()
     changed = [line.replace("dog", "cat") if n % 2 else line for n, line in enumerate(lines)]

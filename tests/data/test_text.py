@@ -154,7 +154,8 @@ def test_the_fingerprint_of_sound_is_what_it_was(tree):
 
 def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp_path):
     from ossicle.data.parts import read_split, write_split
-    from ossicle.evaluation import predictions_csv
+    from ossicle.evaluation import Evaluation
+    from ossicle.evaluation.result import predictions_csv
 
     lines = [f"text {n},{'ab'[n % 2]}" for n in range(20)]
     path = tree({"data/test.csv": table(*lines)}) / "data" / "test.csv"
@@ -167,7 +168,7 @@ def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp
     assert read_split(tmp_path / "split.json", read_dataset(path, modality="text")) is None
     tested = [dataset.items[row] for row in split.test]
     scores = np.tile([0.25, 0.75], (len(tested), 1))
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(dataset, tested, scores, decided=scores > 0.5))))
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(Evaluation.of(dataset, split.test, scores=scores)))))
     assert [row["file"] for row in rows] == [f"test.csv:{item.row}" for item in tested]
     assert len({row["file"] for row in rows}) == len(rows)
 
@@ -257,20 +258,20 @@ def test_a_table_of_another_kind_is_called_by_its_name(tree):
             "image/meta.csv": "image,label\na.png,x\nb.png,y\n",
         }
     )
-    holds_text = "holds a table of text (column 'text'), not of "
+    holds_text = "holds a table of texts (column 'text'), not of "
     assert f"{holds_text}recordings: modality 'text' reads it" in refusal(root / "text", modality="sound")
     assert f"{holds_text}images: modality 'text' reads it" in refusal(root / "text", modality="image")
     sentence = refusal(root / "sound")
-    assert "holds a table of recordings or images (column 'file'), not of text" in sentence
+    assert "holds a table of recordings or images (column 'file'), not of texts" in sentence
     assert "modality 'sound' or 'image' reads it" in sentence
     assert "holds a table of images (column 'image'), not of recordings" in refusal(root / "image", modality="sound")
 
 
 def test_a_folder_of_another_kind_is_called_by_its_name(tree):
     root = tree(["sound/dog/1.wav", "sound/dog/2.wav", "image/dog/1.png", "image/cat/1.JPG", "empty/notes.txt"])
-    assert "holds no text but recordings (2): modality 'sound' reads them" in refusal(root / "sound")
+    assert "holds no texts but recordings (2): modality 'sound' reads them" in refusal(root / "sound")
     assert "holds no recordings but images (2): modality 'image'" in refusal(root / "image", modality="sound")
-    assert "holds no text: expected one of the tables meta.csv" in refusal(root / "empty")
+    assert "holds no texts: expected one of the tables meta.csv" in refusal(root / "empty")
 
 
 def test_no_such_modality_is_a_slip(tree):

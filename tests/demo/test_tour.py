@@ -58,7 +58,7 @@ def test_the_tour_trains_listens_and_leaves_what_it_says(
 
     # Onsets need no training: they are right even here.
     assert tour.onsets.f1 > 0.9
-    assert tour.evaluation.clips == len((drums / "meta.csv").read_text().splitlines()) - 1
+    assert tour.evaluation.metrics.clips == len((drums / "meta.csv").read_text().splitlines()) - 1
     assert len(tour.loop) > 20
 
     track = [line.split("\t") for line in (tour.folder / "loop.flac.txt").read_text().splitlines()]

@@ -111,7 +111,7 @@ def test_pooled_features_are_those_of_each_clip_alone_whatever_shares_its_batch(
     assert mean.read([3, 1]).mask.all()
 
 
-def test_padding_would_be_heard(items, tmp_path):
+def test_padding_would_change_the_features(items, tmp_path):
     """Without this the test above could not fail."""
     encoder = Stub()
     samples, _ = soundfile.read(items[0].file, dtype="float32")
@@ -192,19 +192,18 @@ def test_texts_and_images_are_read_by_the_modality_of_the_encoder(tmp_path):
     assert sorted(store.lengths.tolist()) == [5, 6, 7, 8] and not store.failures
 
 
-def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys):
+def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys, log):
     encoder = load_encoder(saved("bert"))
     texts = ["drum " * length for length in (1, 22, 23, 100, 24)]  # a token at either end; 24 are heard
     items = [Item(file=tmp_path / "t.csv", labels=("x",), text=text, row=row) for row, text in enumerate(texts, 2)]
-    said: list[str] = []
-    open_features(encoder, items[:2], pool="mean", folder=tmp_path, say=said.append)
-    assert not said
+    open_features(encoder, items[:2], pool="mean", folder=tmp_path)
+    assert not log.messages
     for _ in range(2):
-        open_features(encoder, items, pool="mean", folder=tmp_path, say=said.append)
-    assert said == ["3 of 3 texts are longer than 24 tokens and lose their end"]
-    assert capsys.readouterr() == ("", "")
+        open_features(encoder, items, pool="mean", folder=tmp_path)
+    assert log.messages == ["3 of 3 texts are longer than 24 tokens and lose their end"]
     open_features(encoder, items, pool="time", folder=tmp_path)
-    assert capsys.readouterr() == ("3 of 5 texts are longer than 24 tokens and lose their end\n", "")
+    assert log.messages[1:] == ["3 of 5 texts are longer than 24 tokens and lose their end"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):
@@ -292,8 +291,8 @@ def test_another_encoder_setting_pooling_or_a_greater_depth_runs_again(items, tm
 def test_features_of_sound_that_was_decoded_otherwise_are_made_again(items, tmp_path, monkeypatch):
     encoder = Stub()
     with monkeypatch.context() as patch:
-        patch.setattr("ossicle.encoders.cache.DECODER", 0)
-        patch.setattr("ossicle.encoders.cache.read_input", lambda item, **how: np.full(RATE, 0.5, np.float32))
+        patch.setattr("ossicle.data.modalities.Sound.versions", {"decoder": 0})
+        patch.setattr("ossicle.data.modalities.decode", lambda item, rate: np.full(RATE, 0.5, np.float32))
         old = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")
     ran = encoder.blocks_run
     new = open_features(encoder, items[:2], pool="mean", folder=tmp_path / "cache")

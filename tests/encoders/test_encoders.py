@@ -179,7 +179,7 @@ def test_a_copy_of_an_encoder_has_a_lock_of_its_own(
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_peft_adapters_inside_the_network_are_heard(load: Load, inputs: Inputs) -> None:
+def test_peft_adapters_inside_the_network_take_effect(load: Load, inputs: Inputs) -> None:
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'ossicle[peft]'")
     for name, targets in {"hubert": ["q_proj"], "whisper cropped": ["q_proj"], "bert": ["query"]}.items():
         encoder = load(name)
@@ -235,7 +235,7 @@ def test_a_text_longer_than_the_network_has_positions_loses_its_end(load: Load) 
         assert encoder.encode(batch).mask.sum(1).tolist() == [most, 3]
 
 
-def test_a_text_without_tokens_is_heard_as_padding(load: Load) -> None:
+def test_a_text_without_tokens_is_encoded_as_padding(load: Load) -> None:
     encoder: Any = load("llama")
     encoder.tokenizer.backend_tokenizer.post_processor = None
     hidden = encoder.encode(encoder.prepare(["", "rain falls"]))

@@ -47,7 +47,7 @@ def test_the_front_end_of_sound_is_read_from_every_file_that_has_it(
     assert (encoder.rate, encoder.normalize, encoder.assumed) == (8000, False, ())
 
 
-def test_a_whole_processor_is_heard_as_the_library_hears_it(save: Save, tmp_path: Path, transformers: Any) -> None:
+def test_a_whole_processor_is_read_as_the_library_reads_it(save: Save, tmp_path: Path, transformers: Any) -> None:
     folder = save("wavlm", tmp_path)
     (tmp_path / "words").mkdir()
     write(tmp_path / "words", "vocab.json", {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3})

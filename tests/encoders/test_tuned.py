@@ -162,7 +162,7 @@ def test_a_tuner_trains_inside_the_encoder_and_comes_back(
         assert ours == theirs
 
 
-def test_lora_that_nothing_hears_stops_the_run_by_name(
+def test_lora_without_effect_stops_the_run_by_name(
     saved: Callable[[str], Path], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossicle.models import create_model
+from ossicle.models.base import Network
 from ossicle.models.datar import Datar, DatarConfig
-from ossicle.models.network import Network
 
 SMALL: dict[str, Any] = {
     "dims": (8, 16, 16, 32),

@@ -89,8 +89,8 @@ def test_rows_of_a_frame_wise_model_tile_the_recording_to_its_last_hundredth_of_
     assert all(row.start == edge / rate for row, edge in zip(rows, edges, strict=False))
     for start, end, row in zip(edges, edges[1:], rows, strict=False):
         if not choices:
-            first_heard = row.score * 2**15
-            assert first_heard < end and start - first_heard < (1 + max(0, missing)) * step
+            first_covered = row.score * 2**15
+            assert first_covered < end and start - first_covered < (1 + max(0, missing)) * step
     (event,) = predictor.rows(samples, window=window, hop=hop, events=EventRules(), **choices)
     assert (event.start, event.end) == (0.0, rows[-1].end)  # a sound that lasts is one
 
@@ -158,8 +158,67 @@ def test_a_recording_scores_as_its_windows_together(task: Any, length: int) -> N
     assert (prediction.seconds, prediction.padded_seconds) == (windows.ends[-1], 0.0)
 
 
+RATE = 1000
+SOUND = np.ones(500, np.float32)
+
+
+@pytest.mark.parametrize("method", ["predict", "embed"])
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (SOUND, r"got an array of the shape \(500,\) without its rate: pass \(array, rate\)"),
+        ([SOUND], "without its rate"),
+        ((RATE, SOUND), r"got a tuple of \(int, ndarray\)"),
+        (("a.wav", "b.wav"), r"got a tuple of \(str, str\)"),
+        ((SOUND, RATE, 1), "got a tuple"),
+        (None, "got NoneType"),
+        (b"a.wav", "got bytes"),
+        ({"a.wav"}, "got set"),
+        (iter(["a.wav"]), "got list_iterator"),
+    ],
+)
+def test_what_is_no_recording_is_refused_with_what_to_pass(method: str, inputs: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"^expected an audio file, .*{said}"):
+        getattr(Stub(), method)(inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"window": "1"}, TypeError),
+        ({"hop": [1]}, TypeError),
+        ({"top_k": "3"}, TypeError),
+        ({"min_score": None, "top_k": 0}, ValueError),
+        ({"reporting": Reporting(), "top_k": 1}, ValueError),
+    ],
+)
+def test_options_of_another_type_are_refused_in_a_sentence(options: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        Stub().predict((SOUND, RATE), **options)
+
+
+def test_a_rate_is_a_whole_number_of_hertz() -> None:
+    assert Stub().predict((SOUND, 1000.0)).seconds == 0.5
+    for rate in (0.5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="^the rate is a whole number of hertz"):
+            Stub().predict((SOUND, rate))
+
+
+def test_a_list_is_predicted_and_embedded_one_by_one() -> None:
+    sounds = [(SOUND, RATE), (SOUND * 0.5, RATE)]
+    assert [one.scores[0] for one in Stub().predict(sounds)] == [Stub().predict(one).scores[0] for one in sounds]
+    assert [vector.tolist() for vector in Stub().embed(sounds)] == [[1.0], [0.5]]
+    ((vectors, times),) = Stub().embed(sounds[:1], timestamps=True)
+    assert vectors.shape == (1, 1) and times.tolist() == [0.25]
+
+
+def test_a_prediction_shows_what_matters_in_one_line() -> None:
+    prediction = Stub().predict((SOUND, RATE))
+    assert repr(prediction) == "Prediction('', 0.5 s, top=('sound', 0.7311), 1 row)"
+
+
 def test_a_recording_without_samples_is_refused() -> None:
     predictor = Stub()
-    predictor._blocks = lambda source, info=None: []  # type: ignore[method-assign]
+    predictor._blocks = lambda recording, info=None: []  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="without a single sample"):
         predictor.predict("empty.wav")

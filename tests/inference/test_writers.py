@@ -6,20 +6,43 @@ from pathlib import Path
 import pytest
 
 from ossicle.audio import AudioInfo
-from ossicle.inference import TABLES, Row, Source, seconds_text, stream_table, table_lines, table_text, write_tables
+from ossicle.inference import (
+    FILE_FORMATS,
+    OUTPUT_FORMATS,
+    Provenance,
+    Row,
+    check_formats,
+    seconds_text,
+    stream_table,
+    table_lines,
+    table_text,
+    write_tables,
+)
 
-SOURCE = Source(model="m", model_version="v", hertz=(20.0, 15_000.0))
+MODEL = Provenance(model="m", model_version="v", hertz=(20.0, 15_000.0))
 INFO = AudioInfo(rate=44_100, frames=441_000)
 ROW = Row(file="a.wav", start=0.0, end=1.5, label="dog, barking", score=0.87654)
 ODD = Row(file="b  'loud' \".wav", start=3600.0, end=3601.0, label="two\nlines\tand a tab", score=1.0)
 
 
 def text(name: str, *rows: Row) -> str:
-    return "".join(table_text(name, [(INFO, rows)], SOURCE))
+    return "".join(table_text(name, [(INFO, rows)], MODEL))
 
 
 def columns(table: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(table, newline=""), delimiter="\t"))
+
+
+def test_every_output_format_is_a_row_of_the_registry() -> None:
+    assert [name for name, table in OUTPUT_FORMATS.items() if not table.suffix] == ["table"]
+    assert len({table.suffix for table in FILE_FORMATS.values()}) == len(FILE_FORMATS)
+    for name, table in OUTPUT_FORMATS.items():
+        assert table.name == name and table.about and (not table.header or table.header.endswith("\n"))
+    assert check_formats(["csv", "raven", "csv"]) == ("csv", "raven")
+    with pytest.raises(ValueError, match="output format 'elan' is not available; available: table, csv, "):
+        check_formats(["elan"])
+    with pytest.raises(ValueError, match="'table' is not available; available: csv, "):
+        check_formats(["table"], files=True)
 
 
 def test_tables_with_a_header_have_it_even_without_rows() -> None:
@@ -75,13 +98,13 @@ def test_a_raven_table_has_a_numbered_selection_for_each_row() -> None:
     [(44_100, ("20", "15000")), (8_000, ("20", "4000")), (11_025, ("20", "5512.5")), (0, ("20", "15000"))],
 )
 def test_a_selection_lies_within_what_the_recording_and_the_model_have(rate: int, edges: tuple[str, str]) -> None:
-    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=rate), [ROW])], SOURCE)))
+    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=rate), [ROW])], MODEL)))
     assert (row["Low Freq (Hz)"], row["High Freq (Hz)"]) == edges
 
 
 def test_a_selection_has_a_height_where_the_model_is_given_only_what_the_recording_lacks() -> None:
-    source = Source(model="m", model_version="v", hertz=(2_000.0, 15_000.0))
-    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=2_000), [ROW])], source)))
+    provenance = Provenance(model="m", model_version="v", hertz=(2_000.0, 15_000.0))
+    (row,) = columns("".join(table_text("raven", [(AudioInfo(rate=2_000), [ROW])], provenance)))
     assert (row["Low Freq (Hz)"], row["High Freq (Hz)"]) == ("0", "1000")
 
 
@@ -90,7 +113,7 @@ def test_the_clock_of_a_raven_table_goes_on_from_file_to_file(tmp_path: Path) ->
     infos = [AudioInfo(rate=44_100, frames=frames) for frames in (441_001, 88_200, 44_100)]
     recordings = [(infos[0], rows[:1]), (infos[1], []), (infos[2], rows[2:])]
     written = write_tables(
-        tmp_path, recordings, files=[Path(row.file) for row in rows], formats=("raven",), source=SOURCE, each=True
+        tmp_path, recordings, files=[Path(row.file) for row in rows], formats=("raven",), provenance=MODEL, each=True
     )
     together, *_, last = (columns(path.read_text()) for path in written)
     begin, offset = 441_001 / 44_100 + 2.0, "1.000000"  # the second file is silent, and takes its time all the same
@@ -99,7 +122,7 @@ def test_the_clock_of_a_raven_table_goes_on_from_file_to_file(tmp_path: Path) ->
     assert (together[1]["Begin Time (s)"], together[1]["File Offset (s)"]) == (f"{begin + 1:.6f}", offset)
     assert together[1]["End Time (s)"] == f"{begin + 2.5:.6f}"
     assert (last[0]["Begin Time (s)"], last[0]["File Offset (s)"]) == ("1.000000", offset)
-    assert "".join(table_text("raven", recordings, SOURCE)) == written[0].read_text()
+    assert "".join(table_text("raven", recordings, MODEL)) == written[0].read_text()
 
 
 @pytest.mark.parametrize("samples", [1, 5, 20])
@@ -158,7 +181,7 @@ def test_a_table_streams_as_wide_as_its_labels_may_be_and_its_times_are() -> Non
 def test_recordings_of_one_name_keep_a_table_each(tmp_path: Path) -> None:
     files = [tmp_path / "in" / name for name in ("day 1/a.wav", "day 2/a.wav", "day 2/a.flac")]
     out = tmp_path / "out"
-    written = write_tables(out, [(INFO, [ROW])] * 3, files=files, formats=("csv", "audacity"), source=SOURCE)
+    written = write_tables(out, [(INFO, [ROW])] * 3, files=files, formats=("csv", "audacity"), provenance=MODEL)
     assert [path.relative_to(out).as_posix() for path in written] == [
         "predictions.csv",
         "day 1/a.wav.txt",
@@ -172,16 +195,17 @@ def test_recordings_of_one_name_keep_a_table_each(tmp_path: Path) -> None:
 def test_each_recording_may_have_every_table_and_numbers_begin_anew_in_its_own(tmp_path: Path) -> None:
     files = [tmp_path / "a.wav", tmp_path / "b.wav"]
     recordings = [(INFO, [ROW, ROW])] * 2
-    written = write_tables(tmp_path / "out", recordings, files=files, formats=("raven",), source=SOURCE, each=True)
+    written = write_tables(tmp_path / "out", recordings, files=files, formats=("raven",), provenance=MODEL, each=True)
     together, first, second = (path.read_text().splitlines()[1:] for path in written)
     assert [line.split("\t")[0] for line in together] == ["1", "2", "3", "4"]
     assert first == second and [line.split("\t")[0] for line in first] == ["1", "2"]
 
 
 def test_without_recordings_every_table_is_there_with_its_header(tmp_path: Path) -> None:
-    written = write_tables(tmp_path, [], files=[], formats=tuple(TABLES), source=SOURCE)
-    assert [path.name for path in written] == ["predictions.csv", "predictions.jsonl", "predictions.selections.txt"]
-    assert [path.read_text() for path in written] == [text("csv"), "", text("raven")]
+    written = write_tables(tmp_path, [], files=[], formats=tuple(FILE_FORMATS), provenance=MODEL)
+    together = [table for table in FILE_FORMATS.values() if not table.per_recording]
+    assert [path.name for path in written] == [f"predictions{table.suffix}" for table in together]
+    assert [path.read_text() for path in written] == [table.header for table in together]
 
 
 def test_tables_that_fail_on_the_way_leave_what_was_there(tmp_path: Path) -> None:
@@ -192,7 +216,7 @@ def test_tables_that_fail_on_the_way_leave_what_was_there(tmp_path: Path) -> Non
         raise OSError("the disk is full")
 
     try:
-        write_tables(tmp_path, [(INFO, broken())], files=[Path("a.wav")], formats=("csv",), source=SOURCE)  # type: ignore[list-item]
+        write_tables(tmp_path, [(INFO, broken())], files=[Path("a.wav")], formats=("csv",), provenance=MODEL)  # type: ignore[list-item]
     except OSError:
         pass
     assert (tmp_path / "predictions.csv").read_text() == "old"

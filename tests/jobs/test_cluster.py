@@ -14,9 +14,9 @@ import pytest
 
 from ossicle.audio import AudioInfo
 from ossicle.errors import ExtraMissing, JobStopped
-from ossicle.jobs import InferenceConfig, run_job
 from ossicle.jobs.cluster import Actor, ClusterWorkers
-from ossicle.jobs.store import Store
+from ossicle.jobs.folders import InferenceConfig, run_job
+from ossicle.jobs.store import ResultStore
 from ossicle.loading import load, load_among
 
 Record = Callable[..., Path]
@@ -46,7 +46,7 @@ def stand_in(
 
 def start_pool(place: str, *, address: str = "local") -> None:
     pool = ClusterWorkers(load, number=2, config=InferenceConfig(), address=address)  # type: ignore[arg-type]
-    next(pool([place], object.__new__(Store)))
+    next(pool([place], object.__new__(ResultStore)))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -58,10 +58,10 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
     files[5].write_text("dear diary")
     recognizer = load(shared_bundle, device="cpu")
     run = functools.partial(run_job, files=files, predictor=recognizer, config=InferenceConfig(), formats=("csv",))
-    start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
+    start = functools.partial(load_among, shared_bundle, 2, device="cpu")
     pool = ClusterWorkers(start, number=2, config=InferenceConfig(), address="local")
     result = run(tmp_path / "cluster", pool=pool)
-    assert [Path(heard.file).name for heard in result.failed] == ["5.wav"]
+    assert [Path(outcome.file).name for outcome in result.failed] == ["5.wav"]
     run(tmp_path / "here")
     one, other = (
         list(csv.DictReader((tmp_path / name / "predictions.csv").open(newline=""))) for name in ("cluster", "here")
@@ -77,12 +77,12 @@ def test_an_actor_says_what_the_recognizer_says(shared_bundle: Path, record: Rec
     path = record("a.wav", seconds=2.5)
     actor = Actor(functools.partial(load, shared_bundle, device="cpu"), InferenceConfig())
     batch = {"place": ["a.wav"], "path": [str(path)]}  # an actor works in another folder
-    (answer,) = (json.loads(text) for text in actor(batch)["answer"])
-    assert answer["place"] == "a.wav" and {row["file"] for row in answer["rows"]} == {"a.wav"}
+    (result,) = (json.loads(text) for text in actor(batch)["result"])
+    assert result["place"] == "a.wav" and {row["file"] for row in result["rows"]} == {"a.wav"}
     rows = load(shared_bundle, device="cpu").predict(path).rows
-    assert [row["label"] for row in answer["rows"]] == [row.label for row in rows]
-    assert [row["score"] for row in answer["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
-    assert AudioInfo(**answer["info"]).seconds == 2.5
+    assert [row["label"] for row in result["rows"]] == [row.label for row in rows]
+    assert [row["score"] for row in result["rows"]] == pytest.approx([row.score for row in rows], abs=1e-5)
+    assert AudioInfo(**result["info"]).seconds == 2.5
 
 
 def test_local_is_a_cluster_of_its_own_and_no_other_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +145,11 @@ def test_an_address_that_answers_is_handed_to_ray(monkeypatch: pytest.MonkeyPatc
 def test_what_fails_in_an_actor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_items(items: object) -> None:
         raise RayError(
-            "ray::Map() (pid=7)\n  in heard\nValueError: torn\n\nThe above: that\nUserCodeException: wrapped"
+            "ray::Map() (pid=7)\n  in predict\nValueError: torn\n\nThe above: that\nUserCodeException: wrapped"
         )
 
     stand_in(monkeypatch, from_items=from_items)
-    with pytest.raises(JobStopped, match=r"^local: the cluster failed \(ValueError: torn\); .* --resume goes on\.$"):
+    with pytest.raises(JobStopped, match=r"^local: the cluster failed \(ValueError: torn\); .* --resume continues\.$"):
         start_pool("a.wav")
 
 

@@ -7,25 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from ossicle.jobs.command import find_recordings
+from ossicle.jobs.folders import find_recordings
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from victim import Loudness
 from ossicle.audio.hush import HUSH
-from ossicle.jobs.command import PredictOptions, predict
+from ossicle.jobs.command import run_command
+from ossicle.jobs.options import PredictOptions
 
 class Hushed(Loudness):
     def window_samples(self, **seconds):
         HUSH.__enter__()
         return super().window_samples(**seconds)
 
-predict(Hushed(), [Path("gone.wav")], PredictOptions(), say=lambda sentence: print(sentence, file=sys.stderr))
+say = lambda sentence: print(sentence, file=sys.stderr)
+run_command(lambda **_: Hushed(), [Path("gone.wav")], PredictOptions(), say=say)
 """
 
 
-def test_what_there_is_to_say_is_heard_while_a_decoder_is_hushed() -> None:
+def test_messages_are_seen_while_a_decoder_is_silenced() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
     )
@@ -35,7 +37,9 @@ def test_what_there_is_to_say_is_heard_while_a_decoder_is_hushed() -> None:
     ]
 
 
-def test_a_recording_is_heard_once_however_its_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_listed_once_however_its_path_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").touch()
     monkeypatch.chdir(tmp_path)

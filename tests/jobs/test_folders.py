@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossicle.errors import JobStopped, RunRefused
-from ossicle.inference import TABLES, EventRules, Reporting
+from ossicle.inference import FILE_FORMATS, EventRules, Reporting
 from ossicle.inference.ahead import read_ahead
-from ossicle.jobs import InferenceConfig, Outcome, Workers, run_job
-from ossicle.jobs.store import Store
+from ossicle.jobs.folders import InferenceConfig, Outcome, run_job
+from ossicle.jobs.store import ResultStore
+from ossicle.jobs.workers import Workers
 from ossicle.loading import load, load_among
 from ossicle.recognizer import Recognizer
 
@@ -45,21 +46,21 @@ def read(folder: Path) -> list[dict[str, str]]:
 
 def test_a_job_writes_what_each_recording_alone_says(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     result = run_job(
         out,
         files,
         recognizer,
         config=InferenceConfig(),
         formats=("csv",),
-        progress=lambda heard, done, total: told.append((Path(heard.file).name, done, total)),
+        progress=lambda outcome, done, total: seen.append((Path(outcome.file).name, done, total)),
     )
-    assert told == [("0.wav", 1, 4), ("1.wav", 2, 4), ("2.wav", 3, 4), ("3.wav", 4, 4)]
+    assert seen == [("0.wav", 1, 4), ("1.wav", 2, 4), ("2.wav", 3, 4), ("3.wav", 4, 4)]
     alone = [row for file in files if file.name != "2.wav" for row in recognizer.predict(file).rows]
     assert [(row["file"], row["start"], row["label"], row["score"]) for row in read(out)] == [
         (row.file, f"{row.start:.3f}", row.label, f"{row.score:.4f}") for row in alone
     ]
-    assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
+    assert [Path(outcome.file).name for outcome in result.failed] == ["2.wav"]
     (error,) = csv.DictReader((out / "errors.csv").read_text().splitlines())
     assert error["file"] == str(files[2]) and "this is text, no recording" in error["error"]
     assert abs(result.seconds - (0.4 + 1.4 + 3.4)) < 1e-3
@@ -123,7 +124,7 @@ def test_other_settings_or_another_model_are_refused_by_name_and_nothing_is_lost
     run = functools.partial(run_job, out, files, recognizer, formats=("csv",))
     run(config=InferenceConfig())
     before = (out / "predictions.csv").read_bytes()
-    with pytest.raises(RunRefused, match="--resume goes on"):
+    with pytest.raises(RunRefused, match="--resume continues"):
         run(config=InferenceConfig())
     with pytest.raises(RunRefused, match="window 1.0 there and 0.5 here"):
         run(config=InferenceConfig(window=0.5), resume=True)
@@ -146,7 +147,7 @@ def test_a_file_of_somebody_else_is_in_the_way_and_stays(
     out.mkdir()
     (out / name).write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(RunRefused, match=f"{name}: this is there already and ossicle did not write it"):
+        with pytest.raises(RunRefused, match=f"{name}: this exists already and ossicle did not write it"):
             run(overwrite=overwrite)
     assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "precious"
 
@@ -188,8 +189,8 @@ def test_a_pipe_or_a_device_among_the_recordings_is_named_and_the_rest_is_done(
     os.mkfifo(pipe)
     device.symlink_to("/dev/zero")
     result = run_job(tmp_path / "out", [pipe, device, fine], recognizer, config=InferenceConfig(), formats=("csv",))
-    assert [Path(heard.file) for heard in result.failed] == [pipe, device] and result.files == (fine,)
-    assert all("this is a pipe or a device" in str(heard.error) for heard in result.failed)
+    assert [Path(outcome.file) for outcome in result.failed] == [pipe, device] and result.files == (fine,)
+    assert all("this is a pipe or a device" in str(outcome.error) for outcome in result.failed)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are Unicode")
@@ -200,7 +201,13 @@ def test_names_that_are_no_unicode_are_written_legibly_and_gone_on_with(
     record("in/a.wav").rename(odd)
     torn.write_text("dear diary")
     run = functools.partial(
-        run_job, tmp_path / "out", [odd, torn], recognizer, config=InferenceConfig(), formats=tuple(TABLES), each=True
+        run_job,
+        tmp_path / "out",
+        [odd, torn],
+        recognizer,
+        config=InferenceConfig(),
+        formats=tuple(FILE_FORMATS),
+        each=True,
     )
     for resume in (False, True):
         assert run(resume=resume).before == resume
@@ -223,7 +230,7 @@ def test_a_recording_that_cannot_be_read_when_a_job_goes_on_does_not_end_it(
     assert run(resume=True).before == 2
 
 
-def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_part_is_predicted_again(recognizer: Recognizer, files: list[Path], tmp_path: Path) -> None:
     run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
     run()
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
@@ -233,7 +240,7 @@ def test_a_damaged_part_is_heard_again(recognizer: Recognizer, files: list[Path]
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
 
 
-def test_a_part_that_a_power_cut_left_without_its_middle_is_heard_again(
+def test_a_part_that_a_power_cut_left_without_its_middle_is_predicted_again(
     recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
     run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",))
@@ -255,10 +262,10 @@ def test_the_longest_names_have_tables_and_keep_them_apart(
     assert max(len(os.fsencode(name)) for name in names) == 255
     run = functools.partial(run_job, tmp_path / "out", files, recognizer, config=InferenceConfig())
     result = run(formats=("csv", "audacity", "raven"), each=True)
-    assert len(set(result.written)) == 2 + 3 * 3 and all(path.is_file() for path in result.written)
+    assert len(set(result.tables)) == 2 + 3 * 3 and all(path.is_file() for path in result.tables)
     assert run(formats=("csv", "audacity", "raven"), each=True, resume=True).before == 3
-    again = [path for path in (tmp_path / "out").glob("[!.]*") if path not in result.written]
-    assert not again and all("\ufffd" not in path.name for path in result.written)
+    again = [path for path in (tmp_path / "out").glob("[!.]*") if path not in result.tables]
+    assert not again and all("\ufffd" not in path.name for path in result.tables)
 
 
 def test_workers_are_handed_few_recordings_of_many(
@@ -277,10 +284,10 @@ def test_workers_are_handed_few_recordings_of_many(
             return super().submit(run, *given, **named)
 
     seen: list[Outcome] = []
-    monkeypatch.setattr("ossicle.jobs.folders.ProcessPoolExecutor", Pool)
-    monkeypatch.setattr("ossicle.jobs.folders._predict", lambda place: Outcome(file=place))
+    monkeypatch.setattr("ossicle.jobs.workers.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("ossicle.jobs.workers._predict", lambda place: Outcome(file=place))
     places = [f"{number}.wav" for number in range(100)]
-    for outcome in Workers(lambda: recognizer, number=2, config=InferenceConfig())(places, object.__new__(Store)):
+    for outcome in Workers(lambda: recognizer, number=2, config=InferenceConfig())(places, object.__new__(ResultStore)):
         seen.append(outcome)
     assert {outcome.file for outcome in seen} == set(places) and len(seen) == 100
     assert most <= 16
@@ -294,9 +301,9 @@ def test_workers_write_the_same_bytes(
     )
     one, two = tmp_path / "one", tmp_path / "two"
     run(one)
-    start = functools.partial(load_among, functools.partial(load, shared_bundle, device="cpu"), 2)
+    start = functools.partial(load_among, shared_bundle, 2, device="cpu")
     result = run(two, pool=Workers(start, number=2, config=InferenceConfig()))
-    assert [Path(heard.file).name for heard in result.failed] == ["2.wav"]
+    assert [Path(outcome.file).name for outcome in result.failed] == ["2.wav"]
     for path in one.glob("[!.]*.*"):
         assert path.read_bytes() == (two / path.name).read_bytes()
 
@@ -305,7 +312,7 @@ def test_a_worker_that_dies_ends_the_job_in_a_sentence_that_says_how_to_go_on(
     recognizer: Recognizer, files: list[Path], tmp_path: Path
 ) -> None:
     dying = Workers(functools.partial(os._exit, 9), number=1, config=InferenceConfig())
-    with pytest.raises(JobStopped, match="with --resume goes on"):
+    with pytest.raises(JobStopped, match="with --resume continues"):
         run_job(tmp_path / "out", files, recognizer, config=InferenceConfig(), formats=("csv",), pool=dying)
 
 

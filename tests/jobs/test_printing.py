@@ -12,8 +12,9 @@ import soundfile
 from ossicle.audio import AudioInfo
 from ossicle.errors import AudioUnreadable
 from ossicle.inference import ModelInfo, Predictor
-from ossicle.jobs import run_job
-from ossicle.jobs.command import PredictOptions, print_files
+from ossicle.jobs.folders import run_job
+from ossicle.jobs.options import PredictOptions
+from ossicle.jobs.printing import print_files
 
 TEN = np.ones(16 * 400, np.float32)  # as many windows as are scored at once
 
@@ -54,7 +55,7 @@ def test_rows_are_printed_while_a_recording_is_heard_and_stay_if_it_breaks_off(
         printed.append(capsys.readouterr().out)
         raise AudioUnreadable(f"{file}: decoding stops")
 
-    monkeypatch.setattr("ossicle.jobs.command.read_blocks", torn)
+    monkeypatch.setattr("ossicle.jobs.printing.read_blocks", torn)
     said: list[str] = []
     options = PredictOptions(formats=name)
     assert print_files(Loudness(), [Path("gone.wav"), Path("a.wav")], options, say=said.append) == 2
@@ -70,7 +71,7 @@ def test_events_are_printed_in_time_and_a_recording_without_any_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loud, quiet = np.ones(4000, np.float32), np.zeros(4000, np.float32)
-    monkeypatch.setattr("ossicle.jobs.command.read_blocks", lambda *_, **__: iter([loud, quiet, loud]))
+    monkeypatch.setattr("ossicle.jobs.printing.read_blocks", lambda *_, **__: iter([loud, quiet, loud]))
     print_files(Loudness(), [Path("a.wav")], PredictOptions(events=True), say=print)
     print_files(Loudness(), [Path("b.wav")], PredictOptions(labels="loud", min_score=1.0), say=print)
     assert capsys.readouterr().out.splitlines() == [
@@ -100,5 +101,5 @@ def test_printed_selections_follow_the_recordings_own_rate_and_length(
     assert times[second][0] == pytest.approx(frames / 6_000, abs=1e-6) and rows[second]["File Offset (s)"] == "0.000000"
     assert max(end for _, end in times[:second]) <= times[second][0] and len(rows) == 2 * second
     job = run_job(tmp_path / "out", files, Loudness(), config=options.config(), formats=("raven",))
-    (table,) = job.written
+    (table,) = job.tables
     assert list(csv.DictReader(table.read_text().splitlines(), delimiter="\t")) == rows

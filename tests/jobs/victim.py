@@ -20,8 +20,10 @@ import numpy as np
 
 from ossicle import files
 from ossicle.audio import find_audio
-from ossicle.inference import ModelInfo, Predictor, job, store, writers
-from ossicle.jobs import InferenceConfig, Outcome, Workers, run_job
+from ossicle.inference import ModelInfo, Predictor, formats, writers
+from ossicle.jobs import folders, store
+from ossicle.jobs.folders import InferenceConfig, Outcome, run_job
+from ossicle.jobs.workers import Workers
 
 
 class Loudness(Predictor):
@@ -50,11 +52,11 @@ class Loudness(Predictor):
 class Stuck(Loudness):
     """Never comes back from its fourth recording."""
 
-    heard = 0
+    scored = 0
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
-        self.heard += 1
-        if self.heard > 3:
+        self.scored += 1
+        if self.scored > 3:
             time.sleep(600)
         return super().scores(windows)
 
@@ -73,12 +75,12 @@ def step(kind: str) -> None:
             os.kill(os.getpid(), SIGNAL)
 
 
-def heard(outcome: Outcome, done: int, total: int) -> None:
+def show(outcome: Outcome, done: int, total: int) -> None:
     step("done")
 
 
 def main(folder: Path, output: Path, mode: str) -> None:
-    read, line, put = job.read_blocks, writers.Csv.line, store.json.dumps
+    read, line, put = folders.read_blocks, formats.Csv.line, store.json.dumps
 
     def reading(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
         for block in read(*arguments, **options):
@@ -98,8 +100,8 @@ def main(folder: Path, output: Path, mode: str) -> None:
                 step("write")
             return put(value)
 
-    job.read_blocks = reading  # type: ignore[assignment]
-    writers.Csv.line = merging  # type: ignore[assignment, method-assign]
+    folders.read_blocks = reading  # type: ignore[assignment]
+    formats.Csv.line = merging  # type: ignore[assignment, method-assign]
     store.json = Json  # type: ignore[assignment]
     if mode == "careless":
         for module in (files, store, writers):
@@ -115,7 +117,7 @@ def main(folder: Path, output: Path, mode: str) -> None:
         each=several,
         resume=True,
         pool=Workers(kind, number=2, config=InferenceConfig()) if several else None,
-        progress=heard,
+        progress=show,
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ossicle.models.tokens import Patchout, TokenReduction, drop_count, merge_tokens, select_patches
 
 sides = st.integers(1, 12)
-shares = st.floats(0, 1, exclude_min=True)
+fractions = st.floats(0, 1, exclude_min=True)
 
 
 def amounts(total: int) -> st.SearchStrategy[int | float]:
@@ -95,7 +95,7 @@ def strided(grid: tuple[int, int], keep: float) -> torch.Tensor:
     return torch.arange(grid[0] * grid[1]) if patches is None else patches
 
 
-@given(sides, sides, shares)
+@given(sides, sides, fractions)
 def test_strides_keep_a_subgrid_in_order_and_at_least_one_patch(rows, columns, keep) -> None:
     patches = strided((rows, columns), keep)
     kept_rows, kept_columns = (patches // columns).unique(), (patches % columns).unique()
@@ -104,7 +104,7 @@ def test_strides_keep_a_subgrid_in_order_and_at_least_one_patch(rows, columns, k
 
 
 @given(st.integers(1, 12), st.integers(12, 99), st.floats(0.1, 1))
-def test_strides_keep_the_share_that_was_asked_for_to_half_a_column(rows, columns, keep) -> None:
+def test_strides_keep_the_fraction_that_was_asked_for_to_half_a_column(rows, columns, keep) -> None:
     patches = strided((rows, columns), keep)
     kept_rows = len((patches // columns).unique())
     assert abs(len(patches) - keep * rows * columns) <= kept_rows / 2 + 1e-6
@@ -115,7 +115,7 @@ def test_strides_are_taken_in_proportion() -> None:
     assert len((patches // 62).unique()) == 4 and len((patches % 62).unique()) == 31
 
 
-@given(sides, shares)
+@given(sides, fractions)
 def test_what_is_kept_is_evenly_spaced(columns, keep) -> None:
     kept = strided((1, columns), keep)
     steps = kept.diff()
@@ -131,7 +131,7 @@ def test_strides_draw_nothing() -> None:
 
 
 @given(st.integers(1, 1200), st.integers(1, 24), st.floats(0, 1))
-def test_merging_hands_on_the_mean_share_that_was_asked_for(patches, depth, position) -> None:
+def test_merging_hands_on_the_mean_fraction_that_was_asked_for(patches, depth, position) -> None:
     least = sum(0.5**block for block in range(depth)) / depth
     keep = min(1, least + position * (1 - least))
     merges = TokenReduction(keep=keep, method="merge").merges(patches, depth=depth)
@@ -148,7 +148,7 @@ def test_merging_more_than_the_blocks_can_is_refused() -> None:
 
 
 @pytest.mark.parametrize("keep", [0, -0.5, 1.01, float("nan")])
-def test_a_share_is_above_zero_and_at_most_one(keep: float) -> None:
+def test_a_fraction_is_above_zero_and_at_most_one(keep: float) -> None:
     with pytest.raises(ValueError, match="keep is"):
         TokenReduction(keep=keep, method="strided")
 
@@ -156,7 +156,7 @@ def test_a_share_is_above_zero_and_at_most_one(keep: float) -> None:
 def test_a_method_that_is_not_there_is_refused() -> None:
     reduction = TokenReduction(keep=0.5, method="merge")
     object.__setattr__(reduction, "method", "every_second")  # past the type checker of the tests
-    with pytest.raises(ValueError, match="it is one of strided, merge"):
+    with pytest.raises(ValueError, match="expected one of strided, merge"):
         reduction.__post_init__()
 
 

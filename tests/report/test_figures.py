@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from ossicle.inference import Row
-from ossicle.metrics import calibration_bins, evaluate
+from ossicle.metrics import calibration_bins, compute_metrics
 from ossicle.report import (
     confusion_figure,
     learning_curve_figure,
@@ -30,7 +30,7 @@ def evaluation(count, *, task="single-label", clips=60):
     targets = np.eye(count, dtype=bool)[generator.integers(0, count, clips)]
     scores = generator.dirichlet(np.ones(count), clips)
     labels = [HOSTILE[i] if i < len(HOSTILE) else f"label {i}" for i in range(count)]
-    return evaluate(scores, targets, labels=labels, task=task, resamples=0)
+    return compute_metrics(scores, targets, labels=labels, task=task, resamples=0)
 
 
 def row(start, end, label, score=1.0):
@@ -110,7 +110,7 @@ def test_of_equal_scores_the_epoch_with_the_smallest_loss_is_marked_as_it_is_kep
 def test_classes_are_drawn_best_first_and_absent_ones_not_at_all():
     scores = np.array([[0.9, 0.3, 0.0], [0.8, 0.2, 0.0], [0.1, 0.1, 0.0]])
     targets = np.array([[True, False, False], [True, False, False], [False, True, False]])
-    measured = evaluate(scores, targets, labels=["best", "worst", "absent"], task="multi-label", resamples=0)
+    measured = compute_metrics(scores, targets, labels=["best", "worst", "absent"], task="multi-label", resamples=0)
     axes = per_class_figure(measured.classes).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["best", "worst"]
     assert [bar.get_width() for bar in axes.patches] == [1.0, pytest.approx(1 / 3)]

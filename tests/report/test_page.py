@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ossicle.metrics import Estimate, evaluate, mean_over_folds
+from ossicle.metrics import Estimate, compute_metrics, mean_over_folds
 from ossicle.report import (
     Section,
     Table,
@@ -45,7 +45,7 @@ def measured(count=3, *, clips=40, task="single-label", resamples=50, labels=Non
     targets = np.eye(count, dtype=bool)[generator.integers(0, count, clips)]
     scores = generator.dirichlet(np.ones(count), clips)
     labels = labels or [f"label {i}" for i in range(count)]
-    return evaluate(
+    return compute_metrics(
         scores, targets, labels=labels, task=task, resamples=resamples, protocol=f"on {HOSTILE}", thresholds=None
     )
 
@@ -115,7 +115,7 @@ def test_the_lines_hold_protocol_figures_baseline_and_classes():
 
 
 def test_what_is_not_defined_is_a_dash():
-    one = evaluate(np.array([[0.9, 0.1]]), np.array([[True, False]]), labels=["a", "b"], task="single-label")
+    one = compute_metrics(np.array([[0.9, 0.1]]), np.array([[True, False]]), labels=["a", "b"], task="single-label")
     lines = evaluation_lines(one)
     assert next(line for line in lines if line.startswith("AUROC")).split() == ["AUROC", "–"]
     assert lines[-1].split() == ["b", "0", "0", "–", "–", "–", "–", "–"]
@@ -124,8 +124,8 @@ def test_what_is_not_defined_is_a_dash():
 
 def test_thresholds_have_a_column_only_where_there_are_any():
     scores, targets = np.array([[0.9, 0.1], [0.2, 0.7]]), np.array([[True, False], [False, True]])
-    without = evaluate(scores, targets, labels=["a", "b"], task="multi-label")
-    fitted = evaluate(scores, targets, labels=["a", "b"], task="multi-label", thresholds=np.array([0.55, 0.4]))
+    without = compute_metrics(scores, targets, labels=["a", "b"], task="multi-label")
+    fitted = compute_metrics(scores, targets, labels=["a", "b"], task="multi-label", thresholds=np.array([0.55, 0.4]))
     assert not any("threshold" in line for line in evaluation_lines(without))
     assert evaluation_lines(fitted)[-2].split()[-1] == "0.550"
 

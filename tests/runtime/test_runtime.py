@@ -49,7 +49,7 @@ def test_scores_rows_and_embeddings_are_those_of_torch(exported: Path, shared_bu
         theirs.rate,
         theirs.min_samples,
     )
-    assert ours.source == theirs.source
+    assert ours.provenance == theirs.provenance
     for number, seconds in enumerate((0.05, 0.4, 1.0, 2.3)):
         path = record(f"{number}.wav", seconds=seconds, seed=number)
         one, other = ours.predict(path, hop=0.5, top_k=2), theirs.predict(path, hop=0.5, top_k=2)
@@ -116,13 +116,13 @@ def test_options_may_stand_anywhere(
     ("arguments", "code", "said"),
     [
         (["gone.onnx", "a.wav"], 1, "no such file"),
-        (["MODEL", "a.wav", "--hop", "5"], 2, "--window / --hop"),
+        (["MODEL", "a.wav", "--hop", "5"], 2, "--window, --hop: a hop of 5 s"),
         (["MODEL", "a.wav", "--resume"], 2, "needs -o"),
-        (["MODEL", "a.wav", "--top-k", "0"], 2, "1 or more"),
+        (["MODEL", "a.wav", "--top-k", "0"], 2, "--top-k is 1 or more"),
         (["MODEL", "a.wav", "--min-score", "2"], 2, "0 to 1"),
-        (["MODEL", "a.wav", "-o", "out", "--workers", "0"], 2, "1 or more, not 0. (--workers)"),
-        (["MODEL", "a.wav", "--threads", "0"], 2, "1 or more, not 0. (--threads)"),
-        (["MODEL"], 2, "Name a recording"),
+        (["MODEL", "a.wav", "-o", "out", "--workers", "0"], 2, "--workers is 1 or more, not 0."),
+        (["MODEL", "a.wav", "--threads", "0"], 2, "--threads is 1 or more, not 0."),
+        (["MODEL"], 2, "Name an audio file"),
         (["MODEL", "gone.wav"], 3, "there is no such file"),
     ],
 )

@@ -75,15 +75,7 @@ def run(dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
         with pytest.MonkeyPatch.context() as patch:
             if not report:
                 draw_nothing(patch)
-            return train(
-                data,
-                tiny_config(**changes),
-                output=tmp_path / name,
-                folds=folds,
-                resume=resume,
-                cache=cache,
-                say=lambda _: None,
-            )
+            return train(data, tiny_config(**changes), output=tmp_path / name, folds=folds, resume=resume, cache=cache)
 
     return go
 
@@ -96,8 +88,8 @@ def without_pictures() -> Callable[[pytest.MonkeyPatch], None]:
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Leaves what tells a finished run, and none of its pictures."""
 
-    def write_no_pages(folder: Path, *_: Any, **__: Any) -> None:
+    def write_no_pages(evaluation: Any, folder: Path, **__: Any) -> None:
         (folder / "report.html").write_text("")
 
-    patch.setattr("ossicle.training.folds.write_evaluation", write_no_pages)
-    patch.setattr("ossicle.training.tuning.importance_sections", lambda *_, **__: [])
+    patch.setattr("ossicle.evaluation.result.write_evaluation", write_no_pages)
+    patch.setattr("ossicle.training.tune_head.importance_sections", lambda *_, **__: [])

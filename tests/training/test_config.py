@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ossicle.cli import app
 from ossicle.errors import RunRefused, SettingRefused, WeightsRefused
 from ossicle.frontend import frontend_config
 from ossicle.models import create_model
-from ossicle.training import TrainConfig, TuneConfig, run_training
-from ossicle.training.config import check_acting, read_config, with_settings, write_config
+from ossicle.training import TrainConfig, TuneConfig
+from ossicle.training.config import check_acting, read_config, settle_config, with_settings, write_config
 from ossicle.training.defaults import resolve
 from ossicle.training.initial import build, start_from
-from ossicle.training.module import learning_rate
 from ossicle.training.recipes import RECIPES, recipe
+from ossicle.training.schedules import learning_rate
 from ossicle.weights.tensors import load_weights, save_weights
 
 
@@ -49,8 +51,8 @@ def test_options_of_the_network_are_set_one_by_one(tmp_path: Path) -> None:
     [
         ({"network": {"adaptr": "feature"}}, "no option adaptr"),
         ({"network": {"adaptor": "feature", "segment": 7}}, "segment is 7 frames"),
-        ({"patchout_t": 3}, "patchout_t: settings of a PaSST; datar_nano is none"),
-        ({"depth": 3}, "depth: settings of a PaSST"),
+        ({"patchout_t": 3}, "patchout_t: not a setting of datar_nano"),
+        ({"depth": 3}, "depth: not a setting of datar_nano"),
     ],
 )
 def test_options_that_the_network_does_not_have_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -100,9 +102,9 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"lr": "*.pt"}, r"lr=\*.pt cannot be read"),
         ({"lr": "2001-99-99"}, "lr=2001-99-99 cannot be read"),
         ({"lr": "[" * 3000}, "cannot be read"),
-        ({"schedule": "spiral"}, "schedule='spiral' is not one of cosine, linear, constant"),
+        ({"schedule": "spiral"}, "schedule=spiral is not available; available: cosine, linear, constant"),
         ({"validation": "0.9"}, "validation=0.9 lies outside its range, 0 to 0.5"),
-        ({"patchout_t": "1.5"}, "patchout_t=1.5: above 1 it is a count, and whole; below 1 it is a share"),
+        ({"patchout_t": "1.5"}, "patchout_t=1.5: above 1 it is a count, and whole; below 1 it is a fraction"),
         ({"patchout_f": "3.25"}, "patchout_f=3.25: above 1"),
         ({"patchout_u": "100.5"}, "patchout_u=100.5: above 1"),
         ({"patchout_t": "inf"}, "patchout_t=inf lies outside its range"),
@@ -134,11 +136,9 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(settings: dict[str, s
         ({"patience": 3, "validation": 0}, "patience does nothing without validation"),
     ],
 )
-def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(
-    settings: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingRefused, match=said):
-        run_training(data=tmp_path, settings=settings)
+        settle_config(TrainConfig(), settings, columns={})
 
 
 def test_settings_that_act_together_pass() -> None:
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingRefused, match="no recipe 'scrach'; did you mean scratch"):
         recipe("scrach")
     with pytest.raises(RunRefused, match="no run to continue"):
-        run_training(data=tmp_path, output=tmp_path / "run", resume=True)
+        settle_config(TrainConfig(), {}, columns={}, output=tmp_path / "run", resume=True)
 
 
 def test_the_recipes_are_those_of_the_paper() -> None:
@@ -201,11 +201,15 @@ def test_the_recipes_are_those_of_the_paper() -> None:
 
 
 def test_recipes_are_refused_where_they_cannot_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="finetune goes on from trained weights: name them with --init"):
-        run_training(data=tmp_path, recipe="finetune")
+    def refused(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["train", str(tmp_path), *arguments])
+        assert result.exit_code == 1
+        return result.stderr
+
+    assert "finetune goes on from trained weights: name them with --init" in refused("--recipe", "finetune")
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(SettingRefused, match="--resume and --config take from a file: one of them"):
-        run_training(data=tmp_path, recipe="scratch", output=tmp_path, resume=True)
+    both = refused("--recipe", "scratch", "-o", str(tmp_path), "--resume")
+    assert "--resume and --config take from a file: one of them" in both
 
 
 def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() -> None:
@@ -213,11 +217,11 @@ def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() ->
         config = dataclasses.replace(recipe("finetune"), **settings)
         return resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))[0]
 
-    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* --set patchout_t=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* every length: patchout_t=0.3"):
         settle()
-    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* --set patchout_f=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* every length: patchout_f=0.3"):
         settle(patchout_t=0.3, patchout_f=12)
-    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .* --set patchout_u=0.3"):
+    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .*: patchout_u=0.3"):
         settle(patchout_t=3, patchout_f=3, patchout_u=54)
     assert settle(patchout_t=0.3).patchout_t == 0.3
 

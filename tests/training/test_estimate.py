@@ -12,8 +12,7 @@ from ossicle.errors import RunRefused
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training import callbacks as callbacks_module
 from ossicle.training.callbacks import Recorder
-from ossicle.training.estimate import Every, duration
-from ossicle.training.folds import told
+from ossicle.training.estimate import Every, duration, logged
 from ossicle.weights.tensors import load_weights
 
 Run = Callable[..., TrainResult]
@@ -28,15 +27,20 @@ def said(
     tmp_path_factory: pytest.TempPathFactory,
     without_pictures: Callable[[pytest.MonkeyPatch], None],
     monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
 ) -> Say:
-    """Trains, or goes on with a training, and gives the lines that were said."""
+    """Trains, or goes on with a training, and gives the lines that were logged."""
     without_pictures(monkeypatch)
     cache = tmp_path_factory.getbasetemp() / "cache"
 
     def go(*, resume: bool = False, lines: list[str] | None = None, **changes: Any) -> list[str]:
-        lines = [] if lines is None else lines
-        train(dataset, tiny(**changes), output=tmp_path / "run", cache=cache, resume=resume, say=lines.append)
-        return lines
+        log.clear()
+        try:
+            train(dataset, tiny(**changes), output=tmp_path / "run", cache=cache, resume=resume)
+        finally:
+            if lines is not None:
+                lines += log.messages
+        return list(log.messages)
 
     return go
 
@@ -85,7 +89,7 @@ def refuse(*_: Any) -> None:
 
 
 def test_a_log_moves_within_an_epoch_and_within_its_validation_part(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks_module, "SAID_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks_module, "LOG_SECONDS", 0.0)
     lines = said(epochs=1)
     step = position(lines, "epoch 1/1, batch 1 of ")
     assert "loss" in lines[step] and lines[step].endswith(" left")
@@ -98,14 +102,16 @@ def test_a_finished_training_is_not_measured_again(said: Say, tmp_path: Path) ->
     assert not any(line.startswith("Estimate") for line in said(epochs=1, resume=True))
 
 
-def test_progress_is_told_soon_then_every_half_minute_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, lines = [100.0], []
+def test_progress_is_logged_soon_then_every_half_minute_with_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = told(lines.append, "decoded {} of {}")
+    progress = logged("decoded {} of {}")
     for done in range(10, 91):  # ten of them by an earlier run
         progress(done, 90)
         now[0] += 1
-    assert lines == [
+    assert log.messages == [
         "decoded 12 of 90, about 78 s left",
         "decoded 42 of 90, about 48 s left",
         "decoded 72 of 90, about 18 s left",

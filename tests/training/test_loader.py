@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ossicle.data import Item
 from ossicle.data.cache import SampleStore
-from ossicle.training.loader import Batch, Batches, Windows, label_weights
+from ossicle.training.loader import Batch, Batches, WaveBatches, Windows, label_weights
 
 
 def store_of(lengths: list[int]) -> SampleStore:
@@ -29,7 +29,7 @@ def store_of(lengths: list[int]) -> SampleStore:
 def batches_of(lengths: list[int], **changes: object) -> Batches:
     options: dict[str, object] = {"window": 8, "batch_size": 3, "seed": 0, **changes}
     clips = np.arange(len(lengths))
-    return Batches(store_of(lengths), clips, np.eye(len(lengths), dtype=bool), **options)  # type: ignore[arg-type]
+    return WaveBatches(store_of(lengths), clips, np.eye(len(lengths), dtype=bool), **options)  # type: ignore[arg-type]
 
 
 def drawn(batches: list[Batch]) -> list[int]:
@@ -82,7 +82,9 @@ def test_rare_labels_come_as_often_as_common_ones() -> None:
     targets = np.zeros((100, 2), bool)
     targets[:90, 0] = targets[90:, 1] = True
     weights = label_weights(targets)
-    batches = Batches(store_of([8] * 100), np.arange(100), targets, window=8, batch_size=50, seed=0, weights=weights)
+    batches = WaveBatches(
+        store_of([8] * 100), np.arange(100), targets, window=8, batch_size=50, seed=0, weights=weights
+    )
     rare = np.concatenate([batches.order(epoch) >= 90 for epoch in range(100)])
     # 10,000 draws at one half have a deviation of 0.005.
     assert rare.mean() == pytest.approx(0.5, abs=0.025)

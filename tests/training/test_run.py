@@ -20,15 +20,17 @@ import ossicle
 from ossicle.bundle import load_bundle
 from ossicle.data import Dataset, Item, split_dataset
 from ossicle.errors import DataRefused, RunRefused, SettingRefused, WeightsRefused
-from ossicle.metrics import decide, evaluate
-from ossicle.training import TrainConfig, TrainResult
+from ossicle.evaluation import Evaluation
+from ossicle.metrics import decide
+from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training import run as run_module
 from ossicle.training.averaging import WeightAverage
-from ossicle.training.callbacks import StateKeeper
+from ossicle.training.callbacks import Checkpoints
 from ossicle.training.config import read_config
-from ossicle.training.folds import FoldResult, pooled, usable_part
 from ossicle.training.initial import start_from
-from ossicle.training.module import Trainee
+from ossicle.training.module import NetworkTraining
+from ossicle.training.results import FoldResult, pooled
+from ossicle.training.run import usable_part
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, load_state
 from ossicle.weights.tensors import load_weights
 
@@ -76,7 +78,7 @@ def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, s
 
 
 def test_settings_that_make_no_network_leave_no_run(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(SettingRefused, match="settings of a PaSST"):
+    with pytest.raises(SettingRefused, match="patchout_t: not a setting of datar_nano"):
         run(model="datar_nano", patchout_t=3)
     with pytest.raises(SettingRefused, match="no option adaptr"):
         run(model="datar_nano", depth=None, network={"adaptr": "none"})
@@ -100,7 +102,7 @@ def test_a_pyramid_that_deforms_nowhere_has_no_points_to_show(run: Run) -> None:
 
 def test_tones_are_told_from_noise(run: Run) -> None:
     result = run(epochs=12, lr=2e-3)
-    assert result.evaluation.accuracy.value is not None and result.evaluation.accuracy.value > 0.9
+    assert result.evaluation.metrics.accuracy.value is not None and result.evaluation.metrics.accuracy.value > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Run) -> None:
@@ -128,12 +130,12 @@ def test_shuffling_the_test_labels_changes_no_weight(run: Run, dataset: Dataset)
         for index, item in enumerate(dataset.items)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ossicle.training.folds.split_dataset", lambda *_, **__: split)
+        patch.setattr("ossicle.training.run.split_dataset", lambda *_, **__: split)
         shuffled = run("shuffled", data=dataclasses.replace(dataset, items=items))
     assert same(weights_of(honest), weights_of(shuffled))
     bundles = [json.loads((r.folder / "model" / "config.json").read_text()) for r in (honest, shuffled)]
     assert bundles[0] == bundles[1]
-    assert honest.evaluation.accuracy.value == pytest.approx(1 - shuffled.evaluation.accuracy.value)
+    assert honest.evaluation.metrics.accuracy.value == pytest.approx(1 - shuffled.evaluation.metrics.accuracy.value)
 
 
 def test_the_second_epoch_opens_no_audio_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,12 +155,11 @@ def test_without_room_in_the_cache_the_run_decodes_as_it_goes_and_is_the_same(
     run: Run, tmp_path: Path, dataset: Dataset
 ) -> None:
     cached = run("cached")
-    bare = run_module.train(
+    bare = train(
         dataset,
         dataclasses.replace(read_config(cached.folder / "config.yaml", TrainConfig)[0], cache_gigabytes=0.0),
         output=tmp_path / "bare",
         cache=tmp_path / "no room",
-        say=lambda _: None,
     )
     assert same(weights_of(cached), weights_of(bare))
 
@@ -223,6 +224,7 @@ SWITCHES: dict[str, Any] = {
     "precision": "bfloat16",
     "model": "passt_tiny_s10",
     "network": {"dropout": 0.5},
+    "loss": "focal",
 }
 
 
@@ -247,10 +249,10 @@ def test_every_switch_reaches_the_weights(name: str, run: Run, plain: dict[str, 
 
 
 def test_switches_cover_every_setting_that_can_change_weights() -> None:
-    fields = {field.name for field in dataclasses.fields(run_module.TrainConfig)}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
     others = {"weights", "weights_average", "validation", "patience", "min_delta", "swa_start", "swa_every"}
-    others |= {"ema_decay", "balance_offset"}
+    others |= {"ema_decay", "balance_offset", "focal_gamma"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 
@@ -282,7 +284,7 @@ def test_cross_validation_tests_every_clip_once(run: Run, dataset: Dataset) -> N
     result = run(folds="all", epochs=1, report=True)
     tested = np.concatenate([fold.tested for fold in result.folds])
     assert sorted(tested.tolist()) == list(range(len(dataset)))
-    assert result.evaluation.clips == len(dataset)
+    assert result.evaluation.metrics.clips == len(dataset)
     content = json.loads((result.folder / "folds.json").read_text())
     assert set(content["folds"]) == {fold.folder.name for fold in result.folds}
 
@@ -297,9 +299,7 @@ def test_cross_validation_goes_on_where_it_stopped_and_does_not_train_a_finished
     monkeypatch.setattr(run_module, "fit", lambda *a, **k: trained.append(k["folder"].name) or fit(*a, **k))
     again = run(folds="all", epochs=1, resume=True)
     assert trained == [whole.folds[-1].folder.name]
-    np.testing.assert_allclose(
-        np.concatenate([f.scores for f in again.folds]), np.concatenate([f.scores for f in whole.folds]), atol=1e-6
-    )
+    np.testing.assert_allclose(again.evaluation.scores, whole.evaluation.scores, atol=1e-6)
 
 
 def test_a_run_folder_is_not_overwritten(run: Run) -> None:
@@ -313,7 +313,7 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(
 ) -> None:
     (tmp_path / "predictions.csv").write_text("mine")
     with pytest.raises(RunRefused, match="holds files that belong to no run"):
-        run_module.train(dataset, tiny(), output=tmp_path, say=lambda _: None)
+        train(dataset, tiny(), output=tmp_path)
     assert (tmp_path / "predictions.csv").read_text() == "mine"
 
 
@@ -333,10 +333,8 @@ def test_broken_recordings_are_counted_and_named_or_left_out(
     items = (*dataset.items, Item(file=broken, labels=("tone",), group="speaker0"))
     data = dataclasses.replace(dataset, items=items)
     with pytest.raises(DataRefused, match=r"1 of 25 clips cannot be used; --skip-bad .*broken\.wav"):
-        run_module.train(data, tiny(), output=tmp_path / "a", cache=tmp_path / "cache", say=lambda _: None)
-    result = run_module.train(
-        data, tiny(epochs=1), output=tmp_path / "b", cache=tmp_path / "cache", skip_bad=True, say=lambda _: None
-    )
+        train(data, tiny(), output=tmp_path / "a", cache=tmp_path / "cache")
+    result = train(data, tiny(epochs=1), output=tmp_path / "b", cache=tmp_path / "cache", skip_bad=True)
     assert len(result.failures) == 1 and "broken.wav" in result.failures[0]
 
 
@@ -344,16 +342,16 @@ PROGRAM = """
 import os
 from matplotlib.figure import Figure
 from ossicle.cli import main
-from ossicle.training.callbacks import StateKeeper
+from ossicle.training.callbacks import Checkpoints
 
-end = StateKeeper.on_train_batch_end
+end = Checkpoints.on_train_batch_end
 
 def strike(self, trainer, *rest):
     if trainer.global_step == {step}:
         os.kill(os.getpid(), {how:d})
     end(self, trainer, *rest)
 
-StateKeeper.on_train_batch_end = strike
+Checkpoints.on_train_batch_end = strike
 Figure.savefig = lambda self, file, **_: file.write(b"PNG")
 main()
 """
@@ -374,14 +372,14 @@ def command(
 def test_a_training_gives_back_signals_and_memory(
     run: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainees: list[weakref.ref[Trainee]] = []
-    begin = Trainee.__init__
+    trainees: list[weakref.ref[NetworkTraining]] = []
+    begin = NetworkTraining.__init__
 
-    def watched(self: Trainee, *args: Any, **options: Any) -> None:
+    def watched(self: NetworkTraining, *args: Any, **options: Any) -> None:
         begin(self, *args, **options)
         trainees.append(weakref.ref(self))
 
-    monkeypatch.setattr(Trainee, "__init__", watched)
+    monkeypatch.setattr(NetworkTraining, "__init__", watched)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run()
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -429,7 +427,7 @@ def test_a_run_stopped_after_its_last_step_resumes_to_the_very_same_weights(
     drawing = {"average": average, "validation": 0.0, "epochs": 3}
     whole = run("whole", **drawing)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", interrupted)
+        patch.setattr(run_module.Run, "conclude", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", **drawing)
     assert same(weights_of(whole), weights_of(run("stopped", resume=True, **drawing)))
@@ -447,7 +445,7 @@ def test_a_run_stopped_inside_an_accumulation_resumes_to_the_very_same_weights(r
 def test_a_run_that_no_longer_improved_does_not_train_on(run: Run) -> None:
     drawing = {"lr": 0.0, "patience": 2, "epochs": 9}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "finish", interrupted)
+        patch.setattr(run_module.Run, "conclude", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", **drawing)
     rows = (run("stopped", resume=True, **drawing).folder / "metrics.csv").read_text().splitlines()
@@ -487,7 +485,7 @@ def test_of_two_runs_that_begin_in_one_folder_one_is_refused(
         (tmp_path / "run" / "config.yaml").write_text("of another run")
         return start_from(*_, **__)
 
-    monkeypatch.setattr(run_module, "start_from", meanwhile)
+    monkeypatch.setattr("ossicle.training.train_network.start_from", meanwhile)
     with pytest.raises(RunRefused, match="holds a run already"):
         run()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
@@ -510,18 +508,9 @@ def test_folds_are_pooled_by_the_thresholds_of_each(dataset: Dataset, tmp_path: 
     for part in half:
         scores = np.where(targets[part], 0.3, 0.1)
         decided = decide(scores, task="multi-label", thresholds=np.array([0.2, 0.2]))
-        evaluation = evaluate(scores, targets[part], labels=several.labels, task="multi-label", decided=decided)
-        results.append(
-            FoldResult(
-                folder=tmp_path / "fold",
-                split=split_dataset(several),
-                tested=part,
-                scores=scores,
-                decided=decided,
-                evaluation=evaluation,
-            )
-        )
-    assert pooled(several, results, folder=tmp_path, say=lambda _: None).macro_f1.value == 1
+        evaluation = Evaluation.of(several, part, scores=scores, decided=decided)
+        results.append(FoldResult(folder=tmp_path / "fold", split=split_dataset(several), evaluation=evaluation))
+    assert pooled(several, results, folder=tmp_path).metrics.macro_f1.value == 1
     assert "tone" in (tmp_path / "predictions.csv").read_text().splitlines()[1].split(",")[6]
 
 
@@ -532,9 +521,9 @@ def test_a_fold_is_finished_with_its_report_and_not_before(
     whole = run("whole", validation=0.25)
     with pytest.MonkeyPatch.context() as patch:
         if when == "before the report":
-            patch.setattr("ossicle.training.folds.write_evaluation", interrupted)
+            patch.setattr("ossicle.evaluation.result.write_evaluation", interrupted)
         else:
-            patch.setattr("ossicle.training.folds.sentences", interrupted)
+            patch.setattr("ossicle.training.run.sentences", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("stopped", report=True, validation=0.25)
     again = run("stopped", validation=0.25, resume=True)
@@ -571,13 +560,13 @@ def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(withheld: st
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     """Lets the user press Ctrl-C while this step is under way."""
-    end = StateKeeper.on_train_batch_end
+    end = Checkpoints.on_train_batch_end
 
-    def press(self: StateKeeper, trainer: Any, *rest: Any) -> None:
+    def press(self: Checkpoints, trainer: Any, *rest: Any) -> None:
         self._interrupted = self._interrupted or trainer.global_step == step
         end(self, trainer, *rest)
 
-    patch.setattr(StateKeeper, "on_train_batch_end", press)
+    patch.setattr(Checkpoints, "on_train_batch_end", press)
 
 
 @pytest.mark.parametrize(

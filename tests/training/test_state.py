@@ -5,22 +5,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import ossicle.training.run as run_module
 from ossicle.cli import app
 from ossicle.data import Dataset, Item
 from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
 from ossicle.errors import RunRefused, SettingRefused
-from ossicle.training import TrainConfig, TrainResult
+from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.callbacks import epochs_without_gain
 from ossicle.training.config import read_config
-from ossicle.training.folds import told
+from ossicle.training.estimate import logged
+from ossicle.training.run import Run as TrainingRun
 
 Run = Callable[..., TrainResult]
 HOLD = """
@@ -48,13 +49,18 @@ def test_a_run_that_another_process_trains_is_not_resumed_until_that_has_died(ru
 
 
 def test_two_trainings_of_one_process_do_not_share_a_folder_either(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "finish", lambda *_, **__: run(epochs=1, resume=True))
+    monkeypatch.setattr(TrainingRun, "conclude", lambda *_, **__: run(epochs=1, resume=True))
     with pytest.raises(RunRefused, match="another process is training there"):
         run(epochs=1)
 
 
 def test_a_file_system_without_locks_is_said(
-    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset,
+    tmp_path: Path,
+    tiny: Callable[..., TrainConfig],
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     fcntl = pytest.importorskip("fcntl", reason="locks of files are those of Unix")
 
@@ -63,9 +69,8 @@ def test_a_file_system_without_locks_is_said(
 
     run(epochs=1)
     monkeypatch.setattr(fcntl, "flock", refuse)
-    said: list[str] = []
-    run_module.train(dataset, tiny(epochs=1), output=tmp_path / "run", resume=True, say=said.append)
-    assert any("there are no locks here" in line for line in said)
+    train(dataset, tiny(epochs=1), output=tmp_path / "run", resume=True)
+    assert any("there are no locks here" in line for line in log.messages)
 
 
 # --- longer runs -----------------------------------------------------------------------------------------------------
@@ -76,21 +81,20 @@ def rows_of(result: TrainResult) -> list[str]:
 
 
 def test_a_finished_run_is_made_longer_and_tested_again(
-    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run, log: pytest.LogCaptureFixture
 ) -> None:
     first = rows_of(run(epochs=2))
-    said: list[str] = []
     longer = tiny(epochs=4)
-    result = run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=said.append)
+    result = train(dataset, longer, output=tmp_path / "run", resume=True)
     assert rows_of(result)[:3] == first and len(rows_of(result)) == 5
     assert read_config(result.folder / "config.yaml", TrainConfig)[0].epochs == 4
-    (sentence,) = [line for line in said if "become" in line]
+    (sentence,) = [line for line in log.messages if "become" in line]
     assert "2 epochs become 4" in sentence and "rises again" in sentence and "test part is read again" in sentence
     rates = [float(row.split(",")[3]) for row in rows_of(result)[1:]]
     assert rates[2] > rates[1] and rates[3] < rates[2]
-    finished: list[str] = []
-    run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=finished.append)
-    assert any("this fold is finished" in line for line in finished)
+    log.clear()
+    train(dataset, longer, output=tmp_path / "run", resume=True)
+    assert any("this fold is finished" in line for line in log.messages)
 
 
 def test_a_longer_run_that_is_stopped_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +103,7 @@ def test_a_longer_run_that_is_stopped_goes_on(run: Run, monkeypatch: pytest.Monk
 
     run(epochs=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "fit", stop)
+        patch.setattr("ossicle.training.run.fit", stop)
         with pytest.raises(KeyboardInterrupt):
             run(epochs=2, resume=True)
     assert len(rows_of(run(epochs=2, resume=True))) == 3
@@ -132,14 +136,15 @@ def test_patience_is_not_kept_alive_by_a_loss_that_falls_by_little() -> None:
 
 
 def test_an_early_stop_is_said_and_more_patience_goes_on(
-    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig], run: Run, log: pytest.LogCaptureFixture
 ) -> None:
     settings = {"epochs": 4, "lr": 0.0}
     assert len(rows_of(run(patience=1, **settings))) == 3
-    said: list[str] = []
+    assert any("Stopped at" in line for line in log.messages)
+    log.clear()
     longer = tiny(patience=0, **settings)
-    result = run_module.train(dataset, longer, output=tmp_path / "run", resume=True, say=said.append)
-    assert len(rows_of(result)) == 5 and not any("Stopped at" in line for line in said)
+    result = train(dataset, longer, output=tmp_path / "run", resume=True)
+    assert len(rows_of(result)) == 5 and not any("Stopped at" in line for line in log.messages)
 
 
 # --- the data of a run, elsewhere ------------------------------------------------------------------------------------
@@ -152,25 +157,23 @@ def test_every_fold_and_a_tuned_head_know_their_clips_in_moved_and_renamed_data(
 
     from ossicle.data import read_dataset
     from ossicle.encoders import load_encoder
-    from ossicle.evaluation import evaluate_model
+    from ossicle.evaluation import evaluate
     from ossicle.training import TuneConfig, tune
 
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     shutil.copytree(sounds, tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", group="group")
     columns = {"label": None, "group": "group", "fold": None}
-    trained = run_module.train(
-        dataset, tiny(epochs=1), output=tmp_path / "run", folds="all", columns=columns, say=lambda _: None
-    )
+    trained = train(dataset, tiny(epochs=1), output=tmp_path / "run", folds="all", columns=columns)
     config = TuneConfig(encoder=str(make_bundle(tmp_path / "bundle", depth=2)), head="mean", epochs=1, device="cpu")
     encoder = load_encoder(config.encoder)
-    tuned = tune(dataset, config, encoder=encoder, output=tmp_path / "tuned", columns=columns, say=lambda _: None)
+    tuned = tune(encoder, dataset, config, output=tmp_path / "tuned", columns=columns)
     moved = (tmp_path / "data").rename(tmp_path / "moved")
     for number in range(24):
         (moved / f"{number}.wav").rename(moved / f"clip{number}.wav")
     (moved / "meta.csv").write_text((moved / "meta.csv").read_text().replace("\n", "\nclip").removesuffix("clip"))
     for fold in (*trained.folds, *tuned.folds):
-        evaluate_model(fold.folder, moved, output=tmp_path / "out", say=lambda _: None)
+        evaluate(fold.folder, moved, output=tmp_path / "out")
         rows = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
         tested = [dataset.items[index].file.name for index in fold.tested]
         assert [row.split(",")[0] for row in rows] == [f"clip{name}" for name in tested]
@@ -263,13 +266,14 @@ def test_a_home_without_the_right_to_write_names_the_variable(
 # --- what is said ----------------------------------------------------------------------------------------------------
 
 
-def test_recordings_that_failed_are_not_counted_as_decoded(dataset: Dataset, tmp_path: Path) -> None:
+def test_recordings_that_failed_are_not_counted_as_decoded(
+    dataset: Dataset, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF no sound")
     items = (*dataset.items[:3], Item(file=broken, labels=("tone",)))
-    said: list[str] = []
-    open_store(items, 32_000, folder=tmp_path, progress=told(said.append, "decoded {} of {} recordings"))
-    assert said == ["decoded 3 of 4 recordings, 1 failed"]
+    open_store(items, 32_000, folder=tmp_path, progress=logged("decoded {} of {} recordings"))
+    assert log.messages == ["decoded 3 of 4 recordings, 1 failed"]
 
 
 @pytest.mark.parametrize("command", [["train"], ["tune", "encoder"]])
@@ -282,7 +286,12 @@ def test_a_folder_with_an_equals_sign_in_its_name_is_data(
     sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr("ossicle.training.run_training", lambda **options: given.update(options) or ())
+
+    def train(data: Path, config: TrainConfig, **options: Any) -> SimpleNamespace:
+        given.update(options, data=data, config=config)
+        return SimpleNamespace(failures=())
+
+    monkeypatch.setattr("ossicle.training.train", train)
     monkeypatch.chdir(tmp_path)
     for name in ("take=2", "runs/lr=1e-4", "epochs=9"):
         (tmp_path / name).mkdir(parents=True)
@@ -291,6 +300,6 @@ def test_a_folder_with_an_equals_sign_in_its_name_is_data(
             result = CliRunner().invoke(app, ["train", *arguments, "-o", "out=1"])
             assert result.exit_code == 0, result.output
             assert str(given["data"]) == data and str(given["output"]) == "out=1"
-            assert given["settings"] == {"epochs": "3", "lr": "1e-4"}
+            assert (given["config"].epochs, given["config"].lr) == (3, 1e-4)
     assert CliRunner().invoke(app, ["train", "take=2", "--set", "lr=1", "epochs=9"]).exit_code == 0
-    assert given["settings"] == {"lr": "1", "epochs": "9"}  # a setting's own name stays one
+    assert (given["config"].epochs, given["config"].lr) == (9, 1.0)  # a setting's own name stays one

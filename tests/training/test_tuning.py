@@ -20,10 +20,12 @@ from ossicle.data import Dataset, Split, read_dataset
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.errors import BundleRefused, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.training import TrainResult, TuneConfig, tune
+from ossicle.training.callbacks import Checkpoints
 from ossicle.training.config import read_config
 from ossicle.training.estimate import Every
-from ossicle.training.folds import TEST_SCORES
-from ossicle.training.tuning import Readable, importance_of
+from ossicle.training.features import HeadInputs, Readable
+from ossicle.training.layers import importance_of
+from ossicle.training.results import TEST_SCORES
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer
 from ossicle.weights.tensors import load_weights, save_weights
@@ -63,14 +65,13 @@ def run(
             if not report:
                 without_pictures(patch)
             return tune(
+                encoder if config.encoder == encoder.name else config.encoder,
                 dataset,
                 config,
-                encoder=encoder,
                 output=tmp_path / name,
                 folds=folds,
                 resume=resume,
                 cache=cache,
-                say=lambda _: None,
             )
 
     return go
@@ -96,7 +97,7 @@ def test_a_run_leaves_all_that_it_promises(run: Tune, encoder: Encoder) -> None:
 def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> None:
     fold = run().folds[0]
     recognizer = ossicle.load(fold.folder)
-    for item, scores in zip((dataset.items[i] for i in fold.tested), fold.scores, strict=True):
+    for item, scores in zip((dataset.items[i] for i in fold.tested), fold.evaluation.scores, strict=True):
         np.testing.assert_allclose(recognizer.activate(recognizer.item_logits(item)), scores, atol=1e-4)
         prediction = recognizer.predict(item.file)
         np.testing.assert_allclose(prediction.scores, scores, atol=1e-4)
@@ -155,8 +156,8 @@ def test_the_labels_of_the_test_part_change_no_weight(run: Tune, dataset: Datase
     config = TuneConfig(epochs=3, batch_size=8, options={"hidden": 4}, encoder=encoder.name, warmup=0.0)
     # The folds are cut with the true labels, so that the parts are the same.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ossicle.training.folds.split_dataset", lambda *_, **__: first.folds[0].split)
-        second = tune(turned, config, encoder=encoder, output=tmp_path / "b", say=lambda _: None)
+        patch.setattr("ossicle.training.run.split_dataset", lambda *_, **__: first.folds[0].split)
+        second = tune(encoder, turned, config, output=tmp_path / "b")
     ours = tensors_of(second.folder)
     assert all(torch.equal(t, ours[n]) for n, t in tensors_of(first.folder).items())
 
@@ -234,11 +235,11 @@ def test_images_that_cannot_be_read_are_known_before_an_encoder_trains_on_them(t
 def test_the_importance_factor_chooses_by_one_head_on_raw_features(run: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[TunedHead, Importance]] = []
 
-    def measured(split: Split, *, model: TunedHead, source: Any) -> Importance:
-        seen.append((model, importance_of(split, model=model, source=source)))
+    def measured(split: Split, features: HeadInputs) -> Importance:
+        seen.append((features.head, importance_of(split, features)))
         return seen[-1][1]
 
-    monkeypatch.setattr("ossicle.training.tuning.importance_of", measured)
+    monkeypatch.setattr("ossicle.training.layers.importance_of", measured)
     fold = run(keep_layers="IF:3").folds[0]
     ((model, importance),) = seen
     assert importance.heads == 1 and (model.deviation == 1).all()
@@ -251,7 +252,7 @@ def test_every_fold_is_tested_once_and_a_finished_one_stays(run: Tune, dataset: 
     result = run(folds="all", epochs=1)
     assert sorted(np.concatenate([fold.tested for fold in result.folds]).tolist()) == list(range(len(dataset)))
     again = run(folds="all", epochs=1, resume=True)
-    assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
+    assert again.evaluation.metrics.accuracy.value == result.evaluation.metrics.accuracy.value
     with pytest.raises(RunRefused, match="holds a run already"):
         run(folds="all")
 
@@ -264,14 +265,14 @@ def test_a_run_goes_on_with_its_encoder_wherever_that_is_and_with_no_other(
     moved = tmp_path / "moved"
     shutil.copytree(bundle, moved)
     again = run(epochs=1, resume=True, encoder=str(moved))
-    assert again.evaluation.accuracy.value == result.evaluation.accuracy.value
+    assert again.evaluation.metrics.accuracy.value == result.evaluation.metrics.accuracy.value
     assert (result.folder / TEST_SCORES).exists()
     assert read_config(result.folder / "config.yaml", TuneConfig)[0].encoder == str(bundle)
     tensors = load_weights(moved / WEIGHTS)
     save_weights(moved / WEIGHTS, {name: tensor + 1e-3 for name, tensor in tensors.items()})
     other = load_encoder(moved)
     with pytest.raises(RunRefused, match=f"begun with an encoder of the fingerprint .*{other.fingerprint}"):
-        tune(dataset, TuneConfig(), encoder=other, output=result.folder, resume=True)
+        tune(other, dataset, output=result.folder, resume=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
@@ -340,7 +341,7 @@ def test_a_bundle_with_a_missing_or_foreign_tensor_is_refused(run: Tune) -> None
 def test_what_cannot_be_built_is_refused_before_the_encoder_runs(
     run: Tune, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr("ossicle.training.tuning.open_inputs", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("ossicle.training.tune_head.open_inputs", lambda *_, **__: pytest.fail("it ran"))
     with pytest.raises(SettingRefused, match=said):
         run(**changes)
     assert not (tmp_path / "run").exists() and not encoder.adapted
@@ -360,7 +361,7 @@ def test_of_layers_by_number_no_later_block_runs(
     config = TuneConfig(head="mean", keep_layers="1,3", epochs=1, encoder=encoder.name)
     with pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
-        tune(dataset, config, encoder=encoder, output=tmp_path / "run", cache=tmp_path / "cache", say=lambda _: None)
+        tune(encoder, dataset, config, output=tmp_path / "run", cache=tmp_path / "cache")
 
 
 def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: Path) -> None:
@@ -369,27 +370,31 @@ def test_a_broken_recording_is_named(sounds: Path, encoder: Encoder, tmp_path: P
     (folder / "3.wav").write_bytes(b"no sound")
     data, config = read_dataset(folder), TuneConfig(epochs=1, options={"hidden": 4}, encoder=encoder.name)
     with pytest.raises(DataRefused, match=r"1 of 24 clips cannot be used; --skip-bad .*3\.wav"):
-        tune(data, config, encoder=encoder, output=tmp_path / "a", cache=tmp_path / "cache", say=lambda _: None)
-    options: dict[str, Any] = {"skip_bad": True, "cache": tmp_path / "cache", "say": lambda _: None}
-    result = tune(data, config, encoder=encoder, output=tmp_path / "b", **options)
+        tune(encoder, data, config, output=tmp_path / "a", cache=tmp_path / "cache")
+    result = tune(encoder, data, config, output=tmp_path / "b", skip_bad=True, cache=tmp_path / "cache")
     assert len(result.failures) == 1 and "3.wav" in result.failures[0]
 
 
 @pytest.mark.parametrize("tuner", [None, "lora"])
 def test_a_long_tuning_says_how_far_it_is_and_what_is_left(
-    tuner: str | None, dataset: Dataset, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_pictures
+    tuner: str | None,
+    dataset: Dataset,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_pictures: Callable[[pytest.MonkeyPatch], None],
+    log: pytest.LogCaptureFixture,
 ) -> None:
     without_pictures(monkeypatch)
     monkeypatch.setattr(Every, "due", lambda self: True)  # as if half a minute passed between any two calls
-    lines: list[str] = []
     options = {"hidden": 4}
     config = TuneConfig(encoder=str(bundle), tuner=tuner, epochs=1, batch_size=4, options=options, device="cpu")
     encoder = load_encoder(bundle)
-    tune(dataset, config, encoder=encoder, output=tmp_path / "run", cache=tmp_path / "cache", say=lines.append)
+    tune(encoder, dataset, config, output=tmp_path / "run", cache=tmp_path / "cache")
     first = "encoded" if tuner is None else "decoded"
-    moves = [line.split()[0] for line in lines if line.endswith(" left")]
-    assert first in moves and "trained" in moves
-    assert moves.index(first) < moves.index("trained")
+    moves = [line.split()[0] for line in log.messages if line.endswith(" left")]
+    assert first in moves and "epoch" in moves
+    assert moves.index(first) < moves.index("epoch")
 
 
 def test_the_command_tunes_predicts_and_evaluates(sounds: Path, bundle: Path, tmp_path: Path, monkeypatch) -> None:
@@ -404,3 +409,21 @@ def test_the_command_tunes_predicts_and_evaluates(sounds: Path, bundle: Path, tm
     assert predicted.exit_code == 0 and ("tone" in predicted.output or "noise" in predicted.output)
     evaluated = runner.invoke(app, ["evaluate", str(out), str(sounds)])
     assert evaluated.exit_code == 0 and "Accuracy" in evaluated.output
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_tuning_stopped_after_any_step_resumes_to_the_very_same_weights(step: int, run: Tune) -> None:
+    settings: dict[str, Any] = {"tuner": "lora", "tuner_options": {"dropout": 0.5}, "save_minutes": 0.0}
+    whole = run("whole", **settings)
+    end = Checkpoints.on_train_batch_end
+
+    def press(self: Checkpoints, trainer: Any, *rest: Any) -> None:
+        self._interrupted = self._interrupted or trainer.global_step == step
+        end(self, trainer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", press)
+        with pytest.raises(KeyboardInterrupt, match=f"Stopped after step {step}; continue with --resume"):
+            run("stopped", **settings)
+    resumed = run("stopped", resume=True, **settings)
+    assert all(torch.equal(t, tensors_of(resumed.folder)[n]) for n, t in tensors_of(whole.folder).items())

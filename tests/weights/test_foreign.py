@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.passt import Passt, PasstConfig
+from ossicle.models.passt import Passt, PasstConfig, infer_config, mono_kernel, positions_from_image
 from ossicle.weights import foreign
-from ossicle.weights.foreign import adapt, infer_config, mono_kernel, positions_from_image, read_checkpoint
-from ossicle.weights.tensors import load_into, load_weights, save_weights
+from ossicle.weights.foreign import load_checkpoint, read_checkpoint
+from ossicle.weights.tensors import load_weights, save_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -180,7 +180,7 @@ def test_a_distilled_image_transformer_starts_a_network(tmp_path: Path) -> None:
         for part in ("weight", "bias")
     }
     torch.save({"model": deit}, tmp_path / "deit.pth")
-    load_into(model, adapt(read_checkpoint(tmp_path / "deit.pth"), model, source="deit.pth"), source="deit.pth")
+    load_checkpoint(model, tmp_path / "deit.pth")
     after = model.state_dict()
     assert torch.equal(after["blocks.1.mlp.fc1.weight"], deit["blocks.1.mlp.fc1.weight"])
     assert torch.equal(after["new_pos_embed"], deit["pos_embed"][:, :2])
@@ -197,7 +197,7 @@ def test_other_labels_get_a_new_last_layer_and_keep_the_norm(tmp_path: Path) -> 
     published["head.0.weight"] = torch.rand(8)
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_weights(tmp_path / "w.safetensors", published)
-    load_into(model, adapt(read_checkpoint(tmp_path / "w.safetensors"), model, source="w"), source="w")
+    load_checkpoint(model, tmp_path / "w.safetensors")
     after = model.state_dict()
     assert torch.equal(after["head.0.weight"], published["head.0.weight"])
     assert torch.equal(after["head.1.weight"], own["head.1.weight"])
@@ -207,4 +207,4 @@ def test_other_labels_get_a_new_last_layer_and_keep_the_norm(tmp_path: Path) -> 
 
 def test_the_same_labels_keep_the_whole_head() -> None:
     published, model = network(0).state_dict(), network(1)
-    assert same(adapt(published, model, source="w"), dict(published))
+    assert same(model.adapted(published, source="w"), dict(published))

@@ -22,7 +22,6 @@ from ossicle.bench.worker import open_model, reason
 from ossicle.devices import choose_device
 from ossicle.errors import SettingRefused
 from ossicle.export import export_recognizer, need_onnx, write_int8
-from ossicle.models.passt import Passt
 from ossicle.recognizer import Recognizer
 
 Files = dict[Engine, str | Exception]  # the export that an engine runs, or why there is none
@@ -38,10 +37,10 @@ def measure(
     """Runs the forms in turns and gives what each took, in the same order.
 
     Args:
-        progress: told how many of how many answers have come
+        progress: called with how many of how many answers have come
 
     Raises:
-        SettingRefused: a clip that the network does not take, or a share of tokens that it cannot keep
+        SettingRefused: a clip that the network does not take, or a fraction of tokens that it cannot keep
         OssicleError: as `ossicle.load` for a model that cannot be had
     """
     recognizer = check(work, forms)
@@ -101,8 +100,11 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     except ValueError as error:
         raise SettingRefused(f"{work.model}: {error}.") from error
     choose_device(work.device)
-    if any(form.keep < 1 for form in forms) and not isinstance(getattr(recognizer, "model", None), Passt):
-        raise SettingRefused(f"{work.model}: is no PaSST, and only of a PaSST can a share of the tokens be kept.")
+    reduces = getattr(getattr(recognizer, "model", None), "reduces_tokens", False)
+    if any(form.keep < 1 for form in forms) and not reduces:
+        raise SettingRefused(
+            f"{work.model}: has no tokens to leave out or to merge; `ossicle models show` says which networks have."
+        )
     return recognizer
 
 

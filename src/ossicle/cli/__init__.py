@@ -26,9 +26,8 @@ from ossicle.waiting import wait_briefly
 
 app = typer.Typer(
     cls=Sentences,
-    help="Efficient audio transformers: from a folder of sounds to a trained recognizer.",
+    help="Efficient audio transformers: from a folder of sounds to a trained model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,7 +63,7 @@ def _options(
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
-    begin(say=say)
+    begin()
     try:
         app(prog_name="ossicle")
     except KeyboardInterrupt:  # before a command has begun

@@ -21,7 +21,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="By default as many as torch takes.")] = None,
     keep: Annotated[
         list[float] | None,
-        typer.Option(help="Measure also with this share of the patch tokens, above 0 and below 1; may be repeated."),
+        typer.Option(help="Also measure with this fraction of the patch tokens, above 0 and below 1; may be repeated."),
     ] = None,
     files: Annotated[
         bool, typer.Option("--files/--no-files", help="Also export it and measure the files: minutes for a pyramid.")

@@ -11,7 +11,7 @@ def demo(
         "ossicle-demo"
     ),
 ) -> None:
-    """Train, evaluate and listen for drum hits in the built-in recordings; writes a report."""
+    """Train and evaluate on the built-in drum recordings, predict on a loop, and write a report."""
     from ossicle.demo import run_demo
 
     run_demo(output=output)

@@ -1,4 +1,4 @@
-"""`ossicle evaluate`: how good a recognizer is on labeled sounds."""
+"""`ossicle evaluate`: how good a model is on labeled audio."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +12,10 @@ from ossicle.cli.progress import counting
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
-    data: Annotated[Path, typer.Argument(help="Labeled sounds, in any layout that `ossicle train` reads.")],
+    data: Annotated[Path, typer.Argument(help="Labeled audio, in any layout that `ossicle train` reads.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, figures, report.html."),
+        typer.Option("-o", "--output", help="Folder for metrics.json, predictions.csv, plots, report.html."),
     ] = None,
     file: FileColumn = None,
     label: Label = None,
@@ -34,11 +34,11 @@ def evaluate(
     keep: Keep = None,
     keep_by: KeepBy = None,
 ) -> None:
-    """Measure a recognizer on labeled sounds: every figure with its 95 % interval, and each class."""
+    """Evaluate a model on labeled audio: metrics with 95 % confidence intervals, and each class."""
     if keep_by is not None and keep is None:
         raise typer.BadParameter("This needs --keep as well.", param_hint="--keep-by")
 
-    from ossicle.evaluation import evaluate_model
+    from ossicle import evaluation
     from ossicle.models.tokens import TokenReduction
 
     try:
@@ -46,25 +46,19 @@ def evaluate(
     except ValueError as error:
         raise typer.BadParameter(f"{error}.", param_hint="--keep") from error
     with counting("Clips") as progress:
-        failures = evaluate_model(
+        found = evaluation.evaluate(
             model,
             data,
             output=output,
-            file=file,
-            label=label,
-            group=group,
-            fold_column=fold,
-            text=text,
             part=part,
-            track=track,
+            columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
             device=device,
             encoder=encoder,
             reduction=reduction,
-            say=print,
             progress=progress,
         )
-    for sentence in failures:
+    for sentence in found.failures:
         say(sentence)
-    if failures:
-        say(f"{len(failures)} recordings could not be used; the figures are those of the others.")
+    if found.failures:
+        say(f"{len(found.failures)} recordings could not be used; the metrics are those of the others.")
         raise typer.Exit(SOME_FAILED)

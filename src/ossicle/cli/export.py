@@ -1,4 +1,4 @@
-"""`ossicle export`: a recognizer as one file for other runtimes."""
+"""`ossicle export`: a model as one file for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +27,7 @@ def export(
     ] = None,
     encoder: EncoderPlace = None,
 ) -> None:
-    """Write a recognizer as one file, samples in and scores out, checked against the recognizer before it is kept."""
+    """Export a model as one file, samples in and scores out, checked against the model before it is kept."""
     if int8 and to != "onnx":
         raise typer.BadParameter("Eight bits are written as ONNX only.", param_hint="--int8")
 

@@ -40,16 +40,17 @@ def list_(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prints it.")]) -> None:
     """Show what a network costs: parameters, and the work of a pass over about 10 s, both counted."""
-    from ossicle.models import model_info
+    from ossicle.models import summarize_model
 
-    info = model_info(name)
-    preset = info.preset
+    summary = summarize_model(name)
+    preset = summary.preset
     counted = f"{preset.counted_frames * preset.frame_seconds:g} s"
     rows = {
-        "parameters": f"{info.parameters:,}",
-        f"MACs at {counted}": f"{info.macs / 1e9:.4g} G",
-        f"tokens at {counted}": f"{info.tokens:,}",
-        "one pass sees": "any length" if info.seconds is None else f"{info.seconds:.2f} s",
+        "parameters": f"{summary.parameters:,}",
+        f"MACs at {counted}": f"{summary.macs / 1e9:.4g} G",
+        f"tokens at {counted}": f"{summary.tokens:,}",
+        "one pass sees": "any length" if summary.seconds is None else f"{summary.seconds:.2f} s",
+        "fewer tokens": "yes, by --keep" if summary.reduces_tokens else "no",
         "front end": preset.frontend,
         "width": preset.width,
         "depth": preset.depth,

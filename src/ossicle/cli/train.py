@@ -1,4 +1,4 @@
-"""`ossicle train`: from a folder of sounds to a run folder with a trained recognizer in it."""
+"""`ossicle train`: from a folder of sounds to a run folder with a trained model in it."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 
 from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED
+from ossicle.errors import SettingRefused
 
 
 class ManySettings(TyperCommand):
@@ -102,29 +103,29 @@ def train(
     ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Train a recognizer on your own sounds."""
-    chosen = dict(key_and_value(setting) for setting in settings or [])
+    """Train a model on your own recordings."""
+    from ossicle import training
+    from ossicle.training.config import settle_config
+    from ossicle.training.recipes import recipe as named_recipe
 
-    from ossicle.training import run_training
-
-    failed = run_training(
-        data=data,
-        model=model,
-        output=output,
-        settings=chosen,
-        config=config,
-        file=file,
-        label=label,
-        group=group,
-        fold_column=fold,
+    given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
+    if recipe is not None and (resume or config is not None):
+        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
+    chosen, columns, folds = settle_config(
+        named_recipe(recipe) if recipe is not None else training.TrainConfig(),
+        given,
+        columns={"file": file, "label": label, "group": group, "fold": fold, "track": track},
         folds=folds,
-        track=track,
+        config=config,
+        output=output,
         resume=resume,
-        skip_bad=skip_bad,
-        recipe=recipe,
-        weights=init,
     )
-    if failed:
+    if recipe == "finetune" and chosen.weights is None:
+        raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
+    result = training.train(
+        data, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=columns, progress=True
+    )
+    if result.failures:
         raise typer.Exit(SOME_FAILED)
 
 

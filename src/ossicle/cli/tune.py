@@ -59,28 +59,29 @@ def tune(
     skip_bad: SkipBad = False,
 ) -> None:
     """Tune a small head on a frozen encoder: minutes on a laptop."""
-    chosen = dict(key_and_value(setting) for setting in settings or [])
+    from ossicle import training
+    from ossicle.training.config import settle_config
 
-    from ossicle.training import run_tuning
-
-    failed = run_tuning(
-        encoder=encoder,
-        data=data,
-        head=head,
-        tuner=tuner,
-        keep_layers=keep_layers,
-        output=output,
-        settings=chosen,
-        config=config,
-        file=file,
-        label=label,
-        text=text,
-        group=group,
-        fold_column=fold,
+    named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
+    chosen, columns, folds = settle_config(
+        training.TuneConfig(),
+        named | dict(key_and_value(setting) for setting in settings or []),
+        columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
         folds=folds,
-        track=track,
+        config=config,
+        output=output,
+        resume=resume,
+    )
+    result = training.tune(
+        chosen.encoder,
+        data,
+        chosen,
+        output=output,
+        folds=folds,
         resume=resume,
         skip_bad=skip_bad,
+        columns=columns,
+        progress=True,
     )
-    if failed:
+    if result.failures:
         raise typer.Exit(SOME_FAILED)

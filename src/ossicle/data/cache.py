@@ -27,8 +27,8 @@ from ossicle.files import check_writable, remove_abandoned, replacing, write_jso
 
 T = TypeVar("T")
 R = TypeVar("R")
-LAYOUT = 2  # of the file
-MISSING = -1  # in `lengths`: the item could not be decoded
+FILE_VERSION = 2
+UNREADABLE = -1  # in `lengths`: the item could not be decoded
 ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 
 
@@ -58,7 +58,7 @@ class SampleStore:
     @property
     def usable(self) -> Int64[np.ndarray, "usable"]:
         """Positions of the items that decode."""
-        return np.flatnonzero(self.lengths != MISSING)
+        return np.flatnonzero(self.lengths != UNREADABLE)
 
 
 def open_store(
@@ -142,7 +142,7 @@ def _known(data: Path, index: Path, *, items: int) -> dict[str, Any] | None:
         known = json.loads(index.read_text(encoding="utf-8"))
         lengths, stored, failures = known["lengths"], known["stored"], known["failures"]
         whole = all(type(number) is int for number in (*lengths, stored)) and type(known["budget"]) in (int, float)
-        failed = {str(position) for position, length in enumerate(lengths) if length == MISSING}
+        failed = {str(position) for position, length in enumerate(lengths) if length == UNREADABLE}
         whole = whole and len(lengths) == items and 0 <= stored <= items and failures.keys() == failed
         if not whole or not all(isinstance(reason, str) for reason in failures.values()):
             return None
@@ -183,7 +183,7 @@ def _decode_all(
         decoded = in_threads(partial(_attempt, rate=rate), items, workers=os.cpu_count() or 1)
         for position, result in enumerate(decoded):
             if isinstance(result, str):
-                lengths.append(MISSING)
+                lengths.append(UNREADABLE)
                 failures[position] = result
             else:
                 lengths.append(len(result))
@@ -211,7 +211,7 @@ def in_threads(function: Callable[[T], R], values: Iterable[T], *, workers: int)
 
 def _key(items: Sequence[Item], rate: int) -> str:
     """A hash of all that the samples depend on."""
-    digest = hashlib.sha256(f"{LAYOUT} {DECODER} {rate}".encode())
+    digest = hashlib.sha256(f"{FILE_VERSION} {DECODER} {rate}".encode())
     for item in items:
         digest.update(b"\n" + identity(item))
     return digest.hexdigest()[:32]

@@ -4,33 +4,26 @@ Texts and images are looked at for what they share with sound: files that cannot
 twice.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ossicle.data.cache import clip_of, in_threads
-from ossicle.data.inputs import read_input
-from ossicle.data.items import NOUNS, Dataset, Item, Modality
+from ossicle.data.dataset import Dataset
+from ossicle.data.items import Item
+from ossicle.data.modalities import FIRST_RATE, Facts, Kind, modality_of, too_short
 from ossicle.data.splits import group_ids, split_dataset
-from ossicle.errors import AudioError, DataRefused, ImageRefused
+from ossicle.errors import AudioError, DataRefused
 
-SILENCE = 1e-5  # peak below this: -100 dB of full scale
-FULL_SCALE = 0.999
-CLIPPED_SHARE = 1e-3  # of a clip's samples at full scale
-SLACK_SECONDS = 0.05  # by which a segment may outlast its recording: tables round
 SHOWN = 10  # names under each kind of problem
-FIRST_RATE = 32_000
 
 # In the order of printing. The first two are clips that cannot be used; at the others somebody should look.
-Kind = Literal["missing", "broken", "odd", "silent", "clipped", "cut short", "contradiction", "leak", "repeated"]
 MEANING: Mapping[Kind, str] = {
     "missing": "no such file",
     "broken": "cannot be decoded, or lies outside the limits",
@@ -39,7 +32,7 @@ MEANING: Mapping[Kind, str] = {
     "clipped": "many samples at full scale",
     "cut short": "the segment ends after the recording",
     "contradiction": "the same {modality} with other labels",
-    "leak": "the same {modality} in another group, fold or split: a test would flatter",
+    "leak": "the same {modality} in another group, fold or split: test scores would be optimistic",
     "repeated": "the same {modality} twice",
 }
 FAILURES = frozenset({"missing", "broken"})
@@ -54,9 +47,9 @@ class Problem:
     detail: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DataReport:
-    """Counts, lengths, rates and problems of a data set; `lines()` prints them, `to_json()` keeps them.
+    """Counts, lengths, rates and problems of a data set; `print` shows them, `to_json()` keeps them.
 
     `labels`, `groups`, `folds`, `splits`, `rates` (hertz) and `channels` map each value to its number of clips;
     `seconds` has one length for each clip that could be decoded.
@@ -74,16 +67,22 @@ class DataReport:
     channels: Mapping[int, int]
     problems: tuple[Problem, ...]
     trainable: bool = True  # a test part can be cut
-    modality: Modality = "sound"
+    modality: str = "sound"
 
     @property
     def failed(self) -> tuple[Problem, ...]:
         """The clips that cannot be used at all."""
         return tuple(problem for problem in self.problems if problem.kind in FAILURES)
 
+    def __repr__(self) -> str:
+        return f"DataReport({self.clips} {modality_of(self.modality).noun}s, {len(self.problems)} problems)"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """The report as lines of text for a terminal."""
-        noun = NOUNS[self.modality]
+        noun = modality_of(self.modality).noun
         lines = [self.layout, f"split     {self.protocol}", f"labels    {_spread(self.labels, noun)}"]
         for title, counts in (("groups", self.groups), ("folds", self.folds), ("splits", self.splits)):
             if counts:
@@ -125,30 +124,35 @@ class DataReport:
         }
 
 
-def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] = lambda done, total: None) -> DataReport:
-    """Decodes every clip and reports what is there and what is wrong; a bad file never stops it.
+def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> DataReport:
+    """Decodes every item and reports what is there and what is wrong; a bad file never stops it.
 
     Args:
-        progress: called with the number of clips done and the number of all.
+        progress: called with the number of items done and the number of all.
+
+    Example:
+        report = check_dataset(read_dataset("sounds"))
+        print(report)
+        broken = [problem.file for problem in report.failed]
     """
-    heard: list[_ClipFacts] = []
-    if dataset.modality == "sound":
-        rate = _listen(dataset.items[0], FIRST_RATE).rate or FIRST_RATE  # most sets have one rate
-        examine: Callable[[Item], _ClipFacts] = partial(_listen, rate=rate)
-    else:
-        examine = partial(_look, modality=dataset.modality)
-    # Decoding and resampling leave Python's lock; only the facts about a clip are kept, never its samples.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for facts in pool.map(examine, dataset.items):
-            heard.append(facts)
-            progress(len(heard), len(dataset.items))
-    good = [facts for facts in heard if facts.content and dataset.modality == "sound"]
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be what read_dataset returns, got a {type(dataset).__name__}")
+    modality = modality_of(dataset.modality)
+    # Most sets have one rate.
+    examine = partial(modality.facts, rate=modality.facts(dataset.items[0]).rate or None)
+    found: list[Facts] = []
+    # Decoding and resampling leave Python's lock; only the facts about an item are kept, never its content.
+    for facts in in_threads(examine, dataset.items, workers=min(4, os.cpu_count() or 1)):
+        found.append(facts)
+        if progress is not None:
+            progress(len(found), len(dataset.items))
+    good = [facts for facts in found if facts.content and modality.timed]
     problems = [
         Problem(kind=kind, file=_name(dataset, item), detail=detail)
-        for item, facts in zip(dataset.items, heard, strict=True)
+        for item, facts in zip(dataset.items, found, strict=True)
         for kind, detail in facts.problems
     ]
-    problems += _duplicates(dataset, heard)
+    problems += _duplicates(dataset, found)
     protocol, trainable = _protocol(dataset)
     return DataReport(
         layout=dataset.layout,
@@ -167,47 +171,6 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] = la
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ClipFacts:
-    """What was found out about one clip; `content` is a hash of it, empty for one that cannot be used."""
-
-    problems: tuple[tuple[Kind, str], ...] = ()
-    seconds: float = 0.0
-    rate: int = 0
-    channels: int = 0
-    content: str = ""
-    silent: bool = False
-
-
-def _listen(item: Item, rate: int) -> _ClipFacts:
-    if not os.path.isfile(item.file):
-        return _ClipFacts(problems=(("missing", "no such file"),))
-    try:
-        clip = clip_of(item, rate)
-        if clip.source_rate != rate:  # resampling moves peaks, so they are judged at the recording's own rate
-            clip = clip_of(item, clip.source_rate)
-    except AudioError as error:
-        return _ClipFacts(problems=(("broken", str(error)),))
-    loudness = np.abs(clip.samples)
-    silent = bool(loudness.max() < SILENCE)
-    problems: list[tuple[Kind, str]] = [("odd", remark) for remark in clip.remarks]
-    if silent:
-        problems.append(("silent", f"{clip.seconds:.2f} s without sound"))
-    share = float((loudness >= FULL_SCALE).mean())
-    if share > CLIPPED_SHARE:
-        problems.append(("clipped", f"{share:.1%} of the samples at full scale"))
-    if short := _too_short(item, clip.seconds):
-        problems.append(("cut short", short))
-    return _ClipFacts(
-        problems=tuple(problems),
-        seconds=clip.seconds,
-        rate=clip.source_rate,
-        channels=clip.source_channels,
-        content=hashlib.blake2b(clip.samples.tobytes(), digest_size=16).hexdigest(),
-        silent=silent,
-    )
-
-
 def cut_short(
     dataset: Dataset, items: Sequence[Item], *, seconds: Mapping[int, float] | None = None
 ) -> tuple[str, ...]:
@@ -217,24 +180,15 @@ def cut_short(
         seconds: how long the items are, by position, those that can be used; by default a segment of each file is
             decoded to know
     """
-    if dataset.modality != "sound":
-        return ()
     found = _measured(items) if seconds is None else seconds
     short = [
-        f"{_name(dataset, item)}: {_too_short(item, found[position])}"
+        f"{_name(dataset, item)}: {too_short(item, found[position])}"
         for position, item in enumerate(items)
-        if position in found and _too_short(item, found[position])
+        if position in found and too_short(item, found[position])
     ]
     if not short:
         return ()
     return (f"cut short: {len(short)} of {len(items)} clips ({MEANING['cut short']}), such as {short[0]}",)
-
-
-def _too_short(item: Item, seconds: float) -> str:
-    """What is wrong with a segment of this length, if anything."""
-    if item.end is None or seconds >= item.end - item.start - SLACK_SECONDS:
-        return ""
-    return f"asked for {item.end - item.start:g} s, found {seconds:.2f} s"
 
 
 def _measured(items: Sequence[Item]) -> dict[int, float]:
@@ -250,7 +204,7 @@ def _measured(items: Sequence[Item]) -> dict[int, float]:
                 clip = clip_of(item, FIRST_RATE)
             except AudioError:
                 continue  # named where it is used
-            if not _too_short(item, clip.seconds):
+            if not too_short(item, clip.seconds):
                 return {}
             length = item.start + clip.seconds
             lengths = {position: length - items[position].start for position in positions}
@@ -263,23 +217,11 @@ def _measured(items: Sequence[Item]) -> dict[int, float]:
     return found
 
 
-def _look(item: Item, modality: Modality) -> _ClipFacts:
-    """The content of a text or an image, which has neither length nor rate."""
-    if not os.path.isfile(item.file):
-        return _ClipFacts(problems=(("missing", "no such file"),))
-    try:
-        content = read_input(item, modality=modality)
-    except ImageRefused as error:
-        return _ClipFacts(problems=(("broken", str(error)),))
-    size, data = ("", content.encode()) if isinstance(content, str) else (str(content.shape), content.tobytes())
-    return _ClipFacts(content=size + hashlib.blake2b(data, digest_size=16).hexdigest())
-
-
-def _duplicates(dataset: Dataset, heard: Sequence[_ClipFacts]) -> list[Problem]:
+def _duplicates(dataset: Dataset, found: Sequence[Facts]) -> list[Problem]:
     """Clips that are the same as an earlier one; silence is no sound."""
     groups = group_ids(dataset)
     same: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for row, facts in enumerate(heard):
+    for row, facts in enumerate(found):
         if facts.content and not facts.silent:
             same[facts.rate, facts.content].append(row)
     problems = []

@@ -17,7 +17,7 @@ from ossicle.errors import ImageRefused
 
 # Lower case; a suffix only selects files from a folder. What a file is, its content decides.
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .webp .bmp .dib .gif".split())
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF")  # Pillow's names
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF")  # Pillow's names
 MAX_PIXELS = 8192 * 8192
 # The longer side to the shorter. A processor that enlarges the shorter side before it cuts out the middle (DINOv2's)
 # makes 20 GB of a strip of 2 x 65535 pixels.
@@ -58,7 +58,7 @@ def read_image(path: Path) -> Pixels:
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
                 columns, rows = image.size
                 if columns * rows <= MAX_PIXELS and max(columns, rows) <= MAX_RATIO * min(columns, rows):
                     image.load()
@@ -67,7 +67,7 @@ def read_image(path: Path) -> Pixels:
                     return np.array(turn(pixels) if turn else pixels, order="C")
                 claim = f"{columns} x {rows}"
         except Image.UnidentifiedImageError as error:
-            raise ImageRefused(f"{path}: no image that can be read; allowed are {', '.join(FORMATS)}") from error
+            raise ImageRefused(f"{path}: no image that can be read; allowed are {', '.join(IMAGE_FORMATS)}") from error
         except Image.DecompressionBombError:
             claim = "far too many"
         except Exception as error:  # Pillow's readers let out whatever a damaged file makes them stumble over

@@ -9,7 +9,8 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +49,12 @@ def is_missing(value: Any) -> bool:
 def squeezed(column: str) -> str:
     """A column's name without case, spaces and signs: `File Name`, `file_name` and `filename` are one."""
     return re.sub(r"[\W_]+", "", column.lower())
+
+
+def first_column(header: Sequence[str], names: Iterable[str]) -> str | None:
+    """The first of some names that a table has, as it spells it; None where it has none."""
+    known = {squeezed(name): name for name in reversed(header)}
+    return next((known[squeezed(name)] for name in names if squeezed(name) in known), None)
 
 
 def listed_labels(cell: str) -> list[Any] | None:
@@ -95,17 +102,10 @@ def apart(labels: Collection[str], known: Collection[str] = ()) -> tuple[dict[st
     own = set(known) or {label for label in labels if "," not in label}
     parts = {label: _parts(label) for label in labels if "," in label and label not in known}
     joined = {label: these for label, these in parts.items() if these and own.issuperset(these)}
-    held: Mapping[str, int] = _counts([*(part for these in parts.values() for part in set(these)), *own])
+    held = Counter([*(part for these in parts.values() for part in set(these)), *own])
     doubtful = [label for label in parts if label not in joined and any(held[part] > 1 for part in parts[label])]
     return joined, sorted(doubtful)
 
 
 def _parts(label: str) -> list[str]:
     return [part.strip() for part in label.split(",") if part.strip()]
-
-
-def _counts(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts

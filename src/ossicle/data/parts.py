@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ossicle.data.items import Dataset, Item
+from ossicle.data.dataset import Dataset
+from ossicle.data.items import Item
 from ossicle.data.splits import Split, group_ids
 from ossicle.errors import DataRefused, RunRefused
 from ossicle.files import write_json
@@ -155,11 +156,11 @@ def recognize(past: Past, dataset: Dataset) -> Known | None:
         return Known(parts=of_past, same=True)
     exact, files = _first_part(past.contents, of_past), _first_part(map(_file_of, past.contents), of_past)
     parts = np.array([exact.get(one, files.get(_file_of(one), NEW)) if one else NEW for one in contents], np.int64)
-    learnt = {
+    learned = {
         _stem(name) for name, part in zip(past.names, of_past, strict=True) if PARTS[part : part + 1] != ("test",)
     }
     alike = sum(
-        part == NEW and item.text is None and _stem(dataset.relative(item)) in learnt
+        part == NEW and item.text is None and _stem(dataset.relative(item)) in learned
         for item, part in zip(dataset.items, parts.tolist(), strict=True)
     )
     return Known(parts=parts, same=False, alike=alike)
@@ -198,9 +199,9 @@ def unseen(known: Known, dataset: Dataset) -> tuple[Int64[np.ndarray, "item"], s
     """
     if known.same:
         return np.flatnonzero(known.of("test")), ""
-    learnt = known.of("train", "validation")
+    learned = known.of("train", "validation")
     groups = group_ids(dataset)
-    related = (known.parts == NEW) & np.isin(groups, groups[learnt])
+    related = (known.parts == NEW) & np.isin(groups, groups[learned])
     chosen = known.of("test") | (known.parts == NEW) & ~related
     noun = dataset.noun
     if not chosen.any():
@@ -211,24 +212,24 @@ def unseen(known: Known, dataset: Dataset) -> tuple[Int64[np.ndarray, "item"], s
     facts = [f"{known.of('test').sum()} {noun}s of the run's test part, found by their content"]
     new = int((chosen & (known.parts == NEW)).sum())
     facts += [f"{new} that the run did not have"] if new else []
-    facts += [f"{learnt.sum()} that trained the model or chose its epoch are left out"] if learnt.any() else []
+    facts += [f"{learned.sum()} that trained the model or chose its epoch are left out"] if learned.any() else []
     facts += [f"{related.sum()} new ones of their groups too"] if related.any() else []
     return np.flatnonzero(chosen), ", ".join(facts)
 
 
 def found_again(past: Past, known: Known | None, dataset: Dataset) -> str:
     """What a run had of a whole data set, as far as can be told; it follows on "all of its clips"."""
-    learnt = "trained the model or chose its epoch"
+    learned = "trained the model or chose its epoch"
     if known is None:
         return (
-            f", and whether they {learnt} cannot be told: the run's split.json is of other data, or of these before "
+            f", and whether they {learned} cannot be told: the run's split.json is of other data, or of these before "
             "they changed, and keeps no contents"
         )
     if known.any:
-        return f", {known.of('train', 'validation').sum()} of which {learnt}"
+        return f", {known.of('train', 'validation').sum()} of which {learned}"
     if known.alike:
         return (
-            f", none of which the run had; but {known.alike} have names of {dataset.noun}s that {learnt}, and another "
-            "content: the same recordings in another format, they would flatter the model"
+            f", none of which the run had; but {known.alike} have names of {dataset.noun}s that {learned}, and another "
+            "content: if these are the same recordings in another format, scores on them are optimistic"
         )
     return ", none of which the run had"

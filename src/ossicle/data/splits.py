@@ -1,7 +1,7 @@
 """Which clips train, which choose, which test: official parts untouched, all others cut by group.
 
 Clips of one group (a speaker, a source recording) sound alike beyond their label, so a group that lies on both sides
-of a cut makes the test flatter the model. Clips of one file always are one group, but the rows of a table of text are
+of a cut makes test scores optimistic. Clips of one file always are one group, but the rows of a table of texts are
 not: each is its own. The test part is fixed first; the validation part is cut from what is left, so that nothing
 about the test part reaches training, early stopping or thresholds.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ossicle.data.items import PLURALS, Dataset, Item
+from ossicle.data.dataset import Dataset
+from ossicle.data.items import Item
+from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
 
 TEST_FRACTION = 0.20
@@ -64,7 +66,7 @@ def split_dataset(
 
     Args:
         fold: one of `split_folds(dataset)`; of the folds dealt out from the seed where the data has none.
-        validation: share of the rest that becomes the validation part where there is no official one; 0 for none.
+        validation: fraction of the rest that becomes the validation part where there is no official one; 0 for none.
 
     Raises:
         DataRefused: no such fold, or a class would have no clip to train on.
@@ -136,12 +138,7 @@ def _grouped_by(dataset: Dataset) -> str:
     """The word for what stays together: the column of the groups, or the file."""
     if any(item.group is not None for item in dataset.items):
         return f"`{dataset.group_name or 'group'}`"
-    return _alone(dataset)
-
-
-def _alone(dataset: Dataset) -> str:
-    """The word for what stays together where there are no groups."""
-    return "row" if dataset.modality == "text" else "file"
+    return modality_of(dataset.modality).alone
 
 
 # ---------------------------------------------------------------- the test part
@@ -180,11 +177,8 @@ def _drawn_test(
     in_test = _draw(dataset, np.arange(len(dataset)), groups, fraction=TEST_FRACTION, every_class=True, rng=rng)
     if not in_test.any():
         raise DataRefused(_why_no_test(dataset))
-    share = f"{in_test.mean():.0%} of the {dataset.noun}s"
-    return (
-        in_test,
-        f"{share}, drawn by {_grouped_by(dataset)} and stratified by label from seed {seed}, are the test part",
-    )
+    how = f"drawn by {_grouped_by(dataset)} and stratified by label from seed {seed}"
+    return in_test, f"{in_test.mean():.0%} of the {dataset.noun}s, {how}, are the test part"
 
 
 def _dealt_fold(
@@ -222,9 +216,10 @@ def refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence:
 
 
 def _why_no_test(dataset: Dataset) -> str:
+    more = modality_of(dataset.modality).plural
     return (
         f"no test part can be cut by {_grouped_by(dataset)} from {dataset.root}, as each group holds all "
-        f"{dataset.noun}s of some class: add {PLURALS[dataset.modality]}, or name another column with --group."
+        f"{dataset.noun}s of some class: add {more}, or name another column with --group."
     )
 
 
@@ -238,8 +233,8 @@ def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.n
     absent = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[in_test].any(axis=0))]
     if absent:
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        article = "an" if dataset.modality == "image" else "a"
-        notes.append(f"note: classes without {article} {dataset.noun} in the test part: {', '.join(absent[:5])}{more}")
+        one = f"{modality_of(dataset.modality).article} {dataset.noun}"
+        notes.append(f"note: classes without {one} in the test part: {', '.join(absent[:5])}{more}")
     return notes
 
 
@@ -253,18 +248,15 @@ def _drawn_validation(
         return np.zeros(len(dataset), dtype=bool), "no validation part, as none was asked for"
     rows = np.flatnonzero(rest)
     files = _joined([_ties(dataset.items[row])[:1] for row in rows])
-    for ids, by in ((groups[rows], _grouped_by(dataset)), (files, _alone(dataset))):
+    grouped_by, alone = _grouped_by(dataset), modality_of(dataset.modality).alone
+    for ids, by in ((groups[rows], grouped_by), (files, alone)):
         rng = np.random.default_rng([seed, 1])
         chosen = np.zeros(len(dataset), dtype=bool)
         chosen[rows] = _draw(dataset, rows, ids, fraction=fraction, every_class=False, rng=rng)
-        share = chosen.sum() / len(rows)
-        if 0 < share <= LARGEST_VALIDATION_FRACTION or (by == _alone(dataset) and chosen.any()):
-            why = (
-                ""
-                if by == _grouped_by(dataset)
-                else f", as too few groups of {_grouped_by(dataset)} are left to spare one"
-            )
-            return chosen, f"validation part: {share:.0%} of the rest by {by}{why}"
+        drawn = chosen.sum() / len(rows)
+        if 0 < drawn <= LARGEST_VALIDATION_FRACTION or (by == alone and chosen.any()):
+            why = "" if by == grouped_by else f", as too few groups of {grouped_by} are left to spare one"
+            return chosen, f"validation part: {drawn:.0%} of the rest by {by}{why}"
     sentence = f"no validation part, as every class needs all its {dataset.noun}s for training"
     return np.zeros(len(dataset), dtype=bool), sentence
 
@@ -273,7 +265,7 @@ def _drawn_validation(
 
 
 def _strata(dataset: Dataset) -> Bool[np.ndarray, "item stratum"]:
-    """What the parts should hold in equal shares: each label, and the clips without one."""
+    """What the parts should hold in equal fractions: each label, and the clips without one."""
     targets = dataset.targets()
     strata = np.column_stack([targets, ~targets.any(axis=1)])
     return strata[:, strata.any(axis=0)]
@@ -334,7 +326,7 @@ def _draw(
         target = np.append(wanted, target[-1] * wanted.sum() / target[:-1].sum())
     scale = weights / target
     best, best_cost = np.zeros(len(counts), dtype=bool), np.inf
-    # A large group drawn early spoils the shares, so several orders are tried; with many groups all are as good.
+    # A large group drawn early spoils the fractions, so several orders are tried; with many groups all are as good.
     for _ in range(int(np.clip(10_000 // len(counts), 1, 5))):
         chosen, cost = _fill(counts, target, scale, rng.permutation(movable))
         if cost < best_cost:
@@ -373,7 +365,7 @@ def _fill(
 
 
 def _deal(counts: Int[np.ndarray, "group column"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, "group"]:
-    """Deals groups into folds of about equal shares, largest first; -1 for a group that must always train.
+    """Deals groups into folds of about equal size, largest first; -1 for a group that must always train.
 
     No fold gets all items of a class. An empty fold takes any movable group and is always the cheapest, so none stays
     empty.

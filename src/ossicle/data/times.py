@@ -1,7 +1,7 @@
-"""Columns of times, under the names that other programs give them, and the stretch of a recording that a row means.
+"""Columns of times, under the names that other programs give them, and the segment of a recording that a row means.
 
 OpenSoundscape writes `start_time,end_time`, DCASE `onset,offset`, Raven `Begin Time (s)`, BirdNET `Start (s)`, AudioSet
-`start_seconds`, Kaleidoscope `OFFSET,DURATION`. A row of such a table labels a stretch: to take the whole recording
+`start_seconds`, Kaleidoscope `OFFSET,DURATION`. A row of such a table labels a segment: to take the whole recording
 for it would be wrong without a word, so a column that looks like a time is used, or named as one that is not.
 """
 
@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from ossicle.data.names import is_missing, squeezed
+from ossicle.data.records import TableRow, cell_text
 from ossicle.errors import DataRefused
 
 # Without case, spaces, signs and unit. The first pair that is there counts.
@@ -55,12 +55,12 @@ _TIMELY = frozenset("start begin onset offset stop end duration time timestamp s
 
 @dataclass(frozen=True, kw_only=True)
 class TimeColumns:
-    """The columns that say which stretch of its recording a row means; None for what the table does not tell."""
+    """The columns that say which segment of its recording a row means; None for what the table does not say."""
 
     start: str | None = None
     end: str | None = None
     length: str | None = None
-    """Of the stretch, where no column says its end."""
+    """Of the segment, where no column says its end."""
     offset: str | None = None
     """Where `start` lies in the file, where `start` and `end` count from elsewhere."""
 
@@ -68,7 +68,7 @@ class TimeColumns:
     def used(self) -> list[str]:
         return [name for name in (self.start, self.end, self.length, self.offset) if name is not None]
 
-    def stretch(self, where: str, row: Mapping[str, Any]) -> tuple[float, float | None]:
+    def segment(self, where: str, row: TableRow) -> tuple[float, float | None]:
         """Start and end in seconds; None is the end of the file.
 
         Raises: DataRefused for what is no time, and for an end that does not come after its start.
@@ -89,7 +89,7 @@ class TimeColumns:
 
 
 def choose_times(
-    header: Sequence[str], rows: Sequence[Mapping[str, Any]], *, taken: Collection[str | None]
+    header: Sequence[str], rows: Sequence[TableRow], *, taken: Collection[str | None]
 ) -> tuple[TimeColumns, list[str]]:
     """The columns of times among those that are not taken, and what a reader must know about them and the others."""
     free = [name for name in header if name and name not in taken]
@@ -116,17 +116,14 @@ def choose_times(
     return times, remarks
 
 
-def seconds(where: str, row: Mapping[str, Any], column: str | None) -> float | None:
+def seconds(where: str, row: TableRow, column: str | None) -> float | None:
     """A cell as seconds, or None for an empty one.
 
     Raises: DataRefused for anything that is no time of 0 or more.
     """
-    value = None if column is None else row.get(column)
-    if column is None or value is None or isinstance(value, str) and not value.strip():
+    text = cell_text(where, row, column)
+    if column is None or text is None:
         return None
-    if isinstance(value, (dict, list, bool)):
-        raise DataRefused(f"{where} holds {value!r} in the column {column!r}: expected a text or a number.")
-    text = str(value).strip()
     found = _time(text)
     if found is None:
         unit = "milliseconds" if in_milliseconds(column) else "seconds"
@@ -169,10 +166,10 @@ def _chosen(there: Mapping[str, str]) -> TimeColumns:
     return TimeColumns(start=start or there.get(FILE_OFFSET), end=end)
 
 
-def _is_unused(name: str, rows: Sequence[Mapping[str, Any]], times: TimeColumns) -> bool:
+def _is_unused(name: str, rows: Sequence[TableRow], times: TimeColumns) -> bool:
     """Whether a column looks like a time that somebody might miss."""
     base, _ = base_and_unit(name)
-    if times.start and (times.end or times.length):  # measures of the stretch and other units of it are none
+    if times.start and (times.end or times.length):  # measures of the segment and other units of it are none
         again = {base_and_unit(used)[0] for used in times.used}
         return base in (*STARTS, *ENDS, OFFSET) and base not in again and _holds_times(rows, name)
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
@@ -180,7 +177,7 @@ def _is_unused(name: str, rows: Sequence[Mapping[str, Any]], times: TimeColumns)
     return bool(timely) and _holds_times(rows, name)
 
 
-def _holds_times(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+def _holds_times(rows: Sequence[TableRow], name: str) -> bool:
     return any(_time(str(row.get(name, "")).strip()) is not None for row in rows)
 
 

@@ -10,6 +10,8 @@ OUTPUT/
 """
 
 import contextlib
+import io
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,18 +28,19 @@ from ossicle.data.recordings import drums_folder
 from ossicle.demo.matching import OnsetFigures, match_onsets
 from ossicle.demo.onsets import label_onsets
 from ossicle.demo.sequence import Assembled, assemble
+from ossicle.evaluation import Evaluation
 from ossicle.files import write_atomically
 from ossicle.inference import Row, write_tables
 from ossicle.loading import load
-from ossicle.metrics import Evaluation
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
 from ossicle.report.style import Figure
 from ossicle.timeline import draw_recording
 from ossicle.training import FoldResult, TrainConfig, train
-from ossicle.training.callbacks import Moved, bar
+from ossicle.training.callbacks import bar
 from ossicle.training.estimate import Every, duration
-from ossicle.training.folds import free_folder, pooled
+from ossicle.training.results import pooled
+from ossicle.training.run import free_folder
 
 LOOP = "mika55-loop_mika.flac"
 HITS = 32  # in the sequence
@@ -105,7 +108,7 @@ def run_demo(
 
     say("\n2. Training: each round leaves some makers out, and is tested on their hits.")
     results = rounds(dataset, config, output=output, say=say)
-    evaluation = pooled(dataset, results, folder=output / "all", say=lambda line: None)
+    evaluation = pooled(dataset, results, folder=output / "all")
     say(f"   {score_sentence(evaluation)}")
     say(f"   {majority_sentence(evaluation)}")
 
@@ -128,7 +131,7 @@ def run_demo(
     write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
     tables = {output / "sequence.wav": found, output / "loop.flac": heard}
     recordings = [(AudioInfo(), rows) for rows in tables.values()]
-    write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), source=recognizer.source)
+    write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), provenance=recognizer.provenance)
     frontend, labels = recognizer.frontend, recognizer.labels
     pictures = {
         "sequence": draw_recording(
@@ -162,7 +165,7 @@ def write_page(
         title="ossicle demo: drum sounds",
         sections=[
             Section(title="In short", blocks=[" ".join(facts), *hits, rounds_table(dataset, results)]),
-            *evaluation_sections(tour.evaluation),
+            *evaluation_sections(tour.evaluation.metrics),
             Section(
                 title="A sequence",
                 blocks=[
@@ -193,22 +196,36 @@ def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable
     steps = [steps_of(dataset, config, fold) for fold in folds]
     for number, fold in enumerate(folds, 1):
         began = time.monotonic()
-        log: list[str] = []
         folder = output / "rounds" / fold
         following = sum(steps[number:])
-        with watching(number, len(folds), following=following, say=say) as moved:
-            trained = train(
-                dataset, config, output=folder, folds=fold, cache=output / "cache", say=log.append, moved=moved
-            )
+        with log_apart() as log, watching(number, len(folds), following=following, say=say) as progress:
+            trained = train(dataset, config, output=folder, folds=fold, cache=output / "cache", progress=progress)
         results.append(trained.folds[0])
-        write_atomically(folder / "log.txt", "\n".join(log) + "\n")
+        write_atomically(folder / "log.txt", log.getvalue())
         tested = results[-1].tested
-        right = results[-1].evaluation.accuracy.value or 0.0
+        right = results[-1].evaluation.metrics.accuracy.value or 0.0
         say(
             f"   round {number} of {len(folds)}, without {makers(dataset, tested)}: "
             f"{right * len(tested):.0f} of {len(tested)} hits right ({duration(time.monotonic() - began)})"
         )
     return results
+
+
+@contextlib.contextmanager
+def log_apart() -> Iterator[io.StringIO]:
+    """Yields what is logged by a training meanwhile, which the console does not show."""
+    log = io.StringIO()
+    logger, handler = logging.getLogger("ossicle.training"), logging.StreamHandler(log)
+    logger.addHandler(handler)
+    logger.propagate = False
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(level)
 
 
 def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
@@ -219,8 +236,10 @@ def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
 
 
 @contextlib.contextmanager
-def watching(number: int, of: int, *, following: int, say: Callable[[str], None]) -> Iterator[Moved]:
-    """Yields what is told how far a round's training is, and says it: in a bar, or in a line every ten seconds.
+def watching(
+    number: int, of: int, *, following: int, say: Callable[[str], None]
+) -> Iterator[Callable[[int, int, float], None]]:
+    """Yields a progress callback of a round's training: it shows a bar, or says a line every ten seconds.
 
     Before the first round it says what all of them will take, by the step that was measured.
 
@@ -235,7 +254,7 @@ def watching(number: int, of: int, *, following: int, say: Callable[[str], None]
             stack.enter_context(shown)
             task = shown.add_task(name)
 
-        def moved(done: int, total: int, left: float) -> None:
+        def progress(done: int, total: int, left: float) -> None:
             in_all = left * (1 + following / max(total - done, 1))
             if number == 1 and done == 0:
                 say(
@@ -248,7 +267,7 @@ def watching(number: int, of: int, *, following: int, say: Callable[[str], None]
                 rest = f", {duration(in_all)} of all rounds" if following else ""
                 say(f"   {name}: {done / total:.0%} trained, about {duration(left)} left{rest}")
 
-        yield moved
+        yield progress
 
 
 def makers(dataset: Dataset, clips: Sequence[int] | np.ndarray, most: int = 2) -> str:
@@ -309,17 +328,17 @@ def what_it_holds(dataset: Dataset) -> str:
 
 def score_sentence(evaluation: Evaluation) -> str:
     """The pooled accuracy with its interval."""
-    own = evaluation.accuracy
+    own = evaluation.metrics.accuracy
     span = "" if own.low is None or own.high is None else f" (95 % interval {own.low:.0%} to {own.high:.0%})"
     return (
-        f"All {evaluation.clips} hits, each named by the model that has heard nothing by its maker: "
+        f"All {evaluation.metrics.clips} hits, each named by the model that has heard nothing by its maker: "
         f"{own.value or 0.0:.0%} right{span}."
     )
 
 
 def majority_sentence(evaluation: Evaluation) -> str:
     """What knowing nothing would give."""
-    baseline = evaluation.baseline
+    baseline = evaluation.metrics.baseline
     return f"Always answering {baseline.label}, the commonest class, would give {baseline.accuracy or 0.0:.0%}."
 
 
@@ -342,7 +361,11 @@ def loop_sentence(rows: Sequence[Row]) -> str:
 def rounds_table(dataset: Dataset, results: Sequence[FoldResult]) -> Table:
     """A row for each round: who was left out, and how many of their hits were named right."""
     rows = [
-        [makers(dataset, result.tested, most=30), str(len(result.tested)), f"{result.evaluation.accuracy.value:.2f}"]
+        [
+            makers(dataset, result.tested, most=30),
+            str(len(result.tested)),
+            f"{result.evaluation.metrics.accuracy.value:.2f}",
+        ]
         for result in results
     ]
     return Table(header=["left out", "hits", "accuracy"], rows=rows, caption="Round by round.")

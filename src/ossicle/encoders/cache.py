@@ -26,6 +26,7 @@ and its features do not depend on its neighbors.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -39,20 +40,20 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ossicle.audio import DECODER
-from ossicle.data import Item, read_input
+from ossicle.data import Item, modality_of
 from ossicle.data.cache import cache_folder, identity, in_threads, refuse_unwritable
-from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.encoders.hidden import Encoder, Hidden
 from ossicle.weights.tensors import save_weights
+
+logger = logging.getLogger(__name__)
 
 Pool = Literal["mean", "statistics", "time"]
 VERSION = 2
 METADATA = "ossicle.features"
 READERS = 4  # threads that read ahead
-# A run that is killed loses so many seconds of work at most, or this share of all that it has done where that is more:
-# with the share, a run of days leaves some hundreds of shards and not tens of thousands.
-SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01
+# A run that is killed loses so many seconds of work at most, or this fraction of all that it has done where that is
+# more: with it, a run of days leaves some hundreds of shards and not tens of thousands.
+SAVE_SECONDS, SAVE_FRACTION = 30.0, 0.01
 # Clips of one shape meet in a batch if they lie in the same stretch of so many items, and while the inputs that wait
 # for company hold so many bytes at most; then the largest group goes as it is.
 STRETCH = 512
@@ -128,7 +129,6 @@ def open_features(
     layers: int | None = None,
     shard_bytes: int = 64 << 20,
     progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
-    say: Callable[[str], None] = print,
 ) -> FeatureStore:
     """Runs the encoder over every item that it has not seen before, and finds the features of all others.
 
@@ -141,7 +141,8 @@ def open_features(
         layers: stop after the first so many blocks; by default all run.
         shard_bytes: features held in memory before they are written, if it is not time to write them before.
         progress: called with (items done, items in all, items without features).
-        say: given a sentence about the texts that lose their end, of those that run now.
+
+    Texts that lose their end are logged, of those that run now.
 
     Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
         features would be others after the next step. SettingRefused where the cache cannot be written.
@@ -165,7 +166,7 @@ def open_features(
     if todo:
         refuse_unwritable(home, "features")
     if lost := encoder.shortened([text for position in todo if (text := items[position].text) is not None]):
-        say(lost)
+        logger.info(lost)
     if todo:
         progress(done, len(items), 0)
     try:
@@ -210,7 +211,7 @@ def _batches(
     for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
         waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
         for position, content in stretch:
-            if isinstance(content, INPUT_ERRORS):
+            if isinstance(content, Exception):
                 yield [position], str(content)
                 continue
             inputs = encoder.prepare([content])
@@ -238,10 +239,12 @@ def _joined(group: Sequence[tuple[int, Inputs]]) -> tuple[list[int], Inputs]:
 def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Each position with its item's content, or with the error of an item that cannot be read, in order."""
 
+    modality = modality_of(encoder.modality)
+
     def attempt(position: int) -> Any:
         try:
-            return read_input(items[position], modality=encoder.modality, rate=encoder.rate)
-        except INPUT_ERRORS as error:
+            return modality.read(items[position], rate=encoder.rate)
+        except modality.errors as error:
             return error
 
     yield from zip(todo, in_threads(attempt, todo, workers=READERS), strict=True)
@@ -302,7 +305,7 @@ class _Shard:
     def overdue(self) -> bool:
         """Whether too much would be lost by now if the run were killed."""
         now = monotonic()
-        return now - self.written >= max(SAVE_SECONDS, SAVE_SHARE * (now - self.begun))
+        return now - self.written >= max(SAVE_SECONDS, SAVE_FRACTION * (now - self.begun))
 
     def write(self) -> dict[str, Place]:
         """Writes what was added, if anything, and is empty again; gives where each item now lies."""
@@ -315,9 +318,9 @@ class _Shard:
         lengths = torch.tensor([len(frames) for frames in self.frames.values()])
         # Made of the items alone: a damaged shard is replaced by the one that is made again.
         path = self.folder / f"{_digest(*(key.encode() for key in sorted(keys)))}.safetensors"
-        told = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
+        header = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
         tensors = {"features": features, "lengths": lengths}
-        save_weights(path, tensors, metadata={METADATA: json.dumps(told)})
+        save_weights(path, tensors, metadata={METADATA: json.dumps(header)})
         self.frames, self.size, self.written = {}, 0, monotonic()
         return _places(path, keys, lengths)
 
@@ -333,12 +336,12 @@ def _find(home: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Plac
     for path in sorted(_folder(home, about).glob("[!.]*.safetensors")):  # hidden ones are being written
         try:
             with safe_open(path, framework="pt") as shard:
-                told = json.loads(shard.metadata()[METADATA])
-                keys = told["keys"]
-                if any(told[name] != value for name, value in about.items()) or wanted.isdisjoint(keys):
+                header = json.loads(shard.metadata()[METADATA])
+                keys = header["keys"]
+                if any(header[name] != value for name, value in about.items()) or wanted.isdisjoint(keys):
                     continue
                 features, lengths = shard.get_tensor("features"), shard.get_tensor("lengths")
-            if told["sha256"] == _checksum(keys, features, lengths):
+            if header["sha256"] == _checksum(keys, features, lengths):
                 found |= _places(path, keys, lengths)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             continue  # no shard of ours, or not any more
@@ -358,7 +361,7 @@ def _about(encoder: Encoder, *, pool: Pool, layers: int) -> dict[str, Any]:
         "settings": encoder.settings,
         "pool": pool,
         "layers": layers,
-        **({"decoder": DECODER} if encoder.modality == "sound" else {}),
+        **modality_of(encoder.modality).versions,
     }
     return json.loads(json.dumps(facts))
 

@@ -16,8 +16,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ossicle.types import Modality
-
 VERSION = 1  # of what features mean; another one makes every fingerprint another
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 
@@ -52,7 +50,7 @@ class Encoder(nn.Module):
     unfreezes what it wants and sets `adapted`; from then on `train()` reaches the network.
     """
 
-    modality: Modality
+    modality: str  # one of ossicle.data.MODALITIES, by name
     rate: int | None = None  # hertz, of sound
 
     def __init__(self, network: nn.Module, *, name: str, num_layers: int, dim: int, settings: dict[str, Any]) -> None:
@@ -86,7 +84,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def shortened(self, inputs: Sequence[Any]) -> str | None:
-        """What to tell the user of inputs that lose their end; None where each is heard whole."""
+        """A sentence for the user about inputs that lose their end; None where each is encoded whole."""
         return None
 
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ossicle.bundle import CONFIG
-from ossicle.encoders.hidden import Encoder, Hidden, Modality
+from ossicle.encoders.hidden import Encoder, Hidden
 from ossicle.encoders.pretrained import (
     count_blocks,
     import_transformers,
@@ -44,36 +44,14 @@ from ossicle.errors import BundleRefused, ModelUnknown
 class Family:
     """What the loading of a family needs to know besides its configuration."""
 
-    modality: Modality
-    pooler: bool = False  # the network has one unless told otherwise
+    encoder: type[Encoder]
+    pooler: bool = False  # the network has one unless it is left out
     processor: str = ""  # of images: the class, by its name before "Pil" was appended
     first_position: bool = False  # of text: positions count from behind the padding token's number
 
 
-FAMILIES = {
-    "wav2vec2": Family(modality="sound"),
-    "hubert": Family(modality="sound"),
-    "wavlm": Family(modality="sound"),
-    "data2vec-audio": Family(modality="sound"),
-    "whisper": Family(modality="sound"),
-    "bert": Family(modality="text", pooler=True),
-    "roberta": Family(modality="text", pooler=True, first_position=True),
-    "xlm-roberta": Family(modality="text", pooler=True, first_position=True),
-    "mpnet": Family(modality="text", pooler=True, first_position=True),
-    "distilbert": Family(modality="text"),
-    "electra": Family(modality="text"),
-    "llama": Family(modality="text"),
-    "mistral": Family(modality="text"),
-    "qwen2": Family(modality="text"),
-    "vit": Family(modality="image", pooler=True, processor="ViTImageProcessor"),
-    "deit": Family(modality="image", pooler=True, processor="DeiTImageProcessor"),
-    "beit": Family(modality="image", pooler=True, processor="BeitImageProcessor"),
-    "dinov2": Family(modality="image", processor="BitImageProcessor"),
-}
-
-
 # Of a configuration what no hidden state depends on: names, versions, labels, the number format on disk, generation.
-UNHEARD = frozenset(
+WITHOUT_EFFECT = frozenset(
     {
         *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
         *("dtype", "torch_dtype", "id2label", "label2id", "problem_type"),
@@ -101,15 +79,15 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
     settings: dict[str, Any] = {
         "family": model_type,
         "library": f"transformers {library.__version__.split('.')[0]}",
-        "network": told_of(folder),
+        "network": network_settings(folder),
     }
-    if model_type == "whisper":
+    if family.encoder is WhisperEncoder:
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
-    if family.modality == "text" and not family.first_position:
+    if family.encoder is TextEncoder and not family.first_position:
         config.pad_token_id = padding_of(config)
     options = {"add_pooling_layer": False} if family.pooler else {}
     network = load_network(library.AutoModel, folder, config=config, **options)
-    make: Callable[..., Encoder] = {"sound": WaveEncoder, "text": TextEncoder, "image": ImageEncoder}[family.modality]
+    make: Callable[..., Encoder] = family.encoder
     return make(
         network,
         folder=folder,
@@ -121,22 +99,22 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
     )
 
 
-def told_of(folder: Path) -> dict[str, Any]:
+def network_settings(folder: Path) -> dict[str, Any]:
     """What a configuration says of its network: heads, activations, norms; all that weights of one shape leave open.
 
     As the file has it: what the library adds to it differs from version to version.
 
     Raises: BundleRefused for values that are no JSON, such as NaN.
     """
-    told = {key: value for key, value in read_json(folder / CONFIG).items() if key not in UNHEARD}
+    settings = {key: value for key, value in read_json(folder / CONFIG).items() if key not in WITHOUT_EFFECT}
     try:
-        return json.loads(json.dumps(told, allow_nan=False))
+        return json.loads(json.dumps(settings, allow_nan=False))
     except ValueError as error:
         raise BundleRefused(f"{folder / CONFIG}: not what a configuration holds ({error}).") from error
 
 
 class WaveEncoder(SoundEncoder):
-    """wav2vec2 and its kin, which hear samples."""
+    """wav2vec2 and its kin, which take samples."""
 
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
         front = read_front_end(folder, modality="sound")
@@ -180,7 +158,7 @@ class WaveEncoder(SoundEncoder):
 
 
 def read_rate(front: FrontEnd, *, config: Path) -> int:
-    """The rate that a network of samples hears, in hertz, from its front end's file or its own.
+    """The rate that a network of samples takes, in hertz, from its front end's file or its own.
 
     Raises: BundleRefused where the two name different ones.
     """
@@ -188,7 +166,7 @@ def read_rate(front: FrontEnd, *, config: Path) -> int:
     if own is None:
         return front.count("sampling_rate", 16_000)
     own = whole(config, "sampling_rate", own)
-    rate = whole(front.file, "sampling_rate", (front.said or {}).get("sampling_rate", own))
+    rate = whole(front.file, "sampling_rate", (front.settings or {}).get("sampling_rate", own))
     if rate != own:
         raise BundleRefused(f"{front.file}: sampling_rate is {rate}, and {own} in {config.name}; they must agree.")
     return rate
@@ -205,12 +183,12 @@ class TextEncoder(Encoder):
         padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
         sentences = folder / "sentence_bert_config.json"
-        said = read_json(sentences)
-        limit = whole(sentences, "max_seq_length", said.get("max_seq_length") or positions)
+        stated = read_json(sentences)
+        limit = whole(sentences, "max_seq_length", stated.get("max_seq_length") or positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
         digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
         # Only where they are not the usual ones, so that the fingerprints of all others stay.
-        unusual: dict[str, Any] = {"lower_case": True} if said.get("do_lower_case") else {}
+        unusual: dict[str, Any] = {"lower_case": True} if stated.get("do_lower_case") else {}
         unusual |= {"truncation": "left"} if tokenizer.truncation_side == "left" else {}
         super().__init__(
             network,
@@ -232,7 +210,7 @@ class TextEncoder(Encoder):
         if not inputs or not all(isinstance(text, str) for text in inputs):
             raise ValueError("a text is a str, and one or more are needed")
         given = self.tokenizer(self.cased(inputs), truncation=True, max_length=self.max_tokens)["input_ids"]
-        # Padding goes behind whatever side the tokenizer prefers; a text without any token is heard as one of padding.
+        # Padding goes behind whatever side the tokenizer prefers; a text without any token is one of padding.
         tokens = [torch.tensor(row or [self.padding]) for row in given]
         return {
             "input_ids": pad_sequence(tokens, batch_first=True, padding_value=self.padding),
@@ -320,7 +298,7 @@ class ImageEncoder(Encoder):
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         for image in inputs:
             if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
-                raise ValueError(f"an image is a uint8 array (row, column, 3), not {_told(image)}")
+                raise ValueError(f"an image is a uint8 array (row, column, 3), not {_described(image)}")
         if not inputs:
             raise ValueError("there is no image to prepare; one or more are needed")
         return dict(self.processor(list(inputs), return_tensors="pt", input_data_format="channels_last"))
@@ -333,5 +311,27 @@ class ImageEncoder(Encoder):
         return Hidden(features=features, mask=mask)
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+FAMILIES = {
+    "wav2vec2": Family(encoder=WaveEncoder),
+    "hubert": Family(encoder=WaveEncoder),
+    "wavlm": Family(encoder=WaveEncoder),
+    "data2vec-audio": Family(encoder=WaveEncoder),
+    "whisper": Family(encoder=WhisperEncoder),
+    "bert": Family(encoder=TextEncoder, pooler=True),
+    "roberta": Family(encoder=TextEncoder, pooler=True, first_position=True),
+    "xlm-roberta": Family(encoder=TextEncoder, pooler=True, first_position=True),
+    "mpnet": Family(encoder=TextEncoder, pooler=True, first_position=True),
+    "distilbert": Family(encoder=TextEncoder),
+    "electra": Family(encoder=TextEncoder),
+    "llama": Family(encoder=TextEncoder),
+    "mistral": Family(encoder=TextEncoder),
+    "qwen2": Family(encoder=TextEncoder),
+    "vit": Family(encoder=ImageEncoder, pooler=True, processor="ViTImageProcessor"),
+    "deit": Family(encoder=ImageEncoder, pooler=True, processor="DeiTImageProcessor"),
+    "beit": Family(encoder=ImageEncoder, pooler=True, processor="BeitImageProcessor"),
+    "dinov2": Family(encoder=ImageEncoder, processor="BitImageProcessor"),
+}

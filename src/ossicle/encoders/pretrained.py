@@ -82,7 +82,7 @@ def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
-                ignore_mismatched_sizes=True,  # told below, by name
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
                 **options,
             )

@@ -14,13 +14,13 @@ from typing import Any
 
 from ossicle.encoders.pretrained import import_transformers, reason
 from ossicle.errors import BundleRefused
-from ossicle.types import Modality
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}
 # A file of one part alone may have no section; these keys tell that it speaks of this part.
 KINDS = {"sound": "feature_extractor_type", "image": "image_processor_type"}
-VIDEO = ("video_processor", "video_preprocessor_config.json")
+# A section and a file that describe another front end alone.
+INSTEAD = {"image": ("video_processor", "video_preprocessor_config.json")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class FrontEnd:
     """The settings of a front end, where they were read, and what was assumed beside them."""
 
     file: Path
-    said: dict[str, Any] | None
+    settings: dict[str, Any] | None
     """None where no file speaks of it."""
     assumed: list[str] = field(default_factory=list)
 
     def get(self, key: str, default: Any) -> Any:
         """A setting, or the default, which is then noted as assumed."""
-        value = (self.said or {}).get(key)
+        value = (self.settings or {}).get(key)
         if value is None:
             self.assumed.append(f"{key}={json.dumps(default)}")
             return default
@@ -53,7 +53,7 @@ class FrontEnd:
 
     def number(self, key: str, default: float) -> float:
         """A finite number; a default that makes no difference to speak of is not noted."""
-        value = (self.said or {}).get(key, default)
+        value = (self.settings or {}).get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise BundleRefused(f"{self.file}: {key} is {value!r}; a finite number is expected.")
         return float(value)
@@ -64,7 +64,7 @@ class FrontEnd:
         Raises: BundleRefused for settings that the class does not take.
         """
         try:
-            return kind(**default) if self.said is None else kind.from_dict(dict(self.said))
+            return kind(**default) if self.settings is None else kind.from_dict(dict(self.settings))
         except Exception as error:  # the checks of a configuration have no common root
             raise BundleRefused(f"{self.file}: {reason(error)}") from error
 
@@ -73,12 +73,12 @@ class FrontEnd:
         if not self.assumed:
             return ()
         where = f"no {PREPROCESSOR} or {PROCESSOR} in {self.file.parent} describes it"
-        if self.said is not None:
+        if self.settings is not None:
             where = f"{self.file} does not say it"
         return (f"The encoder's front end is assumed to have {', '.join(self.assumed)}: {where}.",)
 
 
-def read_front_end(folder: Path, *, modality: Modality) -> FrontEnd:
+def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
     """Finds what the files of a folder say of the front end of sound or of images.
 
     Raises: BundleRefused for a file that cannot be read, and where only a front end of video is described.
@@ -90,18 +90,19 @@ def read_front_end(folder: Path, *, modality: Modality) -> FrontEnd:
             if content.get(section) is not None:
                 if not isinstance(content[section], dict):
                     raise BundleRefused(f"{file}: {section} is {content[section]!r}; a JSON object is expected.")
-                return FrontEnd(file=file, said=content[section])
-        others = {*sum(SECTIONS.values(), ()), VIDEO[0]} & content.keys()
+                return FrontEnd(file=file, settings=content[section])
+        others = {*sum(SECTIONS.values(), ()), *(section for section, _ in INSTEAD.values())} & content.keys()
         if content and not others and (name == PREPROCESSOR or KINDS[modality] in content):
-            return FrontEnd(file=file, said=content)
-    if modality == "image" and (VIDEO[0] in read_json(folder / PROCESSOR) or (folder / VIDEO[1]).is_file()):
+            return FrontEnd(file=file, settings=content)
+    section, video = INSTEAD.get(modality, ("", ""))
+    if section and (section in read_json(folder / PROCESSOR) or (folder / video).is_file()):
         raise BundleRefused(f"{folder}: its files describe a processor of video alone; one of images is expected.")
-    return FrontEnd(file=folder / PREPROCESSOR, said=None)
+    return FrontEnd(file=folder / PREPROCESSOR, settings=None)
 
 
 def refuse_other_extractor(front: FrontEnd, *, wanted: Sequence[str]) -> None:
     """Raises BundleRefused where the files name a class that makes something else of sound."""
-    named = (front.said or {}).get("feature_extractor_type") or (front.said or {}).get("image_processor_type")
+    named = (front.settings or {}).get("feature_extractor_type") or (front.settings or {}).get("image_processor_type")
     if named is not None and named not in wanted:
         raise BundleRefused(f"{front.file}: the front end is a {named}; expected is {' or '.join(wanted)}.")
 
@@ -114,8 +115,8 @@ def image_class(front: FrontEnd, *, default: str) -> Any:
 
     Raises: BundleRefused for a name that is no image processor of the library.
     """
-    said = front.said or {}
-    named = said.get("image_processor_type") or said.get("feature_extractor_type") or default
+    settings = front.settings or {}
+    named = settings.get("image_processor_type") or settings.get("feature_extractor_type") or default
     # Three spellings of one class: that of older versions, with torchvision, with Pillow.
     base = re.sub(r"(Fast|Pil)$", "", str(named)).replace("FeatureExtractor", "ImageProcessor")
     library = import_transformers()

@@ -1,6 +1,6 @@
 """What all encoders of sound share: the cutting of long clips, and passes over equal lengths alone.
 
-A network that pads a short clip to the length of a long one hears the padding: in its group norms, its convolutions,
+A network that pads a short clip to the length of a long one sees the padding: in its group norms, its convolutions,
 its attention. So every pass sees rows of one length, no attention mask is needed, and a clip's features are the same
 alone and in any batch.
 
@@ -30,7 +30,7 @@ PASS_BYTES = 4 << 20
 class SoundEncoder(Encoder):
     """Encodes sound: a front end on the CPU, then passes of the network over rows of one length.
 
-    A clip of more than `max_samples` is heard in equal pieces one after another, joined in time. (Their lengths are
+    A clip of more than `max_samples` is cut into equal pieces, one after another, joined in time. (Their lengths are
     equal to the sample: where they do not divide the clip, the last begins a few samples before the one ahead ends.)
     """
 

@@ -2,7 +2,7 @@
 
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356), section 2.2.
 
-Whisper hears 30 s at a time, a shorter clip with silence behind it, and its attention spreads over the silence too. A
+Whisper takes 30 s at a time, a shorter clip with silence behind it, and its attention spreads over the silence too. A
 time is one of its 1500 positions, 20 ms each; those that hold the clip are kept and the mask is theirs. With `crop` the
 network sees these positions alone: a short clip costs a fraction, and its features are other ones.
 
@@ -33,8 +33,8 @@ class WhisperEncoder(SoundEncoder):
 
     def __init__(self, folder: Path, *, config: Any, crop: bool, **about: Any) -> None:
         library = import_transformers()
-        told = read_front_end(folder, modality="sound")
-        front = read_extractor(told, config=config)
+        stated = read_front_end(folder, modality="sound")
+        front = read_extractor(stated, config=config)
         network = load_network(
             library.models.whisper.modeling_whisper.WhisperEncoder,
             folder,
@@ -58,7 +58,7 @@ class WhisperEncoder(SoundEncoder):
         )
         self.extractor = front
         self.crop = crop
-        self.assumed = told.sentences()
+        self.assumed = stated.sentences()
 
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
         samples, frames = self.max_samples, self.max_samples // self.extractor.hop_length
@@ -78,27 +78,27 @@ class WhisperEncoder(SoundEncoder):
         return torch.stack(states, dim=1)
 
 
-def read_extractor(told: FrontEnd, *, config: Any) -> Any:
+def read_extractor(stated: FrontEnd, *, config: Any) -> Any:
     """The library's front end of Whisper with the settings of the files.
 
     Raises: BundleRefused for settings that are none, and for those of another network.
     """
-    refuse_other_extractor(told, wanted=("WhisperFeatureExtractor",))
+    refuse_other_extractor(stated, wanted=("WhisperFeatureExtractor",))
     for key, default in (("sampling_rate", 16_000), ("hop_length", 160), ("n_fft", 400)):
-        told.count(key, default)
-    front = told.make(import_transformers().WhisperFeatureExtractor, feature_size=config.num_mel_bins)
+        stated.count(key, default)
+    front = stated.make(import_transformers().WhisperFeatureExtractor, feature_size=config.num_mel_bins)
     if front.feature_size != config.num_mel_bins:
         raise BundleRefused(
-            f"{told.file}: feature_size is {front.feature_size}; the network takes {config.num_mel_bins} mel bins."
+            f"{stated.file}: feature_size is {front.feature_size}; the network takes {config.num_mel_bins} mel bins."
         )
     positions = front.nb_max_frames // FRAMES
-    if told.said is not None and positions != config.max_source_positions:
+    if stated.settings is not None and positions != config.max_source_positions:
         raise BundleRefused(
-            f"{told.file}: chunk_length is {front.chunk_length} s, which is {positions} positions; the network has "
+            f"{stated.file}: chunk_length is {front.chunk_length} s, which is {positions} positions; the network has "
             f"{config.max_source_positions}."
         )
     if front.dither:  # features must not depend on a draw
-        told.assumed.append(f"dither=0 (the file has {front.dither})")
+        stated.assumed.append(f"dither=0 (the file has {front.dither})")
         front.dither = 0.0
     return front
 

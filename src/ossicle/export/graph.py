@@ -17,8 +17,7 @@ from ossicle.encoders.ours import BundleEncoder
 from ossicle.errors import ExportRefused
 from ossicle.export.frontend import MatrixLogMel
 from ossicle.frontend import FrontendConfig, LogMel
-from ossicle.models.datar import Datar
-from ossicle.models.passt import Passt
+from ossicle.models.base import Network
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer
 from ossicle.types import Task
@@ -47,12 +46,12 @@ class Graph(nn.Module):
         """Of the front end that is part of the graph."""
         return self.frontend.config
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
         """Everything but the scores, the logits first."""
         raise NotImplementedError
 
     def forward(self, waveform: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
-        logits, *others = self.answers(waveform)
+        logits, *others = self.compute(waveform)
         scaled = logits / self.temperature
         scores = scaled.softmax(-1) if self.task == "single-label" else scaled.sigmoid()
         return scores, logits, *others
@@ -76,9 +75,9 @@ class NetworkGraph(Graph):
         if self.hops:
             self.outputs = (*self.outputs, "hop_logits")
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
-        out = self.model.forward_features(self.frontend(wave))  # type: ignore[operator]
-        hops = (self.model.head(out.hop_features),) if self.hops else ()  # type: ignore[operator]
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        out = self.model.forward_features(self.frontend(wave))
+        hops = (self.model.head(out.hop_features),) if self.hops else ()
         return out.logits, out.features, *hops
 
 
@@ -98,7 +97,7 @@ class TunedGraph(Graph):
         self.head = recognizer.bundle.model
         self._encoder = (encoder,)  # in a tuple: its network is here already
 
-    def answers(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
         encoder, head = self._encoder[0], self.head
         states = encoder.states(self.frontend(wave), max(head.layers))
         if self.frontend.padded_frames is not None:
@@ -108,18 +107,9 @@ class TunedGraph(Graph):
         return head.score(hidden), hidden.mean().mean(1)
 
 
-def longest_window(model: nn.Module, frontend: LogMel) -> int:
-    """Samples of the longest window that one pass of the graph takes.
-
-    PaSST ends where its positions do. DATAR has no end: its graph takes what is the longest window here, and where it
-    is cut into segments a single one, since a graph has no loop over them.
-    """
-    if isinstance(model, Passt):
-        frames = model.max_frames
-    else:
-        frames = frontend.frames(round(MAX_WINDOW_SECONDS * frontend.rate))
-        segment = cast(Datar, model).config.segment
-        frames = min(frames, segment) if segment is not None else frames
+def longest_window(model: Network, frontend: LogMel) -> int:
+    """Samples of the longest window that one pass of the graph takes."""
+    frames = model.export_frames(frontend.frames(round(MAX_WINDOW_SECONDS * frontend.rate)))
     return frontend.samples(frames + 1) - 1
 
 
@@ -127,7 +117,7 @@ def make_graph(recognizer: Recognizer) -> Graph:
     """The graph of a recognizer.
 
     Raises:
-        ExportRefused: a frozen encoder that is not ours, or a window that one pass does not take.
+        ExportRefused: a frozen encoder of another library, or a window that one pass does not take.
     """
     graph: Graph
     if not isinstance(recognizer, TunedRecognizer):
@@ -136,8 +126,8 @@ def make_graph(recognizer: Recognizer) -> Graph:
         graph = TunedGraph(recognizer)
     else:
         raise ExportRefused(
-            f"the frozen encoder {recognizer.encoder.name} is not one of ours; "
-            "heads on PaSST and DATAR can be exported."
+            f"the frozen encoder {recognizer.encoder.name} cannot be exported; "
+            "heads on ossicle's own networks can be exported."
         )
     window, rate = recognizer.window_samples()[0], recognizer.rate
     if window > graph.max_samples:

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float32
 from ossicle.bundle import find_bundle
 from ossicle.data.inputs import INPUT_ERRORS
 from ossicle.errors import DataRefused
-from ossicle.evaluation import choose_part, read_labeled
+from ossicle.evaluation import choose_part
+from ossicle.evaluation.parts import read_labeled
 from ossicle.export.check import first_window, real_sounds
 from ossicle.export.formats import Answer, metadata_text, quietly
 from ossicle.files import printable

@@ -1,4 +1,4 @@
-"""Decoding while the model computes: each recording is read in a thread of its own, a little ahead of its turn."""
+"""Decoding while the model computes: each recording is read by a thread of its own, a little before it is needed."""
 
 import queue
 import threading
@@ -7,22 +7,22 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-WAITING = 4  # items of a recording that may wait for their turn
-PATIENCE = 0.1  # seconds after which a full queue asks whether anybody still listens
+WAITING = 4  # items of a recording that may wait
+PATIENCE = 0.1  # seconds after which a full queue checks whether its reader has stopped
 
 
-def read_ahead(openers: Iterable[Callable[[], Iterable[T]]], *, ahead: int = 2) -> Generator["Ahead[T]"]:
+def read_ahead(openers: Iterable[Callable[[], Iterable[T]]], *, ahead: int = 2) -> Generator["Prefetch[T]"]:
     """Yields what each opener gives, item by item, while a thread works on it and on the next ones.
 
     Order and errors are those of plain iteration: an error comes where it happened, and the next recording is unharmed.
-    At most `ahead` recordings are open beyond the one in hand, each with a few items waiting.
+    At most `ahead` recordings are open besides the current one, each with a few items waiting.
     """
-    waiting: deque[Ahead[T]] = deque()
+    waiting: deque[Prefetch[T]] = deque()
     following = iter(openers)
     try:
         while True:
             while len(waiting) <= ahead and (opener := next(following, None)) is not None:
-                waiting.append(Ahead(opener))
+                waiting.append(Prefetch(opener))
             if not waiting:
                 return
             yield waiting[0]
@@ -32,7 +32,7 @@ def read_ahead(openers: Iterable[Callable[[], Iterable[T]]], *, ahead: int = 2) 
             one.close()
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """The items of an iterator that a thread takes from it; iterate once."""
 
     def __init__(self, opener: Callable[[], Iterable[T]]) -> None:

@@ -1,4 +1,4 @@
-"""Events: stretches in which a label is heard become one, with onset and offset."""
+"""Events: neighboring windows in which a label is active become one event, with onset and offset."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ossicle.inference.windows import WindowScores
+from ossicle.inference.windows import WindowScores, check_number
 from ossicle.types import Float
 
 # Starts are divided by the rate: two windows that touch may be a rounding error apart.
@@ -15,7 +15,7 @@ TOUCH = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One label (by index) heard from `start` to `end` seconds; the score is the highest of its windows."""
+    """One label (by index), active from `start` to `end` seconds; the score is the highest of its windows."""
 
     start: float
     end: float
@@ -31,22 +31,24 @@ class EventRules:
     """
 
     release: float = 1.0
-    """An event begins at its label's threshold and lasts while the score is this share of it (hysteresis)."""
+    """An event begins at its label's threshold and lasts while the score is this fraction of it (hysteresis)."""
     median: int = 1
     """Scores are smoothed by the median of so many neighboring windows first; odd."""
     min_seconds: float = 0.0
-    """Shorter events are dropped, after the joining."""
+    """Shorter events are dropped, after joining."""
     merge_gap: float = 0.0
     """Seconds between two events of a label that still count as one; windows that touch always join."""
 
     def __post_init__(self) -> None:
+        for name in ("release", "median", "min_seconds", "merge_gap"):
+            check_number(name, getattr(self, name))
         if not 0 < self.release <= 1:
-            raise ValueError(f"the release is a share of the threshold, above 0 and at most 1, not {self.release:g}")
+            raise ValueError(f"release is a fraction of the threshold, above 0 and at most 1, not {self.release:g}")
         if self.median < 1 or self.median % 2 == 0:
-            raise ValueError(f"the median is of an odd number of windows, not {self.median}")
+            raise ValueError(f"median is an odd number of windows, not {self.median}")
         if not (0 <= self.min_seconds < np.inf and 0 <= self.merge_gap < np.inf):
             raise ValueError(
-                "the least duration and the gap are 0 s or more, and finite, "
+                "the minimum duration and the gap are 0 s or more, and finite, "
                 f"not {self.min_seconds:g} and {self.merge_gap:g}"
             )
 
@@ -56,11 +58,11 @@ def stream_events(
 ) -> Iterator[Event]:
     """Yields each event as soon as nothing can prolong it, in the order of their ends.
 
-    Holds one event a label and the windows of the median, however long the recording.
+    Keeps one event per label and the windows of the median, however long the recording.
 
     Args:
         parts: scores, not logits, in the order of time
-        thresholds: from which score on each label is heard
+        thresholds: the score from which on each label is active
     """
     running: dict[int, Event] = {}
 
@@ -76,7 +78,7 @@ def stream_events(
         for label in np.flatnonzero(scores >= rules.release * thresholds).tolist():
             event, score = running.get(label), float(scores[label])
             if score < thresholds[label] and (event is None or start - event.end > TOUCH):
-                continue  # enough to last, not to begin
+                continue  # enough to continue an event, not to begin one
             if event is None:
                 running[label] = Event(start=start, end=end, label=label, score=score)
             else:

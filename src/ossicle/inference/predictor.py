@@ -1,26 +1,30 @@
-"""What every recognizer is, whatever computes its scores: windows over a recording, answers, rows.
+"""What every recognizer is, whatever computes its scores: windows over a recording, their scores, rows.
 
-torch and onnxruntime each fill in how windows are scored; everything around that is here, once. Recordings are heard
-one at a time and batches hold windows of one recording only, so its scores are the same alone and among others.
+torch and onnxruntime each fill in how windows are scored; everything around that is here, once. Recordings are
+predicted one at a time and batches hold windows of one recording only, so its scores are the same alone and among
+others.
 """
 
 import abc
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
 from ossicle.audio import AudioInfo, as_clip, read_blocks
+from ossicle.inference.formats import Provenance
 from ossicle.inference.reporting import Reporting, label_indices, stream_rows
 from ossicle.inference.rows import Row, select_labels
-from ossicle.inference.windows import Summary, WindowScores, join_scores, split_hops, stream_scores
-from ossicle.inference.writers import Source
+from ossicle.inference.windows import Summary, WindowScores, check_number, join_scores, split_hops, stream_scores
 from ossicle.types import Float, Float32, Task
 
-Recording = str | Path | tuple[np.ndarray, int]
+AudioInput = str | os.PathLike[str] | tuple[Any, int]  # a file, or (array, rate)
+Inputs = TypeVar("Inputs", bound=AudioInput)
 Blocks = Iterable[Float32[np.ndarray, " _"]]
 
 MAX_WINDOW_SECONDS = 60.0  # the memory of one pass grows with the window
@@ -29,7 +33,7 @@ BATCH = 16  # windows scored at once
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What every kind of model has: how logits become answers, and over what time."""
+    """What every kind of model has: how logits become scores, and over what time."""
 
     model_name: str
     task: Task
@@ -44,21 +48,26 @@ class ModelInfo:
     version: str  # of these weights and this configuration: 12 hexadecimal digits made from their bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What was heard in one recording."""
+    """The labels of one recording, text or image."""
 
     file: str  # as it was given; empty for samples
     labels: tuple[str, ...]
     scores: Float[np.ndarray, " label"]
-    """Of the whole recording, between 0 and 1; how its windows count is said in `ossicle.inference.summarize`."""
+    """Of the whole recording, between 0 and 1; see `ossicle.inference.summarize`."""
     rows: tuple[Row, ...]
     """Window by window, or events, sorted by time."""
     chosen: tuple[str, ...]
     """The labels chosen by `labels`, `top_k`, `min_score` or the thresholds for the whole recording, best first."""
     seconds: float
     padded_seconds: float
-    """Silence appended to a recording shorter than the model can take."""
+    """Silence appended to a recording shorter than the minimum length of the model."""
+
+    def __repr__(self) -> str:
+        (label, score), number = self.top, len(self.rows)
+        length = f", {self.seconds:g} s" if self.seconds else ""
+        return f"Prediction({self.file!r}{length}, top=({label!r}, {score:.4f}), {number} row{'s' * (number != 1)})"
 
     @property
     def top(self) -> tuple[str, float]:
@@ -68,28 +77,29 @@ class Prediction:
 
 
 class Predictor(abc.ABC):
-    """A model with its front end, labels and thresholds, ready to listen."""
+    """A model with its frontend, labels and thresholds."""
 
     bundle: ModelInfo
+    modality: str = "sound"
 
     @property
     @abc.abstractmethod
     def rate(self) -> int:
-        """Samples per second that the model hears; other recordings are resampled."""
+        """Sample rate of the model, hertz; recordings of other rates are resampled."""
 
     @property
     @abc.abstractmethod
     def min_samples(self) -> int:
-        """Shortest recording that the model takes; a shorter one is followed by silence."""
+        """Minimum length of a recording; a shorter one is padded with silence."""
 
     @property
     def max_window_seconds(self) -> float:
-        """Longest window that the model takes."""
+        """Maximum length of a window."""
         return MAX_WINDOW_SECONDS
 
     @property
     def hop_feature_seconds(self) -> float | None:
-        """Time resolution of a model that answers more finely than once for each window; None for others."""
+        """Time resolution of a model with scores finer than its windows; None for others."""
         return None
 
     @abc.abstractmethod
@@ -98,7 +108,7 @@ class Predictor(abc.ABC):
 
     @abc.abstractmethod
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
-        """Gives what the model hears in windows before it decides."""
+        """Gives the features before the head of windows of one length at `rate`."""
 
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
         """Gives the logits of every `hop_feature_seconds` of windows, for a model that has them."""
@@ -118,22 +128,22 @@ class Predictor(abc.ABC):
 
     @property
     def thresholds(self) -> Float[np.ndarray, " label"] | None:
-        """A score per label from which on it counts as heard."""
+        """The score from which on each label counts as present."""
         return self.bundle.thresholds
 
     @property
-    def source(self) -> Source:
-        """What rows say of this model."""
-        return Source(model=self.bundle.model_name, model_version=self.bundle.version, hertz=self.hertz)
+    def provenance(self) -> Provenance:
+        """What rows say about this model."""
+        return Provenance(model=self.bundle.model_name, model_version=self.bundle.version, hertz=self.hertz)
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency that the model is given."""
+        """Lowest and highest frequency of the model's input."""
         return 0.0, self.rate / 2
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What else than the bundle its scores depend on, as JSON has it."""
+        """What its scores depend on besides the bundle, as JSON."""
         return {}
 
     # --- recordings ---
@@ -141,7 +151,7 @@ class Predictor(abc.ABC):
     @overload
     def predict(
         self,
-        source: Recording,
+        inputs: AudioInput,
         *,
         window: float | None = None,
         hop: float | None = None,
@@ -153,7 +163,7 @@ class Predictor(abc.ABC):
     @overload
     def predict(
         self,
-        source: list[Recording],
+        inputs: list[Inputs],
         *,
         window: float | None = None,
         hop: float | None = None,
@@ -164,7 +174,7 @@ class Predictor(abc.ABC):
 
     def predict(
         self,
-        source: Recording | list[Recording],
+        inputs: Any,
         *,
         window: float | None = None,
         hop: float | None = None,
@@ -172,29 +182,32 @@ class Predictor(abc.ABC):
         min_score: float | None = None,
         reporting: Reporting | None = None,
     ) -> Prediction | list[Prediction]:
-        """Hears one recording, or each of a list.
+        """Predicts one recording, or each of a list.
 
         Args:
-            source: a file; `(array, rate)`, the array (time,) or (time, channel), the rate hertz; or a list of these
+            inputs: a file; `(array, rate)`, the array (time,) or (time, channel), the rate hertz; or a list of these
             window: seconds; by default the model's
-            hop: seconds from one window to the next; by default the model's hop, or the window if that was given
+            hop: seconds from one window to the next; by default the model's hop, or the window if that is given
             top_k: report this many labels
             min_score: report labels from this score on
-            reporting: in place of these two, everything that can be chosen about rows: events, stretches, labels
+            reporting: in place of these two, all choices about rows: events, segments, labels
 
-        Raises: AudioError for a recording that cannot be used; in a list, at the first such.
+        Raises:
+            AudioError: a recording that cannot be used; in a list, the first one
+            ValueError, TypeError: an argument outside its range or of another type
         """
         if reporting is None:
             reporting = Reporting(top_k=top_k, min_score=min_score)
         elif top_k is not None or min_score is not None:
-            raise ValueError("top_k and min_score are given twice: they are part of the reporting")
-        if isinstance(source, list):
-            return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in source]
-        file = "" if isinstance(source, tuple) else str(source)
+            raise ValueError("top_k and min_score are part of reporting: give them there")
+        if isinstance(inputs, list):
+            return [self.predict(one, window=window, hop=hop, reporting=reporting) for one in inputs]
+        check_input(inputs)
+        file = "" if isinstance(inputs, tuple) else os.fspath(inputs)
         whole, info = Summary(task=self.task), AudioInfo()
 
         def summed() -> Iterator[WindowScores]:
-            for part in self._score(self._blocks(source, info), window=window, hop=hop):
+            for part in self._score(self._blocks(inputs, info), window=window, hop=hop):
                 whole.add(_of_windows(part))
                 yield part
 
@@ -237,41 +250,55 @@ class Predictor(abc.ABC):
         Args:
             blocks: mono samples at `rate`
             file: what the rows call it
-            batch: windows that wait for each other; 1 answers soonest
-            info: of the recording, filled while its blocks are read; no row ends behind it
+            batch: windows that wait for each other; 1 gives rows soonest
+            info: of the recording, filled while its blocks are read; no row ends after it
         """
         rows = self._rows(self._score(blocks, window=window, hop=hop, batch=batch), file, reporting)
         yield from rows if info is None else within(rows, info)
 
     def score_windows(
-        self, source: Recording, *, window: float | None = None, hop: float | None = None
+        self, recording: AudioInput, *, window: float | None = None, hop: float | None = None
     ) -> WindowScores:
         """Gives the logits of every window of a recording; a file is read in blocks, so its length costs no memory."""
-        return join_scores(_of_windows(part) for part in self._score(self._blocks(source), window=window, hop=hop))
+        return join_scores(_of_windows(part) for part in self._score(self._blocks(recording), window=window, hop=hop))
 
     @overload
-    def embed(self, source: Recording, *, timestamps: Literal[False] = False) -> Float[np.ndarray, " dim"]: ...
-
-    @overload
-    def embed(
-        self, source: Recording, *, timestamps: Literal[True]
-    ) -> tuple[Float[np.ndarray, "window dim"], Float[np.ndarray, " window"]]: ...
-
     def embed(
         self,
-        source: Recording,
+        inputs: AudioInput,
         *,
-        timestamps: bool = False,
+        timestamps: Literal[False] = False,
         window: float | None = None,
         hop: float | None = None,
-    ) -> Float[np.ndarray, " dim"] | tuple[Float[np.ndarray, "window dim"], Float[np.ndarray, " window"]]:
-        """Gives what the model hears before it decides: the features in front of its head, never scores.
+    ) -> Float[np.ndarray, " dim"]: ...
+
+    @overload
+    def embed(
+        self, inputs: AudioInput, *, timestamps: Literal[True], window: float | None = None, hop: float | None = None
+    ) -> tuple[Float[np.ndarray, "window dim"], Float[np.ndarray, " window"]]: ...
+
+    @overload
+    def embed(
+        self, inputs: list[Inputs], *, timestamps: bool = False, window: float | None = None, hop: float | None = None
+    ) -> list[Any]: ...
+
+    def embed(
+        self, inputs: Any, *, timestamps: bool = False, window: float | None = None, hop: float | None = None
+    ) -> Any:
+        """Gives the features before the head of one recording, or of each of a list.
+
+        Args:
+            inputs: as in `predict`
+            timestamps: a vector for each window; otherwise their mean
+            window, hop: seconds, as in `predict`
 
         Shape:
             - (dim,): the mean over the recording's windows
             - with `timestamps`: (window, dim), and the middle of each window in seconds (window,)
         """
-        windows = join_scores(self.stream_windows(self._blocks(source), self.features, window=window, hop=hop))
+        if isinstance(inputs, list):
+            return [self.embed(one, timestamps=timestamps, window=window, hop=hop) for one in inputs]
+        windows = join_scores(self.stream_windows(self._blocks(inputs), self.features, window=window, hop=hop))
         if timestamps:
             return windows.scores, (windows.starts + windows.ends) / 2
         return windows.scores.mean(axis=0)
@@ -283,15 +310,18 @@ class Predictor(abc.ABC):
     def window_samples(self, *, window: float | None = None, hop: float | None = None) -> tuple[int, int]:
         """Gives window and hop in samples, from seconds or from the model.
 
-        Raises: ValueError for a window outside what the model takes, and for a hop that leaves sound unheard.
+        Raises: ValueError for a window outside the range of the model, and for a hop that leaves samples out.
         """
+        for name, value in {"window": window, "hop": hop}.items():
+            if value is not None:
+                check_number(name, value)
         if hop is None:
             hop = self.bundle.hop_seconds if window is None else window
         least, most = self.min_samples / self.rate, self.max_window_seconds
         if window is None:
             window = max(self.bundle.window_seconds, least)
         if not least <= window + 0.5 / self.rate <= most + 1 / self.rate:
-            raise ValueError(f"a window of {window:g} s is outside what this model takes, {least:.3f} to {most:g} s")
+            raise ValueError(f"a window of {window:g} s is outside the range of this model, {least:.3f} to {most:g} s")
         if not 0 < hop <= window:
             raise ValueError(f"a hop of {hop:g} s must be more than 0 and at most the window of {window:g} s")
         return round(window * self.rate), max(1, round(hop * self.rate))
@@ -309,7 +339,7 @@ class Predictor(abc.ABC):
         )
 
     def _rows_of(self, parts: Iterable[WindowScores], file: str, reporting: Reporting) -> Iterator[list[Row]]:
-        """Rows of what is activated already."""
+        """Rows of scores that are activated already."""
         return stream_rows(
             parts,
             file=file,
@@ -319,14 +349,17 @@ class Predictor(abc.ABC):
             reporting=reporting,
         )
 
-    def _blocks(self, source: Recording, info: AudioInfo | None = None) -> Blocks:
-        if isinstance(source, tuple):
-            samples, rate = source
+    def _blocks(self, recording: Any, info: AudioInfo | None = None) -> Blocks:
+        check_input(recording)
+        if isinstance(recording, tuple):
+            samples, rate = recording[0], int(recording[1])
+            if hasattr(samples, "detach"):  # a tensor, whose memory may be elsewhere
+                samples = samples.detach().cpu()
             clip = as_clip(samples, rate, rate=self.rate)
             if info is not None:
                 info.rate, info.frames = rate, len(samples)
             return [clip.samples]
-        return read_blocks(Path(source), self.rate, info=info)
+        return read_blocks(Path(recording), self.rate, info=info)
 
     def stream_windows(
         self,
@@ -357,13 +390,35 @@ class Predictor(abc.ABC):
         return self.stream_windows(blocks, score, window=window, hop=hop, batch=batch)
 
 
+EXPECTED = "expected an audio file, (array, rate) with the rate in hertz, or a list of these"
+
+
+def check_input(recording: Any) -> None:
+    """Refuses what is no recording, with what to pass instead.
+
+    Raises: TypeError, or ValueError for a rate
+    """
+    if isinstance(recording, str | os.PathLike):
+        return
+    shape = getattr(recording, "shape", None)
+    if shape is not None:
+        raise TypeError(f"{EXPECTED}; got an array of the shape {tuple(shape)} without its rate: pass (array, rate)")
+    if not isinstance(recording, tuple):
+        raise TypeError(f"{EXPECTED}; got {type(recording).__name__}")
+    if len(recording) != 2 or not hasattr(recording[0], "__len__") or not isinstance(recording[1], Real):
+        kinds = ", ".join(type(part).__name__ for part in recording)
+        raise TypeError(f"{EXPECTED}; got a tuple of ({kinds})")
+    if not float(recording[1]).is_integer():
+        raise ValueError(f"the rate is a whole number of hertz, not {recording[1]}")
+
+
 def _of_windows(part: WindowScores) -> WindowScores:
-    """The windows, of a model that answers more finely by the mean of their hops."""
+    """The windows; of a model with finer scores, the mean of their hops."""
     return part if part.scores.ndim == 2 else dataclasses.replace(part, scores=part.scores.mean(1))
 
 
 def within(rows: Iterable[list[Row]], info: AudioInfo) -> Iterator[list[Row]]:
-    """The rows, none of which ends behind the recording: resampled, it may be longer by a part of a sample."""
+    """The rows, none of which ends after the recording: resampled, it may be longer by a fraction of a sample."""
     for some in rows:
         last = info.seconds or np.inf
         yield [row if row.end <= last else dataclasses.replace(row, end=last) for row in some]

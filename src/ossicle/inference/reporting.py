@@ -1,4 +1,4 @@
-"""What is reported of scores: which labels, window by window or as events, of overlapping windows or of stretches."""
+"""What is reported of scores: which labels, window by window, as segments of overlapping windows, or as events."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from ossicle.inference.events import EventRules, stream_events
 from ossicle.inference.rows import FLOOR, Row, rows_from_windows
-from ossicle.inference.windows import Overlap, WindowScores, combine_overlaps
+from ossicle.inference.windows import Overlap, WindowScores, check_number, combine_overlaps
 from ossicle.types import Float, Task
 
 
@@ -22,19 +22,21 @@ class Reporting:
     top_k: int | None = None
     min_score: float | None = None
     labels: tuple[str, ...] | None = None
-    """Report these alone."""
+    """Report only these."""
     overlap: Overlap | None = None
-    """Where windows overlap, report the stretches between their edges, with the mean or the highest of the windows."""
+    """Where windows overlap, report the segments between their edges, with the mean or the highest of the windows."""
     events: EventRules | None = None
     """Report events in place of windows; overlapping windows count by their mean, unless `overlap` says otherwise."""
 
     def __post_init__(self) -> None:
         if self.events is not None and self.top_k is not None:
             raise ValueError("events are all that reach their thresholds: top_k counts the labels of a window")
-        if self.top_k is not None and self.top_k < 1:
+        if isinstance(self.labels, str):
+            raise TypeError(f"labels are a tuple of labels, not the text {self.labels!r}")
+        if self.top_k is not None and check_number("top_k", self.top_k) < 1:
             raise ValueError(f"top_k is 1 or more, not {self.top_k}")
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise ValueError(f"the least score is 0 to 1, not {self.min_score:g}")
+        if self.min_score is not None and not 0 <= check_number("min_score", self.min_score) <= 1:
+            raise ValueError(f"min_score is 0 to 1, not {self.min_score:g}")
 
 
 def stream_rows(
@@ -75,8 +77,8 @@ def stream_rows(
     floors = np.full(len(labels), FLOOR if reporting.min_score is None else reporting.min_score)
     if reporting.min_score is None and thresholds is not None:
         floors = np.asarray(thresholds, dtype=np.float64)
-    stretches = combine_overlaps(parts, reporting.overlap or "mean")
-    for event in stream_events(stretches, thresholds=floors, rules=reporting.events):
+    segments = combine_overlaps(parts, reporting.overlap or "mean")
+    for event in stream_events(segments, thresholds=floors, rules=reporting.events):
         yield [Row(file=file, start=event.start, end=event.end, label=labels[event.label], score=event.score)]
 
 

@@ -1,4 +1,4 @@
-"""Rows: what was heard, from when to when, in which file."""
+"""Rows: which label, from when to when, in which file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FLOOR = 0.5  # threshold of a label that has none of its own
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One label over one stretch of one file; seconds."""
+    """One label from `start` to `end` of one file; seconds."""
 
     file: str
     start: float
@@ -31,7 +31,7 @@ def select_labels(
 ) -> Int64[np.ndarray, " chosen"]:
     """Gives the indices of the labels to report, best first (equal scores: in the order of the labels).
 
-    Asked for nothing, a single-label task reports its best label and a multi-label task every label that reaches its
+    By default a single-label task reports its best label and a multi-label task every label that reaches its
     own threshold (`FLOOR` if it has none). `min_score` takes the place of these thresholds and `top_k` limits the
     count; `top_k` alone reports the best k whatever they score.
     """

@@ -1,10 +1,10 @@
-"""The one windowing engine: cuts samples of any length into windows, scores them in batches, keeps memory flat.
+"""The one windowing engine: cuts samples of any length into windows and scores them in batches, in bounded memory.
 
-Where the windows lie. They start at 0, hop, 2 hop, ... as long as they fit; when samples are left over, one more
-window lies flush with the end. So no silence is invented, and all windows of a recording have one length. What is left
-over opens no window where it is less than a hundredth of one: a 5 s clip comes out of a codec some milliseconds longer,
-and would be scored twice for them. A recording shorter than a window is one window of its own length, padded only up to
-the least length that the model can take.
+Windows start at 0, hop, 2 hop, ... as long as they fit; if samples are left over, one more window ends with the
+recording. So no silence is added, and all windows of a recording have one length. Samples left over that are less than
+a hundredth of a window get no window: a codec makes a 5 s clip some milliseconds longer, and it would be scored twice
+for them. A recording shorter than a window is one window of its own length, padded only up to the minimum length of the
+model.
 
 Batches hold windows of one recording only: a recording's scores cannot depend on what else is being predicted.
 """
@@ -12,7 +12,8 @@ Batches hold windows of one recording only: a recording's scores cannot depend o
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from ossicle.types import Float, Float32, Int64, Task
 
 Overlap = Literal["mean", "max"]
 Score = Callable[[Float32[np.ndarray, "window time"]], Float[np.ndarray, "window *label"]]
-Stretch = tuple[float, float, np.ndarray]  # start, end, (label,)
+Segment = tuple[float, float, np.ndarray]  # start, end, (label,)
 
 NOTHING = "a recording without a single sample has no windows to score"
 
@@ -32,7 +33,7 @@ class WindowScores:
     starts: Float[np.ndarray, " window"]
     ends: Float[np.ndarray, " window"]
     scores: Float[np.ndarray, "window *label"]
-    padded_samples: int  # silence appended because the recording was shorter than the model's least length
+    padded_samples: int  # silence appended to a recording shorter than the minimum length of the model
 
 
 def window_starts(length: int, *, window: int, hop: int) -> Int64[np.ndarray, " window"]:
@@ -59,7 +60,7 @@ def cut_windows(
 ) -> Iterator[tuple[int, Float32[np.ndarray, " time"]]]:
     """Yields (first sample, samples) of each window of a recording that arrives in blocks of any length.
 
-    The starts are those of `window_starts`. Holds one block and one window, however long the recording.
+    The starts are those of `window_starts`. Keeps one block and one window, however long the recording.
     """
     _check(window, hop)
     held = np.zeros(0, dtype=np.float32)
@@ -100,7 +101,7 @@ def stream_scores(
         rate: hertz, of the samples in the blocks
         window: samples
         hop: samples, at most `window`
-        min_samples: the least length that `score` takes; a shorter recording is padded with silence up to it
+        min_samples: the minimum length that `score` takes; a shorter recording is padded with silence up to it
         batch: windows handed to `score` at once
     """
 
@@ -126,7 +127,7 @@ def stream_scores(
 def join_scores(parts: Iterable[WindowScores]) -> WindowScores:
     """The windows of all parts together.
 
-    Raises: ValueError where there is none.
+    Raises: ValueError if there is none.
     """
     found = list(parts)
     if not found:
@@ -151,23 +152,23 @@ def split_hops(
     Args:
         parts: scores (window, hop, label), in the order of time; hops behind a window's end are left out
         rate: hertz
-        overlapping: keep the hops of all windows, for `combine_overlaps`; held are those that a later one may precede
+        overlapping: keep the hops of all windows, for `combine_overlaps`
     """
-    heard = 0  # samples
-    waiting: list[Stretch] = []
+    covered = 0  # samples
+    waiting: list[Segment] = []
     padded = 0
     for part in parts:
         padded = part.padded_samples
-        done: list[Stretch] = []
+        done: list[Segment] = []
         for start, end, scores in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
             first, last = round(start * rate), round(end * rate)
             edges = [*range(first, last, step)[: len(scores)], last]
             skip = 0
             if not overlapping:
                 # The first hop that begins at most half of one before that; what is left may be shorter.
-                skip = min(-((first - heard + step // 2) // step), len(edges) - 2)
-                edges = [heard, *edges[skip + 1 :]]
-                heard = last
+                skip = min(-((first - covered + step // 2) // step), len(edges) - 2)
+                edges = [covered, *edges[skip + 1 :]]
+                covered = last
             seconds = [edge / rate for edge in edges]
             waiting += zip(seconds, seconds[1:], scores[skip:], strict=False)
             waiting.sort(key=_start)
@@ -179,19 +180,19 @@ def split_hops(
 
 
 def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[WindowScores]:
-    """Turns windows that overlap into stretches that do not, each scored by all windows over it, by `mean` or `max`.
+    """Turns windows that overlap into segments that do not, each scored by all windows over it, by `mean` or `max`.
 
-    A stretch runs from one start or end of a window to the next. It is yielded as soon as no later window can reach it;
-    held are the windows that overlap.
+    A segment runs from one start or end of a window to the next. It is yielded as soon as no later window can reach it;
+    only the windows that overlap are kept.
 
     Args:
         parts: windows in the order of their starts
     """
-    held: list[Stretch] = []  # windows that may go on
+    held: list[Segment] = []  # windows that may go on
     at = 0.0
     padded = 0
 
-    def until(time: float) -> Iterator[Stretch]:
+    def until(time: float) -> Iterator[Segment]:
         ends = {min(end, time) for _, end, _ in held}
         edges = sorted(edge for edge in {at, *ends} if edge >= at)
         for start, end in zip(edges, edges[1:], strict=False):
@@ -200,7 +201,7 @@ def combine_overlaps(parts: Iterable[WindowScores], how: Overlap) -> Iterator[Wi
 
     for part in parts:
         padded = part.padded_samples
-        done: list[Stretch] = []
+        done: list[Segment] = []
         for start, end, scores in zip(part.starts.tolist(), part.ends.tolist(), part.scores, strict=True):
             done += until(start)
             held = [window for window in held if window[1] > start]
@@ -255,16 +256,26 @@ def aggregate(scores: Float[np.ndarray, "window label"], how: str) -> Float[np.n
     return scores.mean(axis=0) if how == "mean" else scores.max(axis=0)
 
 
-def _packed(stretches: list[Stretch], padded_samples: int) -> Iterator[WindowScores]:
-    if stretches:
-        starts, ends, scores = zip(*stretches, strict=True)
+def check_number(name: str, value: Any) -> float:
+    """The value of an argument.
+
+    Raises: TypeError for anything but a number.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"{name} is a number, not {value!r}")
+
+
+def _packed(segments: list[Segment], padded_samples: int) -> Iterator[WindowScores]:
+    if segments:
+        starts, ends, scores = zip(*segments, strict=True)
         yield WindowScores(
             starts=np.array(starts), ends=np.array(ends), scores=np.stack(scores), padded_samples=padded_samples
         )
 
 
-def _start(stretch: Stretch) -> float:
-    return stretch[0]
+def _start(segment: Segment) -> float:
+    return segment[0]
 
 
 def _opens_a_window(left_over: int, window: int) -> bool:
@@ -276,5 +287,5 @@ def _check(window: int, hop: int) -> None:
         raise ValueError(f"a window holds at least one sample, not {window}")
     if not 1 <= hop <= window:
         raise ValueError(
-            f"the hop must lie between 1 sample and the window of {window} samples, or sound goes unheard; it is {hop}"
+            f"the hop must lie between 1 sample and the window of {window} samples, or samples are left out; got {hop}"
         )

@@ -1,11 +1,14 @@
-"""Prediction at scale, without torch: folders of recordings, workers, clusters, live sound.
+"""Prediction of many files, without torch.
 
-folders      a folder of recordings to tables on disk: resumable, bounded, nothing lost
-store        the results of a job, a part for each recording
+options      the one table of options of every command line
+predict      `predict_files`
+folders      audio files to tables in a folder: resumable, in bounded memory
+items        texts and images, which are predicted whole
+store        the results of a job, a part for each file
+workers      processes that share the files
 cluster      the same on Ray Data
-command      what the command lines share
+command      what the command lines do with the options
+printing     predictions on the screen
+live         standard input and the microphone
+progress     a bar for a person who watches
 """
-
-from ossicle.jobs.folders import InferenceConfig, JobResult, Outcome, Workers, run_job
-
-__all__ = ["InferenceConfig", "JobResult", "Outcome", "Workers", "run_job"]

@@ -1,8 +1,8 @@
-"""Recordings heard by actors of a Ray cluster. Needs the extra `cluster`; every node reads recordings and model at the
-paths that they have here.
+"""Files predicted by actors of a Ray cluster. Needs the extra `cluster`; every node reads files and model at the paths
+that they have here.
 
-Ray Data spreads the files over actors, each with a model of its own, and starts again what a lost node was at. What
-they heard comes back here and is kept as by any other job, so tables and resuming are the same.
+Ray Data spreads the files over actors, each with a model of its own, and starts again what a lost node was doing. Rows
+come back here and are stored as by any other job, so tables and resuming are the same.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 
 from ossicle.audio import AudioInfo
 from ossicle.errors import AudioError, ExtraMissing, JobStopped
-from ossicle.inference import Row
 from ossicle.inference.predictor import Predictor
+from ossicle.inference.rows import Row
 from ossicle.jobs.folders import InferenceConfig, Outcome, read_stamped, rows_of
-from ossicle.jobs.store import Stamp, Store
+from ossicle.jobs.store import ResultStore, Stamp
 
 ANSWER_SECONDS = 10.0  # until an address that does not answer counts as dead
 FILES_AT_ONCE = 8  # that an actor is handed, and decodes ahead of each other
@@ -38,7 +38,7 @@ def import_ray() -> Any:
 
 
 class ClusterWorkers:
-    """Actors of a cluster that hear files.
+    """Actors of a cluster that share files.
 
     Args:
         open_predictor: makes the model inside each actor; it is sent there
@@ -51,7 +51,7 @@ class ClusterWorkers:
     ) -> None:
         self.open_predictor, self.number, self.config, self.address = open_predictor, number, config, address
 
-    def __call__(self, places: Sequence[str], store: Store) -> Generator[Outcome]:
+    def __call__(self, places: Sequence[str], store: ResultStore) -> Generator[Outcome]:
         if not places:
             return
         ray = import_ray()
@@ -65,18 +65,18 @@ class ClusterWorkers:
                     raise JobStopped(f"{self.address}: there is no Ray cluster ({reason_of(error)}).") from error
             # Actors work in another folder: they read a path from the root on, and name the file as it was given.
             files = ray.data.from_items([{"place": place, "path": os.path.abspath(place)} for place in places])
-            heard = files.map_batches(
+            predicted = files.map_batches(
                 Actor,
                 fn_constructor_args=(self.open_predictor, self.config),
                 concurrency=self.number,
                 batch_size=FILES_AT_ONCE,
             )
-            for answer in heard.iter_rows():
-                yield keep(json.loads(answer["answer"]), store)
+            for row in predicted.iter_rows():
+                yield keep(json.loads(row["result"]), store)
         except ray.exceptions.RayError as error:
             raise JobStopped(
                 f"{self.address}: the cluster failed ({reason_of(error)}); what is done is kept, and the same command "
-                "with --resume goes on."
+                "with --resume continues."
             ) from error
         finally:
             if own:
@@ -84,7 +84,7 @@ class ClusterWorkers:
 
 
 class Actor:
-    """One model on one node: names and paths of files in, what was heard out."""
+    """One model on one node: names and paths of files in, their rows as JSON out."""
 
     def __init__(self, open_predictor: Callable[[], Predictor], config: InferenceConfig) -> None:
         self.predictor, self.config = open_predictor(), config
@@ -93,10 +93,10 @@ class Actor:
         paths = [str(path) for path in batch["path"]]
         with closing(read_stamped(paths, self.predictor.rate, track=self.config.track)) as reading:
             pairs = zip(batch["place"], reading, strict=True)
-            answers = [self.answer(str(place), blocks) for place, (_, blocks) in pairs]
-        return {"answer": [json.dumps(answer) for answer in answers]}
+            results = [self.predict(str(place), blocks) for place, (_, blocks) in pairs]
+        return {"result": [json.dumps(result) for result in results]}
 
-    def answer(self, place: str, blocks: Any) -> dict[str, Any]:
+    def predict(self, place: str, blocks: Any) -> dict[str, Any]:
         about: dict[str, Any] = {}
         try:
             rows = list(rows_of(place, blocks, about, predictor=self.predictor, config=self.config))
@@ -107,7 +107,7 @@ class Actor:
 
 
 def check_reached(address: str) -> None:
-    """Raises OSError where nobody answers at HOST:PORT; Ray would try for minutes. Other addresses are left to it."""
+    """Raises OSError where nothing answers at HOST:PORT; Ray would try for minutes. Other addresses are left to Ray."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
@@ -120,12 +120,12 @@ def reason_of(error: Exception) -> str:
     return found[0] if found else text.splitlines()[0]
 
 
-def keep(answer: dict[str, Any], store: Store) -> Outcome:
-    """Writes the part of a file that was heard elsewhere."""
-    place = answer["place"]
-    if "error" in answer:
-        return Outcome(file=place, error=answer["error"])
-    info = AudioInfo(**answer["info"])
-    about = {"stamp": Stamp(**answer["stamp"]), "info": info}
-    store.write(place, (Row(**row) for row in answer["rows"]), about=about)
+def keep(result: dict[str, Any], store: ResultStore) -> Outcome:
+    """Stores the part of a file that was predicted elsewhere."""
+    place = result["place"]
+    if "error" in result:
+        return Outcome(file=place, error=result["error"])
+    info = AudioInfo(**result["info"])
+    about = {"stamp": Stamp(**result["stamp"]), "info": info}
+    store.write(place, (Row(**row) for row in result["rows"]), about=about)
     return Outcome(file=place, seconds=info.seconds)

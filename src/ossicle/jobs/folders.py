@@ -1,42 +1,38 @@
-"""A folder of recordings to tables on disk: decoding ahead, one part a recording, resumable at any moment.
+"""Files to tables in a folder: decoding ahead, one part per file, resumable at any moment.
 
-    hear what is not done yet    a part for each recording, whole or not at all (`store`)
-    write the tables             from the parts, in the order of the recordings, each table whole or not at all
+    predict what is not done yet    a part for each file, whole or not at all (`store`)
+    write the tables                from the parts, in the order of the files, each table whole or not at all
 
-A recording's part is made of its own windows alone and scores have four decimals, so neither the company of other
-recordings, nor the number of workers, nor a `kill -9` and a new start, shows in the tables.
+A file's part is made of its own windows alone and scores have four decimals, so neither the other files, nor the number
+of workers, nor a `kill -9` and a new start, changes the tables.
 """
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from ossicle.audio import DECODER, AudioInfo, read_blocks
+from ossicle.audio import DECODER, AudioInfo, find_audio, read_blocks
 from ossicle.audio.recording import check_regular
-from ossicle.errors import AudioError, JobStopped
+from ossicle.errors import AudioError, DataRefused
 from ossicle.files import legible, printable, write_atomically
-from ossicle.inference import Reporting, Row, csv_line, table_paths, write_tables
-from ossicle.inference.ahead import Ahead, read_ahead
+from ossicle.inference.ahead import Prefetch, read_ahead
+from ossicle.inference.formats import csv_line
 from ossicle.inference.predictor import BATCH, Predictor, in_time
-from ossicle.jobs.store import Stamp, Store, stamp_of
+from ossicle.inference.reporting import Reporting
+from ossicle.inference.rows import Row
+from ossicle.inference.writers import table_paths, write_tables
+from ossicle.jobs.store import NO_STAMP, MemoryStore, ResultStore, Stamp, stamp_of
 
 ERRORS = "errors.csv"
-AHEAD = 4  # recordings handed out for each process, so that none waits
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How every recording of a job is scored and reported."""
+    """How every file of a job is scored and reported."""
 
     window: float | None = None
     hop: float | None = None
@@ -45,7 +41,7 @@ class InferenceConfig:
     track: int | None = None  # see `read_blocks`
 
     def settings(self, predictor: Predictor) -> dict[str, Any]:
-        """All that rows depend on, besides the recording: what a resumed job must share."""
+        """All that rows depend on, besides the file: what a resumed job must share."""
         window, hop = predictor.window_samples(window=self.window, hop=self.hop)
         return {
             "model": predictor.bundle.model_name,
@@ -62,31 +58,79 @@ class InferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one recording."""
+    """What became of one file."""
 
     file: str
-    seconds: float = 0.0
+    seconds: float = 0.0  # of audio
     error: str | None = None
+    """Why it could not be used, in a sentence."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """What a job leaves."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FileResults:
+    """The predictions of some files; iterating gives each file that could be used with its rows.
 
-    written: tuple[Path, ...]
-    files: tuple[Path, ...]  # that could be used
+    Rows of a folder are read from it when they are asked for, so a large job needs no memory for them.
+    """
+
+    files: tuple[Path, ...]
+    """Those that could be used, in the order of the inputs."""
     failed: tuple[Outcome, ...]
-    seconds: float  # of sound heard now
-    before: int  # recordings that were done already
-    store: Store
+    folder: Path | None = None
+    tables: tuple[Path, ...] = ()
+    """The files that were written, `errors.csv` among them."""
+    seconds: float = 0.0
+    """Of audio that was decoded now."""
+    before: int = 0
+    """Files that an earlier job had done."""
+    store: ResultStore | MemoryStore
 
-    def rows(self) -> Iterator[tuple[Path, Iterator[Row]]]:
-        """Each recording that could be used, with its rows."""
-        return self.store.recordings(self.files)
+    def __repr__(self) -> str:
+        where = "in memory" if self.folder is None else f"in {self.folder}"
+        return f"FileResults({len(self.files)} files {where}, {len(self.failed)} failed)"
+
+    def __iter__(self) -> Iterator[tuple[Path, tuple[Row, ...]]]:
+        return ((file, tuple(self.store.rows(str(file)))) for file in self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all files."""
+        return tuple(row for _, rows in self for row in rows)
 
 
-Pool = Callable[[Sequence[str], Store], Generator[Outcome]]  # hears files, and leaves a part of each in the store
-Progress = Callable[[Outcome, int, int], None]  # a recording, how many are done, of how many
+Pool = Callable[[Sequence[str], ResultStore], Generator[Outcome]]  # predicts files and stores a part of each
+Progress = Callable[[Outcome, int, int], None]  # a file, how many are done, of how many
+
+
+def no_progress(outcome: Outcome, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+def find_recordings(inputs: Iterable[Path]) -> tuple[list[Path], list[Outcome]]:
+    """The audio files that are named, each once, in order, and the folders that cannot be listed.
+
+    A file that is missing or locked stays in and fails later, by name. Of two spellings of one path the first counts;
+    a link is a file of its own.
+
+    Raises: DataRefused for a folder without audio files.
+    """
+    files: dict[str, Path] = {}
+    failed: list[Outcome] = []
+
+    def unlisted(folder: str, sentence: str) -> None:
+        failed.append(Outcome(file=folder, error=sentence))
+
+    for path in inputs:
+        before = len(failed)
+        found = find_audio(path, unlisted=unlisted) if os.path.isdir(path) else [path]
+        if not found and len(failed) == before:
+            raise DataRefused(f"{path}: there is no recording in this folder or below it.")
+        for file in found:
+            files.setdefault(os.path.join(os.path.realpath(file.parent), file.name), file)
+    return list(files.values()), failed
 
 
 def run_job(
@@ -101,26 +145,26 @@ def run_job(
     overwrite: bool = False,
     failed: Iterable[Outcome] = (),
     pool: Pool | None = None,
-    progress: Progress = lambda outcome, done, total: None,
-) -> JobResult:
-    """Hears recordings and writes what was heard to `folder`: tables, and `errors.csv` if some could not be used.
+    progress: Progress = no_progress,
+) -> FileResults:
+    """Predicts audio files and writes the results to `folder`: tables, and `errors.csv` if some could not be used.
 
     Args:
         files: each once; the order of the tables
         each: see `write_tables`
-        resume: go on with what the folder holds; tables that this job does not write are removed
-        overwrite: throw that away first
+        resume: continue with the results in the folder; tables that this job does not write are removed
+        overwrite: delete these results first
         failed: what could not be used before, such as folders that cannot be listed
-        pool: hears files elsewhere; by default they are heard here
+        pool: predicts files elsewhere; by default it is done here
 
     Raises:
-        RunRefused: the folder holds results of another model or of other settings, or files of somebody else where
-            results would lie, or another job is writing there; see `Store`
+        RunRefused: the folder holds results of another model or of other settings, or files that ossicle did not write
+            where results would lie, or another job is writing there; see `ResultStore`
         JobStopped: a process of the pool died; what is done stays done
         OSError: it cannot be written; likewise
     """
     with ExitStack() as stack:
-        store = Store(
+        store = ResultStore(
             folder,
             settings=config.settings(predictor),
             outputs=[*table_paths(folder, files, formats=formats, each=each), folder / ERRORS],
@@ -130,30 +174,58 @@ def run_job(
         )
         places = [str(file) for file in files]
         done = {place for place in places if resume and store.done(place)}
-        seconds, before = 0.0, len(done)
         pending = [place for place in places if place not in done]
-        errors = list(failed)
-        hear = pool or partial(predict_files, predictor=predictor, config=config)
-        with closing(hear(pending, store)) as outcomes:
-            for number, outcome in enumerate(outcomes, before + 1):
-                if outcome.error is not None:
-                    errors.append(outcome)
-                seconds += outcome.seconds
-                progress(outcome, number, len(places))
-        order = {place: number for number, place in enumerate(places)}
-        errors.sort(key=lambda outcome: order.get(outcome.file, -1))
-        bad = {outcome.file for outcome in errors}
-        good = tuple(file for file in files if str(file) not in bad)
-        outputs = [*table_paths(folder, good, formats=formats, each=each), *([folder / ERRORS] if errors else [])]
+        predict = pool or partial(predict_each, predictor=predictor, config=config)
+        outcomes = predict(pending, store)
+        results = collect(outcomes, files, store, failed=failed, before=len(done), progress=progress)
+        good = results.files
+        tables = table_paths(folder, good, formats=formats, each=each)
+        outputs = [*tables, *([folder / ERRORS] if results.failed else [])]
         store.written.claim(outputs)
         store.written.keep_only(outputs)
-        recordings = ((store.info(str(file)), rows) for file, rows in store.recordings(good))
-        write_tables(folder, recordings, files=good, formats=formats, source=predictor.source, each=each)
-        if errors:
-            write_atomically(folder / ERRORS, errors_text(errors))
-    return JobResult(
-        written=tuple(outputs), files=good, failed=tuple(errors), seconds=seconds, before=before, store=store
-    )
+        recordings = ((store.info(str(file)), store.rows(str(file))) for file in good)
+        write_tables(folder, recordings, files=good, formats=formats, provenance=predictor.provenance, each=each)
+        if results.failed:
+            write_atomically(folder / ERRORS, errors_text(results.failed))
+    return replace(results, folder=folder, tables=tuple(outputs))
+
+
+def predict_in_memory(
+    files: Sequence[Path],
+    predictor: Predictor,
+    *,
+    config: InferenceConfig,
+    failed: Iterable[Outcome] = (),
+    progress: Progress = no_progress,
+) -> FileResults:
+    """Predicts audio files and keeps their rows in memory; for the arguments see `run_job`."""
+    store = MemoryStore()
+    outcomes = predict_each([str(file) for file in files], store, predictor=predictor, config=config)
+    return collect(outcomes, files, store, failed=failed, progress=progress)
+
+
+def collect(
+    outcomes: Generator[Outcome],
+    files: Sequence[Path],
+    store: ResultStore | MemoryStore,
+    *,
+    failed: Iterable[Outcome],
+    progress: Progress,
+    before: int = 0,
+) -> FileResults:
+    """Takes the outcomes of files as they come; failed ones are listed in the order of the files."""
+    seconds, errors = 0.0, list(failed)
+    with closing(outcomes):
+        for number, outcome in enumerate(outcomes, before + 1):
+            if outcome.error is not None:
+                errors.append(outcome)
+            seconds += outcome.seconds
+            progress(outcome, number, len(files))
+    order = {str(file): number for number, file in enumerate(files)}
+    errors.sort(key=lambda outcome: order.get(outcome.file, -1))
+    bad = {outcome.file for outcome in errors}
+    good = tuple(file for file in files if str(file) not in bad)
+    return FileResults(files=good, failed=tuple(errors), seconds=seconds, before=before, store=store)
 
 
 def errors_text(errors: Iterable[Outcome]) -> str:
@@ -164,44 +236,42 @@ def errors_text(errors: Iterable[Outcome]) -> str:
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
-def predict_files(
-    places: Sequence[str], store: Store, *, predictor: Predictor, config: InferenceConfig
+def predict_each(
+    places: Sequence[str], store: ResultStore | MemoryStore, *, predictor: Predictor, config: InferenceConfig
 ) -> Generator[Outcome]:
-    """Hears files one after the other and leaves a part of each, the next ones being decoded meanwhile."""
-    with closing(read_stamped(places, predictor.rate, track=config.track)) as reading:
+    """Predicts files one after the other and stores a part of each, while the next ones are decoded."""
+    with closing(read_stamped(places, predictor.rate, track=config.track, stamp=store.stamp)) as reading:
         for place, blocks in reading:
-            yield predict_file(place, blocks, store, predictor=predictor, config=config)
+            about: dict[str, Any] = {}
+            try:
+                store.write(place, rows_of(place, blocks, about, predictor=predictor, config=config), about=about)
+                outcome = Outcome(file=place, seconds=about["info"].seconds)
+            except AudioError as error:
+                outcome = Outcome(file=place, error=str(error))
+            yield outcome
 
 
-def read_stamped(places: Sequence[str], rate: int, *, track: int | None) -> Generator[tuple[str, Ahead[Any]]]:
-    """Yields each file with its stamp and its blocks, the next files being decoded meanwhile."""
-    with closing(read_ahead([partial(stamped_blocks, place, rate, track=track) for place in places])) as reading:
+def read_stamped(
+    places: Sequence[str], rate: int, *, track: int | None, stamp: Callable[[Path], Stamp] = stamp_of
+) -> Generator[tuple[str, Prefetch[Any]]]:
+    """Yields each file with its stamp and its blocks, while the next files are decoded."""
+    openers = [partial(stamped_blocks, place, rate, track=track, stamp=stamp) for place in places]
+    with closing(read_ahead(openers)) as reading:
         yield from zip(places, reading, strict=True)
 
 
-def stamped_blocks(place: str, rate: int, *, track: int | None) -> Iterator[Any]:
-    """The stamp of a file, its `AudioInfo`, which is filled on the way, then its blocks."""
+def stamped_blocks(place: str, rate: int, *, track: int | None, stamp: Callable[[Path], Stamp]) -> Iterator[Any]:
+    """The stamp of a file, its `AudioInfo`, which is filled while it is read, then its blocks."""
     file = Path(place)
     check_regular(file, printable(file))  # a pipe or a device would be read for ever
     try:
-        stamp = stamp_of(file)
+        found = stamp(file)
     except OSError:
-        stamp = Stamp(size=0, changed=0, digest="")  # reading says what is wrong
+        found = NO_STAMP  # reading says what is wrong
     info = AudioInfo()
-    yield stamp
+    yield found
     yield info
     yield from read_blocks(file, rate, track=track, info=info)
-
-
-def predict_file(
-    place: str, blocks: Ahead[Any], store: Store, *, predictor: Predictor, config: InferenceConfig
-) -> Outcome:
-    about: dict[str, Any] = {}
-    try:
-        store.write(place, rows_of(place, blocks, about, predictor=predictor, config=config), about=about)
-    except AudioError as error:
-        return Outcome(file=place, error=str(error))
-    return Outcome(file=place, seconds=about["info"].seconds)
 
 
 def rows_of(
@@ -220,65 +290,3 @@ def rows_of(
         info=about["info"],
     )
     yield from in_time(rows, config.reporting)
-
-
-# --- several processes ------------------------------------------------------------------------------------------------
-
-
-class Workers:
-    """Processes that hear files, each with a model of its own.
-
-    Args:
-        open_predictor: makes the model inside each process; it is sent there
-        number: of processes
-    """
-
-    def __init__(self, open_predictor: Callable[[], Predictor], *, number: int, config: InferenceConfig) -> None:
-        self.open_predictor, self.number, self.config = open_predictor, number, config
-
-    def __call__(self, places: Sequence[str], store: Store) -> Generator[Outcome]:
-        # A process that was not forked: threads of torch and of decoders do not survive a fork.
-        context = get_context("spawn")
-        start = (self.open_predictor, store, self.config)
-        others = set(active_children())
-        with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
-            try:
-                left = iter(places)
-                running = {pool.submit(_predict, place) for place in islice(left, AHEAD * self.number)}
-                while running:  # no more than so many are handed out: a folder may hold a million
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    running |= {pool.submit(_predict, place) for place in islice(left, len(done))}
-                    yield from (one.result() for one in done)
-            except BrokenProcessPool:
-                raise JobStopped(
-                    "a process that shared the files died, perhaps killed for want of memory: what is done is kept, "
-                    "and the same command with --resume goes on, best with fewer --workers."
-                ) from None
-            except BaseException:  # interrupted: nobody waits for the recordings in hand, which may have hours
-                for process in set(active_children()) - others:
-                    process.terminate()
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-_process: dict[str, Any] = {}
-
-
-def _start(open_predictor: Callable[[], Predictor], store: Store, config: InferenceConfig) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _process.update(predictor=open_predictor(), store=store, config=config)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed ends no process: those left would wait for ever, and hold their memory."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _predict(place: str) -> Outcome:
-    (outcome,) = predict_files([place], _process["store"], predictor=_process["predictor"], config=_process["config"])
-    return outcome

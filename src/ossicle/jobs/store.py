@@ -1,14 +1,14 @@
-"""The results of a job on disk, a part for each recording: what makes a job resumable.
+"""The results of a job, a part for each file: on disk, which makes a job resumable, or in memory.
 
-    FOLDER/.ossicle/written.json         the files of FOLDER that are ours: no other is ever replaced or removed
+    FOLDER/.ossicle/written.json         the files of FOLDER that ossicle wrote: no other is ever replaced or removed
     FOLDER/.ossicle/settings.json        the model and the settings that every part was made with
-    FOLDER/.ossicle/parts/ab/abcd.jsonl  the rows of one recording, and in the last line what it was made from
-    FOLDER/.ossicle/lock                 held by the job that is writing
+    FOLDER/.ossicle/parts/ab/abcd.jsonl  the rows of one file, and in the last line what it was made from
+    FOLDER/.ossicle/lock                 locked by the job that is writing
 
-A part is there whole or not at all, and names the bytes of its recording: size and time of change, and where these
-differ, the digest of the content. So whatever moment a job dies at, the next one finds what is done, and what is not.
-Parts are not flushed to the device, which would take a third of a job on short recordings; so that a power cut loses
-recordings and tears none, a part names the bytes of its rows too.
+A part is there whole or not at all, and names the bytes of its file: size and time of change, and where these differ,
+the digest of the content. So whatever moment a job dies at, the next one finds what is done, and what is not.
+Parts are not flushed to the device, which would take a third of a job on short files; so that a power cut loses parts
+but never leaves half of one unnoticed, a part names the bytes of its rows too.
 """
 
 import contextlib
@@ -33,15 +33,18 @@ LOCK, SETTINGS, PARTS = "lock", "settings.json", "parts"
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """Which bytes a recording was."""
+    """Which bytes a file was."""
 
     size: int
     changed: int  # nanoseconds, as the file system says
     digest: str  # SHA-256 of the content
 
 
+NO_STAMP = Stamp(size=0, changed=0, digest="")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PartInfo:
     """What the last line of a part says."""
 
     file: str
@@ -67,7 +70,7 @@ class Written:
         here = Path(os.path.abspath(folder))
         try:
             names = json.loads(self.list.read_text(encoding="utf-8"))
-            # The list may be a stranger's: nothing outside the folder is ours.
+            # The list may be forged: nothing outside the folder is ours.
             self.names = {name for name in names if here in Path(os.path.abspath(here / name)).parents}
         except (OSError, ValueError, TypeError, RecursionError):
             self.names = set()
@@ -78,9 +81,10 @@ class Written:
         Args:
             paths: what may be written
             overwrite: remove the results that are there
-            stack: holds the folder; see `held`
+            stack: keeps the folder locked; see `held`
 
-        Raises: RunRefused where there are results that are to stay, or a file of somebody else is in the way.
+        Raises: RunRefused where there are results and `overwrite` is False, or a file that ossicle did not write is in
+            the way.
         """
         self.refuse_strangers(paths)
         if self.names and not overwrite:
@@ -99,7 +103,7 @@ class Written:
         for path in paths:
             if os.path.lexists(path) and self._name(path) not in self.names:
                 raise RunRefused(
-                    f"{path}: this is there already and ossicle did not write it; move it, or choose another folder."
+                    f"{path}: this exists already and ossicle did not write it; move it, or choose another folder."
                 )
 
     def claim(self, paths: Sequence[Path]) -> None:
@@ -108,7 +112,7 @@ class Written:
         self._save(self.names | {self._name(path) for path in paths})
 
     def keep_only(self, paths: Iterable[Path]) -> None:
-        """Removes the listed files that are not among the paths: they say what is no longer so."""
+        """Removes the listed files that are not among the paths: they are out of date."""
         if old := self.names - {self._name(path) for path in paths}:
             for name in old:
                 (self.folder / name).unlink(missing_ok=True)
@@ -129,9 +133,9 @@ class Written:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a folder of results for one job alone, at most until the process ends.
+    """Locks a folder of results for one job, at most until the process ends.
 
-    Raises: RunRefused while another job holds it.
+    Raises: RunRefused while another job has it locked.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -143,16 +147,35 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-class Store:
+class MemoryStore:
+    """The rows of files in memory."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Row]] = {}
+
+    def stamp(self, file: Path) -> Stamp:
+        """Nothing: what ends with the process is never resumed."""
+        return NO_STAMP
+
+    def write(self, file: str, rows: Iterable[Row], *, about: Mapping[str, Any]) -> None:
+        """Keeps the rows of a file."""
+        self._rows[file] = list(rows)
+
+    def rows(self, file: str) -> Iterator[Row]:
+        """The rows of a file that is done, in time."""
+        return iter(self._rows[file])
+
+
+class ResultStore:
     """The parts of a job in a folder.
 
     Args:
         outputs: the files that the job may write there
-        stack: holds the folder; see `held`
+        stack: keeps the folder locked; see `held`
 
-    Raises: RunRefused for a folder with results of another model or of other settings, for one with results when
-        neither `resume` nor `overwrite` is asked for, where a file of somebody else is in the way, and while another
-        job is writing there.
+    Raises: RunRefused for a folder with results of another model or of other settings, for one with results without
+        `resume` or `overwrite`, where a file that ossicle did not write is in the way, and while another job is writing
+        there.
     """
 
     def __init__(
@@ -173,7 +196,7 @@ class Store:
             check_settings(folder, read_settings(known), settings)
             if not resume:
                 raise RunRefused(
-                    f"{folder}: there are predictions in it; --resume goes on with them, --overwrite starts anew."
+                    f"{folder}: there are predictions in it; --resume continues with them, --overwrite starts anew."
                 )
             self.written.refuse_strangers(outputs)
             stack.enter_context(held(folder))
@@ -183,15 +206,19 @@ class Store:
             self.written.begin(outputs, overwrite=overwrite, stack=stack)
         write_json(known, dict(settings))
 
+    def stamp(self, file: Path) -> Stamp:
+        """See `stamp_of`."""
+        return stamp_of(file)
+
     def path(self, file: str) -> Path:
         name = hashlib.sha256(os.fsencode(file)).hexdigest()[:32]
         return self.hidden / PARTS / name[:2] / f"{name}.jsonl"
 
     def write(self, file: str, rows: Iterable[Row], *, about: Mapping[str, Any]) -> None:
-        """Writes the part of a recording while its rows come.
+        """Writes the part of a file while its rows come.
 
         Args:
-            about: where `stamp` and `info` are to be found once the rows are over
+            about: has `stamp` and `info` once the rows are over
         """
         digest = hashlib.sha256()
         with replacing(self.path(file), flush=False) as temporary, open(temporary, "wb") as part:
@@ -200,11 +227,11 @@ class Store:
                 line = json.dumps(values).encode() + b"\n"
                 digest.update(line)
                 part.write(line)
-            last = Part(file=file, stamp=about["stamp"], info=about["info"], rows=digest.hexdigest())
+            last = PartInfo(file=file, stamp=about["stamp"], info=about["info"], rows=digest.hexdigest())
             part.write(json.dumps(asdict(last)).encode() + b"\n")
 
-    def done(self, file: str) -> Part | None:
-        """The part of a recording, if there is one and the recording still is what it was."""
+    def done(self, file: str) -> PartInfo | None:
+        """The part of a file, if there is one and the file has not changed since."""
         try:
             digest, line = hashlib.sha256(), b""
             with open(self.path(file), "rb") as part:
@@ -221,7 +248,7 @@ class Store:
         return found if same else None
 
     def rows(self, file: str) -> Iterator[Row]:
-        """The rows of a recording that is done, in time."""
+        """The rows of a file that is done, in time."""
         with open(self.path(file), encoding="utf-8") as part:
             for line in part:
                 if not line.startswith("["):
@@ -230,26 +257,22 @@ class Store:
                 yield Row(file=file, start=start, end=end, label=label, score=score)
 
     def info(self, file: str) -> AudioInfo:
-        """Rate and length of a recording that is done."""
+        """Rate and length of a file that is done."""
         with open(self.path(file), "rb") as part:
             (line,) = deque(part, maxlen=1)
         return part_of(line).info
 
-    def recordings(self, files: Iterable[Path]) -> Iterator[tuple[Path, Iterator[Row]]]:
-        """Recordings that are done, each with its rows."""
-        return ((file, self.rows(str(file))) for file in files)
-
 
 def kept_setting(folder: Path, name: str) -> Any:
-    """One of the settings that a job in the folder was begun with; None where there is no job, or no such setting."""
+    """A setting that the job in a folder was started with; None where there is no job, or no such setting."""
     path = folder / HIDDEN / SETTINGS
     return read_settings(path).get(name) if path.exists() else None
 
 
-def part_of(line: bytes) -> Part:
+def part_of(line: bytes) -> PartInfo:
     """Reads the last line of a part; of one that is torn, or by an older version, it raises what `done` suppresses."""
     last = json.loads(line)
-    return Part(**{**last, "stamp": Stamp(**last["stamp"]), "info": AudioInfo(**last["info"])})
+    return PartInfo(**{**last, "stamp": Stamp(**last["stamp"]), "info": AudioInfo(**last["info"])})
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -263,11 +286,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_settings(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses results that were made otherwise, and names each difference."""
+    """Refuses results that were made with other settings, and names each difference."""
     wanted = json.loads(json.dumps(wanted))
     names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if names:
         listed = ", ".join(f"{name} {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names)
         raise RunRefused(
-            f"{folder}: its predictions were made otherwise: {listed}; choose another folder, or give --overwrite."
+            f"{folder}: its predictions were made with other settings: {listed}; choose another folder, or give "
+            "--overwrite."
         )

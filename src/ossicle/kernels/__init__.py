@@ -2,10 +2,12 @@
 it.
 
 Each function gives the numbers of the plain expression that it replaces, to rounding, in the first and in further
-derivatives, and stands aside for `torch.compile` and `torch.export`, which see the plain expression.
+derivatives, and stands aside for `torch.compile`, `torch.export` and other devices, which see the plain expression.
+`kernels="plain"`, `OSSICLE_KERNELS=plain` and `using_kernels("plain")` turn all of it off.
 
     choice     `Kernels`: which routine does what; the one in use
     measure    what is faster on this machine, measured once and kept
+    operators  what torch keeps to itself, with the plain expression for a torch without it
     products   matrix products, and the linear layer made of them
     attention  softmax attention a few heads at a time; with a position bias
 """
@@ -20,7 +22,7 @@ from ossicle.kernels.attention import (
     split_heads,
     written_out,
 )
-from ossicle.kernels.choice import PLAIN, Kernels, current_kernels, using_kernels
+from ossicle.kernels.choice import PLAIN, Kernels, by_hand, current_kernels, using_kernels
 from ossicle.kernels.measure import bfloat16_speedup, measured_kernels, resolve_kernels
 from ossicle.kernels.products import Linear, autocasts, gelu_linear, linear, linear_gelu
 
@@ -33,6 +35,7 @@ __all__ = [
     "attend",
     "autocasts",
     "bfloat16_speedup",
+    "by_hand",
     "current_kernels",
     "gelu_linear",
     "gradients_of",

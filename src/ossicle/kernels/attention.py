@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ossicle.kernels.choice import current_kernels
+from ossicle.kernels import operators
+from ossicle.kernels.choice import by_hand, current_kernels
 from ossicle.kernels.products import forward_product, multiplied
 
 TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
@@ -62,7 +63,7 @@ class TiledAttention(torch.autograd.Function):
             p = matrices[number] if matrices else attention_matrix(q[tile], k[tile])
             torch.bmm(p.mT, dy[tile], out=dv[tile])
             dp = torch.bmm(dy[tile], v[tile].mT)
-            ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+            ds = operators.softmax_gradient(dp, p, -1)
             torch.bmm(ds, k[tile], out=dq[tile])
             torch.bmm(ds.mT, q[tile], out=dk[tile])
         dq *= scale
@@ -135,7 +136,7 @@ def softmax_attention(
     bias: Tensor | None = None,
 ) -> Float[Tensor, "*row query dim"]:
     """`scaled_dot_product_attention`; written out for runtimes, which fuse what they see, and for more derivatives."""
-    if torch.compiler.is_exporting() or not current_kernels().by_hand:
+    if torch.compiler.is_exporting() or not by_hand():
         return written_out(q, k, v, bias=bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
@@ -180,11 +181,10 @@ def attend(
     inputs: tuple[Tensor, ...],
 ) -> Float[Tensor, "row head query dim"]:
     """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
-    if q.device.type == "cpu" and not torch.compiler.is_compiling() and current_kernels().by_hand:
+    if q.device.type == "cpu" and not torch.compiler.is_compiling() and by_hand():
         # In one precision in both directions: the backward pass is outside of autocast.
         return BiasedAttention.apply(bias, *(t.contiguous() for t in multiplied(q, k, v)), *inputs)
-    plain = not current_kernels().by_hand
-    return softmax_attention(q, k, v, bias=bias.whole(*inputs, again=plain).to(q.dtype))
+    return softmax_attention(q, k, v, bias=bias.whole(*inputs, again=not by_hand()).to(q.dtype))
 
 
 class BiasedAttention(torch.autograd.Function):
@@ -275,7 +275,7 @@ def softmax_gradient(
 ) -> Float[Tensor, "row head key query"]:
     """The gradient of the logits from that of the softmax, which it may write over."""
     if p.dtype != torch.float32:  # torch's own rounds once; in float32 it is ten times slower over keys as rows
-        return torch.ops.aten._softmax_backward_data(dp, p, -2, p.dtype)
+        return operators.softmax_gradient(dp, p, -2)
     ds = dp.mul_(p)
     return ds.addcmul_(p, ds.sum(-2, keepdim=True), value=-1)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
+import torch
+
 from ossicle.errors import SettingRefused
 
 Direction = Literal["forward", "input", "weight"]  # y = x W^T, its gradient to x, its gradient to W
@@ -120,6 +122,11 @@ def current_kernels() -> Kernels:
     from ossicle.kernels.measure import measured_kernels  # which stands above, and is asked when nothing is said
 
     return measured_kernels()
+
+
+def by_hand() -> bool:
+    """Whether anything but the plainest expressions may run; for `torch.compile`, which cannot trace this, always."""
+    return torch.compiler.is_compiling() or current_kernels().by_hand
 
 
 @contextlib.contextmanager

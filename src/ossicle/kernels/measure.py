@@ -102,10 +102,10 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     fields = dict(line.partition(":")[::2] for line in reversed(lines))
-    told = {name.strip(): value.strip() for name, value in fields.items()}
-    name = told.get("model name") or platform.machine()
+    about = {name.strip(): value.strip() for name, value in fields.items()}
+    name = about.get("model name") or platform.machine()
     # The name of a virtual machine's processor may be that of three generations.
-    kind = f" (family {told['cpu family']}, model {told['model']})" if {"cpu family", "model"} <= told.keys() else ""
+    kind = f" (family {about['cpu family']}, model {about['model']})" if {"cpu family", "model"} <= about.keys() else ""
     return name + kind
 
 

@@ -12,14 +12,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ossicle.kernels.choice import Kernels, current_kernels
+from ossicle.kernels import operators
+from ossicle.kernels.choice import Kernels, by_hand, current_kernels
 
 # Private to torch: where it is missing, and off x86, torch's own product is all there is.
-HAS_ONEDNN = (
-    torch.backends.mkl.is_available()
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
+LINEAR_POINTWISE = operators.find("mkldnn._linear_pointwise")
+HAS_ONEDNN = LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+# Where torch keeps a module's hooks.
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Linear(nn.Linear):
@@ -31,23 +33,24 @@ class Linear(nn.Linear):
 
 def is_plain_layer(layer: nn.Module) -> TypeGuard[Linear]:
     """Whether calling the layer is its product and nothing else: no adapter in its place, no hook on it."""
-    return type(layer) is Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    return type(layer) is Linear and not any(getattr(layer, hooks, None) for hooks in HOOKS)
 
 
 def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
     """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
-    if not is_plain_layer(layer):
+    if is_plain(h) or not is_plain_layer(layer):
         return layer(F.gelu(h))
     return linear(h, layer.weight, layer.bias, gelu=True)
 
 
 def linear_gelu(x: Float[Tensor, "*row dim"], layer: nn.Module) -> Float[Tensor, "*row hidden"]:
     """`gelu(layer(x))` where no gradient is wanted: oneDNN applies the GELU while a result is still in the cache."""
-    if is_plain_layer(layer) and not torch.compiler.is_compiling():
+    if not is_plain(x) and is_plain_layer(layer):
         x, weight, bias = multiplied(x, layer.weight, layer.bias)
         kernels = current_kernels()
         if chosen(kernels, "forward", x, weight):
-            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+            assert LINEAR_POINTWISE is not None  # or it would not be chosen
+            return LINEAR_POINTWISE(x, weight, bias, "gelu", [], "none")
     return F.gelu(layer(x))
 
 
@@ -55,12 +58,18 @@ def linear(
     x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None, *, gelu: bool = False
 ) -> Float[Tensor, "*row out"]:
     """`F.linear`, of gelu(x) if so asked."""
-    if torch.compiler.is_compiling() or not (kernels := current_kernels()).by_hand:
+    if is_plain(x):
         return F.linear(F.gelu(x) if gelu else x, weight, bias)
+    kernels = current_kernels()
     x, weight, bias = multiplied(x, weight, bias)
     if torch.is_grad_enabled():
         return LinearFunction.apply(x, weight, bias, gelu, kernels)
     return forward_product(kernels, F.gelu(x) if gelu else x, weight, bias)
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether x meets torch's own expressions: in what torch compiles, off the CPU, and where the switch says so."""
+    return torch.compiler.is_compiling() or x.device.type != "cpu" or not by_hand()
 
 
 class LinearFunction(torch.autograd.Function):
@@ -82,7 +91,7 @@ class LinearFunction(torch.autograd.Function):
         if into_x:
             dx = input_product(ctx.kernels, dy, weight).view(*grads[0].shape[:-1], weight.shape[1])
             if ctx.gelu:
-                dx = torch.ops.aten.gelu_backward(dx, x)
+                dx = operators.gelu_gradient(dx, x)
         if into_weight:
             x = (F.gelu(x) if ctx.gelu else x).reshape(-1, x.shape[-1])
             dweight = weight_product(ctx.kernels, dy, x)
@@ -109,7 +118,8 @@ def weight_product(kernels: Kernels, dy: Float[Tensor, "row out"], x: Float[Tens
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias by oneDNN, which has no gradient of its own."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+    assert LINEAR_POINTWISE is not None
+    return LINEAR_POINTWISE(x, weight, bias, "none", [], None)
 
 
 def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:

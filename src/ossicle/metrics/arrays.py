@@ -1,4 +1,4 @@
-"""Two quotients that may be undefined, without numpy's warnings, and the checks every measure shares."""
+"""Two quotients that may be undefined, without numpy's warnings, and the checks of every metric."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def check_task(task: str) -> None:
 
 
 def check_scores(scores: Float[np.ndarray, "..."], targets: Bool[np.ndarray, "..."], task: str) -> None:
-    """Refuses what no figure of merit can be made of.
+    """Refuses scores and targets that no metric can be computed from.
 
     Raises:
         ValueError: unequal shapes, no clip, no label, a score that is not finite, or a single-label clip without

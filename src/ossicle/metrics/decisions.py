@@ -31,7 +31,7 @@ def confusion_matrix(
 
 
 def balanced_accuracy(scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]) -> float:
-    """Unweighted average recall of single-label scores: mean share recognized of the classes that occur."""
+    """Unweighted average recall of single-label scores: mean recall of the classes that occur."""
     hit = decide(scores, task="single-label") & targets
     return float(mean_of_defined(ratio(hit.sum(axis=0), targets.sum(axis=0))))
 

@@ -1,4 +1,4 @@
-"""How far a figure of merit can be trusted: bootstrap over clips or groups, Student's t over folds."""
+"""How far a metric can be trusted: bootstrap over clips or groups, Student's t over folds."""
 
 import math
 from collections.abc import Iterator, Sequence

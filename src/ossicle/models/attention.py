@@ -71,6 +71,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.dim = dim
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -116,10 +117,10 @@ class Block(nn.Module):
         return branch
 
 
-def check_share(name: str, share: float) -> None:
+def check_fraction(name: str, fraction: float) -> None:
     """Refuses to drop less than nothing or everything."""
-    if not 0 <= share < 1:
-        raise ValueError(f"{name} is {share}; a share from 0 to below 1 is allowed")
+    if not 0 <= fraction < 1:
+        raise ValueError(f"{name} is {fraction}; expected a fraction from 0 to below 1")
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -136,7 +137,5 @@ def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None)
 
 
 def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Zeros with probability `rate`, else 1 / (1 - rate), drawn on the generator's device."""
-    if generator is None:
-        raise ValueError("dropout and drop_path in training need a `generator`")
+    """Zeros with probability `rate`, else 1 / (1 - rate), drawn on the CPU."""
     return (torch.rand(shape, generator=generator) >= rate).to(like) / (1 - rate)

@@ -12,12 +12,13 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
   filling is masked, so no clip is stretched to a fixed length.
 - Tokens stay channels-last; stem and merges are linear maps of gathered pixels, the same numbers as convolutions.
 - The input adaptor's equation is not known to us, and there is no public code; three readings are offered, none of
-  which changes an untrained network's answers, and a learned position table as the control that the paper lacks; none
+  which changes an untrained network's output, and a learned position table as the control that the paper lacks; none
   is on by default.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
@@ -26,9 +27,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ossicle.kernels import Linear, attend, softmax_attention
-from ossicle.models.attention import Mlp, check_share, drop_path, drop_path_rates
-from ossicle.models.deformable import DeformableAttention, Offsets
-from ossicle.models.network import Network
+from ossicle.models.attention import Mlp, check_fraction, drop_path, drop_path_rates
+from ossicle.models.base import Layout, Network
+from ossicle.models.deformable import DeformableAttention, Offsets, fit_table
 
 PATCH = 4  # frames and mel bins to a place of the first map
 STAGES = 4
@@ -55,7 +56,7 @@ class DatarConfig:
     position_bias: bool = True  # of the deformable blocks
     adaptor: Adaptor = "none"
     hop_features: bool = False  # keep the time resolution of the third stage in the output
-    drop_path: float = 0.0  # share of branches skipped in training at the last block, rising from 0 at the first
+    drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
     mels: int = 128
     frames: int = 1024  # length that position tables are made for; any other is taken too
 
@@ -63,20 +64,20 @@ class DatarConfig:
         for name in ("dims", "depths", "num_heads", "deform", "num_groups", "kernels", "key_strides"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != STAGES or name != "deform" and min(values) < 1:
-                raise ValueError(f"{name} is {values}; one number of at least 1 for each of {STAGES} stages is needed")
+                raise ValueError(f"{name} is {values}; expected one number of at least 1 for each of {STAGES} stages")
         if min(self.num_classes, self.mels, self.frames, *self.window) < 1:
             raise ValueError("num_classes, mels, frames and window are at least 1")
         for name, allowed in (("adaptor", get_args(Adaptor)), ("offsets", get_args(Offsets))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(allowed)} is allowed")
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
         if any(dim % heads for dim, heads in zip(self.dims, self.num_heads, strict=True)):
             raise ValueError(f"num_heads {self.num_heads} do not divide dims {self.dims}")
-        check_share("drop_path", self.drop_path)
+        check_fraction("drop_path", self.drop_path)
         if self.offset_range is not None and not self.offset_range > 0:
-            raise ValueError(f"offset_range is {self.offset_range} key cells; more than 0, or None, is allowed")
+            raise ValueError(f"offset_range is {self.offset_range} key cells; expected more than 0, or None")
         unit = PATCH * 2 ** (STAGES - 1)
         if self.segment is not None and (self.segment < unit or self.segment % unit):
-            raise ValueError(f"segment is {self.segment} frames; a multiple of {unit} is allowed")
+            raise ValueError(f"segment is {self.segment} frames; expected a multiple of {unit}")
 
     def map_size(self, stage: int) -> tuple[int, int]:
         """Rows and columns of a stage's map at `frames`."""
@@ -213,14 +214,16 @@ def window_mask(
     size: list[int], *, full: list[int], window: tuple[int, int], shift: list[int], device: torch.device
 ) -> Bool[Tensor, "window place place"]:
     """Which places of a window may meet: not those that the shift wrapped round, and not the filling."""
-
-    def regions(axis: int) -> Int[Tensor, "_"]:
-        place = torch.arange(full[axis], device=device) + shift[axis]
-        return (place >= full[axis]).int() + 2 * (wrapped(place, full[axis]) >= size[axis]).int()
-
-    region = 4 * regions(0)[:, None] + regions(1)
+    rows, columns = (regions(*sides, device=device) for sides in zip(size, full, shift, strict=True))
+    region = 4 * rows[:, None] + columns
     region = to_windows(region[None, :, :, None].float(), window)[..., 0]
     return region[:, :, None] == region[:, None]
+
+
+def regions(size: int, full: int, shift: int, *, device: torch.device) -> Int[Tensor, "full"]:
+    """A number for each place along a side: whether the shift wrapped it round, and whether it is filling."""
+    place = torch.arange(full, device=device) + shift
+    return (place >= full).int() + 2 * (wrapped(place, full) >= size).int()
 
 
 def wrapped(place: Int[Tensor, "_"], length: int) -> Int[Tensor, "_"]:
@@ -261,6 +264,7 @@ class PyramidBlock(nn.Module):
 
     def __init__(self, dim: int, attn: WindowAttention | DeformableAttention, *, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.dim = dim
         self.norm1 = nn.LayerNorm(dim)
         self.adaptor: nn.Module = nn.Identity()
         self.attn = attn
@@ -363,10 +367,11 @@ class Stage(nn.Module):
 class Datar(Network):
     """The network: log-mel in, one logit per label out."""
 
+    config_class = DatarConfig
+    train_settings = ("drop_path",)
+
     def __init__(self, config: DatarConfig, *, frontend: str = "kaldi_fbank") -> None:
-        super().__init__()
-        self.config = config
-        self.frontend = frontend
+        super().__init__(config, frontend=frontend)
         dim = config.dims[-1]
         self.spectrogram_adaptor: nn.Module = nn.Identity()
         if config.adaptor == "spectrogram":
@@ -392,14 +397,62 @@ class Datar(Network):
                 nn.init.zeros_(module.up.weight)
 
     @property
-    def max_frames(self) -> None:
-        """No input is too long for one pass."""
-        return None
-
-    @property
     def min_frames(self) -> int:
         """Shortest input: one place of the first map."""
         return PATCH
+
+    @property
+    def hop_frames(self) -> int | None:
+        """A place of the third map, where its time resolution is kept."""
+        return HOP_FRAMES if self.config.hop_features else None
+
+    def export_frames(self, longest: int) -> int:
+        """One segment, where there are segments: a graph has no loop over them."""
+        return longest if self.config.segment is None else min(longest, self.config.segment)
+
+    @property
+    def read_stage(self) -> int:
+        """The stage whose blocks an encoder reads: the one with the most, the deepest of several."""
+        return max(range(STAGES), key=lambda number: (self.config.depths[number], number))
+
+    @property
+    def layout(self) -> Layout:
+        """The blocks of one stage, since stages differ in width: a time is a column of its map."""
+        stage = self.read_stage
+        return Layout(
+            num_layers=self.config.depths[stage],
+            dim=self.config.dims[stage],
+            description=f"blocks of stage {stage + 1}, mean over frequency",
+        )
+
+    def stack(self, layers: int | None = None) -> list[nn.Module]:
+        """The stages before the one that is read run whole; those behind it only where all blocks are asked for."""
+        stages = [list(cast("Iterable[nn.Module]", stage.blocks)) for stage in self.stages]
+        if layers is not None:
+            stages = [*stages[: self.read_stage], stages[self.read_stage][:layers]]
+        return [block for blocks in stages for block in blocks]
+
+    def layer_frames(self, window: int) -> int:
+        """The length that its tables are made for."""
+        return self.config.frames
+
+    def layer_times(self, frames: int) -> int:
+        """Columns of the map of the stage that is read."""
+        return -(-frames // (PATCH * 2**self.read_stage))
+
+    def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
+        """The mean over frequency of what leaves each block of that stage; no later block runs."""
+        x, last = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1), self.read_stage
+        states: list[Tensor] = []
+        for number, stage in enumerate(cast("list[Stage]", list(self.stages)[: last + 1])):
+            x = stage.merge(x)
+            if number == 0:
+                x = self.position_table(x)
+            for block in list(cast("Iterable[PyramidBlock]", stage.blocks))[: layers if number == last else None]:
+                x = block(x)  # (clip, row, column, dim)
+                if number == last:
+                    states.append(x.mean(1))
+        return torch.stack(states, dim=1)
 
     def forward_features(
         self,
@@ -446,7 +499,7 @@ class Datar(Network):
         line = coarse.mean(1).index_select(1, torch.arange(fine.shape[2], device=fine.device) // 2)
         return line + self.lateral(fine.mean(1))
 
-    def deforming(self) -> list[tuple[int, DeformableAttention]]:
+    def deformable_layers(self) -> list[tuple[int, DeformableAttention]]:
         """The deformable layers in the order of `DatarOutput.points`, each with the mel bins and frames to a pixel."""
         stages = enumerate(cast("Iterable[Stage]", self.stages))
         return [
@@ -454,3 +507,21 @@ class Datar(Network):
             for number, stage in stages
             for block in stage.deforming()
         ]
+
+    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+        """The tensors of a DATAR of another length or with other labels.
+
+        Bias tables are cut or continued by their border, and learned signals stretched; the head is the new one.
+        """
+        adapted = super().adapted(tensors, source=source)
+        for name, own in self.state_dict().items():
+            given = adapted.get(name)
+            if given is None or given.shape == own.shape or given.ndim != own.ndim:
+                continue
+            if given.shape[:2] + given.shape[3:] != own.shape[:2] + own.shape[3:]:
+                continue  # another length differs along time alone
+            if name.endswith("relative_position_bias_table"):
+                adapted[name] = fit_table(given, (own.shape[1] + 1) // 2, (own.shape[2] + 1) // 2)
+            elif name.endswith("theta"):
+                adapted[name] = stretch(given, own.shape[2])
+        return adapted

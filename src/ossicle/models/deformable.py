@@ -32,10 +32,11 @@ from ossicle.kernels import (
     at_least_float32,
     attend,
     autocasts,
-    current_kernels,
+    by_hand,
     gradients_of,
     softmax_attention,
 )
+from ossicle.kernels.operators import bag_weight_gradient, grid_gradients
 
 Offsets = Literal["both", "time", "none"]
 MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for reading
@@ -136,7 +137,7 @@ class DeformableAttention(nn.Module):
                     .permute(0, 3, 1, 2, 4)
                     .flatten(0, 1)
                 )
-                if self.stride == (1, 1) and not torch.compiler.is_exporting():
+                if self.stride == (1, 1) and by_hand() and not torch.compiler.is_exporting():
                     # With a key at every place, what lies between is cheap, and as large as q four times over.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:
@@ -232,20 +233,22 @@ def reference(
     rows: int, columns: int, *, stride: tuple[int, int], segment: int | None = None, like: Tensor
 ) -> tuple[Float[Tensor, "key_row key_column 2"], Float[Tensor, "key_row key_column 2"]]:
     """Centers of the key cells and their sizes, in pixels, of the type of `like`; a segment's cells cover it evenly."""
-
-    def line(found: list[Run]) -> tuple[Tensor, Tensor]:
-        centers, sizes = [], []
-        for run in found:
-            number = run.count * run.key_width
-            size = run.width / run.key_width
-            centers.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
-            sizes.append(like.new_full((number,), size))
-        return torch.cat(centers), torch.cat(sizes)
-
-    (y, height), (x, width) = line(runs(rows, None, stride[0])), line(runs(columns, segment, stride[1]))
+    y, height = key_cells(runs(rows, None, stride[0]), like=like)
+    x, width = key_cells(runs(columns, segment, stride[1]), like=like)
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), torch.stack(
         torch.meshgrid(height, width, indexing="ij"), -1
     )
+
+
+def key_cells(found: list[Run], *, like: Tensor) -> tuple[Float[Tensor, "key"], Float[Tensor, "key"]]:
+    """Centers and sizes along one side."""
+    centers, sizes = [], []
+    for run in found:
+        number = run.count * run.key_width
+        size = run.width / run.key_width
+        centers.append(run.start + (torch.arange(number, dtype=like.dtype, device=like.device) + 0.5) * size - 0.5)
+        sizes.append(like.new_full((number,), size))
+    return torch.cat(centers), torch.cat(sizes)
 
 
 def sample(
@@ -267,7 +270,7 @@ def sample_grid(
     """`grid_sample` between corners, whose own gradient cannot be differentiated again."""
     if torch.compiler.is_compiling() or maps.device.type != "cpu":
         return F.grid_sample(maps, grid, align_corners=True)
-    return GridSample.apply(maps, grid) if current_kernels().by_hand else gather_grid(maps, grid)
+    return GridSample.apply(maps, grid) if by_hand() else gather_grid(maps, grid)
 
 
 def gather_grid(
@@ -297,9 +300,7 @@ class GridSample(torch.autograd.Function):
         maps, grid = ctx.saved_tensors
         if torch.is_grad_enabled():
             return gradients_of(gather_grid(maps, grid), (maps, grid), grads[0])
-        wanted = list(ctx.needs_input_grad)
-        found = torch.ops.aten.grid_sampler_2d_backward(grads[0], maps, grid, 0, 0, True, wanted)
-        return tuple(grad if want else None for grad, want in zip(found, wanted, strict=True))
+        return grid_gradients(grads[0], maps, grid, wanted=ctx.needs_input_grad)
 
 
 def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
@@ -401,10 +402,8 @@ class Crops(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             # A crop lies in one piece, from its first strip on: as if it were a row of a table whose rows overlap.
             crops = strips.as_strided((len(strips) - lines + 1, lines * width), (width, 1))
-            key = torch.arange(strip.shape[0] * strip.shape[1])
-            of_weight = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                grad.view(-1, lines * width), crops, strip.flatten(), 4 * key, key.repeat_interleave(4), 0
-            ).view_as(weight)
+            rows = strip.view(-1, 4)
+            of_weight = bag_weight_gradient(grad.view(-1, lines * width), crops, rows).view_as(weight)
         if ctx.needs_input_grad[2]:
             every, weights = of_every_line(strip.int(), weight, lines=lines)
             order, place = every.flatten().sort()
@@ -447,8 +446,8 @@ def fit_table(
     table: Float[Tensor, "num_heads y x"], rows: int, columns: int
 ) -> Float[Tensor, "num_heads fitted_y fitted_x"]:
     """A bias table cut, or continued by its border, to the displacements on a map of rows and columns."""
-
-    def line(length: int, size: int) -> Tensor:
-        return (torch.arange(1 - size, size, device=table.device) + length // 2).clamp(0, length - 1)
-
-    return table.index_select(1, line(table.shape[1], rows)).index_select(2, line(table.shape[2], columns))
+    y, x = (
+        (torch.arange(1 - size, size, device=table.device) + length // 2).clamp(0, length - 1)
+        for length, size in zip(table.shape[1:], (rows, columns), strict=True)
+    )
+    return table.index_select(1, y).index_select(2, x)

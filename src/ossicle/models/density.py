@@ -112,8 +112,8 @@ class DensityProduct(Density):
         return by_head(product_weights, x, mask, parameters, heads=self.num_heads, axis=self.axis)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        share = self.weights(x, mask)
-        return (real(x, mask) * (1 + share if self.residual else share)).to(x.dtype)
+        weights = self.weights(x, mask)
+        return (real(x, mask) * (1 + weights if self.residual else weights)).to(x.dtype)
 
 
 class DensityMixture(Density):
@@ -160,15 +160,15 @@ def product_weights(x: Tensor, mask: Tensor | None, axis: int, offset: Tensor, l
 
 
 def mixture_weights(
-    x: Tensor, mask: Tensor | None, axis: int, offset: Tensor, log_scale: Tensor, log_share: Tensor
+    x: Tensor, mask: Tensor | None, axis: int, offset: Tensor, log_scale: Tensor, log_weight: Tensor
 ) -> Tensor:
-    """sum_k share_k N(z; offset_k, scale_k); the last axis of the parameters is k."""
+    """sum_k weight_k N(z; offset_k, scale_k); the last axis of the parameters is k."""
     apart, variance = deviations(x, mask, axis, unbiased=False)
     z = apart / variance.clamp(min=MIXTURE_EPS).sqrt()
     total: Tensor | None = None
     # One Gaussian at a time: K times the memory of x is never needed.
-    for o, s, share in zip(offset.unbind(-1), log_scale.unbind(-1), log_share.unbind(-1), strict=True):
-        log_density = share - s - ((z - o) * (-s).exp()).square() / 2
+    for o, s, weight in zip(offset.unbind(-1), log_scale.unbind(-1), log_weight.unbind(-1), strict=True):
+        log_density = weight - s - ((z - o) * (-s).exp()).square() / 2
         total = log_density if total is None else torch.logaddexp(total, log_density)
     assert total is not None
     return real((total - math.log(2 * math.pi) / 2).exp(), mask)

@@ -10,24 +10,30 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - An input longer than the time positions is split into windows whose logits are averaged, or, when asked, seen in one
   pass with interpolated positions; the reference cuts it (and reads its length too early, so that patchout then fails).
 - At stride 20 the time table has room for all 50 columns of 10 s; the reference makes 49 and cuts one.
-- Every random number comes from the generator that the caller passes; the reference draws from the global stream.
+- Every random number comes from the generator that the caller passes, where one is passed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ossicle.errors import WeightsRefused
 from ossicle.kernels import Linear
-from ossicle.models.attention import Block, check_share, drop_path_rates
-from ossicle.models.network import Network
-from ossicle.models.tokens import Patchout, TokenReduction, select_patches
+from ossicle.models.attention import Block, check_fraction, drop_path_rates
+from ossicle.models.base import Layout, Network
+from ossicle.models.tokens import PATCHOUT, Patchout, TokenReduction, drop_count, select_patches, whole
 
 PATCH = 16  # mel bins and frames on a side of a patch
+# Of published networks, whose checkpoints do not say.
+STRIDES = (10, 12, 14, 16, 20)
+LENGTHS = (998, 2000, 3000, 3200)
+HEAD_DIM = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +48,8 @@ class PasstConfig:
     mels: int = 128
     frames: int = 998  # input length the time positions are made for
     patchout: Patchout = field(default_factory=Patchout)
-    dropout: float = 0.0  # share of each branch's values, in training
-    drop_path: float = 0.0  # share of branches skipped in training at the last block, rising from 0 at the first
+    dropout: float = 0.0  # fraction of each branch's values, in training
+    drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
     interpolate_positions: bool = False  # see an input beyond the table in one pass
 
     def __post_init__(self) -> None:
@@ -53,8 +59,8 @@ class PasstConfig:
             raise ValueError(f"dim {self.dim} is no multiple of num_heads {self.num_heads}")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
-        check_share("dropout", self.dropout)
-        check_share("drop_path", self.drop_path)
+        check_fraction("dropout", self.dropout)
+        check_fraction("drop_path", self.drop_path)
 
     @property
     def rows(self) -> int:
@@ -121,10 +127,12 @@ class PatchEmbed(nn.Module):
 class Passt(Network):
     """The network: log-mel in, one logit per label out."""
 
+    config_class = PasstConfig
+    train_settings = ("depth", "drop_path", *PATCHOUT)
+    reduces_tokens = True
+
     def __init__(self, config: PasstConfig, *, frontend: str = "passt") -> None:
-        super().__init__()
-        self.config = config
-        self.frontend = frontend
+        super().__init__(config, frontend=frontend)
         dim = config.dim
         self.patch_embed = PatchEmbed(dim, config.stride)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
@@ -179,6 +187,46 @@ class Passt(Network):
     def min_frames(self) -> int:
         """Shortest input: one patch."""
         return PATCH
+
+    @classmethod
+    def option_types(cls) -> dict[str, Any]:
+        """The fields of the configuration, and patchout by three amounts."""
+        types = super().option_types() | dict.fromkeys(PATCHOUT, int | float)
+        del types["patchout"]
+        return types
+
+    @classmethod
+    def from_options(cls, **options: Any) -> "Network":
+        """Builds a network with random weights."""
+        patchout = Patchout(**{field: whole(options.pop(name, 0)) for name, field in PATCHOUT.items()})
+        return super().from_options(patchout=patchout, **options)
+
+    def options(self) -> dict[str, Any]:
+        """The options that `from_options` builds this network from."""
+        options = super().options()
+        patchout = options.pop("patchout")
+        return options | {name: patchout[field] for name, field in PATCHOUT.items()}
+
+    @property
+    def layout(self) -> Layout:
+        """Every block's patch tokens: a time is a column of patches; the two class tokens are left out."""
+        return Layout(num_layers=len(self.blocks), dim=self.config.dim, description="patch tokens, mean over frequency")
+
+    def layer_frames(self, window: int) -> int:
+        """The positions' length, or the window where positions are interpolated to it."""
+        return max(self.max_frames, window) if self.config.interpolate_positions else self.max_frames
+
+    def layer_times(self, frames: int) -> int:
+        """Columns of patches."""
+        return patches_along(max(frames, PATCH), self.config.stride)
+
+    def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
+        """The mean over frequency of what leaves each of the first blocks; no later one runs."""
+        x, states = self.embed(spec, generator=None), []
+        for block in self.stack(layers):
+            x = block(x)
+            states.append(x[:, 2:].unflatten(1, (self.config.rows, -1)).mean(1))
+        return torch.stack(states, dim=1)
 
     def forward_features(
         self,
@@ -244,21 +292,20 @@ class Passt(Network):
         """The class tokens and the kept patches, each with its position."""
         config = self.config
         rows, columns = config.rows, patches_along(spec.shape[-1], config.stride)
-        draws = self.training and (config.patchout or columns < config.columns)
-        if draws and generator is None:
-            raise ValueError("training with patchout, or on clips shorter than the time positions, needs a `generator`")
-        offset, patches = 0, None if reduction is None else reduction.select((rows, columns))
-        if draws and generator is not None:
-            if columns < config.columns:
-                offset = int(torch.randint(config.columns - columns + 1, (), generator=generator))
+        time = self.time_new_pos_embed[0, :, 0]  # (dim, column)
+        if columns > config.columns:
+            time = F.interpolate(time[None], columns, mode="linear")[0]
+        elif self.training and columns < config.columns:
+            offset = torch.randint(config.columns - columns + 1, (), generator=generator)
+            time = time.index_select(1, (offset + torch.arange(columns)).to(spec.device))
+        else:
+            time = time[:, :columns]
+        time = time.T  # (column, dim)
+        freq = self.freq_new_pos_embed[0, :, :, 0].T  # (row, dim)
+        patches = None if reduction is None else reduction.select((rows, columns))
+        if self.training:
             patches = select_patches((rows, columns), config.patchout, generator=generator)
         patches = None if patches is None else patches.to(spec.device)
-
-        freq = self.freq_new_pos_embed[0, :, :, 0].T  # (row, dim)
-        if columns <= config.columns:
-            time = self.time_new_pos_embed[0, :, 0, offset : offset + columns].T  # (column, dim)
-        else:
-            time = F.interpolate(self.time_new_pos_embed[0, :, 0][None], columns, mode="linear")[0].T
         if patches is None:
             position = (freq[:, None] + time).flatten(0, 1)
         else:
@@ -266,3 +313,136 @@ class Passt(Network):
         x = self.patch_embed(spec, patches=patches) + position
         two = torch.cat([self.cls_token, self.dist_token], 1) + self.new_pos_embed
         return torch.cat([two.expand(x.shape[0], -1, -1), x], dim=1)
+
+    @classmethod
+    def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
+        """Patchout where clips have the patches for it."""
+        columns = patches_along(frames, options.get("stride", PasstConfig.stride))
+        return {
+            "patchout_t": (0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches"),
+            "patchout_f": (0.3 if columns >= 4 else 0.0, "rows of patches"),
+        }
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
+        """Refuses patchout that leaves nothing of a clip."""
+        stride = options.get("stride", PasstConfig.stride)
+
+        def left(name: str, total: int, what: str) -> int:
+            amount = settings[name] or 0
+            try:
+                return total - drop_count(whole(amount), total, what=what)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}={amount:g}: {error}. A fraction suits every length: {name}=0.3; {name}=0 drops none"
+                ) from None
+
+        columns = left("patchout_t", patches_along(frames, stride), "patch columns")
+        rows = left("patchout_f", patches_along(mels, stride), "patch rows")
+        left("patchout_u", columns * rows, "patches that these leave")
+
+    @classmethod
+    def options_of(cls, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Length and depth of a PaSST's weights; nothing of an image transformer's."""
+        if "time_new_pos_embed" not in tensors:
+            return {}
+        config = infer_config(tensors)
+        return {"frames": config.frames, "depth": config.depth}
+
+    def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
+        """Position tables of other sizes mean another stride or length."""
+        tables = [shapes[name] for name in ("freq_new_pos_embed", "time_new_pos_embed") if name in shapes]
+        if len(tables) < 2 or all(found == wanted for found, wanted in tables):
+            return []
+        (freq, own_freq), (time, own_time) = tables
+        return [
+            f"the file holds {freq[2]} x {time[3]} positions (frequency x time), the network asks for {own_freq[2]} x "
+            f"{own_time[3]}: choose the stride and length the weights were made for"
+        ]
+
+    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+        """The tensors of a PaSST, or of the image transformer DeiT, for this network.
+
+        A color kernel becomes a mono one, and an image's positions become ours; a head for other labels gives way to
+        the new one.
+
+        Source: section 3.2 of the paper, and models/passt.py of the reference code.
+        """
+        adapted = dict(tensors)
+        kernel = adapted.get("patch_embed.proj.weight")
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+            adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
+        if "pos_embed" in adapted:
+            grid = (self.config.rows, self.config.columns)
+            adapted |= positions_from_image(adapted.pop("pos_embed"), grid=grid, source=source)
+        own = self.state_dict()
+        head = adapted.get("head.1.weight")
+        if head is None or head.shape != own["head.1.weight"].shape:
+            new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
+            adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
+            adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}
+        return adapted
+
+
+# --- weights of others ------------------------------------------------------------------------------------------------
+
+
+def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> PasstConfig:
+    """Reads width, depth, stride, length and labels from the shapes of a PaSST checkpoint.
+
+    Args:
+        num_heads: no shape tells it; by default heads of 64, as in every published network.
+
+    Raises:
+        WeightsRefused: no tensors of a PaSST, or tables that no stride gives.
+    """
+    try:
+        rows = tensors["freq_new_pos_embed"].shape[2]
+        columns = tensors["time_new_pos_embed"].shape[3]
+        dim = tensors["cls_token"].shape[2]
+        num_classes = tensors["head.1.bias"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
+    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    for stride in STRIDES:
+        for frames in (*LENGTHS, columns * stride):
+            config = PasstConfig(
+                num_classes=num_classes,
+                dim=dim,
+                num_heads=num_heads or max(1, dim // HEAD_DIM),
+                depth=depth,
+                stride=stride,
+                frames=max(frames, 16),
+            )
+            if (config.rows, config.columns) == (rows, columns):
+                return config
+    raise WeightsRefused(
+        f"no stride of {', '.join(map(str, STRIDES))} gives {rows} x {columns} positions (frequency x time)"
+    )
+
+
+def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
+    """A color patch kernel for spectrograms: the sum over colors, which is what a gray image would have met."""
+    return kernel.sum(dim=1, keepdim=True)
+
+
+def positions_from_image(
+    pos_embed: Float[Tensor, "1 token dim"], *, grid: tuple[int, int], source: str | Path = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Splits an image's position table (two class tokens, then a square) into ours for time and for frequency.
+
+    The square is stretched bicubically to (rows, columns); each of our tables is its mean over the other axis.
+    """
+    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
+    side = round(patches.shape[1] ** 0.5)
+    if side < 1 or side**2 != patches.shape[1]:
+        raise WeightsRefused(
+            f"{source}: pos_embed has {pos_embed.shape[1]} positions; two class tokens and a square are needed"
+        )
+    square = patches.mT.unflatten(2, (side, side))  # (1, dim, row, column)
+    stretched = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return {
+        "new_pos_embed": tokens.clone(),
+        "freq_new_pos_embed": stretched.mean(dim=3, keepdim=True),
+        "time_new_pos_embed": stretched.mean(dim=2, keepdim=True),
+    }

@@ -1,7 +1,7 @@
 """The models by name, as data: our architectures, and the published PaSST checkpoints that have a name.
 
 A preset says how to build a network and which front end feeds it; it holds no weights. Published names are those of the
-reference packages; `url` is where their weights lie. Five published files have no name there and none here: the folds
+reference packages; `url` is where their weights are. Five published files have no name there and none here: the folds
 of ESC-50 in release v.0.0.6, which `passt_base_s10` with 50 labels takes. No torch here, so that names can be listed at
 once.
 
@@ -10,62 +10,18 @@ releases of github.com/kkoutini/PaSST. Zhu, "Deformable Audio Transformer for Au
 its sizes those of DAT (Xia et al., CVPR 2022).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from ossicle.models.registry import Preset, register_network
 
 RELEASES = "https://github.com/kkoutini/PaSST/releases/download/"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One name in the registry: an architecture, its front end and, where published, its weights."""
-
-    name: str
-    family: Literal["passt", "datar"]
-    options: Mapping[str, Any]
-    """Fields of the family's configuration: `PasstConfig` or `DatarConfig`."""
-    num_classes: int = 527
-    frontend: str = "passt"
-    """Recipe by name."""
-    frame_seconds: float = 0.01
-    """Hop of that recipe."""
-    counted_frames: int = 1000
-    """Input length for which the cost is counted: 10 s, or the 1024 frames that papers on filterbanks take."""
-    url: str | None = None
-    map: float | None = None
-    """Mean average precision that its authors report."""
-    data: str = ""
-    """Where, if not on AudioSet."""
-    license: str | None = None
-    """Of the weights."""
-    note: str = ""
-
-    @property
-    def width(self) -> str:
-        """Channels of a token; of each stage in a pyramid."""
-        return _joined(self.options["dim"] if self.family == "passt" else self.options["dims"])
-
-    @property
-    def depth(self) -> str:
-        """Blocks; of each stage in a pyramid."""
-        return _joined(self.options["depth"] if self.family == "passt" else self.options["depths"])
-
-    @property
-    def stride(self) -> str:
-        """Frames and mel bins from token to token."""
-        return _joined(self.options["stride"] if self.family == "passt" else (4, 8, 16, 32))
-
-
-def _joined(value: int | tuple[int, ...]) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _passt(
     name: str, *, dim: int = 768, num_heads: int = 12, depth: int = 12, stride: int = 10, frames: int = 998, **rest: Any
 ) -> Preset:
     options = {"dim": dim, "num_heads": num_heads, "depth": depth, "stride": stride, "frames": frames}
-    return Preset(name=name, family="passt", options=options, **rest)
+    return Preset(name=name, options=options, width=str(dim), depth=str(depth), stride=str(stride), **rest)
 
 
 def _published(name: str, file: str, map: float, **changes: Any) -> Preset:
@@ -74,7 +30,17 @@ def _published(name: str, file: str, map: float, **changes: Any) -> Preset:
 
 def _datar(name: str, *, note: str = "", **changes: Any) -> Preset:
     options = {"dims": (96, 192, 384, 768), "depths": (2, 2, 6, 2)} | changes
-    return Preset(name=name, family="datar", options=options, frontend="kaldi_fbank", counted_frames=1024, note=note)
+    width, depth = ("-".join(map(str, options[field])) for field in ("dims", "depths"))
+    return Preset(
+        name=name,
+        options=options,
+        frontend="kaldi_fbank",
+        counted_frames=1024,
+        width=width,
+        depth=depth,
+        stride="4-8-16-32",
+        note=note,
+    )
 
 
 _WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
@@ -93,12 +59,7 @@ _BASE: dict[str, Any] = _SMALL | {
     "num_groups": (1, 2, 4, 8),
 }
 
-ARCHITECTURES = (
-    *(
-        _passt(f"passt_{size}_s{stride}", dim=dim, num_heads=num_heads, stride=stride)
-        for size, (dim, num_heads) in _WIDTHS.items()
-        for stride in (10, 12, 14, 16, 20)
-    ),
+DATAR = (
     _datar("datar_nano", **_NANO),
     _datar("datar_tiny"),
     _datar("datar_small", **_SMALL),
@@ -108,13 +69,18 @@ ARCHITECTURES = (
         note="deforms in every stage, inside segments of 10.24 s: the cost grows with the length and no faster",
         **_SEGMENTED,
     ),
-    _datar("datar_tiny_hop", note="one answer every 160 ms", hop_features=True),
-    _datar("datar_nano_hop", note="one answer every 160 ms", hop_features=True, **_NANO),
+    _datar("datar_tiny_hop", note="scores every 160 ms", hop_features=True),
+    _datar("datar_nano_hop", note="scores every 160 ms", hop_features=True, **_NANO),
 )
 
 _UNSURE = "name says stride 16; trust the shapes in the file"
 
-PUBLISHED = (
+PASST = (
+    *(
+        _passt(f"passt_{size}_s{stride}", dim=dim, num_heads=num_heads, stride=stride)
+        for size, (dim, num_heads) in _WIDTHS.items()
+        for stride in (10, 12, 14, 16, 20)
+    ),
     _published("passt_s_swa_p16_128_ap476", "v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt", 0.476),
     _published("passt_s_swa_p16_128_ap4761", "v0.0.2-audioset/passt-s-f128-p16-s10-ap.4761-swa.pt", 0.4761),
     _published("passt_s_p16_128_ap472", "v0.0.2-audioset/passt-s-f128-p16-s10-ap.472.pt", 0.472),
@@ -176,4 +142,5 @@ PUBLISHED = (
     _published("passt_l_kd_p16_128_ap47", "v.0.0.10/passt-l-kd-ap.47.pt", 0.4708, depth=7),
 )
 
-PRESETS = {preset.name: preset for preset in ARCHITECTURES + PUBLISHED}
+register_network("ossicle.models.passt:Passt", presets=PASST)
+register_network("ossicle.models.datar:Datar", presets=DATAR)

@@ -1,27 +1,107 @@
-"""Models by name: list them, describe them, build them. Importing this loads no torch; building does."""
+"""Models by name: register, list, describe and build them. Importing this loads no torch; building does.
+
+A family of networks becomes known by `register_network`, which gives its presets their names: ours in
+`ossicle.models.presets`, an installed package's in a module that an entry point of the group `ossicle.networks` names
+and that is imported when a model is first asked for.
+
+    [project.entry-points."ossicle.networks"]
+    mine = "my_package.networks"
+"""
 
 import difflib
 import fnmatch
-from dataclasses import dataclass, fields
+import functools
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ossicle.errors import ModelUnknown
-from ossicle.models.presets import PRESETS, Preset
+from ossicle.errors import ModelUnknown, WeightsRefused
+from ossicle.models.heads import HeadSpec
 
 if TYPE_CHECKING:
-    from ossicle.models.datar import Datar
-    from ossicle.models.passt import Passt
+    from ossicle.models.base import Network
+
+ENTRY_POINTS = "ossicle.networks"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInfo:
+class Preset:
+    """One name in the registry: an architecture, its front end and, where published, its weights."""
+
+    name: str
+    options: Mapping[str, Any]
+    """Fields of the network's configuration."""
+    num_classes: int = 527
+    frontend: str = "passt"
+    """Recipe by name."""
+    frame_seconds: float = 0.01
+    """Hop of that recipe."""
+    counted_frames: int = 1000
+    """Input length for which the cost is counted: 10 s, or the 1024 frames that papers on filterbanks take."""
+    width: str = ""
+    """Channels of a token; of each stage in a pyramid."""
+    depth: str = ""
+    """Blocks; of each stage in a pyramid."""
+    stride: str = ""
+    """Frames and mel bins from token to token."""
+    url: str | None = None
+    map: float | None = None
+    """Mean average precision that its authors report."""
+    data: str = ""
+    """Where, if not on AudioSet."""
+    license: str | None = None
+    """Of the weights."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSummary:
     """What `ossicle models show` prints."""
 
     preset: Preset
     parameters: int
     macs: int  # multiplications in a pass over the preset's `counted_frames` that computes every token
     tokens: int  # in that pass, at the first block
-    seconds: float | None  # that one pass sees; None for any length
+    seconds: float | None  # longest input of one pass; None for any length
+    reduces_tokens: bool  # whether it can be run on fewer tokens
+
+
+_registered: dict[str, tuple[Preset, "str | type[Network]"]] = {}
+
+
+def register_network(network: "str | type[Network]", *, presets: Iterable[Preset]) -> None:
+    """Makes a family of networks known by the names of its presets.
+
+    Args:
+        network: the subclass of `Network`; or "module:Class", which is imported when a network is built.
+
+    Raises:
+        ValueError: a name that another family has; nothing is registered then.
+    """
+    new = {preset.name: (preset, network) for preset in presets}
+    if taken := sorted(name for name in new.keys() & _registered.keys() if not is_same(_registered[name][1], network)):
+        raise ValueError(f"there is a model {taken[0]} already; choose another name")
+    _registered.update(new)
+
+
+def is_same(one: "str | type[Network]", other: "str | type[Network]") -> bool:
+    """Whether both are the class of that name in that module, which may have been defined again in a notebook."""
+    first, second = (n if isinstance(n, str) else f"{n.__module__}:{n.__qualname__}" for n in (one, other))
+    return first == second
+
+
+@functools.cache
+def load_entry_points() -> None:
+    """Imports what installed packages register; a package that fails is left out and logged."""
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        # A module of another package can fail in every way there is, and no other model depends on it.
+        except Exception as error:
+            logging.getLogger("ossicle").warning("The networks of %s are left out: %s", point.value, error)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -30,7 +110,8 @@ def list_models(pattern: str = "*") -> list[str]:
     >>> list_models("passt_tiny_s1[06]")
     ['passt_tiny_s10', 'passt_tiny_s16']
     """
-    return sorted(fnmatch.filter(PRESETS, pattern))
+    load_entry_points()
+    return sorted(fnmatch.filter(_registered, pattern))
 
 
 def find_preset(name: str) -> Preset:
@@ -39,79 +120,89 @@ def find_preset(name: str) -> Preset:
     Raises:
         ModelUnknown: no such name; the nearest ones are shown.
     """
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+    names = list_models()
+    if name in _registered:
+        return _registered[name][0]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"the nearest are {', '.join(near)}" if near else "`ossicle models list` shows all"
     raise ModelUnknown(f"there is no model {name!r}; {hint}")
 
 
-def create_model(name: str, *, num_classes: int | None = None, **options: Any) -> "Passt | Datar":
+def network_class(name: str) -> "type[Network]":
+    """The class of the model of that name, imported now if it was not.
+
+    Raises:
+        ModelUnknown: no such name.
+    """
+    find_preset(name)
+    network = _registered[name][1]
+    if not isinstance(network, str):
+        return network
+    module, _, attribute = network.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    pretrained: bool | None = None,
+    head: HeadSpec | None = None,
+    **options: Any,
+) -> "Network":
     """Builds the network of that name with new random weights.
 
     Args:
         num_classes: labels; by default those of the preset.
-        options: fields of the family's configuration, `PasstConfig` (depth, frames, dropout, drop_path,
-            interpolate_positions, ...) or `DatarConfig` (adaptor, offsets, key_strides, drop_path, ...). For PaSST also
-            `patchout_t`, `patchout_f`, `patchout_u`: patch columns, rows and single patches dropped in training, each a
-            count, or a fraction below 1.
+        pretrained: False builds a published checkpoint's network with random weights, which is refused otherwise.
+        head: in place of `num_classes`.
+        options: fields of the network's configuration: of a PaSST `PasstConfig` (depth, frames, dropout, drop_path,
+            interpolate_positions, ...) and `patchout_t`, `patchout_f`, `patchout_u`, each a count or a fraction below
+            1; of a DATAR `DatarConfig` (adaptor, offsets, key_strides, drop_path, ...).
 
     Raises:
         ModelUnknown: no such name.
-        ValueError: an option that no such network has, or a value outside its range.
+        WeightsRefused: the name of a published checkpoint, whose weights are not here.
+        ValueError: an option that no such network has, a value outside its range, or another head.
     """
-    preset = find_preset(name)
-    allowed = allowed_options(name)
-    if unknown := sorted(options.keys() - allowed):
+    preset, network = find_preset(name), network_class(name)
+    if preset.url is None and pretrained:
+        raise ValueError(f"{name} is an architecture and has no published weights; leave out pretrained=True")
+    if preset.url is not None and pretrained is not False:
+        raise WeightsRefused(
+            f"{name} is a published checkpoint, and ossicle does not download its weights: fetch {preset.url}, and "
+            "start a training from that file with --init, or load it by load_checkpoint; in Python pretrained=False "
+            "builds the network with random weights."
+        )
+    if head is not None:
+        network.check_head(head)
+        num_classes = head.outputs
+    allowed = network.option_types()
+    if unknown := sorted(options.keys() - allowed.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(allowed))}")
-    options = {**preset.options, **options}
-    num_classes = preset.num_classes if num_classes is None else num_classes
-    if preset.family == "datar":
-        from ossicle.models.datar import Datar, DatarConfig
-
-        # What comes from JSON or YAML has lists.
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
-        }
-        return Datar(DatarConfig(num_classes=num_classes, **values), frontend=preset.frontend)
-    from ossicle.models.passt import Passt, PasstConfig
-    from ossicle.models.tokens import Patchout
-
-    patchout = Patchout(**{field: options.pop(key, 0) for key, field in PATCHOUT.items()})
-    return Passt(PasstConfig(num_classes=num_classes, patchout=patchout, **options), frontend=preset.frontend)
+    return network.from_options(
+        num_classes=preset.num_classes if num_classes is None else num_classes,
+        frontend=preset.frontend,
+        **{**preset.options, **options},
+    )
 
 
-PATCHOUT = {"patchout_t": "time", "patchout_f": "freq", "patchout_u": "unstructured"}
-
-
-def allowed_options(name: str) -> set[str]:
-    """What `create_model` takes besides the number of labels."""
-    preset = find_preset(name)
-    if preset.family == "datar":
-        from ossicle.models.datar import DatarConfig
-
-        return {field.name for field in fields(DatarConfig)} - {"num_classes"}
-    from ossicle.models.passt import PasstConfig
-
-    return {field.name for field in fields(PasstConfig)} - {"num_classes", "patchout"} | set(PATCHOUT)
-
-
-def model_info(name: str) -> ModelInfo:
+def summarize_model(name: str) -> ModelSummary:
     """Counts parameters, tokens and multiplications of one pass, on a network without storage."""
     preset = find_preset(name)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.inference_mode():
-        model = create_model(name).eval()
+        model = create_model(name, pretrained=False).eval()
         spec = torch.empty(1, model.config.mels, preset.counted_frames)
         with FlopCounterMode(display=False) as counter:
             out = model.forward_features(spec, hidden_states=True)
-    assert out.hidden_states is not None
-    return ModelInfo(
+    return ModelSummary(
         preset=preset,
         parameters=sum(p.numel() for p in model.parameters()),
         macs=counter.get_total_flops() // 2,
         tokens=out.hidden_states[0][0, ..., 0].numel(),
         seconds=None if model.max_frames is None else model.max_frames * preset.frame_seconds,
+        reduces_tokens=model.reduces_tokens,
     )

@@ -10,8 +10,8 @@ Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout"
 Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023, arXiv 2210.09461), section 3.
 **Deviations** of patchout: an amount may be a fraction of what the clip has, because a count made for 10 s empties
 shorter clips; dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges
-the same share of its tokens, where the paper merges the same number, so that a network can be thinned to less than half
-of its work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
+the same fraction of its tokens, where the paper merges the same number, so that a network can do less than half of its
+work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
 """
 
 import functools
@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+PATCHOUT = {"patchout_t": "time", "patchout_f": "freq", "patchout_u": "unstructured"}  # options to fields of Patchout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +39,15 @@ class Patchout:
         for name in ("time", "freq", "unstructured"):
             amount = getattr(self, name)
             if not amount >= 0 or isinstance(amount, float) and amount >= 1:
-                raise ValueError(f"patchout in {name} is {amount}; a whole count, or a fraction below 1, is allowed")
+                raise ValueError(f"patchout in {name} is {amount}; expected a whole count, or a fraction below 1")
 
     def __bool__(self) -> bool:
         return bool(self.time or self.freq or self.unstructured)
+
+
+def whole(amount: int | float) -> int | float:
+    """An amount of patchout, from 1 on a count: 3.0 becomes 3."""
+    return int(amount) if amount >= 1 and amount == int(amount) else amount
 
 
 def drop_count(amount: int | float, total: int, *, what: str) -> int:
@@ -56,7 +63,7 @@ def drop_count(amount: int | float, total: int, *, what: str) -> int:
     return int(amount)
 
 
-def keep_some(total: int, *, drop: int, generator: torch.Generator) -> Int[Tensor, "kept"]:
+def keep_some(total: int, *, drop: int, generator: torch.Generator | None) -> Int[Tensor, "kept"]:
     """Draws which of `total` stay when `drop` of them go, in ascending order."""
     return torch.randperm(total, generator=generator)[: total - drop].sort().values
 
@@ -69,7 +76,7 @@ def subgrid(
 
 
 def select_patches(
-    grid: tuple[int, int], patchout: Patchout, *, generator: torch.Generator
+    grid: tuple[int, int], patchout: Patchout, *, generator: torch.Generator | None
 ) -> Int[Tensor, "patch"] | None:
     """Draws the patches of a (rows, columns) grid that survive patchout; a structured draw keeps a subgrid."""
     if not patchout:
@@ -91,14 +98,14 @@ Method = Literal["strided", "merge"]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReduction:
-    """Runs a trained network on a share of its patch tokens, each clip by itself and without a random number.
+    """Runs a trained network on a fraction of its patch tokens, each clip by itself and without a random number.
 
     Args:
         method: `strided` selects evenly spaced rows and columns in proportion, the shape that structured patchout
             leaves in training; `merge` averages the tokens that are most alike, some in every block.
-        keep: above 0 and at most 1. `strided`: share of the patches that are selected, to the nearest whole rows and
-            columns, at least one of each. `merge`: share of the patch tokens that enters a block, in the mean over the
-            blocks; all of them enter the first.
+        keep: above 0 and at most 1. `strided`: fraction of the patches that are selected, to the nearest whole rows
+            and columns, at least one of each. `merge`: fraction of the patch tokens that enters a block, in the mean
+            over the blocks; all of them enter the first.
     """
 
     keep: int | float
@@ -106,9 +113,9 @@ class TokenReduction:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep is {self.keep}; a share above 0 and at most 1 is allowed")
+            raise ValueError(f"keep is {self.keep}; expected a fraction above 0 and at most 1")
         if self.method not in get_args(Method):
-            raise ValueError(f"method is {self.method!r}; it is one of {', '.join(get_args(Method))}")
+            raise ValueError(f"method is {self.method!r}; expected one of {', '.join(get_args(Method))}")
 
     def select(self, grid: tuple[int, int]) -> Int[Tensor, "patch"] | None:
         """The patches of a (rows, columns) grid that the network gathers."""
@@ -116,7 +123,7 @@ class TokenReduction:
             return None
         rows, columns = grid
         few_rows = max(round(self.keep**0.5 * rows), math.ceil(self.keep * rows))
-        # The columns, which are more, mend what rounding the rows has done to the share.
+        # The columns, which are more, mend what rounding the rows has done to the fraction.
         few_columns = min(columns, max(1, round(self.keep * rows * columns / few_rows)))
         return subgrid(evenly(rows, few_rows), evenly(columns, few_columns), columns=columns)
 
@@ -124,11 +131,11 @@ class TokenReduction:
         """How many of its patch tokens each block merges into others."""
         if self.keep == 1 or self.method != "merge":
             return [0] * depth
-        share = merged_share(self.keep, depth)
+        fraction = merged_fraction(self.keep, depth)
         counts = [patches]
         for block in range(1, depth):
             # A block merges every second token at most.
-            counts.append(max(round(patches * share**block), (counts[-1] + 1) // 2))
+            counts.append(max(round(patches * fraction**block), (counts[-1] + 1) // 2))
         return [here - there for here, there in zip(counts, [*counts[1:], counts[-1]], strict=True)]
 
 
@@ -142,8 +149,8 @@ def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
 
 
 @functools.cache
-def merged_share(keep: int | float, depth: int) -> float:
-    """What share of its tokens each block hands on, so that the mean over the blocks of what enters one is `keep`.
+def merged_fraction(keep: int | float, depth: int) -> float:
+    """What fraction of its tokens each block hands on, so that the mean over the blocks of what enters one is `keep`.
 
     Raises:
         ValueError: less than is left when every block halves its tokens.
@@ -200,7 +207,7 @@ def merge_tokens(
     before = sizes.flatten()
     after = before.index_add(0, into, before[gone])
     rows = x.flatten(0, 1)
-    shares = (before / after)[:, None]  # 1 where nothing was merged into
+    weights = (before / after)[:, None]  # 1 where nothing was merged into
     added = rows[gone] * (before[gone] / after[into])[:, None]
-    means = (rows * shares).index_add(0, into, added)[stay].to(x.dtype)
+    means = (rows * weights).index_add(0, into, added)[stay].to(x.dtype)
     return means.view(clips, -1, dim), after[stay].view(clips, -1)

@@ -1,4 +1,4 @@
-"""The standard figures of an evaluation and a training."""
+"""The standard plots of an evaluation and a training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ossicle.metrics import CalibrationBins, ClassFigures
+from ossicle.metrics import CalibrationBins, ClassMetrics
 from ossicle.metrics.arrays import ratio
 from ossicle.report.style import (
     BLUE,
@@ -29,7 +29,7 @@ MOST_NAMED = 100
 
 
 def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence[str]) -> Figure:
-    """Draws where the clips of each class went: a row per true label, shaded by its share of the row.
+    """Draws where the clips of each class went: a row per true label, shaded by its fraction of the row.
 
     Counts are written into the cells while there is room for them (up to 25 labels), and names beside them (up to 100).
     A row without clips is crossed out.
@@ -38,13 +38,13 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     from matplotlib.patches import Rectangle
 
     count = len(labels)
-    shares = ratio(confusion, confusion.sum(axis=1, keepdims=True))
+    fractions = ratio(confusion, confusion.sum(axis=1, keepdims=True))
     named = count <= MOST_NAMED
     cell = float(np.clip(6.5 / count, 0.17, 0.75)) if named else 12 / count
     figure = new_figure(count * cell + 2.6, count * cell + 1.7)
     axes = figure.subplots()
     image = axes.imshow(
-        shares, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
+        fractions, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
     )
     dress(axes, x="recognized as", y="true label")
     size = float(np.clip(cell * 22, 6.5, 9))
@@ -60,10 +60,10 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
         axes.axvline(edge, color=RULE, linewidth=0.5)
     if count <= 25:
         for row, column in np.argwhere(confusion > 0):
-            color = "white" if shares[row, column] > 0.55 else INK
+            color = "white" if fractions[row, column] > 0.55 else INK
             written = str(confusion[row, column])
             if count <= 8:
-                written += f"\n{100 * shares[row, column]:.0f} %"
+                written += f"\n{100 * fractions[row, column]:.0f} %"
             note(
                 axes,
                 float(column),
@@ -80,7 +80,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     bar.outline.set_visible(False)
     bar.set_ticks([0, 0.5, 1], labels=["0", "50 %", "100 %"])
     bar.ax.tick_params(labelsize=8, length=0, colors=INK)
-    bar.set_label("share of the true label's clips", fontsize=8.5, color=INK)
+    bar.set_label("fraction of the true label's clips", fontsize=8.5, color=INK)
     return figure
 
 
@@ -178,7 +178,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, "
     return np.array([float(cell) if cell not in (None, "") else np.nan for cell in cells], dtype=float)
 
 
-def per_class_figure(classes: Sequence[ClassFigures]) -> Figure:
+def per_class_figure(classes: Sequence[ClassMetrics]) -> Figure:
     """Draws average precision (bar) and F1 (dot) of each class that has positives, best first.
 
     Of more than 60 classes the best 30 and the worst 30 are drawn.

@@ -79,7 +79,7 @@ def layer_share_figure(
     Args:
         share: percent, as is `initial`.
         layers: numbers of the layers.
-        probes: a figure of merit of each layer alone, called `probe_name`.
+        probes: a score of each layer alone, called `probe_name`.
     """
     count = len(share)
     figure = new_figure(6.4, 2.9 if probes is None else 4.8)

@@ -22,7 +22,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text, numbers as text, or shares; the columns in `words` are prose, the others are aligned as numbers."""
+    """Rows of text, numbers as text, or fractions with a bar; columns in `words` are prose, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Share]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure, what it shows for those who cannot see it, and a caption."""
+    """A plot, what it shows for those who cannot see it, and a caption."""
 
     figure: Figure
     alt: str

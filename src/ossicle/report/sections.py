@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ossicle.metrics import Estimate, Evaluation, mean_over_folds
+from ossicle.metrics import Estimate, Metrics, mean_over_folds
 from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
 from ossicle.report.page import Chart, Section, Share, Table
 from ossicle.report.style import Figure
 from ossicle.report.text import (
-    TITLES,
+    SHOWN,
     baseline_sentence,
     class_cells,
     class_header,
@@ -18,40 +18,21 @@ from ossicle.report.text import (
     worst_confusions,
 )
 
-MEANINGS = {
-    "single-label": {
-        "accuracy": "share of clips whose highest score is the right label",
-        "balanced_accuracy": "mean over the classes of the share of their clips recognized",
-    },
-    "multi-label": {
-        "accuracy": "share of clips with every label right",
-        "balanced_accuracy": "mean over the classes of the mean of recall and specificity",
-    },
-}
-COMMON_MEANINGS = {
-    "macro_f1": "mean over the classes of F1",
-    "mean_average_precision": "mean average precision over the classes that occur",
-    "auroc": "how often a clip of a class outscores one of the others",
-    "d_prime": "the same as a distance of two normal distributions",
-    "calibration_error": "mean distance of stated confidence and observed frequency; 0 is best",
-    "brier": "mean squared error of the probabilities; 0 is best",
-}
 
-
-def evaluation_sections(evaluation: Evaluation) -> list[Section]:
+def evaluation_sections(metrics: Metrics) -> list[Section]:
     """Result, classes, confusions (single-label) and calibration, ready for `write_report`."""
     sections = [
-        Section(title="Result", blocks=_result(evaluation)),
-        Section(title="Classes", blocks=_classes(evaluation)),
+        Section(title="Result", blocks=_result(metrics)),
+        Section(title="Classes", blocks=_classes(metrics)),
     ]
-    if evaluation.confusion is not None:
-        sections.append(Section(title="Confusions", blocks=_confusions(evaluation)))
-    sections.append(Section(title="Calibration", blocks=_calibration(evaluation)))
+    if metrics.confusion is not None:
+        sections.append(Section(title="Confusions", blocks=_confusions(metrics)))
+    sections.append(Section(title="Calibration", blocks=_calibration(metrics)))
     return sections
 
 
-def fold_section(evaluations: Mapping[str, Evaluation]) -> Section:
-    """Cross-validation: every fold's figures, by its name, and their mean with Student's t interval."""
+def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
+    """Cross-validation: every fold's metrics, by its name, and their mean with Student's t interval."""
     summary = mean_over_folds(list(evaluations.values()))
     names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
     rows: list[list[str | Share]] = [
@@ -65,7 +46,7 @@ def fold_section(evaluations: Mapping[str, Evaluation]) -> Section:
         blocks=[
             f"{len(evaluations)} folds, each tested by a model that never saw it. The interval is Student's t over "
             "the folds; they share training clips, so it is the least that is uncertain.",
-            Table(header=["fold", "clips", *(TITLES[name] for name in names)], rows=rows),
+            Table(header=["fold", "clips", *(SHOWN[name].title for name in names)], rows=rows),
         ],
     )
 
@@ -91,42 +72,40 @@ def sampling_section(figure: Figure, *, clip: str) -> Section:
     return Section(title="Sampling points", blocks=[chart])
 
 
-def _result(evaluation: Evaluation) -> list[str | Table | Chart]:
-    meanings = MEANINGS[evaluation.task] | COMMON_MEANINGS
+def _result(metrics: Metrics) -> list[str | Table | Chart]:
     rows = [
-        [TITLES[name], _cell(name, estimate), interval(estimate), meanings[name]]
-        for name, estimate in evaluation.headline.items()
+        [SHOWN[name].title, _cell(name, estimate), interval(estimate), SHOWN[name].meaning_in(metrics.task)]
+        for name, estimate in metrics.headline.items()
     ]
-    protocol = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
+    protocol = [f"Protocol: {metrics.protocol}"] if metrics.protocol else []
     return [
         *protocol,
-        subject(evaluation),
-        Table(header=["figure", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
-        baseline_sentence(evaluation),
+        subject(metrics),
+        Table(header=["metric", "value", "95 % interval", "meaning"], rows=rows, words=(0, 3)),
+        baseline_sentence(metrics),
     ]
 
 
 def _cell(name: str, estimate: Estimate) -> str | Share:
-    beyond_one = name in ("d_prime", "brier")
-    if estimate.value is None or beyond_one:
+    if estimate.value is None or not SHOWN[name].fraction:
         return number(estimate.value)
     return Share(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
-def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
-    header = class_header(evaluation)
-    shares = {header.index(name): name for name in ("F1", "AP")}
+def _classes(metrics: Metrics) -> list[str | Table | Chart]:
+    header = class_header(metrics)
+    bars = {header.index(name): name for name in ("F1", "AP")}
     rows: list[list[str | Share]] = []
-    for i, figures in enumerate(evaluation.classes):
-        row: list[str | Share] = list(class_cells(evaluation, i))
-        for column, name in shares.items():
-            value = figures.f1 if name == "F1" else figures.average_precision
+    for i, one in enumerate(metrics.classes):
+        row: list[str | Share] = list(class_cells(metrics, i))
+        for column, name in bars.items():
+            value = one.f1 if name == "F1" else one.average_precision
             if value is not None:
                 row[column] = Share(value=value)
         rows.append(row)
     decision = (
         "the label with the highest score is given"
-        if evaluation.task == "single-label"
+        if metrics.task == "single-label"
         else "a label is given when its score reaches its threshold"
     )
     table = Table(
@@ -134,27 +113,27 @@ def _classes(evaluation: Evaluation) -> list[str | Table | Chart]:
         rows=rows,
         caption=f"“clips” have the label, “given” is how often it was given: {decision}. A dash: not defined.",
     )
-    if all(row.average_precision is None for row in evaluation.classes):
+    if all(row.average_precision is None for row in metrics.classes):
         return [table]
     chart = Chart(
-        figure=per_class_figure(evaluation.classes),
+        figure=per_class_figure(metrics.classes),
         alt="Average precision and F1 of each class, best first",
         caption="Best first; the number of clips on the right.",
     )
     return [chart, table]
 
 
-def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
-    assert evaluation.confusion is not None
+def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
+    assert metrics.confusion is not None
     chart = Chart(
-        figure=confusion_figure(evaluation.confusion, evaluation.labels),
-        alt=f"Confusion matrix of {len(evaluation.labels)} labels; the mistakes are in the table below",
-        caption="Rows are true labels, columns the given ones; shades are shares of the row.",
+        figure=confusion_figure(metrics.confusion, metrics.labels),
+        alt=f"Confusion matrix of {len(metrics.labels)} labels; the mistakes are in the table below",
+        caption="Rows are true labels, columns the given ones; shades are fractions of the row.",
     )
-    mistakes = worst_confusions(evaluation)
+    mistakes = worst_confusions(metrics)
     if not mistakes:
         return [chart, "No clip was mistaken."]
-    rows = [[true, given, str(count), f"{100 * share:.0f} %"] for true, given, count, share in mistakes]
+    rows = [[true, given, str(count), f"{100 * fraction:.0f} %"] for true, given, count, fraction in mistakes]
     table = Table(
         header=["true label", "recognized as", "clips", "of its clips"],
         rows=rows,
@@ -164,15 +143,15 @@ def _confusions(evaluation: Evaluation) -> list[str | Table | Chart]:
     return [chart, table]
 
 
-def _calibration(evaluation: Evaluation) -> list[str | Table | Chart]:
+def _calibration(metrics: Metrics) -> list[str | Table | Chart]:
     what = (
         "The confidence is the score of the given label"
-        if evaluation.task == "single-label"
+        if metrics.task == "single-label"
         else "Every score of every label counts"
     )
     chart = Chart(
-        figure=reliability_figure(evaluation.calibration),
-        alt=f"Observed frequency over stated confidence; calibration error {evaluation.calibration.error:.3f}",
+        figure=reliability_figure(metrics.calibration),
+        alt=f"Observed frequency over stated confidence; calibration error {metrics.calibration.error:.3f}",
         caption=f"{what}. Of predictions stated with 0.8, eight in ten should be right: bars on the dashed line.",
     )
     return [chart]

@@ -1,20 +1,11 @@
-"""Figures of merit as lines for the terminal."""
+"""Metrics as lines for the terminal."""
 
 from collections.abc import Mapping, Sequence
 
-from ossicle.metrics import Estimate, Evaluation
+from ossicle.metrics import METRICS, Estimate, Metrics
 
 FEW_GROUPS = 10  # below, the intervals of a bootstrap hold the truth too seldom
-TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy (UAR)",
-    "macro_f1": "Macro F1",
-    "mean_average_precision": "mAP",
-    "auroc": "AUROC",
-    "d_prime": "d'",
-    "calibration_error": "Calibration error (ECE)",
-    "brier": "Brier score",
-}
+SHOWN = {metric.name: metric for metric in METRICS}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -27,40 +18,40 @@ def interval(estimate: Estimate) -> str:
     return "" if estimate.low is None else f"[{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def subject(evaluation: Evaluation) -> str:
+def subject(metrics: Metrics) -> str:
     """What was measured and how the intervals came about, in one sentence."""
-    clips = f"{evaluation.clips} clips" if evaluation.clips != 1 else "1 clip"
-    of_groups = "" if evaluation.groups is None else f" of {evaluation.groups} groups"
-    classes = f"{evaluation.classes_scored} of {len(evaluation.labels)} classes occur"
-    if evaluation.accuracy.low is None:
+    clips = f"{metrics.clips} clips" if metrics.clips != 1 else "1 clip"
+    of_groups = "" if metrics.groups is None else f" of {metrics.groups} groups"
+    classes = f"{metrics.classes_scored} of {len(metrics.labels)} classes occur"
+    if metrics.accuracy.low is None:
         return f"{clips}{of_groups}; {classes}."
-    draws = f"{evaluation.resamples} bootstrap draws of {'clips' if evaluation.groups is None else 'whole groups'}"
-    few = evaluation.groups is not None and evaluation.groups < FEW_GROUPS
+    draws = f"{metrics.resamples} bootstrap draws of {'clips' if metrics.groups is None else 'whole groups'}"
+    few = metrics.groups is not None and metrics.groups < FEW_GROUPS
     caution = "; so few groups make them too narrow" if few else ""
     return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}{caution}."
 
 
-def baseline_sentence(evaluation: Evaluation) -> str:
+def baseline_sentence(metrics: Metrics) -> str:
     """The bar that knowing nothing sets, in one sentence."""
-    baseline = evaluation.baseline
+    baseline = metrics.baseline
     if baseline.accuracy is not None:
-        verdict = "the whole accuracy interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
+        verdict = "the whole accuracy interval lies above it" if metrics.beats_baseline else "not clearly beaten"
         return (
             f"Always answering '{baseline.label}', the most frequent label of these clips, "
             f"has accuracy {number(baseline.accuracy)}: {verdict}."
         )
-    verdict = "the whole mAP interval lies above it" if evaluation.beats_baseline else "not clearly beaten"
+    verdict = "the whole mAP interval lies above it" if metrics.beats_baseline else "not clearly beaten"
     return f"Scores drawn at random have mAP {number(baseline.mean_average_precision)}: {verdict}."
 
 
-def evaluation_lines(evaluation: Evaluation) -> list[str]:
-    """Protocol, headline figures with intervals, the baseline and a line for each class."""
-    lines = [f"Protocol: {evaluation.protocol}"] if evaluation.protocol else []
-    lines += [subject(evaluation), ""]
-    lines += _figure_lines(evaluation.headline)
-    lines += ["", baseline_sentence(evaluation)]
+def evaluation_lines(metrics: Metrics) -> list[str]:
+    """Protocol, metrics with intervals, the baseline and a line for each class."""
+    lines = [f"Protocol: {metrics.protocol}"] if metrics.protocol else []
+    lines += [subject(metrics), ""]
+    lines += _metric_lines(metrics.headline)
+    lines += ["", baseline_sentence(metrics)]
     lines.append("")
-    rows = [class_header(evaluation), *(class_cells(evaluation, i) for i in range(len(evaluation.classes)))]
+    rows = [class_header(metrics), *(class_cells(metrics, i) for i in range(len(metrics.classes)))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         aligned = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
@@ -69,49 +60,49 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
-    """The mean over folds of every headline figure with its interval."""
-    return [f"Mean over {folds} folds, 95 % Student's t interval:", "", *_figure_lines(summary)]
+    """The mean over folds of every metric with its interval."""
+    return [f"Mean over {folds} folds, 95 % Student's t interval:", "", *_metric_lines(summary)]
 
 
-def class_header(evaluation: Evaluation) -> list[str]:
+def class_header(metrics: Metrics) -> list[str]:
     """The columns of the class table; thresholds where there are any."""
-    thresholds = ["threshold"] if _has_thresholds(evaluation) else []
+    thresholds = ["threshold"] if _has_thresholds(metrics) else []
     return ["class", "clips", "given", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
 
 
-def class_cells(evaluation: Evaluation, index: int) -> list[str]:
+def class_cells(metrics: Metrics, index: int) -> list[str]:
     """One row of the class table."""
-    row = evaluation.classes[index]
-    figures = [row.precision, row.recall, row.f1, row.average_precision, row.auroc]
-    if _has_thresholds(evaluation):
-        figures.append(row.threshold)
-    return [" ".join(row.label.split()), str(row.support), str(row.given), *(number(figure) for figure in figures)]
+    row = metrics.classes[index]
+    values = [row.precision, row.recall, row.f1, row.average_precision, row.auroc]
+    if _has_thresholds(metrics):
+        values.append(row.threshold)
+    return [" ".join(row.label.split()), str(row.support), str(row.given), *(number(value) for value in values)]
 
 
-def _has_thresholds(evaluation: Evaluation) -> bool:
-    return any(row.threshold is not None for row in evaluation.classes)
+def _has_thresholds(metrics: Metrics) -> bool:
+    return any(row.threshold is not None for row in metrics.classes)
 
 
-def _figure_lines(figures: Mapping[str, Estimate]) -> list[str]:
-    width = max(len(TITLES[name]) for name in figures)
+def _metric_lines(headline: Mapping[str, Estimate]) -> list[str]:
+    width = max(len(SHOWN[name].title) for name in headline)
     return [
-        f"{TITLES[name]:<{width}}  {number(estimate.value):>6}  {interval(estimate)}".rstrip()
-        for name, estimate in figures.items()
+        f"{SHOWN[name].title:<{width}}  {number(estimate.value):>6}  {interval(estimate)}".rstrip()
+        for name, estimate in headline.items()
     ]
 
 
-def worst_confusions(evaluation: Evaluation) -> Sequence[tuple[str, str, int, float]]:
-    """The ten most frequent mistakes as (true label, given label, clips, share of the true label's clips)."""
-    if evaluation.confusion is None:
+def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
+    """The ten most frequent mistakes as (true label, given label, clips, fraction of the true label's clips)."""
+    if metrics.confusion is None:
         return []
     mistakes = [
         (int(count), true, given)
-        for true, row in enumerate(evaluation.confusion)
+        for true, row in enumerate(metrics.confusion)
         for given, count in enumerate(row)
         if true != given and count
     ]
     mistakes.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
     return [
-        (evaluation.labels[true], evaluation.labels[given], count, count / int(evaluation.confusion[true].sum()))
+        (metrics.labels[true], metrics.labels[given], count, count / int(metrics.confusion[true].sum()))
         for count, true, given in mistakes[:10]
     ]

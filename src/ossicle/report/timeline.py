@@ -1,4 +1,4 @@
-"""What was heard when: a log-mel spectrogram with the events below it."""
+"""A log-mel spectrogram of a recording, with the predicted events below it."""
 
 from collections.abc import Sequence
 

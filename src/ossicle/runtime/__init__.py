@@ -10,6 +10,7 @@ device without torch, `pip install ossicle-runtime` brings this part of the pack
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -27,11 +28,11 @@ INPUT = "waveform"
 __all__ = ["OnnxPredictor", "load"]
 
 
-def load(path: str | Path, *, threads: int | None = None) -> "OnnxPredictor":
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> "OnnxPredictor":
     """Opens an exported recognizer.
 
     Args:
-        threads: to compute with; by default one for each core
+        threads: to compute with; by default one per core
 
     Raises:
         ExtraMissing: onnxruntime is absent or broken
@@ -41,7 +42,7 @@ def load(path: str | Path, *, threads: int | None = None) -> "OnnxPredictor":
 
 
 class OnnxPredictor(Predictor):
-    """A recognizer in an ONNX file, ready to listen. Made by `load`."""
+    """A recognizer in an ONNX file. Made by `load`."""
 
     rate = min_samples = 0  # of the file
     hop_feature_seconds: float | None = None
@@ -63,7 +64,7 @@ class OnnxPredictor(Predictor):
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency of the front end in the file."""
+        """Lowest and highest frequency of the frontend in the file."""
         return self._hertz
 
     @property
@@ -133,7 +134,7 @@ def open_session(path: Path, *, threads: int | None) -> Any:
 
 
 def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
-    """What the file says of itself.
+    """The metadata of a file.
 
     Raises: BundleRefused for a file that was not exported by ossicle, or by one with another schema.
     """
@@ -150,7 +151,7 @@ def read_metadata(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
 
 
 def info_of(about: Mapping[str, Any]) -> ModelInfo:
-    """How the file's logits become answers.
+    """How the file's logits become scores.
 
     Raises: KeyError, TypeError or ValueError for damaged metadata.
     """

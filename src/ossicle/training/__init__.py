@@ -1,8 +1,8 @@
-"""From labeled sounds to a trained recognizer, on Lightning."""
+"""From labeled sounds to a trained model, on Lightning."""
 
 from ossicle.training.config import TrainConfig, TuneConfig
-from ossicle.training.folds import FoldResult, TrainResult
-from ossicle.training.run import run_training, train
-from ossicle.training.tuning import run_tuning, tune
+from ossicle.training.results import FoldResult, TrainResult
+from ossicle.training.train_network import train
+from ossicle.training.tune_head import tune
 
-__all__ = ["FoldResult", "TrainConfig", "TrainResult", "TuneConfig", "run_training", "run_tuning", "train", "tune"]
+__all__ = ["FoldResult", "TrainConfig", "TrainResult", "TuneConfig", "train", "tune"]

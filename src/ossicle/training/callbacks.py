@@ -1,9 +1,9 @@
-"""What happens around the steps: the gradient guard, averaging, the record of every epoch, checkpoints, and the line
-the user watches."""
+"""What happens around the steps: the gradient guard, averaging, the record of every epoch, checkpoints, progress."""
 
 import contextlib
 import csv
 import io
+import logging
 import math
 import shutil
 import signal
@@ -19,22 +19,27 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
 from ossicle.training.averaging import WeightAverage
-from ossicle.training.config import TrainConfig
-from ossicle.training.estimate import SAID_SECONDS, Every, duration, measure
-from ossicle.training.loader import Windows
-from ossicle.training.module import Trainee, loss_of
+from ossicle.training.config import FitConfig
+from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
+from ossicle.training.loader import Items, Windows
+from ossicle.training.losses import cross_entropy
+from ossicle.training.module import TrainingModule
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
-from ossicle.weights.tensors import save_weights
+from ossicle.weights.tensors import load_weights, save_weights
 
-Moved = Callable[[int, int, float], None]  # told steps done, steps in all, seconds left
+BEST = Path("checkpoints") / "best.safetensors"  # in a run folder
+logger = logging.getLogger(__name__)
+# Called with steps done, steps in all, seconds left; True shows a bar on a terminal.
+Progress = bool | Callable[[int, int, float], None]
 
 
 class Guard(Callback):
@@ -42,8 +47,8 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Notes which parameters are to train."""
-        assert isinstance(module, Trainee)
-        self.guard = GradientGuard(module.model.named_parameters())
+        assert isinstance(module, TrainingModule)
+        self.guard = GradientGuard(module.watched())
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Looks at the gradients of a step, all that it accumulates."""
@@ -57,10 +62,10 @@ class Guard(Callback):
 class Averaging(Callback):
     """Keeps the average of the weights and puts it in their place while the validation part is scored."""
 
-    def __init__(self, module: Trainee) -> None:
-        config = module.config
-        self.config = config
-        self.average = WeightAverage(module.model, decay=config.ema_decay if config.average == "ema" else None)
+    def __init__(self, module: TrainingModule) -> None:
+        self.config = module.config
+        decay = self.config.ema_decay if self.config.average == "ema" else None
+        self.average = WeightAverage((p for _, p in module.trained()), decay=decay)
         self.steps_seen = 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
@@ -90,7 +95,7 @@ class Averaging(Callback):
         self.steps_seen = state["steps_seen"]
 
 
-def is_snapshot(epoch: int, config: TrainConfig) -> bool:
+def is_snapshot(epoch: int, config: FitConfig) -> bool:
     """Whether the weights at the end of this epoch (from 0) enter the SWA mean; the last epoch's always do."""
     epochs = config.epochs or 1
     first = min(int(config.swa_start * epochs), epochs - 1)
@@ -103,24 +108,31 @@ class Recorder(Callback):
     Comes before `Averaging` among the callbacks, so that it sees the averaged weights after validation.
 
     Args:
-        targets: of all items of the store, to be compared with the validation part's scores.
-        patience, min_delta: see `TrainConfig`.
-        best: where the best weights go; without a validation part nothing is written.
+        targets: of all examples of the data set, to be compared with the validation part's scores.
+        folder: of the run; without one rows and best weights stay in memory.
     """
 
-    def __init__(self, targets: np.ndarray, *, folder: Path, task: Task, patience: int, min_delta: float = 0.0) -> None:
-        self.targets, self.folder, self.task = targets, folder, task
-        self.patience, self.min_delta = patience, min_delta
+    def __init__(self, targets: np.ndarray, *, config: FitConfig, task: Task, folder: Path | None = None) -> None:
+        self.targets, self.config, self.task, self.folder = targets, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
         self.losses: list[float] = []
         self.seconds, self._started = 0.0, time.monotonic()
         self.val: dict[str, float] = {}
+        self._best: dict[str, torch.Tensor] | None = None
 
-    @property
-    def best_weights(self) -> Path:
-        """The weights of the epoch with the best validation score."""
-        return self.folder / "checkpoints" / "best.safetensors"
+    def best_weights(self) -> dict[str, torch.Tensor] | None:
+        """The weights of the epoch with the best validation score, if any epoch had one."""
+        if self.folder is None:
+            return self._best
+        path = self.folder / BEST
+        return load_weights(path) if path.exists() else None
+
+    def _keep(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        if self.folder is None:
+            self._best = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        else:
+            save_weights(self.folder / BEST, tensors)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Starts the clock, which a resumed run continues; one that had stopped improving stays stopped."""
@@ -130,25 +142,26 @@ class Recorder(Callback):
     @property
     def improves_no_more(self) -> bool:
         """Whether the validation score has been no better for `patience` epochs."""
-        return bool(self.patience and self.val) and epochs_without_gain(self.rows, self.min_delta) >= self.patience
+        patience = self.config.patience
+        return bool(patience and self.val) and epochs_without_gain(self.rows, self.config.min_delta) >= patience
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes the loss."""
-        assert isinstance(module, Trainee)
+        assert isinstance(module, TrainingModule)
         self.losses.append(module.last_loss)
         self.seconds = time.monotonic() - self._started
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
-        assert isinstance(module, Trainee)
+        assert isinstance(module, TrainingModule)
         logits, clips = clip_logits(module.val_outputs, task=self.task)
         targets = torch.from_numpy(self.targets[clips.numpy()]).float()
-        loss = float(loss_of(logits, targets, task=self.task))
+        loss = float(cross_entropy(logits, targets, self.task).mean())
         score = validation_score(logits, self.targets[clips.numpy()], task=self.task)
         self.val = {"val_loss": loss, "val_score": score}
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
-            save_weights(self.best_weights, module.model.state_dict())
+            self._keep(module.weights())
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes `metrics.csv` anew, whole."""
@@ -163,7 +176,8 @@ class Recorder(Callback):
         }
         self.losses = []
         self.rows.append(row)
-        write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
+        if self.folder is not None:
+            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
         trainer.should_stop = self.improves_no_more
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,6 +215,8 @@ def clip_logits(
     logits = torch.cat([rows for _, rows in outputs])
     order = owners.argsort(stable=True)
     clips, counts = owners[order].unique_consecutive(return_counts=True)
+    if len(clips) == len(owners):
+        return logits[order], clips
     joined = [summarize(rows.numpy(), task=task) for rows in logits[order].split(counts.tolist())]
     return torch.from_numpy(np.stack(joined)), clips
 
@@ -216,6 +232,11 @@ def validation_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -
     return 0.0 if math.isnan(score) else score
 
 
+def score_name(task: str) -> str:
+    """What the validation part is scored by."""
+    return "balanced accuracy" if task == "single-label" else "mAP"
+
+
 def csv_text(rows: list[dict[str, Any]]) -> str:
     """Rows of equal keys as CSV."""
     text = io.StringIO()
@@ -225,8 +246,8 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-class StateKeeper(Callback):
-    """Saves the run's state at the end of every epoch, every few minutes inside one, and when the user interrupts.
+class Checkpoints(Callback):
+    """Saves a checkpoint at the end of every epoch, every few minutes inside one, and when the user interrupts.
 
     Comes last among the callbacks: what it saves includes what the others did. Ctrl-C takes effect after the step under
     way, where the state is whole; a second one stops at once and the last saved state remains.
@@ -278,59 +299,51 @@ class StateKeeper(Callback):
         self._saved = time.monotonic()
 
 
-class Line(Callback):
-    """Says what the training will take before it begins, and how far it is: a bar with speed, loss and time left on a
-    terminal; elsewhere a plain line per epoch, and every half minute inside a longer one.
+class Reporter(Callback):
+    """Logs what the training will take before it begins, and how far it is: a line per epoch, and every half minute
+    inside a longer one. On request also a bar on a terminal, or a function that is called after every step.
 
     Args:
-        say: prints a line.
-        moved: told how far it is after every step, in place of the bar.
         validation: measured beside a step.
+        progress: see `Progress`.
     """
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        *,
-        say: Callable[[str], None],
-        epochs: int,
-        score_name: str,
-        validation: Windows | None = None,
-        moved: Moved | None = None,
-    ) -> None:
-        self.recorder, self.say, self.epochs, self.score_name = recorder, say, epochs, score_name
-        self.validation, self.moved = validation, moved
-        self._progress: Progress | None = None
+    def __init__(self, recorder: Recorder, *, validation: Windows | Items | None, progress: Progress = False) -> None:
+        self.recorder, self.validation = recorder, validation
+        self.epochs = recorder.config.epochs or 1
+        self.score_name = score_name(recorder.task)
+        self.watch = progress if callable(progress) else None
+        self._bar = bar() if progress is True else None
         self._clips, self._batches, self._started = 0, 0, time.monotonic()
         self._step, self._pass = 0.0, 0.0  # seconds of a step, and of a pass over the validation part
         self._passes, self._pass_began = 0.0, 0.0  # seconds of all passes, and when the one under way began
-        self._now_and_then = Every(SAID_SECONDS)
+        self._every = Every(LOG_SECONDS)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Measures a step, says what all of them will take, and opens the bar."""
-        assert isinstance(module, Trainee)
-        steps = self.epochs * len(module.batches)
-        if trainer.should_stop or module.batches.position >= steps:
+        """Measures a step, logs the estimate, and opens the bar."""
+        assert isinstance(module, TrainingModule)
+        done, steps = module.batches.position, self.epochs * len(module.batches)
+        if trainer.should_stop or done >= steps:
             return
-        numbers = trainer.precision_plugin.forward_context
-        self._step, self._pass = measure(module, self.validation, numbers=numbers)
-        most = "at most" if module.config.patience else "about"
-        compiled = " that is not compiled" if module.config.compile else ""
-        left, epochs = steps - module.batches.position, self.epochs - module.batches.epoch
-        self.say(
-            f"Estimate: {most} {duration(self._left(module))} for {left} batches in {epochs} epochs; a step{compiled} "
-            f"takes {self._step:.2g} s on this machine now"
-        )
+        measured = measure(module, self.validation, precision=trainer.precision_plugin.forward_context)
+        if measured is not None:
+            self._step, self._pass = measured
+            most = "at most" if module.config.patience else "about"
+            compiled = " that is not compiled" if getattr(module.config, "compile", False) else ""
+            logger.info(
+                f"Estimate: {most} {duration(self._left(module))} for {steps - done} batches in "
+                f"{self.epochs - module.batches.epoch} epochs; a step{compiled} takes {self._step:.2g} s on this "
+                "machine now"
+            )
         self._clips, self._batches, self._passes, self._started = 0, 0, 0.0, time.monotonic()
-        self._now_and_then = Every(SAID_SECONDS)
-        if self.moved is not None:
-            self.moved(module.batches.position, steps, self._left(module))
-        elif (progress := bar()) is not None:
-            self._progress = progress
-            self._task = progress.add_task("training", total=steps, completed=module.batches.position)
-            progress.start()
+        self._every = Every(LOG_SECONDS)
+        if self.watch is not None:
+            self.watch(done, steps, self._left(module))
+        if self._bar is not None:
+            self._task = self._bar.add_task("training", total=steps, completed=done)
+            self._bar.start()
 
-    def _left(self, module: Trainee) -> float:
+    def _left(self, module: TrainingModule) -> float:
         """Seconds to the end, by what steps and passes have taken since the start; before them, by the measurement."""
         if self._batches:
             self._step = (time.monotonic() - self._started - self._passes) / self._batches
@@ -341,33 +354,36 @@ class Line(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar, or says how far the epoch is."""
-        assert isinstance(module, Trainee)
-        self._clips += len(batch.waves)
+        """Moves the bar, or logs how far the epoch is."""
+        assert isinstance(module, TrainingModule)
+        self._clips += len(batch.clips)
         self._batches += 1
         number, batches = trainer.current_epoch + 1, len(module.batches)
         done = trainer.current_epoch * batches + batch_idx + 1
-        speed = self._clips / (time.monotonic() - self._started)
-        pace = f"loss {module.last_loss:.3f}  {speed:.0f} clips/s"
-        if self.moved is not None:
-            self.moved(done, self.epochs * batches, self._left(module))
-        elif self._progress is not None:
-            self._progress.update(self._task, completed=done, description=f"epoch {number}/{self.epochs}  {pace}")
-        if self._progress is None and not trainer.is_last_batch and self._now_and_then.due():
+        pace = f"loss {module.last_loss:.3f}  {self._pace():.0f} clips/s"
+        if self.watch is not None:
+            self.watch(done, self.epochs * batches, self._left(module))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=f"epoch {number}/{self.epochs}  {pace}")
+        elif not trainer.is_last_batch and self._every.due():
             left = duration(self._left(module))
-            self.say(f"epoch {number}/{self.epochs}, batch {batch_idx + 1} of {batches}  {pace}  {left} left")
+            logger.info(f"epoch {number}/{self.epochs}, batch {batch_idx + 1} of {batches}  {pace}  {left} left")
+
+    def _pace(self) -> float:
+        """Clips a second since the start."""
+        return self._clips / max(time.monotonic() - self._started, 1e-9)
 
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Notes when a pass over the validation part begins."""
         self._pass_began = time.monotonic()
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Says how far the pass is."""
-        assert isinstance(module, Trainee) and self.validation is not None
-        if self._progress is None and self._now_and_then.due():
+        """Logs how far the pass is."""
+        assert isinstance(module, TrainingModule) and self.validation is not None
+        if self._bar is None and self._every.due():
             scored = sum(len(clips) for clips, _ in module.val_outputs)
-            number = self.validation.number()
-            self.say(f"epoch {trainer.current_epoch + 1}/{self.epochs}, validation part: {scored} of {number} windows")
+            epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
+            logger.info(f"{epoch}, validation part: {scored} of {self.validation.number()} windows")
 
     def on_validation_epoch_end(self, *_: Any) -> None:
         """Notes how long the pass took."""
@@ -375,30 +391,30 @@ class Line(Callback):
         self._passes += self._pass
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Says how the epoch went."""
-        assert isinstance(module, Trainee)
-        if self._progress is not None:
-            return
+        """Logs how the epoch went."""
+        assert isinstance(module, TrainingModule)
         row = self.recorder.rows[-1]
-        self._now_and_then = Every(SAID_SECONDS)
-        dev = f"  validation {self.score_name} {row['val_score']:.3f}" if "val_score" in row else ""
-        self.say(
-            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{dev}  "
-            f"{self._clips / (time.monotonic() - self._started):.0f} clips/s  {duration(self._left(module))} left"
+        if self._bar is not None or row["epoch"] % module.logged_epochs and row["epoch"] != self.epochs:
+            return
+        self._every = Every(LOG_SECONDS)
+        val = f"  validation {self.score_name} {row['val_score']:.3f}" if "val_score" in row else ""
+        logger.info(
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{val}  {self._pace():.0f} clips/s  "
+            f"{duration(self._left(module))} left"
         )
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Closes the bar."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
-def bar() -> Progress | None:
+def bar() -> Bar | None:
     """A bar for a person who watches, or None where nobody does."""
     if not sys.stdout.isatty():
         return None
-    return Progress(
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),

@@ -14,14 +14,64 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 import yaml
 
 from ossicle.devices import Precision
-from ossicle.errors import SettingRefused
+from ossicle.errors import RunRefused, SettingRefused
 from ossicle.files import write_atomically
-from ossicle.models.registry import PATCHOUT
+from ossicle.models.tokens import PATCHOUT
 from ossicle.settings import from_yaml, typed
+from ossicle.training.losses import LOSSES
+from ossicle.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class FitConfig:
+    """The settings that every training has: of the data, the optimization and the machine."""
+
+    seed: int = 0
+
+    # Data
+    validation: float = 0.15  # fraction of the training part that chooses epoch, thresholds, temperature; 0 is none
+    balance: Literal["none", "class"] | None = None  # class: rare labels are drawn more often
+    balance_offset: float = 0.0  # label weight 1 / (count + offset); the AudioSet recipe of PaSST has 100
+
+    # Optimization
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int = 1  # batches per optimizer step
+    lr: float = 4e-4  # peak learning rate of AdamW
+    weight_decay: float = 0.05
+    warmup: float = 2.0  # epochs
+    schedule: str = "cosine"  # cosine, linear or constant
+    hold: float = 0.0  # fraction of the run before the decay starts
+    decay_until: float = 1.0  # fraction of the run at which the decay has ended
+    final_lr: float = 0.01  # learning rate from there on, as a fraction of the peak
+    clip_gradient: float = 1.0  # largest norm of the gradient; 0 is no limit
+    loss: str = "cross_entropy"  # cross_entropy or focal
+    focal_gamma: float = 2.5  # of the focal loss: how much less a clip counts that is predicted well
+    label_smoothing: float = 0.0  # single-label only
+    average: Literal["none", "ema", "swa"] = "none"
+    ema_decay: float = 0.998  # per optimizer step
+    swa_start: float = 0.5  # fraction of the run before the first snapshot
+    swa_every: int = 1  # epochs between snapshots
+    patience: int = 0  # epochs without a better validation score before the run stops; 0 runs to the end
+    min_delta: float = 0.001  # rise of that score from which on it counts as better for patience
+
+    # Machine
+    device: str = "auto"
+    kernels: str = "auto"  # routines on a processor; auto: those that are faster on this machine
+    save_minutes: float = 10.0  # between checkpoints inside an epoch
+    cache_gigabytes: float = 16.0  # decoded samples kept on disk
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @property
+    def name(self) -> str:
+        """What trains."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(FitConfig):
     """Every setting of a training run.
 
     The defaults are the recipe `scratch`: a model from random weights on one machine.
@@ -32,67 +82,41 @@ class TrainConfig:
     weights_average: bool | None = None  # of a checkpoint with both: the average, or what it is of; None prefers it
     depth: int | None = None  # blocks of a PaSST; None is the model's own
     network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
-    seed: int = 0
 
-    # Data
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
-    validation: float = 0.15  # share of the training part that chooses epoch, thresholds and temperature; 0 is none
-    balance: Literal["none", "class"] | None = None  # class: rare labels are drawn more often
-    balance_offset: float = 0.0  # label weight 1 / (count + offset); the AudioSet recipe of PaSST has 100
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
-
-    # Optimization
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulate: int = 1  # batches per optimizer step
-    lr: float = 4e-4  # peak learning rate of AdamW
-    weight_decay: float = 0.05
-    warmup: float = 2.0  # epochs
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    hold: float = 0.0  # share of the run before the decay starts
-    decay_until: float = 1.0  # share of the run at which the decay has ended
-    final_lr: float = 0.01  # learning rate from there on, as a share of the peak
-    clip_gradient: float = 1.0  # largest norm of the gradient; 0 is no limit
-    label_smoothing: float = 0.1  # single-label only
+    label_smoothing: float = 0.1
     average: Literal["none", "ema", "swa"] = "ema"
-    ema_decay: float = 0.998  # per optimizer step
-    swa_start: float = 0.5  # share of the run before the first snapshot
-    swa_every: int = 1  # epochs between snapshots
-    patience: int = 0  # epochs without a better validation score before the run stops; 0 runs to the end
-    min_delta: float = 0.001  # rise of that score from which on it counts as better for patience
 
     # Patchout and augmentation
-    patchout_t: float | int | None = None  # columns of patches dropped: a whole count, or below 1 a share
+    patchout_t: float | int | None = None  # columns of patches dropped: a whole count, or below 1 a fraction
     patchout_f: float | int | None = None  # rows of patches dropped
     patchout_u: float | int = 0  # further patches dropped anywhere
-    drop_path: float = 0.0  # share of branches skipped at the last block, rising from 0 at the first
+    drop_path: float = 0.0  # fraction of branches skipped at the last block, rising from 0 at the first
     gain: float = 7.0  # decibels, either way
     roll: float = 0.0  # seconds, either way, around the end
     wave_mixup: float = 0.0  # probability of mixing two waveforms, Beta(2, 2)
     mixup: float = 0.3  # Beta parameter of spectrogram mixing; 0 is none
     freq_mask: int = 0  # widest SpecAugment mask, in mel bins
-    time_mask: float = 0.0  # widest SpecAugment mask, as a share of the window
+    time_mask: float = 0.0  # widest SpecAugment mask, as a fraction of the window
     jitter: bool = True  # draw the ends of the mel filterbank anew for every batch
 
-    # Machine
-    device: str = "auto"
     precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
-    kernels: str = "auto"  # routines on a processor; auto: those that are faster on this machine
     compile: bool = False
     workers: int = 2  # threads that prepare batches
-    save_minutes: float = 10.0  # between checkpoints inside an epoch; one is always written at its end
-    cache_gigabytes: float = 16.0  # decoded samples kept on disk
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    @property
+    def name(self) -> str:
+        """The architecture."""
+        return self.model
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig:
+class TuneConfig(FitConfig):
     """Every setting of a tuning: a head, and perhaps a tuner, on a frozen encoder."""
 
     encoder: str = ""
-    crop: bool = False  # of Whisper: hear the clip alone, not 30 s
+    crop: bool = False  # of Whisper: encode the clip alone, not 30 s
     head: str = "density"
     options: dict[str, Any] = field(default_factory=dict)  # of the head, by name
     tuner: str | None = None  # few parameters inside the encoder: lora, ia3, density, ...
@@ -100,37 +124,29 @@ class TuneConfig:
     keep_layers: str | None = None  # best:K by probes, IF:K by the Importance Factor, or numbers; None is all
     pool: Literal["mean", "statistics"] = "mean"  # over time, for heads that take no time: mean, or mean and deviation
     standardize: bool = True  # features by mean and deviation of the training part, for every layer and feature
-    seed: int = 0
-    validation: float = 0.15  # share of the training part that chooses the epoch, thresholds and temperature
-    balance: Literal["none", "class"] = "class"  # class: rare labels are drawn more often
 
+    balance: Literal["none", "class"] = "class"
     epochs: int = 35
     batch_size: int = 32
-    lr: float = 1e-3  # peak learning rate of AdamW
+    lr: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 2.0  # epochs
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    hold: float = 0.0  # share of the run before the decay starts
-    decay_until: float = 1.0  # share of the run at which the decay has ended
-    final_lr: float = 0.01  # learning rate from there on, as a share of the peak
-    clip_gradient: float = 1.0
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: float = 2.5  # of the focal loss: how much less a clip counts that is answered well
-    label_smoothing: float = 0.0
 
-    device: str = "auto"
-    kernels: str = "auto"  # routines on a processor; auto: those that are faster on this machine
-    cache_gigabytes: float = 16.0  # decoded samples kept on disk, for a tuner
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    @property
+    def name(self) -> str:
+        """The head."""
+        return self.head
 
 
 Config = TypeVar("Config", TrainConfig, TuneConfig)
 
 
-def check_ranges(config: TrainConfig | TuneConfig) -> None:
-    """Refuses a number outside its range, and one that would have to be rounded."""
+def check_values(config: FitConfig) -> None:
+    """Refuses a value of the wrong type, out of its range or that would have to be rounded, and a name that is none."""
+    for name, hint in get_type_hints(type(config)).items():
+        typed(name, getattr(config, name), hint)
+    for name, known in (("loss", LOSSES), ("schedule", SCHEDULES)):
+        if (value := getattr(config, name)) not in known:
+            raise SettingRefused(f"{name}={value} is not available; available: {', '.join(known)}.")
     for name, (low, high) in _RANGES.items():
         value = getattr(config, name, None)
         if value is not None and not low <= value <= high:
@@ -138,7 +154,7 @@ def check_ranges(config: TrainConfig | TuneConfig) -> None:
     for name in PATCHOUT:
         value = getattr(config, name, None)
         if value is not None and value > 1 and value != int(value):
-            raise SettingRefused(f"{name}={value:g}: above 1 it is a count, and whole; below 1 it is a share.")
+            raise SettingRefused(f"{name}={value:g}: above 1 it is a count, and whole; below 1 it is a fraction.")
     if config.decay_until < config.hold:
         raise SettingRefused(
             f"the decay ends at decay_until={config.decay_until:g} of the run, before it starts at "
@@ -161,7 +177,7 @@ _ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
 _NEEDING = {"weights_average": "weights", "patience": "validation", "tuner_options": "tuner"}
 
 
-def short_warmup(config: TrainConfig | TuneConfig) -> list[str]:
+def short_warmup(config: FitConfig) -> list[str]:
     """Says where the warm-up is cut to half of a short run."""
     epochs = config.epochs or 1
     if config.warmup <= epochs / 2:
@@ -169,7 +185,7 @@ def short_warmup(config: TrainConfig | TuneConfig) -> list[str]:
     return [f"warmup={epochs / 2:g} epochs, not {config.warmup:g}: half of a run of {epochs} is the most"]
 
 
-def check_acting(config: TrainConfig | TuneConfig, given: Iterable[str]) -> None:
+def check_acting(config: FitConfig, given: Iterable[str]) -> None:
     """Refuses settings that were given and would do nothing beside the others.
 
     Args:
@@ -243,6 +259,8 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         if dot and get_origin(hints.get(part)) is dict:
             values[part] = {**values.get(part, getattr(config, part)), option: from_yaml(name, value)}
             continue
+        if name in RENAMED:
+            raise SettingRefused(f"the setting {name} is now called {RENAMED[name]}.")
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=3) or sorted(hints)
             raise SettingRefused(f"there is no setting {name!r}; did you mean {', '.join(near)}?")
@@ -250,7 +268,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **values)
 
 
-def write_config(path: Path, config: TrainConfig | TuneConfig, *, data: Mapping[str, Any]) -> None:
+def write_config(path: Path, config: FitConfig, *, data: Mapping[str, Any]) -> None:
     """Writes the resolved settings, with what is needed to find the data again, as YAML."""
     content = {"data": dict(data), _KEYS[type(config)]: dataclasses.asdict(config)}
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -274,4 +292,43 @@ def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]
         raise SettingRefused(f"{path}: {error}") from None
 
 
-_KEYS = {TrainConfig: "training", TuneConfig: "tuning"}
+CONFIG_FILE = "config.yaml"  # in a run folder
+_KEYS: dict[type, str] = {TrainConfig: "training", TuneConfig: "tuning"}
+RENAMED = {"development": "validation", "standardise": "standardize"}  # in runs of an older version
+
+
+def settle_config(
+    start: Config,
+    settings: Mapping[str, Any],
+    *,
+    columns: Mapping[str, Any],
+    folds: str | None = None,
+    config: Path | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+) -> tuple[Config, dict[str, Any], str | None]:
+    """Settings, columns and folds of a run: of a stored run or a file where one is named, then those given one by one.
+
+    Args:
+        start: where nothing is stored
+        settings: text is read as YAML; None is not given
+        columns: of the table, by name; None is not given
+
+    Raises:
+        RunRefused: there is no run to continue in `output`.
+        SettingRefused: a configuration that cannot be read, or a setting that is refused or would do nothing.
+    """
+    if resume:
+        if output is None:
+            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
+        if not (output / CONFIG_FILE).exists():
+            raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
+        config = config or output / CONFIG_FILE
+    stored: dict[str, Any] = {}
+    if config is not None:
+        start, stored = read_config(config, type(start))
+    given = {name: value for name, value in settings.items() if value is not None}
+    settled = with_settings(start, given)
+    check_acting(settled, given)
+    columns = {name: value or stored.get(name) for name, value in columns.items()}
+    return settled, columns, folds or stored.get("folds")

@@ -7,11 +7,8 @@ from jaxtyping import Float, Int64
 
 from ossicle.errors import SettingRefused
 from ossicle.frontend import FrontendConfig
-from ossicle.models.passt import patches_along
-from ossicle.models.registry import find_preset
-from ossicle.models.tokens import drop_count
+from ossicle.models import find_preset, network_class
 from ossicle.training.config import TrainConfig, short_warmup
-from ossicle.training.initial import amount
 
 CLIPS_SEEN = 96_000  # by a model that starts at random: about 60 epochs of 1600 clips
 LONGEST_WINDOW = 10.0  # seconds
@@ -31,7 +28,7 @@ def resolve(
         counts: clips of each label in the training part.
 
     Raises:
-        SettingRefused: patchout that leaves nothing of a clip.
+        SettingRefused: settings that do not suit the clips, such as patchout that leaves nothing of one.
     """
     chosen: dict[str, object] = {}
     said: list[str] = []
@@ -60,35 +57,14 @@ def resolve(
         "class" if uneven >= 2 else "none",
         f"the commonest label has {uneven:.1f} times the clips of the rarest",
     )
-    preset = find_preset(config.model)
     window = config.window if config.window is not None else float(str(chosen["window"]))
-    if preset.family == "passt":
-        stride = config.network.get("stride", preset.options["stride"])
-        samples = max(round(window * frontend.rate), frontend.min_samples)
-        columns, rows = patches_along(frontend.frames(samples), stride), patches_along(frontend.mels, stride)
-        choose("patchout_t", 0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches")
-        choose("patchout_f", 0.3 if columns >= 4 else 0.0, "rows of patches")
+    frames = frontend.frames(max(round(window * frontend.rate), frontend.min_samples))
+    network, options = network_class(config.model), {**find_preset(config.model).options, **config.network}
+    for name, (value, why) in network.derive_settings(options, mels=frontend.mels, frames=frames).items():
+        choose(name, value, why)
     settled = dataclasses.replace(config, **chosen)  # type: ignore[arg-type]
-    if preset.family == "passt":
-        check_patchout(settled, columns=columns, rows=rows)
-    return settled, said + short_warmup(settled)
-
-
-def check_patchout(config: TrainConfig, *, columns: int, rows: int) -> None:
-    """Refuses patchout that leaves nothing of a clip."""
-    left = 1
-    for name, total, what in (("patchout_t", columns, "patch columns"), ("patchout_f", rows, "patch rows")):
-        left *= total - check_amount(config, name, total=total, what=what)
-    check_amount(config, "patchout_u", total=left, what="patches that these leave")
-
-
-def check_amount(config: TrainConfig, name: str, *, total: int, what: str) -> int:
-    """How many of `total` a setting of patchout drops; refuses all of them, and names the way out."""
-    value = getattr(config, name) or 0
     try:
-        return drop_count(amount(value), total, what=what)
+        network.check_settings(dataclasses.asdict(settled), options=options, mels=frontend.mels, frames=frames)
     except ValueError as error:
-        raise SettingRefused(
-            f"{name}={value:g} with clips of {config.window} s: {error}. A share suits every length: --set {name}=0.3; "
-            f"{name}=0 drops none."
-        ) from None
+        raise SettingRefused(f"With clips of {window:g} s, {error}.") from None
+    return settled, said + short_warmup(settled)

@@ -1,7 +1,6 @@
 """How long a training will take, measured before its first epoch; durations for people."""
 
-import copy
-import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,10 +8,13 @@ from contextlib import AbstractContextManager
 import torch
 
 from ossicle.training.averaging import WeightAverage
-from ossicle.training.loader import Windows
-from ossicle.training.module import Trainee, adamw
+from ossicle.training.loader import Items, Windows
+from ossicle.training.module import TrainingModule
+from ossicle.training.optimizers import adamw
 
-SAID_SECONDS = 30.0  # between two lines of a log while something long runs
+logger = logging.getLogger(__name__)
+
+LOG_SECONDS = 30.0  # between two lines of a log while something long runs
 STEPS, SECONDS = 5, 1.0  # a step is timed so often, or so long
 
 
@@ -49,33 +51,33 @@ class Every:
 
 
 def measure(
-    module: Trainee, validation: Windows | None, *, numbers: Callable[[], AbstractContextManager[None]]
-) -> tuple[float, float]:
+    module: TrainingModule,
+    validation: Windows | Items | None,
+    *,
+    precision: Callable[[], AbstractContextManager[None]],
+) -> tuple[float, float] | None:
     """Seconds of a step on the next batch, and of a pass over the validation part, as this machine does them now.
 
-    On a copy: weights, optimizer, order and random streams stay as they are, so that a run is the same with it. The
-    copy is not compiled.
+    On a copy: weights, optimizer, order and random streams stay as they are, so that a run is the same with it. None
+    where the module has no copy to measure on.
 
     Args:
-        numbers: a context in which the network computes in the precision of the run
+        precision: a context in which the network computes in the precision of the run
     """
-    config = dataclasses.replace(module.config, compile=False, lr=0.0)  # a copy must not diverge
-    copied = Trainee(
-        copy.deepcopy(module.model).train(),
-        copy.deepcopy(module.frontend),
-        config,
-        task=module.task,
-        frames=module.frames,
-        batches=module.batches,
-    )
-    optimizer = adamw(copied.model.named_parameters(), config, fused=True)
-    average = WeightAverage(copied.model, decay=config.ema_decay) if config.average == "ema" else None
+    copied = module.copied()
+    if copied is None:
+        return None
+    optimizer = adamw(copied.trained(), copied.config, fused=copied.fused)
+    average = None
+    if copied.config.average == "ema":
+        average = WeightAverage((p for _, p in copied.trained()), decay=copied.config.ema_decay)
     began = time.monotonic()
     batch = module.batches.peek().to(module.device)
-    loading = (time.monotonic() - began) / config.workers  # others load while a step runs
+    loading = (time.monotonic() - began) / module.batches.workers  # others load while a step runs
+    first = next(p for _, p in copied.trained())
 
     def step() -> None:
-        with numbers():
+        with precision():
             loss = copied.training_step(batch, 0)
         loss.backward()
         copied.configure_gradient_clipping(optimizer)
@@ -83,7 +85,7 @@ def measure(
         optimizer.zero_grad()
         if average is not None:
             average.update()
-        next(copied.model.parameters()).flatten()[0].item()  # waits for the device
+        first.flatten()[0].item()  # waits for the device
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if module.device.type == "cuda" else []):
         seconds = timed(step)
@@ -93,10 +95,10 @@ def measure(
         copied.eval()
 
         def score() -> None:
-            with torch.no_grad(), numbers():
+            with torch.no_grad(), precision():
                 copied.validation_step(part.to(module.device), 0)
 
-        return seconds + loading, timed(score) * validation.number() / len(part.waves)
+        return seconds + loading, timed(score) * validation.number() / len(part.clips)
 
 
 def timed(function: Callable[[], None]) -> float:
@@ -112,3 +114,29 @@ def timed(function: Callable[[], None]) -> float:
         function()
         calls += 1
     return (time.monotonic() - began) / calls
+
+
+def logged(sentence: str, *, end: bool = True) -> Callable[..., None]:
+    """Logs how far a piece of work is and how long the rest takes: soon, then every half minute.
+
+    Args:
+        sentence: with two holes, for what succeeded and for all
+        end: log also that all is done
+    """
+    first: tuple[int, float] | None = None  # what was done at the first call, perhaps by an earlier run
+    every = Every(LOG_SECONDS, first=2.0)
+
+    def progress(done: int, total: int, failed: int = 0) -> None:
+        nonlocal first
+        now = time.monotonic()
+        line = sentence.format(done - failed, total) + (f", {failed} failed" if failed else "")
+        if first is None:
+            first = done, now
+        if done == total:
+            if end:
+                logger.info(line)
+        elif done > first[0] and every.due():
+            left = (now - first[1]) / (done - first[0]) * (total - done)
+            logger.info(f"{line}, about {duration(left)} left")
+
+    return progress

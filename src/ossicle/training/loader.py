@@ -6,9 +6,9 @@ batches that an uninterrupted one would have seen, without any sampler state to 
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from ossicle.inference import window_starts
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Waveforms of one step, each as long as the window or, where the recording is shorter, as the recording."""
+    """The examples of one step; of sound also the waveforms, each as long as the window or, if shorter, the clip."""
 
-    waves: list[Float[Tensor, "_"]]
+    clips: Int64[Tensor, "clip"]  # positions in the data set
     targets: Float[Tensor, "clip label"]
-    clips: Int64[Tensor, "clip"]  # positions in the store
-    seed: int  # of all that is drawn at random while this batch is used
+    waves: list[Float[Tensor, "_"]] = field(default_factory=list)
+    seed: int = 0  # of all that is drawn at random while this batch is used
 
     def to(self, device: torch.device, **how: Any) -> "Batch":
         """The batch on another device."""
@@ -54,51 +54,39 @@ class Batches:
     """One epoch of batches at each iteration, resumable at any batch.
 
     Args:
-        clips: positions in the store to train on.
-        targets: of all items of the store.
-        window: samples of a training clip.
+        clips: positions in the data set to train on.
+        targets: of all examples of the data set.
         weights: probability of each of `clips`; None takes each once, in random order.
         epoch_clips: clips per epoch; None is `len(clips)`.
-        workers: threads that read ahead.
-        min_samples: the least that the front end takes; a shorter clip is followed by silence.
+        workers: threads that load ahead.
     """
 
     def __init__(
         self,
-        store: SampleStore,
         clips: Int64[np.ndarray, "train"],
         targets: Bool[np.ndarray, "item label"],
         *,
-        window: int,
         batch_size: int,
         seed: int,
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
-        workers: int = 2,
-        min_samples: int = 1,
+        workers: int = 1,
     ) -> None:
-        self.store, self.clips, self.targets = store, clips, targets
-        self.window, self.batch_size, self.seed = window, batch_size, seed
-        self.weights, self.epoch_clips = weights, epoch_clips
-        self.workers, self.min_samples = workers, min_samples
+        self.clips, self.targets = clips, targets
+        self.batch_size, self.seed = batch_size, seed
+        self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
 
     def order(self, epoch: int) -> Int64[np.ndarray, "drawn"]:
-        """Positions in the store of one epoch's clips.
+        """Positions in the data set of one epoch's clips."""
+        raise NotImplementedError
 
-        With weights the draw is with replacement, unless an epoch is a part of the data (`epoch_clips`), as in the
-        AudioSet recipe of PaSST.
-        """
-        rng = np.random.default_rng([self.seed, epoch])
-        size = self.epoch_clips or len(self.clips)
-        if self.weights is None:
-            rounds = [rng.permutation(self.clips) for _ in range(-(-size // len(self.clips)))]
-            return np.concatenate(rounds)[:size]
-        part = size < np.count_nonzero(self.weights)
-        return rng.choice(self.clips, size, replace=not part, p=self.weights)
+    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
+        """What else a batch of these clips carries; runs in a thread."""
+        return []
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
@@ -125,17 +113,8 @@ class Batches:
     def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
         clips = order[number * self.batch_size : (number + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, epoch, number])
-        waves = []
-        for clip in clips.tolist():
-            samples = self.store.read(clip)
-            start = rng.integers(0, max(len(samples) - self.window, 0) + 1)
-            waves.append(as_wave(samples[start : start + self.window], self.min_samples))
-        return Batch(
-            waves=waves,
-            targets=torch.from_numpy(self.targets[clips].astype(np.float32)),
-            clips=torch.from_numpy(np.asarray(clips, np.int64)),
-            seed=int(rng.integers(1 << 62)),
-        )
+        waves = self.waves(clips.tolist(), rng)
+        return replace(batch_of(clips, self.targets, waves), seed=int(rng.integers(1 << 62)))
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch."""
@@ -144,6 +123,73 @@ class Batches:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues at a stored position."""
         self.epoch, self.batch = state["epoch"], state["batch"]
+
+
+class WaveBatches(Batches):
+    """Batches of waveforms, cropped at random.
+
+    Args:
+        window: samples of a training clip.
+        min_samples: the least that the front end takes; a shorter clip is followed by silence.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        clips: Int64[np.ndarray, "train"],
+        targets: Bool[np.ndarray, "item label"],
+        *,
+        window: int,
+        min_samples: int = 1,
+        workers: int = 2,
+        **options: Any,
+    ) -> None:
+        super().__init__(clips, targets, workers=workers, **options)
+        self.store, self.window, self.min_samples = store, window, min_samples
+
+    def order(self, epoch: int) -> Int64[np.ndarray, "drawn"]:
+        """With weights the draw is with replacement, unless an epoch is a part of the data (`epoch_clips`), as in the
+        AudioSet recipe of PaSST.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        size = self.epoch_clips or len(self.clips)
+        if self.weights is None:
+            rounds = [rng.permutation(self.clips) for _ in range(-(-size // len(self.clips)))]
+            return np.concatenate(rounds)[:size]
+        part = size < np.count_nonzero(self.weights)
+        return rng.choice(self.clips, size, replace=not part, p=self.weights)
+
+    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
+        """A crop of each clip."""
+        waves = []
+        for clip in clips:
+            samples = self.store.read(clip)
+            start = rng.integers(0, max(len(samples) - self.window, 0) + 1)
+            waves.append(as_wave(samples[start : start + self.window], self.min_samples))
+        return waves
+
+
+class ItemBatches(Batches):
+    """Batches of positions alone, for a head: each clip once in random order, or as many draws by weight."""
+
+    def order(self, epoch: int) -> Int64[np.ndarray, "drawn"]:
+        """One stream over all epochs, drawn again up to the epoch that is asked for."""
+        generator = torch.Generator().manual_seed(self.seed)
+        number = len(self.clips)
+        for _ in range(epoch + 1):
+            if self.weights is None:
+                order = torch.randperm(number, generator=generator)
+            else:
+                order = torch.multinomial(torch.from_numpy(self.weights), number, replacement=True, generator=generator)
+        return self.clips[order.numpy()]
+
+
+def batch_of(
+    clips: Int64[np.ndarray, "clip"], targets: Bool[np.ndarray, "item label"], waves: Sequence[Tensor] = ()
+) -> Batch:
+    """A batch of these positions."""
+    wanted = torch.from_numpy(targets[clips].astype(np.float32))
+    return Batch(clips=torch.from_numpy(np.asarray(clips, np.int64)), targets=wanted, waves=list(waves))
 
 
 def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Tensor, "padded"]:
@@ -186,11 +232,31 @@ class Windows:
                 waves.append(as_wave(samples[start : start + self.window], self.min_samples))
                 owners.append(int(clip))
                 if len(waves) == self.batch_size:
-                    yield self._batch(waves, owners)
+                    yield batch_of(np.array(owners), self.targets, waves)
                     waves, owners = [], []
         if waves:
-            yield self._batch(waves, owners)
+            yield batch_of(np.array(owners), self.targets, waves)
 
-    def _batch(self, waves: list[Tensor], owners: list[int]) -> Batch:
-        targets = torch.from_numpy(self.targets[owners].astype(np.float32))
-        return Batch(waves=waves, targets=targets, clips=torch.tensor(owners), seed=0)
+
+class Items:
+    """The positions of a part, in passes without gradients, for a head.
+
+    With all their frames they hold no more than a step of training does.
+    """
+
+    def __init__(self, clips: Int64[np.ndarray, "part"], targets: Bool[np.ndarray, "item label"]) -> None:
+        self.clips, self.targets = clips, targets
+
+    def number(self) -> int:
+        """How many there are."""
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for piece in pieces(self.clips):
+            yield batch_of(piece, self.targets)
+
+
+def pieces(clips: Int64[np.ndarray, "part"], size: int = 32) -> Iterator[Int64[np.ndarray, "piece"]]:
+    """Consecutive positions, so many at a time."""
+    for start in range(0, len(clips), size):
+        yield clips[start : start + size]

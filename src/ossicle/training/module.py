@@ -1,98 +1,82 @@
-"""One optimizer step and one evaluation pass, in the terms of Lightning."""
+"""One optimizer step and one validation pass, in the terms of Lightning: of a network, and of a head on an encoder."""
 
+import copy
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
-from ossicle.training.config import TrainConfig, TuneConfig
+from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
+from ossicle.training.losses import mean_loss
+from ossicle.training.optimizers import adamw
+from ossicle.training.schedules import learning_rate
+from ossicle.tuning.tuned import TunedHead
+from ossicle.tuning.tuners import Tuner
+from ossicle.types import Task
 
 
-def loss_of(
-    logits: Float[Tensor, "clip label"],
-    targets: Float[Tensor, "clip label"],
-    *,
-    task: str,
-    smoothing: float = 0.0,
-    focal_gamma: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Cross-entropy over labels that exclude each other, binary cross-entropy averaged over labels that do not.
+class TrainingModule(lightning.LightningModule):
+    """What trains, with the loss, the optimizer and the batches of its run.
 
-    Args:
-        focal_gamma: above zero the focal loss (Lin et al., arXiv 1708.02002): what is answered well, with probability
-            p, counts (1 - p)^gamma of itself.
-    """
-    logits = logits.float()
-    if task == "single-label":
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        right = (logits.softmax(-1) * targets).sum(-1)
-    else:
-        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        right = torch.where(targets > 0.5, logits, -logits).sigmoid()
-    if focal_gamma:
-        loss = loss * (1 - right).clamp(min=1e-6) ** focal_gamma
-    return loss.mean()
-
-
-def learning_rate(progress: float, config: TrainConfig | TuneConfig, *, warmup: float) -> float:
-    """The learning rate as a share of its peak.
-
-    Args:
-        progress: share of the run behind us, 0 to 1.
-        warmup: share of the run over which the rate rises linearly.
-    """
-    if progress < warmup:
-        return progress / warmup
-    start = max(warmup, config.hold)
-    if config.schedule == "constant" or progress <= start:
-        return 1.0
-    left = 1 - min((progress - start) / max(config.decay_until - start, 1e-9), 1.0)
-    shape = left if config.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
-    return config.final_lr + (1 - config.final_lr) * shape
-
-
-class Trainee(lightning.LightningModule):
-    """A model and its front end, with what a training step does to a batch.
-
-    Args:
-        frames: feature frames of a training clip; shorter clips are followed by silence up to it.
-        batches: what it trains on; their position travels in the checkpoint.
+    A subclass says how a batch becomes logits. All randomness of a step comes from the batch's own seed, and the
+    position of the batches travels in the checkpoint, so that a resumed run is the run.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        frontend: LogMel,
-        config: TrainConfig,
-        *,
-        task: str,
-        frames: int,
-        batches: Batches,
-    ) -> None:
+    config: FitConfig
+    fused = True  # the optimizer's kernel
+    logged_epochs = 1  # a line in the log for every so many
+
+    def __init__(self, config: FitConfig, *, task: Task, batches: Batches) -> None:
         super().__init__()
-        self.model, self.frontend, self.config = model, frontend, config
-        self.task, self.frames, self.batches = task, frames, batches
-        # In a tuple, or the same weights would be registered twice.
-        self._network = (torch.compile(model) if config.compile else model,)
+        self.config, self.task, self.batches = config, task, batches
         self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
         self.last_loss = math.nan
 
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that train, by name."""
+        raise NotImplementedError
+
+    def watched(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters that the gradient guard looks at, frozen ones too."""
+        return self.trained()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that are kept of the best epoch."""
+        raise NotImplementedError
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `weights` gave."""
+        raise NotImplementedError
+
+    def train_logits(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+        """Logits of a batch, and what they should have been."""
+        raise NotImplementedError
+
+    def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
+        """Logits of a batch, nothing drawn at random."""
+        raise NotImplementedError
+
+    def copied(self) -> "TrainingModule | None":
+        """A copy to measure a step on, or None where a step is not worth measuring."""
+        return None
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch; all randomness comes from the batch's own seed."""
-        generator = torch.Generator().manual_seed(batch.seed)
-        spec, targets = self.augmented(batch, generator)
-        logits = self._network[0](spec, generator=generator)
-        loss = loss_of(logits, targets, task=self.task, smoothing=self.config.label_smoothing)
+        """The loss of one batch."""
+        logits, targets = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
+        loss = mean_loss(logits, targets, task=self.task, settings=self.config)
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise RunRefused(
@@ -101,10 +85,93 @@ class Trainee(lightning.LightningModule):
             )
         return loss
 
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the logits; the recorder joins those of one clip."""
+        self.val_outputs.append((batch.clips.cpu(), self.val_logits(batch).float().cpu()))
+
+    def on_validation_epoch_start(self) -> None:
+        """Drops the outputs of the pass before."""
+        self.val_outputs = []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the position of the next batch. Lightning stores it too, but drops it between two epochs."""
+        checkpoint["batches"] = self.batches.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues at the next batch."""
+        self.batches.load_state_dict(checkpoint["batches"])
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
+        if self.config.clip_gradient:
+            parameters = [p for _, p in self.trained()]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient, foreach=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, with a rate that moves with every step."""
+        optimizer = adamw(self.trained(), self.config, fused=self.fused)
+        epochs = self.config.epochs or 1
+        steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
+        warmup = min(self.config.warmup / epochs, 0.5)
+
+        def rate(step: int) -> float:
+            # Half a step ahead, so that neither the first nor the last step has a rate of zero.
+            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class NetworkTraining(TrainingModule):
+    """A network and its front end, with every augmentation that the settings switch on.
+
+    Args:
+        frames: feature frames of a training clip; shorter clips are followed by silence up to it.
+    """
+
+    config: TrainConfig
+
+    def __init__(
+        self, model: nn.Module, frontend: LogMel, config: TrainConfig, *, task: Task, frames: int, batches: Batches
+    ) -> None:
+        super().__init__(config, task=task, batches=batches)
+        self.model, self.frontend, self.frames = model, frontend, frames
+        # In a tuple, or the same weights would be registered twice.
+        self._network = (torch.compile(model) if config.compile else model,)
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters of the network."""
+        return self.model.named_parameters()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's tensors."""
+        return self.model.state_dict()
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Into the network."""
+        self.model.load_state_dict(tensors)
+
+    def copied(self) -> TrainingModule:
+        """Network and front end copied and not compiled, with a rate of zero: a copy must not diverge."""
+        config = dataclasses.replace(self.config, compile=False, lr=0.0)
+        model, frontend = copy.deepcopy(self.model).train(), copy.deepcopy(self.frontend)
+        return NetworkTraining(model, frontend, config, task=self.task, frames=self.frames, batches=self.batches)
+
+    def train_logits(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+        """Of the augmented batch."""
+        spec, targets = self.augmented(batch, generator)
+        return self._network[0](spec, generator=generator), targets
+
+    def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
+        """Of the batch as it is."""
+        return self.model(spectrograms(self.frontend, batch.waves, frames=self.frames))
+
     def augmented(
         self, batch: Batch, generator: torch.Generator
     ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
-        """Features and labels of a batch after every augmentation that the settings switch on."""
+        """Features and labels of a batch after every augmentation."""
         config, targets, waves = self.config, batch.targets.clone(), batch.waves
         if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
             waves = [*pad_sequence(waves, batch_first=True)]
@@ -126,58 +193,95 @@ class Trainee(lightning.LightningModule):
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
         return spec, targets
 
+
+# Gives the hidden states of some examples: the layers that a head takes, pooled over time as it takes them.
+Features = Callable[[Any], Hidden]
+
+
+class HeadTraining(TrainingModule):
+    """A head on a frozen encoder, and the tuner inside the encoder if there is one.
+
+    Args:
+        features: gives hidden states, with a graph where there is a tuner.
+        encoder: that of the tuner, which trains and evaluates as the head does.
+    """
+
+    config: TuneConfig
+    fused = False
+
+    def __init__(
+        self,
+        head: TunedHead,
+        features: Features,
+        config: TuneConfig,
+        *,
+        task: Task,
+        batches: Batches,
+        tuner: Tuner | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        super().__init__(config, task=task, batches=batches)
+        self.head, self.features, self.tuner = head, features, tuner
+        self.logged_epochs = max(1, config.epochs // 10)
+        self._encoder = (encoder,)  # in a tuple, or it would be a part of this, and of every checkpoint
+
+    def parts(self) -> dict[str, TunedHead | Tuner]:
+        """What trains, by name."""
+        return {"head": self.head, **({"tuner": self.tuner} if self.tuner is not None else {})}
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of the head and of the tuner."""
+        for part, owner in self.parts().items():
+            yield from ((f"{part}.{name}", p) for name, p in owner.named_parameters())
+
+    def watched(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Those, and the encoder's."""
+        (encoder,) = self._encoder
+        return [*self.trained(), *(encoder.named_parameters(prefix="encoder") if encoder is not None else [])]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the head and of the tuner."""
+        return {
+            f"{part}.{name}": tensor
+            for part, owner in self.parts().items()
+            for name, tensor in owner.state_dict().items()
+        }
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Into the head and the tuner."""
+        for part, owner in self.parts().items():
+            own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+            owner.load_state_dict(own)
+
+    def train_logits(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+        """Dropout of a tuner and of other people's networks takes no generator: torch's own is seeded for the step."""
+        self.set_training(True)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(batch.seed)
+            logits = self.head.score(self.features(batch.clips.cpu().numpy()))
+        return logits, batch.targets.to(logits.device)
+
+    def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
+        """Nothing is dropped."""
+        self.set_training(False)
+        return self.head.score(self.features(batch.clips.cpu().numpy()))
+
+    def set_training(self, mode: bool) -> None:
+        """Says to head and encoder whether they train; Lightning knows the encoder not."""
+        self.head.train(mode)
+        (encoder,) = self._encoder
+        if encoder is not None:
+            encoder.train(mode)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the position of the next batch. Lightning stores it too, but forgets it between two epochs."""
-        checkpoint["batches"] = self.batches.state_dict()
+        """Adds the tuner's tensors, which lie inside the encoder."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["tuner"] = self.tuner.state_dict() if self.tuner is not None else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continues at the next batch."""
-        self.batches.load_state_dict(checkpoint["batches"])
-
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the outputs of the pass before."""
-        self.val_outputs = []
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keeps the logits of every window; the recorder joins them by clip."""
-        spec = spectrograms(self.frontend, batch.waves, frames=self.frames)
-        self.val_outputs.append((batch.clips.cpu(), self.model(spec).float().cpu()))
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
-        if self.config.clip_gradient:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient, foreach=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW, with decay on matrices only, and a rate that moves with every optimizer step."""
-        optimizer = adamw(self.model.named_parameters(), self.config, fused=True)
-        epochs = self.config.epochs or 1
-        steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
-        warmup = min(self.config.warmup / epochs, 0.5)
-
-        def rate(step: int) -> float:
-            # Half a step ahead, so that neither the first nor the last step has a rate of zero.
-            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def adamw(
-    parameters: Iterable[tuple[str, nn.Parameter]], config: TrainConfig | TuneConfig, *, fused: bool = False
-) -> torch.optim.AdamW:
-    """The optimizer of all that trains, with decay where `decays` says."""
-    trained = [(name, p) for name, p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-
-
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to biases and their tables, norms, tokens, positions,
-    learned signals and what places a density, which are no smaller for being nearer to zero."""
-    matrix = sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1
-    own = name.rpartition(".")[2]
-    return matrix and "bias" not in own and own not in ("offset", "log_spread", "log_scale", "logit")
+        """Puts them back."""
+        super().on_load_checkpoint(checkpoint)
+        if self.tuner is not None:
+            self.tuner.load_state_dict(checkpoint["tuner"])

@@ -1,504 +1,402 @@
-"""A whole training: data in, run folder out.
+"""A run: the folder, the split, the settings, the log and the state of a training, of one fold or of several.
 
     RUN/
         config.yaml       every setting, resolved, and where the data are
-        split.json        which clips trained, chose and tested
+        split.json        which examples trained, chose and tested
         metrics.csv       a row per epoch
         environment.json  versions, machine, seed, fingerprint of the data
         checkpoints/      the state to continue from, and the best weights
         model/            the bundle
         metrics.json, predictions.csv, figures/, report.html    the test part, read once, at the end
 
+With `folds="all"` there is such a folder for each fold, and beside them the metrics of all test clips together.
+
 The test part takes no part in any choice: epoch, thresholds and temperature come from the validation part.
 """
 
-import dataclasses
+import contextlib
+import functools
+import gc
+import itertools
 import logging
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, Protocol, TypedDict, runtime_checkable
 
 import lightning
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.bundle import Card, save_bundle
-from ossicle.data import Dataset, Item, Split, read_dataset
-from ossicle.data.cache import SampleStore, decode, open_store
-from ossicle.devices import Precision, choose_device, choose_dtype
-from ossicle.errors import SettingRefused
-from ossicle.evaluation import score_items
-from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
-from ossicle.loading import load
-from ossicle.models.datar import Datar
-from ossicle.models.deformable import reference
-from ossicle.models.passt import Passt
-from ossicle.models.registry import find_preset
-from ossicle.recognizer import Recognizer
-from ossicle.report import Section, sampling_figure, sampling_section, training_section
-from ossicle.training.callbacks import Averaging, Guard, Line, Moved, Recorder, StateKeeper
-from ossicle.training.config import TrainConfig, check_acting, with_settings
-from ossicle.training.defaults import resolve
-from ossicle.training.folds import (
-    Begin,
+from ossicle import __version__
+from ossicle.bundle import Card
+from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
+from ossicle.data.cache import SampleStore
+from ossicle.data.check import cut_short
+from ossicle.data.parts import PARTS, contents_of, write_split
+from ossicle.data.splits import refuse_untrained
+from ossicle.errors import DataRefused, RunRefused
+from ossicle.evaluation import CONFIG, SPLIT
+from ossicle.files import locked, write_json
+from ossicle.inference import probabilities
+from ossicle.jobs.store import HIDDEN, LOCK
+from ossicle.kernels import resolve_kernels, using_kernels
+from ossicle.metrics import fit_temperature, fit_thresholds
+from ossicle.report import Section, evaluation_lines
+from ossicle.training.callbacks import Progress, Recorder
+from ossicle.training.config import Config, read_config, write_config
+from ossicle.training.loader import Items, Windows
+from ossicle.training.loop import fit
+from ossicle.training.module import TrainingModule
+from ossicle.training.results import (
+    REPORT,
     FoldResult,
-    Say,
     TrainResult,
-    alone,
-    conclude,
-    free_folder,
-    over_folds,
-    score_name,
-    starting_point,
-    tell,
-    told,
+    fold_result,
+    load_finished,
+    pooled,
+    save_test_scores,
+    sentences,
 )
-from ossicle.training.initial import build, start_from
-from ossicle.training.loader import Batches, Windows, label_weights
-from ossicle.training.module import Trainee
-from ossicle.training.recipes import recipe as named_recipe
-from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
-from ossicle.weights.tensors import load_into, load_weights
+from ossicle.training.resume import begun_with, continued, longer, refuse_taken
+
+logger = logging.getLogger(__name__)
+ENVIRONMENT = "environment.json"  # in a run folder
+Positions = Int64[np.ndarray, "_"]  # in the data set
 
 
-def run_training(
-    *,
-    data: Path,
-    model: str | None = None,
-    recipe: str | None = None,
-    output: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    config: Path | None = None,
-    file: str | None = None,
-    label: str | None = None,
-    group: str | None = None,
-    fold_column: str | None = None,
-    folds: str | None = None,
-    track: int | None = None,
-    resume: bool = False,
-    skip_bad: bool = False,
-    weights: str | None = None,
-    say: Say = tell,
-) -> tuple[str, ...]:
-    """Does what `ossicle train` promises and returns a sentence for each recording that was left out."""
-    source: dict[str, Any] = {"file": file, "label": label, "group": group, "fold": fold_column, "track": track}
-    if recipe is not None and (resume or config is not None):
-        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
-    chosen, source, folds = starting_point(
-        named_recipe(recipe) if recipe is not None else TrainConfig(),
-        source,
-        folds=folds,
-        config=config,
-        output=output,
-        resume=resume,
-    )
-    chosen = with_settings(
-        chosen, {**({"model": model} if model else {}), **({"weights": weights} if weights else {}), **(settings or {})}
-    )
-    check_acting(chosen, settings or ())
-    if recipe == "finetune" and chosen.weights is None:
-        raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
-    dataset = read_dataset(data, modality="sound", **source)
-    say(dataset.layout)
-    if output is None:
-        output = free_folder(Path("runs") / f"{dataset.root.name}-{chosen.model}")
-    say(f"Run folder: {output}")
-    result = train(
-        dataset, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=source, say=say
-    )
-    return result.failures
+@runtime_checkable
+class Inputs(Protocol):
+    """Decoded samples or features of the examples, and which of them cannot be used."""
+
+    @property
+    def failures(self) -> dict[int, str]: ...
+
+    @property
+    def usable(self) -> Positions: ...
 
 
-def train(
-    dataset: Dataset,
-    config: TrainConfig,
-    *,
-    output: Path,
-    folds: str | None = None,
-    resume: bool = False,
-    skip_bad: bool = False,
-    columns: Mapping[str, Any] | None = None,
-    cache: Path | None = None,
-    say: Say = tell,
-    moved: Moved | None = None,
-) -> TrainResult:
-    """Trains on a data set and tests each fold's model once on its test part.
+@runtime_checkable
+class Trained(Protocol):
+    """A model that has been fitted, and what a run needs of it to test and to save it."""
+
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        ...
+
+    def logits(self, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
+        """Logits of these examples, and the positions of those that could be used."""
+        ...
+
+    def save(self, folder: Path, *, card: Card, **decisions: Any) -> None:
+        """Writes the bundle, with the temperature and the thresholds."""
+        ...
+
+    def sections(self) -> Sequence[Section]:
+        """Of the report, after those of the evaluation."""
+        ...
+
+
+class Run(Generic[Config]):
+    """The training of one fold, in one folder.
+
+    Made by `Runs`. A trainer decides its settings, calls `begin` once nothing can be refused any more, then `fit`, then
+    `conclude`.
+    """
+
+    def __init__(self, owner: "Runs[Config]", name: str | None, split: Split) -> None:
+        self.owner: Runs[Config] = owner
+        self.name: str | None = name
+        self.split: Split = split
+        self.dataset, self.resume = owner.dataset, owner.resume
+        self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
+        self.config: Config = owner.config
+        self.finished: FoldResult | None = None
+        if self.resume and self.folder.exists():
+            self._resume()
+        # Measured once, and kept: a resumed run must not choose otherwise.
+        self.config = replace(self.config, kernels=str(resolve_kernels(self.config.kernels)))
+
+    def _resume(self) -> None:
+        """Takes over the settings of a fold that was begun; a finished one is read.
+
+        Raises:
+            RunRefused: data, or a fold, other than those that it was begun with.
+            SettingRefused: settings other than those that it was begun with.
+        """
+        self.owner.hold(self.folder)
+        self.config, before = continued(self.config, self.folder)
+        begun = begun_with(self.dataset, self.split, self.folder)
+        if before is not None:
+            logger.info(f"{self.folder}: {longer(before, self.config)}.")
+        else:
+            self.finished = load_finished(self.folder, self.dataset, begun)
+
+    def begin(self, config: Config, **about: Any) -> None:
+        """Writes the settings, the split and the environment, and so begins the run.
+
+        Args:
+            about: further entries of `environment.json`.
+        """
+        self.config = config
+        refuse_taken(self.folder, resume=self.resume)  # again: another training may have begun meanwhile
+        self.owner.hold(self.owner.output)
+        self.owner.hold(self.folder)
+        (self.folder / REPORT).unlink(missing_ok=True)  # first: with it a fold that becomes longer counts as finished
+        data = {"path": str(self.dataset.path), **self.owner.columns}
+        if self.owner.folds == "all":
+            write_config(self.owner.output / CONFIG, self.owner.config, data={**data, "folds": "all"})
+        write_config(self.folder / CONFIG, config, data={**data, "folds": self.name})
+        write_split(self.folder / SPLIT, self.dataset, self.split, contents=self.owner.contents)
+        write_json(self.folder / ENVIRONMENT, environment(self.dataset, config) | about)
+
+    def fit(
+        self, module: TrainingModule, validation: Windows | Items | None, *, device: str, precision: str = "float32"
+    ) -> Recorder:
+        """Trains, from where the run was stopped; the best epoch's weights stay in the module."""
+        recorder = fit(
+            module,
+            validation,
+            targets=self.dataset.targets(),
+            device=device,
+            precision=precision,
+            folder=self.folder,
+            resume=self.resume,
+            progress=self.owner.progress,
+        )
+        config, epochs = self.config, len(recorder.rows)
+        if recorder.improves_no_more and epochs < (config.epochs or 0):
+            logger.info(
+                f"Stopped at epoch {epochs} of {config.epochs}: no gain of min_delta={config.min_delta:g} in "
+                f"patience={config.patience} epochs."
+            )
+        if recorder.best_epoch >= 0:
+            logger.info(f"Best epoch on the validation part: {recorder.best_epoch + 1} of {epochs}.")
+        return recorder
+
+    def conclude(self, trained: Trained) -> FoldResult:
+        """Fits temperature and thresholds on the validation part, reads the test part, once, and writes its metrics."""
+        dataset, targets = self.dataset, self.dataset.targets()
+        decisions: dict[str, Any] = {}
+        if len(self.split.validation):
+            logits, used = trained.logits(self.split.validation)
+            decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task)
+            scores = probabilities(logits, task=dataset.task, temperature=decisions["temperature"])
+            decisions["thresholds"] = fit_thresholds(scores, targets[used])
+        logits, used = trained.logits(self.split.test)
+        save_test_scores(self.folder, tested=used, logits=logits)
+        result = fold_result(
+            dataset,
+            self.split,
+            folder=self.folder,
+            tested=used,
+            logits=logits,
+            temperature=decisions.get("temperature", 1.0),
+            thresholds=decisions.get("thresholds"),
+        )
+        for line in evaluation_lines(result.evaluation.metrics):
+            logger.info(line)
+        trained.save(
+            self.folder / "model", card=self.card(metrics=sentences(result.evaluation.metrics.headline)), **decisions
+        )
+        # The report comes last: with it a fold counts as finished.
+        result.evaluation.save(self.folder, title=trained.title, sections=trained.sections())
+        return result
+
+    def card(self, *, metrics: Sequence[str] = ()) -> Card:
+        """The model card's part on the data."""
+        dataset = self.dataset
+        return Card(
+            title=f"{self.config.name} for {dataset.root.name}",
+            data=f"{dataset.layout} {len(self.split.train)} {dataset.noun}s trained it.",
+            fingerprint=dataset.fingerprint(),
+            protocol=self.split.protocol,
+            metrics=metrics,
+        )
+
+
+class RunOptions(TypedDict, total=False):
+    """What every training takes beside its data and its settings.
+
+    output: run folder to write; by default a new one below `runs`.
+    folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
+    resume: continue the run in `output`; finished folds stay as they are.
+    skip_bad: leave out examples that cannot be used; without it they stop the run before it starts.
+    columns: of the table, by name (`file`, `label`, `group`, `fold`, `text`), and the `track`; see `read_dataset`.
+    progress: True for a bar on a terminal, or a function that is called after every step with the steps done, the steps
+        in all and the seconds left. What happens is logged under `ossicle.training`.
+    """
+
+    output: str | os.PathLike[str] | None
+    folds: str | None
+    resume: bool
+    skip_bad: bool
+    columns: Mapping[str, Any] | None
+    progress: Progress
+
+
+class Runs(contextlib.ExitStack, Generic[Config]):
+    """One run, or one for each fold, in a folder that no other process trains in. A context manager.
 
     Args:
-        folds: name of the fold to test on, or "all" for cross-validation; by default the first, or a drawn test part.
-        resume: continue the run in `output`.
-        skip_bad: leave out recordings that cannot be decoded; without it they stop the run before it starts.
-        columns: the columns and the track that the data set was read with, kept in config.yaml.
-        cache: where decoded samples are kept (see `open_store`).
-        moved: told how far a fold is after every step: steps done, steps in all, seconds left.
+        config: the settings; where there are none those of the run to resume, or the defaults of `kind`.
+        kind: class of the settings.
+        modality: of data that is not read yet.
 
-    Raises:
-        DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
-        RunRefused: `output` holds a run already, or there is none to continue.
-        SettingRefused: options that the network does not have.
-        KeyboardInterrupt: the user stopped the run; a checkpoint remains.
+    The others are those of `RunOptions`.
+
+    Raises: RunRefused for a folder that is taken, or held by another process, or where a run to resume is not named.
     """
-    with alone(output, resume=resume, say=say) as hold:
-        return train_alone(
-            dataset,
-            config,
-            output=output,
-            folds=folds,
-            resume=resume,
-            skip_bad=skip_bad,
-            columns=columns,
-            cache=cache,
-            say=say,
-            moved=moved,
-            hold=hold,
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | Dataset,
+        config: Config | None,
+        *,
+        kind: type[Config],
+        modality: str,
+        output: str | os.PathLike[str] | None = None,
+        folds: str | None = None,
+        resume: bool = False,
+        skip_bad: bool = False,
+        columns: Mapping[str, Any] | None = None,
+        progress: Progress = False,
+    ) -> None:
+        super().__init__()
+        if output is None and resume:
+            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
+        if config is None and resume and (Path(output or "") / CONFIG).exists():
+            config, _ = read_config(Path(output or "") / CONFIG, kind)
+        self.config: Config = config or kind()
+        self.columns = dict(columns or {})
+        self.dataset = (
+            data if isinstance(data, Dataset) else read_dataset(Path(data), modality=modality, **self.columns)
         )
+        logger.info(self.dataset.layout)
+        named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
+        self.output = free_folder(named) if output is None else Path(output)
+        logger.info(f"Run folder: {self.output}")
+        self.folds, self.resume, self.skip_bad, self.progress = folds, resume, skip_bad, progress
+        self._held: set[Path] = set()
+
+    def __enter__(self) -> "Runs[Config]":
+        super().__enter__()
+        refuse_taken(self.output, resume=self.resume)
+        if self.resume and self.output.exists():
+            self.hold(self.output)
+        return self
+
+    def hold(self, folder: Path) -> None:
+        """Locks a folder for this process, until the end."""
+        if folder in self._held:
+            return
+        try:
+            honored = self.enter_context(locked(folder / HIDDEN / LOCK))
+        except BlockingIOError:
+            raise RunRefused(
+                f"{folder}: another process is training there; wait for it, or choose another folder with -o."
+            ) from None
+        self._held.add(folder)
+        if self.resume and not honored:
+            logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
+
+    @functools.cached_property
+    def contents(self) -> tuple[str, ...]:
+        """What the examples hold, so that a later evaluation knows them wherever they lie."""
+        return contents_of(self.dataset.items)
+
+    def each(self, inputs: Inputs, train_fold: Callable[[Run[Config]], FoldResult]) -> TrainResult:
+        """Trains and tests every fold that is not finished, and measures all of them together."""
+        failures = refuse_or_name(inputs, self.dataset, skip_bad=self.skip_bad)
+        for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs)):
+            logger.info(sentence)
+        results = []
+        for run in self._runs(inputs):
+            try:
+                with using_kernels(run.config.kernels):
+                    results.append(run.finished or train_fold(run))
+            except KeyboardInterrupt as stop:
+                if not stop.args:
+                    raise
+                raise KeyboardInterrupt(f"{stop}; continue with --resume -o {self.output}.") from None
+            # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would
+            # come after some folds.
+            gc.collect()
+        evaluation = results[0].evaluation
+        if self.folds == "all":
+            evaluation = pooled(self.dataset, results, folder=self.output)
+        logger.info(f"Report: {self.output / REPORT}")
+        return TrainResult(folder=self.output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+    def _runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
+        config = self.config
+        for name in split_folds(self.dataset) if self.folds == "all" else (self.folds,):
+            split = split_dataset(self.dataset, fold=name, seed=config.seed, validation=config.validation)
+            split = usable_part(self.dataset, split, inputs)
+            logger.info(f"Protocol: {split.protocol}")
+            run = Run(self, name, split)
+            if run.finished is not None:
+                logger.info(f"{run.folder}: this fold is finished.")
+            yield run
 
 
-def train_alone(
-    dataset: Dataset,
-    config: TrainConfig,
-    *,
-    output: Path,
-    folds: str | None,
-    resume: bool,
-    skip_bad: bool,
-    columns: Mapping[str, str | None] | None,
-    cache: Path | None,
-    say: Say,
-    moved: Moved | None,
-    hold: Callable[[Path], None],
-) -> TrainResult:
-    """What `train` does in a folder that no other process trains in."""
-    frontend = frontend_config(find_preset(config.model).frontend)
-    with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
-        build(config, num_classes=len(dataset.labels))
-    store = open_store(
-        dataset.items,
-        frontend.rate,
-        folder=cache,
-        budget_bytes=int(config.cache_gigabytes * 2**30),
-        progress=told(say, "decoded {} of {} recordings"),
-    )
+def seconds_of(inputs: Inputs) -> dict[int, float] | None:
+    """The length of each example of which samples are kept."""
+    if not isinstance(inputs, SampleStore):
+        return None
+    return {position: inputs.lengths[position] / inputs.rate for position in inputs.usable.tolist()}
 
-    def run(split: Split, folder: Path, settings: TrainConfig, begin: Begin) -> FoldResult:
-        return train_fold(
-            dataset,
-            store,
-            split,
-            settings,
-            frontend=frontend,
-            folder=folder,
-            resume=resume,
-            begin=begin,
-            say=say,
-            moved=moved,
+
+def refuse_or_name(inputs: Inputs, dataset: Dataset, *, skip_bad: bool) -> tuple[str, ...]:
+    """Names every item that cannot be used, or refuses to start on them."""
+    failures = tuple(inputs.failures[index] for index in sorted(inputs.failures))
+    if not failures:
+        return ()
+    if len(failures) == len(dataset):
+        raise DataRefused(
+            f"{dataset.root}: none of the {len(dataset)} {dataset.noun}s can be used; first: {failures[0]}"
         )
-
-    return over_folds(
-        dataset,
-        config,
-        store=store,
-        output=output,
-        folds=folds,
-        resume=resume,
-        skip_bad=skip_bad,
-        columns=columns,
-        say=say,
-        run=run,
-        hold=hold,
-    )
-
-
-def train_fold(
-    dataset: Dataset,
-    store: SampleStore,
-    split: Split,
-    config: TrainConfig,
-    *,
-    frontend: FrontendConfig,
-    folder: Path,
-    resume: bool,
-    begin: Begin,
-    say: Say,
-    moved: Moved | None,
-) -> FoldResult:
-    """Trains one model and tests it; an interrupted call continues where `resume` is given."""
-    device = choose_device(config.device)
-    if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
-        chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
-        config = dataclasses.replace(config, precision=chosen)
-    targets = dataset.targets()
-    config, said = resolve(
-        config,
-        seconds=store.lengths[split.train] / frontend.rate,
-        counts=targets[split.train].sum(0),
-        frontend=frontend,
-    )
-    for sentence in said:
-        say(f"  {sentence}")
-    assert config.window is not None
-    window = max(round(config.window * frontend.rate), frontend.min_samples)
-    # What cannot begin leaves no run behind.
-    model = start_from(config, num_classes=len(dataset.labels), frames=frontend.frames(window), told=say)
-    frontend = settled_frontend(
-        frontend, config, store=store, clips=split.train, frames=frontend.frames(window), say=say
-    )
-    begin(config)
-    module, recorder = fit(
-        model,
-        dataset,
-        store,
-        split,
-        config,
-        frontend=frontend,
-        window=window,
-        folder=folder,
-        resume=resume,
-        say=say,
-        moved=moved,
-    )
-    if recorder.improves_no_more and len(recorder.rows) < (config.epochs or 0):
-        say(
-            f"Stopped at epoch {len(recorder.rows)} of {config.epochs}: no gain of min_delta={config.min_delta:g} in "
-            f"patience={config.patience} epochs."
+    if not skip_bad:
+        raise DataRefused(
+            f"{dataset.root}: {len(failures)} of {len(dataset)} {dataset.noun}s cannot be used; --skip-bad leaves them "
+            f"out; first: {failures[0]}"
         )
-    if recorder.best_weights.exists():
-        load_into(module.model, load_weights(recorder.best_weights), source=recorder.best_weights)
-        say(f"Best epoch on the validation part: {recorder.best_epoch + 1} of {len(recorder.rows)}.")
-    return finish(dataset, split, config, module=module, recorder=recorder, folder=folder, say=say)
+    for failure in failures:
+        logger.info(f"left out: {failure}")
+    return failures
 
 
-def settled_frontend(
-    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int, say: Say
-) -> FrontendConfig:
-    """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics."""
-    changes: dict[str, Any] = {"freq_mask": config.freq_mask, "time_mask": round(config.time_mask * frames)}
-    if not config.jitter:
-        changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
-    if frontend.kind == "kaldi":
-        progress = told(say, "{} of {} recordings read for their mean and deviation", end=False)
-
-        def read(number: int, clip: int) -> np.ndarray:
-            progress(number, len(clips))
-            return pad_to(store.read(clip), frontend.min_samples)
-
-        waves = (read(number, clip) for number, clip in enumerate(clips.tolist()))
-        changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
-    return dataclasses.replace(frontend, **changes)
+def usable_part(dataset: Dataset, split: Split, inputs: Inputs) -> Split:
+    """The split without the items that cannot be used."""
+    parts = {name: np.intersect1d(getattr(split, name), inputs.usable) for name in PARTS}
+    for name in ("train", "test"):
+        if not len(parts[name]):
+            raise DataRefused(f"the {name} part holds nothing that can be used.")
+    kept = np.isin(np.arange(len(dataset)), parts["train"])
+    refuse_untrained(dataset, kept, f"what cannot be used is left out ({split.protocol})")
+    return replace(split, train=parts["train"], validation=parts["validation"], test=parts["test"])
 
 
-def pad_to(samples: np.ndarray, length: int) -> np.ndarray:
-    """Samples followed by silence up to `length`."""
-    return np.pad(samples, (0, max(length - len(samples), 0)))
+def environment(dataset: Dataset, config: Config) -> dict[str, Any]:
+    """What else decides a run's numbers: versions, machine, threads, seed, data."""
+    return {
+        "ossicle": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "data_fingerprint": dataset.fingerprint(),
+    }
 
 
-def fit(
-    model: Passt | Datar,
-    dataset: Dataset,
-    store: SampleStore,
-    split: Split,
-    config: TrainConfig,
-    *,
-    frontend: FrontendConfig,
-    window: int,
-    folder: Path,
-    resume: bool,
-    say: Say,
-    moved: Moved | None = None,
-) -> tuple[Trainee, Recorder]:
-    """Runs the optimizer; the module comes back with the averaged weights where there is an average.
-
-    Args:
-        window: samples of a training clip.
-    """
-    assert config.epochs is not None and config.batch_size is not None
-    targets = dataset.targets()
-    weights = None
-    if config.balance == "class":
-        weights = label_weights(targets[split.train], offset=config.balance_offset)
-    batches = Batches(
-        store,
-        split.train,
-        targets,
-        window=window,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        weights=weights,
-        epoch_clips=config.epoch_clips,
-        workers=config.workers,
-        min_samples=frontend.min_samples,
-    )
-    module = Trainee(
-        model,
-        create_frontend(frontend),
-        config,
-        task=dataset.task,
-        frames=frontend.frames(window),
-        batches=batches,
-    )
-    validation = None
-    if len(split.validation):
-        validation = Windows(
-            store, split.validation, targets, window=window, batch_size=32, min_samples=frontend.min_samples
-        )
-    recorder = Recorder(targets, folder=folder, task=dataset.task, patience=config.patience, min_delta=config.min_delta)
-    averaging = [Averaging(module)] if config.average != "none" else []
-    callbacks = [
-        Guard(),
-        recorder,
-        *averaging,
-        Line(
-            recorder,
-            say=say,
-            epochs=config.epochs,
-            score_name=score_name(dataset.task),
-            validation=validation,
-            moved=moved,
-        ),
-        StateKeeper(folder / "checkpoints", minutes=config.save_minutes),
-    ]
-    device = choose_device(config.device)
-    say(
-        f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
-        f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
-        f"{config.batch_size} an epoch"
-    )
-    quiet_lightning()
-    trainer = lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1,
-        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    start = None
-    if resume and checkpoints(folder / "checkpoints"):
-        start, damaged = newest_state(folder / "checkpoints")
-        for sentence in damaged:
-            say(sentence)
-        say(f"Continuing from {start}.")
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 asks torch a question that torch 2.13 would rather hear put differently.
-            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            # A run without a validation part is meant so.
-            warnings.filterwarnings("ignore", message="You defined a `validation_step`")
-            trainer.fit(module, batches, validation, ckpt_path=None if start is None else str(start))
-    except SystemExit:
-        # Lightning ends the program on Ctrl-C; the caller decides that.
-        if trainer.state.status != TrainerStatus.INTERRUPTED:
-            raise
-        raise KeyboardInterrupt(f"Stopped after step {trainer.global_step}") from None
-    for one in averaging:  # here, not in a callback: a run resumed after its last step has no end of training
-        one.average.swap()
-    return module, recorder
-
-
-def finish(
-    dataset: Dataset,
-    split: Split,
-    config: TrainConfig,
-    *,
-    module: Trainee,
-    recorder: Recorder,
-    folder: Path,
-    say: Say,
-) -> FoldResult:
-    """Saves the bundle, and scores the test part with it, once."""
-    window = config.window
-    assert window is not None
-
-    def save(*, metrics: Sequence[str] = (), **fitted: Any) -> None:
-        save_bundle(
-            folder / "model",
-            model=module.model,
-            model_name=config.model,
-            frontend=module.frontend.config,
-            task=dataset.task,
-            labels=dataset.labels,
-            window_seconds=window,
-            pad=True,
-            card=Card(
-                title=f"{config.model} for {dataset.root.name}",
-                data=f"{dataset.layout} {len(split.train)} clips trained it.",
-                fingerprint=dataset.fingerprint(),
-                protocol=split.protocol,
-                metrics=metrics,
-            ),
-            **fitted,
-        )
-
-    save()
-    recognizer = load(folder / "model", device=config.device)
-    return conclude(
-        dataset,
-        split,
-        folder=folder,
-        logits_of=lambda part: scores_of(recognizer, dataset, part, say=say),
-        save=save,
-        title=f"{config.model} on {dataset.root.name}",
-        sections=lambda: [
-            training_section(recorder.rows, score_name=f"validation {score_name(dataset.task)}"),
-            *sampling_sections(recognizer, config, item=dataset.items[split.train[0]]),
-        ],
-        say=say,
-    )
-
-
-def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
-    """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
-    model = recognizer.model
-    layers = model.deforming() if isinstance(model, Datar) else []
-    if not layers:
-        return []
-    assert isinstance(model, Datar)
-    scale = layers[0][0]
-    attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
-    window, _ = recognizer.window_samples()
-    clip = decode(item, recognizer.rate)[:window]
-    spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
-    untrained = cast("Datar", start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames))
-    rows, columns = (-(-length // scale) for length in spec.shape[1:])
-    centers, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
-    found = {}
-    for title, network in (("before training", untrained.to(recognizer.device).eval()), ("after training", model)):
-        with torch.inference_mode():
-            points = network.forward_features(spec, points=True).points
-        assert points is not None
-        found[title] = points[len(attn) - 1][0].flatten(0, 1).transpose(0, 1)  # (group, key, 2)
-    figure = sampling_figure(
-        spec[0].cpu().numpy(),
-        {title: ((points + 0.5) * scale - 0.5).cpu().numpy() for title, points in found.items()},
-        centers=((centers.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
-        seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
-    )
-    return [sampling_section(figure, clip=item.file.name)]
-
-
-def scores_of(
-    recognizer: Recognizer, dataset: Dataset, part: Int64[np.ndarray, "part"], *, say: Say
-) -> tuple[Float[np.ndarray, "clip label"], Int64[np.ndarray, "clip"]]:
-    """Logits of a part's clips as `ossicle predict` would compute them, and the clips' positions in the data set."""
-    progress = told(say, "scored {} of {} recordings", end=False)
-    scored = score_items(
-        recognizer, [dataset.items[index] for index in part], progress=lambda done: progress(done, len(part))
-    )
-    for failure in scored.failures:  # they could be used when the training began
-        say(f"left out: {failure}")
-    return scored.logits, part[scored.used]
-
-
-def quiet_lightning() -> None:
-    """Lets Lightning speak of errors only: what a user should know, we say."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def free_folder(folder: Path) -> Path:
+    """`folder`, or with the first number behind it that is not taken."""
+    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())

@@ -16,8 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, Card, info_config, open_bundle, write_bundle
-from ossicle.data import Item, Modality
-from ossicle.data.inputs import read_input
+from ossicle.data import Item, Modality, modality_of
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import Pool
@@ -208,10 +207,10 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
 
 
 class TunedRecognizer(Recognizer):
-    """A head on a frozen encoder, ready to hear, read or see. Made by `ossicle.load`.
+    """A head on a frozen encoder, ready to predict. Made by `ossicle.load`.
 
-    Sound is answered as by every recognizer, window by window. A text (str) or an image (a path, or uint8 (row, column,
-    3)) is answered whole, in one row without times.
+    Sound is predicted as by every recognizer, window by window. A text (str) or an image (a path, or uint8 (row,
+    column, 3)) is predicted whole, in one row without times.
     """
 
     bundle: Tuned
@@ -228,15 +227,19 @@ class TunedRecognizer(Recognizer):
         tuned.model.to(self.device)
 
     @property
-    def modality(self) -> Modality:  # type: ignore[override]
-        """What it answers to: sound, text or images."""
+    def modality(self) -> str:  # type: ignore[override]
+        """What it predicts on: sound, text or image."""
         return self.encoder.modality
 
     @property
+    def _inputs(self) -> Modality:
+        return modality_of(self.encoder.modality)
+
+    @property
     def rate(self) -> int:
-        """Samples per second that the encoder hears."""
+        """Samples per second that the encoder takes."""
         if self.encoder.rate is None:
-            raise ValueError(f"{self.encoder.name} is an encoder of {self.modality}s, which have no rate")
+            raise ValueError(f"{self.encoder.name} is an encoder of {self._inputs.plural}, which have no rate")
         return self.encoder.rate
 
     @property
@@ -245,7 +248,7 @@ class TunedRecognizer(Recognizer):
         if isinstance(self.encoder, BundleEncoder):
             config = self.encoder.frontend.config
             return config.min_hertz, config.max_hertz
-        return 0.0, self.rate / 2 if self.modality == "sound" else 0.0
+        return 0.0, (self.encoder.rate or 0) / 2
 
     @property
     def min_samples(self) -> int:
@@ -266,34 +269,32 @@ class TunedRecognizer(Recognizer):
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
-        return self.answer([read_input(item, modality=self.modality, rate=self.encoder.rate)])[0][0]
+        return self.answer([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
-    def predict(self, source: Any, **options: Any) -> Any:
-        """Answers one input, or each of a list; for sound see `Recognizer.predict`."""
-        if self.modality == "sound":
-            return super().predict(source, **options)
-        if isinstance(source, list):
-            return [self.predict(one, **options) for one in source]
-        file = str(source) if self.modality == "image" and not isinstance(source, np.ndarray) else ""
-        return self.predict_whole(self.content(source), file=file, **options)
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
+        if self._inputs.timed:
+            return super().predict(inputs, **options)
+        if isinstance(inputs, list):
+            return [self.predict(one, **options) for one in inputs]
+        content, file = self._inputs.open(inputs)
+        return self.predict_whole(content, file=file, **options)
 
-    def embed(self, source: Any, **options: Any) -> Any:
-        """Gives the mean of the layers that the head sees; for the options of sound see `Recognizer.embed`."""
-        if self.modality == "sound":
-            return super().embed(source, **options)
-        return self.answer([self.content(source)])[1][0]
-
-    def content(self, source: str | Path | np.ndarray) -> Any:
-        """A text as it stands; the pixels of an image, read if it is a path."""
-        if self.modality == "image" and not isinstance(source, np.ndarray):
-            return read_input(Item(file=Path(source), labels=()), modality="image")
-        return source
+    def embed(self, inputs: Any, **options: Any) -> Any:
+        """Gives the mean of the layers that the head sees, of what `predict` takes; see `Recognizer.embed`."""
+        if self._inputs.timed:
+            return super().embed(inputs, **options)
+        if options:
+            raise ValueError(f"{self._inputs.plural} are embedded whole: {' and '.join(options)} are options of sound")
+        if isinstance(inputs, list):
+            return [self.embed(one) for one in inputs]
+        return self.answer([self._inputs.open(inputs)[0]])[1][0]
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
-        """Answers an item: a file of sound window by window, a text or an image whole."""
-        if self.modality == "sound":
+        """Predicts an item: a file of sound window by window, a text or an image whole."""
+        if self._inputs.timed:
             return super().predict_item(item, **options)
-        return self.predict_whole(read_input(item, modality=self.modality), file=item.place, **options)
+        return self.predict_whole(self._inputs.read(item), file=item.place, **options)
 
     def predict_whole(
         self,
@@ -305,12 +306,12 @@ class TunedRecognizer(Recognizer):
         reporting: Reporting | None = None,
         **times: Any,
     ) -> Prediction:
-        """Answers one text, or the pixels of one image, in rows without times.
+        """Predicts one text, or the pixels of one image, in rows without times.
 
         Raises: ValueError for a window or a hop, which only sound has.
         """
         if any(value is not None for value in times.values()):
-            raise ValueError(f"{self.modality}s are answered whole: {' and '.join(times)} are options of sound")
+            raise ValueError(f"{self._inputs.plural} are predicted whole: {' and '.join(times)} are options of sound")
         reporting = reporting or Reporting(top_k=top_k, min_score=min_score)
         scores = self.activate(self.answer([content])[0][0])
         whole = WindowScores(starts=np.zeros(1), ends=np.zeros(1), scores=scores[None], padded_samples=0)

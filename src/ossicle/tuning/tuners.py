@@ -15,17 +15,16 @@ the encoder's own, which stay as they are.
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ossicle.encoders.hidden import Encoder
-from ossicle.encoders.ours import DatarEncoder, PasstEncoder
+from ossicle.encoders.hidden import Encoder, bare
 from ossicle.encoders.pretrained import stack_of
 from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
-from ossicle.models.datar import Datar, PyramidBlock
+from ossicle.models.base import BlockParts, Network
 from ossicle.models.density import DensityGate
 from ossicle.settings import checked_options
 from ossicle.weights.tensors import told
@@ -33,13 +32,15 @@ from ossicle.weights.tensors import told
 Blocks = Mapping[str, nn.Module]
 Undo = Callable[[], Any]
 
-# The linear layers of a block, whole names or their last parts, by what they make. A block has some of each.
-QUERIES = ("q_proj", "query", "q", "q_lin", "qkv")
-KEYS = ("k_proj", "key", "k", "k_lin", "qkv")
-VALUES = ("v_proj", "value", "v", "v_lin", "qkv", "kv_proj")
-FALL = ("feed_forward.output_dense", "output.dense", "fc2", "lin2", "down_proj")  # the end of the feed-forward part
-# Families whose attention reads the weights of its linear layers and never calls them: nothing around these is heard.
-DEAF = ("wavlm",)
+# Of Hugging Face's networks.
+PARTS = BlockParts(
+    queries=("q_proj", "query", "q", "q_lin", "qkv"),
+    keys=("k_proj", "key", "k", "k_lin", "qkv"),
+    values=("v_proj", "value", "v", "v_lin", "qkv"),
+    feed_forward_end=("feed_forward.output_dense", "output.dense", "fc2", "lin2", "down_proj"),
+)
+# Model types whose attention reads the weights of its linear layers and never calls them: an adapter would do nothing.
+WITHOUT_CALLS = ("wavlm",)
 FEED_FORWARD = ("intermediate_dense", "output_dense")  # theirs
 
 
@@ -99,7 +100,7 @@ def create_tuner(
     """Puts a tuner into an encoder. Its random weights depend on `seed` alone.
 
     Args:
-        layers: adapt the first so many of the encoder's blocks; by default all. What a head does not hear cannot learn.
+        layers: adapt the first so many of the encoder's blocks; by default all. What no head reads cannot learn.
         options: of the tuner, by name; see `TUNERS`.
 
     Raises:
@@ -132,16 +133,13 @@ def create_tuner(
 
 def blocks_that_run(encoder: Encoder, layers: int) -> dict[str, nn.Module]:
     """The blocks that the encoder's first so many layers pass through, by their names in its network."""
-    if isinstance(encoder, DatarEncoder):
-        model = cast(Datar, encoder.network)
-        stacks = [cast(nn.ModuleList, stage.blocks) for stage in model.stages[: encoder.stage + 1]]
-        stacks[-1] = stacks[-1][:layers]
-    elif isinstance(encoder, PasstEncoder):
-        stacks = [cast(nn.ModuleList, encoder.network.blocks)[:layers]]
+    network = bare(encoder.network)
+    if isinstance(network, Network):
+        blocks = network.stack(layers)
     else:
-        holder, name = stack_of(encoder.network)
-        stacks = [getattr(holder, name)[:layers]]
-    chosen = {id(block) for stack in stacks for block in stack}
+        holder, name = stack_of(network)
+        blocks = getattr(holder, name)[:layers]
+    chosen = {id(block) for block in blocks}
     return {name: module for name, module in encoder.network.named_modules() if id(module) in chosen}
 
 
@@ -174,8 +172,9 @@ def ia3(encoder: Encoder, blocks: Blocks, *, targets: Sequence[str] | None = Non
 
     The layer that ends a feed-forward part, which the default has too, has it on what it is given.
     """
-    layers = targeted(encoder, blocks, targets, default=(*KEYS, *VALUES, *FALL))
-    ends = set(named(blocks, FALL)).intersection(layers)
+    parts = parts_of(encoder)
+    layers = targeted(encoder, blocks, targets, default=(*parts.keys, *parts.values, *parts.feed_forward_end))
+    ends = set(named(blocks, parts.feed_forward_end)).intersection(layers)
     return wrap(encoder, layers, kind="IA3", feedforward_modules=ends)
 
 
@@ -196,21 +195,29 @@ def targeted(
     blocks: Blocks,
     targets: Sequence[str] | None,
     *,
-    default: Sequence[str] = (*QUERIES, *VALUES),
+    default: Sequence[str] | None = None,
 ) -> list[str]:
-    """The linear layers to adapt, by their names in the network.
+    """The linear layers to adapt, by their names in the network; by default those of queries and values.
 
     Raises:
         SettingRefused: a target that no block has; those that there are, are named.
     """
     if targets is None:
-        return named(blocks, FEED_FORWARD if encoder.settings["family"] in DEAF else default)
+        parts = parts_of(encoder)
+        silent = encoder.settings["family"] in WITHOUT_CALLS
+        return named(blocks, FEED_FORWARD if silent else default or (*parts.queries, *parts.values))
     missing = [target for target in targets if not named(blocks, [target])]
     if missing or not targets:
         there = sorted({key for block in blocks.values() for key in linear_layers(block)})
         found = f"no block has a linear layer {missing[0]!r}" if missing else "targets are empty"
         raise SettingRefused(f"{found}; in {encoder.name} there are {', '.join(there)}.")
     return named(blocks, targets)
+
+
+def parts_of(encoder: Encoder) -> BlockParts:
+    """The names of the linear layers in the encoder's blocks."""
+    network = bare(encoder.network)
+    return network.block_parts if isinstance(network, Network) else PARTS
 
 
 def named(blocks: Blocks, targets: Sequence[str]) -> list[str]:
@@ -279,7 +286,7 @@ def density(encoder: Encoder, blocks: Blocks) -> Undo:
     """
     mask: list[Tensor | None] = [None]  # of the pass under way
 
-    def heed(network: nn.Module, inputs: Any, options: dict[str, Any]) -> None:
+    def keep_mask(network: nn.Module, inputs: Any, options: dict[str, Any]) -> None:
         given = options.get("attention_mask")
         mask[0] = None if given is None else given.bool()
 
@@ -288,9 +295,9 @@ def density(encoder: Encoder, blocks: Blocks) -> Undo:
         y = block.get_submodule("density")(y, mask[0])
         return (y, *rest) if isinstance(output, tuple) else y
 
-    hooks = [encoder.network.register_forward_pre_hook(heed, with_kwargs=True)]
+    hooks = [encoder.network.register_forward_pre_hook(keep_mask, with_kwargs=True)]
     for block in blocks.values():
-        dim = block.norm1.normalized_shape[0] if isinstance(block, PyramidBlock) else encoder.dim
+        dim: Any = block.dim if isinstance(bare(encoder.network), Network) else encoder.dim
         block.add_module("density", Gate(dim).to(next(block.parameters()).device))
         hooks.append(block.register_forward_hook(regulate))
 

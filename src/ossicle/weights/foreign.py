@@ -3,8 +3,7 @@
 What arrives in the wild: a flat state dict, or one inside {"model": ...} or {"state_dict": ...}; beside it the average
 of its weights, by names of its own: `net.` and `net_swa.` in front (the published training code), `model.` and
 `model_ema.`, or {"model": ..., "model_ema": ...} (timm, DeiT); `module.` (data parallel) or `_orig_mod.`
-(torch.compile) anywhere; the image transformer DeiT, whose position table and color kernel are adapted as
-the paper does (section 3.2 of arXiv 2110.05069, and models/passt.py of github.com/kkoutini/PaSST).
+(torch.compile) anywhere. What the names and shapes mean, `Network.adapted` of each family knows.
 """
 
 import warnings
@@ -14,21 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.datar import Datar, stretch
-from ossicle.models.deformable import fit_table
-from ossicle.models.passt import Passt, PasstConfig
-from ossicle.weights.tensors import load_weights
+from ossicle.models.base import Network
+from ossicle.weights.tensors import load_into, load_weights
 
 MAX_BYTES = 8 * 2**30  # unpacked
-STRIDES = (10, 12, 14, 16, 20)
-LENGTHS = (998, 2000, 3000, 3200)  # frames that published networks were declared with
-HEAD_DIM = 64
-
 
 # Where trained weights lie, and where their average does: entries of a file, and what names begin with.
 ENTRIES = {
@@ -152,108 +143,21 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None) -> PasstConfig:
-    """Reads width, depth, stride, length and labels from the shapes of a PaSST checkpoint.
+def load_checkpoint(
+    model: Network,
+    path: str | Path,
+    *,
+    average: bool | None = None,
+    told: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Loads a published checkpoint into a network, as the network's family adapts it; see `read_checkpoint`.
 
-    Args:
-        num_heads: no shape tells it; by default heads of 64, as in every published network.
-
-    Raises:
-        WeightsRefused: no tensors of a PaSST, or tables that no stride gives.
-    """
-    try:
-        rows = tensors["freq_new_pos_embed"].shape[2]
-        columns = tensors["time_new_pos_embed"].shape[3]
-        dim = tensors["cls_token"].shape[2]
-        num_classes = tensors["head.1.bias"].shape[0]
-    except (KeyError, IndexError) as error:
-        raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
-    depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    for stride in STRIDES:
-        for frames in (*LENGTHS, columns * stride):
-            config = PasstConfig(
-                num_classes=num_classes,
-                dim=dim,
-                num_heads=num_heads or max(1, dim // HEAD_DIM),
-                depth=depth,
-                stride=stride,
-                frames=max(frames, 16),
-            )
-            if (config.rows, config.columns) == (rows, columns):
-                return config
-    raise WeightsRefused(
-        f"no stride of {', '.join(map(str, STRIDES))} gives {rows} x {columns} positions (frequency x time)"
-    )
-
-
-def adapt(tensors: Mapping[str, Tensor], model: Passt | Datar, *, source: str | Path) -> dict[str, Tensor]:
-    """What `load_into` needs to start `model` from a checkpoint: for a PaSST of a PaSST or of DeiT, else of its kind.
-
-    A head for other labels gives way to the new one of `model`. For a PaSST a color kernel becomes a mono one and an
-    image's positions become ours; for a DATAR, tables made for another length are cut or continued by their border, and
-    learned signals stretched. Everything else passes as it is, and `load_into` refuses it if it does not fit.
+    Example:
+        model = create_model("passt_s_swa_p16_128_ap476", pretrained=False)
+        load_checkpoint(model, "passt-s-f128-p16-s10-ap.476-swa.pt")
 
     Raises:
-        WeightsRefused: an image position table that is no square.
+        WeightsRefused: what cannot be read or does not fit; the network is unchanged.
     """
-    if isinstance(model, Datar):
-        return adapt_pyramid(tensors, model)
-    adapted = dict(tensors)
-    kernel = adapted.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
-    if "pos_embed" in adapted:
-        grid = (model.config.rows, model.config.columns)
-        adapted |= positions_from_image(adapted.pop("pos_embed"), grid=grid, source=source)
-    own = model.state_dict()
-    head = adapted.get("head.1.weight")
-    if head is None or head.shape != own["head.1.weight"].shape:
-        new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
-        adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
-        adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}
-    return adapted
-
-
-def adapt_pyramid(tensors: Mapping[str, Tensor], model: Datar) -> dict[str, Tensor]:
-    """The tensors of a DATAR for one of another length or with other labels."""
-    adapted = dict(tensors)
-    for name, own in model.state_dict().items():
-        given = adapted.get(name)
-        if given is None or given.shape == own.shape or given.ndim != own.ndim:
-            continue
-        if name.startswith("head."):
-            adapted[name] = own.clone()
-        elif given.shape[:2] + given.shape[3:] != own.shape[:2] + own.shape[3:]:
-            continue  # another length differs along time alone
-        elif name.endswith("relative_position_bias_table"):
-            adapted[name] = fit_table(given, (own.shape[1] + 1) // 2, (own.shape[2] + 1) // 2)
-        elif name.endswith("theta"):
-            adapted[name] = stretch(given, own.shape[2])
-    return adapted
-
-
-def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
-    """A color patch kernel for spectrograms: the sum over colors, which is what a gray image would have met."""
-    return kernel.sum(dim=1, keepdim=True)
-
-
-def positions_from_image(
-    pos_embed: Float[Tensor, "1 token dim"], *, grid: tuple[int, int], source: str | Path = "the checkpoint"
-) -> dict[str, Tensor]:
-    """Splits an image's position table (two class tokens, then a square) into ours for time and for frequency.
-
-    The square is stretched bicubically to (rows, columns); each of our tables is its mean over the other axis.
-    """
-    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
-    side = round(patches.shape[1] ** 0.5)
-    if side < 1 or side**2 != patches.shape[1]:
-        raise WeightsRefused(
-            f"{source}: pos_embed has {pos_embed.shape[1]} positions; two class tokens and a square are needed"
-        )
-    square = patches.mT.unflatten(2, (side, side))  # (1, dim, row, column)
-    stretched = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
-    return {
-        "new_pos_embed": tokens.clone(),
-        "freq_new_pos_embed": stretched.mean(dim=3, keepdim=True),
-        "time_new_pos_embed": stretched.mean(dim=2, keepdim=True),
-    }
+    tensors = read_checkpoint(path, average=average, told=told)
+    load_into(model, model.adapted(tensors, source=path), source=path)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
 from ossicle.files import write_atomically
+from ossicle.models.base import Network
 
 SHOWN = 5  # tensors named of each kind before "and n more"
 
@@ -58,7 +59,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
         *told("not of floating point", sorted(n for n in shapes if differs_in_kind(tensors[n], wanted[n]))),
     ]
     if problems:
-        found = "; ".join(problems) + position_hint(shapes)
+        found = "; ".join([*problems, *(module.explain_misfit(shapes) if isinstance(module, Network) else [])])
         raise WeightsRefused(f"{source}: the weights do not fit this network: {found}")
     module.load_state_dict(dict(tensors), strict=True)
 
@@ -72,15 +73,3 @@ def told(kind: str, names: Iterable[str]) -> list[str]:
 
 def differs_in_kind(found: Tensor, wanted: Tensor) -> bool:
     return torch.is_floating_point(found) != torch.is_floating_point(wanted)
-
-
-def position_hint(shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> str:
-    """What mismatched position tables mean: another stride or another length than was asked for."""
-    tables = [shapes.get("freq_new_pos_embed"), shapes.get("time_new_pos_embed")]
-    if any(table is None for table in tables) or all(found == asked for found, asked in tables):  # type: ignore[misc]
-        return ""
-    (freq_found, freq_asked), (time_found, time_asked) = tables  # type: ignore[misc]
-    return (
-        f"; the file holds {freq_found[2]} x {time_found[3]} positions (frequency x time), the network asks for "
-        f"{freq_asked[2]} x {time_asked[3]}: choose the stride and length the weights were made for"
-    )

@@ -1,10 +1,10 @@
-"""Everything that is said about a model on a test part, measured at once.
+"""Every metric of a model on a test part, measured at once. To add one, append it to `METRICS`.
 
-One function measures under a weighting of the clips: weights of one give the figures, bootstrap counts give their
-distribution, so that a figure and its interval cannot drift apart.
+A metric is a function of the clips' weights: weights of one give its value, bootstrap counts give its distribution, so
+that a value and its interval cannot drift apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from ossicle.types import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassFigures:
-    """One class's figures; None where one is not defined (no precision without a decision for the class)."""
+class ClassMetrics:
+    """One class's metrics; None where one is not defined (no precision without a decision for the class)."""
 
     label: str
     support: int
@@ -39,7 +39,7 @@ class Baseline:
     """What knowing nothing about the sound gives on the same clips.
 
     `accuracy` is that of always answering `label`, the most frequent one of these clips; both are None in a multi-label
-    task. `mean_average_precision` is that of scores drawn at random: the mean share of positives.
+    task. `mean_average_precision` is that of scores drawn at random: the mean fraction of positives.
     """
 
     label: str | None
@@ -48,20 +48,10 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Figures of merit of one model on one set of clips, with 95 % bootstrap intervals.
+class Metrics:
+    """The metrics of one model on one set of clips, with 95 % bootstrap intervals; `METRICS` says what each is.
 
-    accuracy             clips whose decision is right; multi-label: every label of the clip
-    balanced_accuracy    mean recall of the classes that occur (unweighted average recall); multi-label: mean over the
-                         classes of the mean of recall and specificity
-    macro_f1             mean F1 of the classes that occur or are given, at the thresholds (multi-label) or the highest
-                         score
-    mean_average_precision  over the `classes_scored` classes that have positives
-    auroc                mean over the classes that have positives and negatives
-    d_prime              sqrt(2) * Phi^-1 of that mean
-    calibration_error    expected calibration error in 15 bins
-    brier                mean squared distance of probabilities and truth: summed over the labels of a clip (single-
-                         label, 0 to 2) or averaged over them (multi-label, 0 to 1)
+    Those of `headline` are attributes too: `metrics.accuracy.value`.
     """
 
     task: Task
@@ -71,24 +61,18 @@ class Evaluation:
     protocol: str
     resamples: int
     seed: int
-    accuracy: Estimate
-    balanced_accuracy: Estimate
-    macro_f1: Estimate
-    mean_average_precision: Estimate
-    auroc: Estimate
-    d_prime: Estimate
-    calibration_error: Estimate
-    brier: Estimate
+    headline: Mapping[str, Estimate]  # by name, in the order of `METRICS`
     classes_scored: int
     baseline: Baseline
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassMetrics, ...]
     confusion: Int[np.ndarray, "label label"] | None
     calibration: CalibrationBins
 
-    @property
-    def headline(self) -> dict[str, Estimate]:
-        """The figures with intervals, by name, in the order in which they are shown."""
-        return {name: getattr(self, name) for name in HEADLINE}
+    def __getattr__(self, name: str) -> Estimate:
+        headline = self.__dict__.get("headline", {})
+        if name not in headline:
+            raise AttributeError(f"there is no metric {name!r}; available: {', '.join(headline)}")
+        return headline[name]
 
     @property
     def beats_baseline(self) -> bool:
@@ -102,7 +86,7 @@ class Evaluation:
         return low is not None and bar is not None and low > bar
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary for `metrics.json`: every figure by name, None where one is not defined, never NaN."""
+        """A plain dictionary for `metrics.json`: every metric by name, None where one is not defined, never NaN."""
         calibration = self.calibration
         return {
             "task": self.task,
@@ -130,19 +114,7 @@ class Evaluation:
         return "clip" if self.groups is None else "group"
 
 
-HEADLINE = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "mean_average_precision",
-    "auroc",
-    "d_prime",
-    "calibration_error",
-    "brier",
-)
-
-
-def evaluate(
+def compute_metrics(
     scores: Float[np.ndarray, "clip label"],
     targets: Bool[np.ndarray, "clip label"],
     *,
@@ -154,10 +126,10 @@ def evaluate(
     protocol: str = "",
     resamples: int = 1000,
     seed: int = 0,
-) -> Evaluation:
+) -> Metrics:
     """Measures scores against the truth.
 
-    The intervals are percentiles of a bootstrap over clips, or over whole groups. A figure that is perfect on every
+    The intervals are percentiles of a bootstrap over clips, or over whole groups. A metric that is perfect on every
     clip gets an interval of no width, and fewer than about ten groups make intervals too narrow: they say what these
     clips say, no more.
 
@@ -167,7 +139,7 @@ def evaluate(
             in a single-label one.
         decided: the labels given, where several models with thresholds of their own gave them.
         groups: one name for each clip (recording, speaker); whole groups are then drawn.
-        protocol: the sentence that says which clips were tested and how they were chosen; travels with the figures.
+        protocol: the sentence that says which clips were tested and how they were chosen; travels with the metrics.
         resamples: 0 leaves the intervals out.
 
     Raises:
@@ -183,16 +155,16 @@ def evaluate(
             raise ValueError(f"{len(groups)} groups are named for {len(scores)} clips; one for each clip")
         units = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1)
     decided = decide(scores, task=task, thresholds=thresholds) if decided is None else decided
-    measures = _Measures(scores, targets, decided, task)
+    measures = Measures(scores, targets, decided, task)
     once = np.ones((len(scores), 1), np.int32)
-    figures = {name: float(values[0]) for name, values in measures.headline(once).items()}
-    resampled = dict.fromkeys(figures, np.empty(0))
+    values = {name: float(weighted[0]) for name, weighted in measures.all(once).items()}
+    resampled = dict.fromkeys(values, np.empty(0))
     if resamples and units.max() > 0:  # one unit, drawn again and again, says nothing about others
         generator = np.random.default_rng(seed)
-        blocks = [measures.headline(w) for w in bootstrap_weights(units, resamples=resamples, generator=generator)]
-        resampled = {name: np.concatenate([block[name] for block in blocks]) for name in figures}
-    each = {name: [defined(value) for value in values[:, 0]] for name, values in measures.each_class(once).items()}
-    return Evaluation(
+        blocks = [measures.all(w) for w in bootstrap_weights(units, resamples=resamples, generator=generator)]
+        resampled = {name: np.concatenate([block[name] for block in blocks]) for name in values}
+    each = {name: [defined(value) for value in column[:, 0]] for name, column in measures.each_class(once).items()}
+    return Metrics(
         task=task,
         labels=tuple(labels),
         clips=len(scores),
@@ -200,16 +172,16 @@ def evaluate(
         protocol=protocol,
         resamples=resamples,
         seed=seed,
-        **{name: percentile_estimate(value, resampled[name]) for name, value in figures.items()},
+        headline={name: percentile_estimate(value, resampled[name]) for name, value in values.items()},
         classes_scored=int(targets.any(axis=0).sum()),
         baseline=_baseline(targets, labels=labels, task=task),
         classes=tuple(
-            ClassFigures(
+            ClassMetrics(
                 label=label,
                 support=int(targets[:, i].sum()),
                 given=int(decided[:, i].sum()),
                 threshold=None if thresholds is None else float(thresholds[i]),
-                **{name: values[i] for name, values in each.items()},
+                **{name: column[i] for name, column in each.items()},
             )
             for i, label in enumerate(labels)
         ),
@@ -218,18 +190,18 @@ def evaluate(
     )
 
 
-def mean_over_folds(evaluations: Sequence[Evaluation]) -> dict[str, Estimate]:
-    """Mean and Student's t interval of every headline figure over folds; a figure that a fold does not have is None."""
+def mean_over_folds(folds: Sequence[Metrics]) -> dict[str, Estimate]:
+    """Mean and Student's t interval of every metric over folds; one that a fold does not have is None."""
     summary = {}
-    for name in HEADLINE:
-        values = [getattr(evaluation, name).value for evaluation in evaluations]
+    for name in folds[0].headline:
+        values = [metrics.headline[name].value for metrics in folds]
         known = [value for value in values if value is not None]
         summary[name] = mean_interval(known) if len(known) == len(values) else Estimate(value=None)
     return summary
 
 
-class _Measures:
-    """The figures of fixed scores as functions of the clips' weights; what no weight changes is done once."""
+class Measures:
+    """Fixed scores as functions of the clips' weights; what no weight changes is done once."""
 
     def __init__(
         self,
@@ -252,30 +224,15 @@ class _Measures:
         gaps = np.bincount(clip_bin.ravel(), (right - confidence).ravel(), len(scores) * BINS)
         self.gaps = gaps.reshape(len(scores), BINS)
 
-    def headline(self, weights: Shaped[np.ndarray, "clip resample"]) -> dict[str, Float[np.ndarray, " resample"]]:
-        each = self.each_class(weights)
-        times = weights.T.astype(float)
-        clips = times.sum(axis=1)
-        recall = each["recall"]
-        if self.task == "multi-label":
-            support, given, hit = (self._count(part, weights) for part in (self.truth, self.given, self.hit))
-            recall = (recall + ratio(clips - support - given + hit, clips - support)) / 2
-        auroc = mean_of_defined(each["auroc"])
-        return {
-            "accuracy": times @ self.exact / clips,
-            "balanced_accuracy": mean_of_defined(recall),
-            "macro_f1": mean_of_defined(each["f1"]),
-            "mean_average_precision": mean_of_defined(each["average_precision"]),
-            "auroc": auroc,
-            "d_prime": np.array([d_prime(value) for value in auroc.tolist()]),
-            "calibration_error": np.abs(times @ self.gaps).sum(axis=1) / (clips * self.stated_per_clip),
-            "brier": times @ self.brier / clips,
-        }
+    def all(self, weights: Shaped[np.ndarray, "clip resample"]) -> dict[str, Float[np.ndarray, " resample"]]:
+        """Every metric by name."""
+        weighted = Weighted(self, weights)
+        return {metric.name: metric.measure(weighted) for metric in METRICS}
 
     def each_class(
         self, weights: Shaped[np.ndarray, "clip resample"]
     ) -> dict[str, Float[np.ndarray, "label resample"]]:
-        hit, given, support = (self._count(part, weights) for part in (self.hit, self.given, self.truth))
+        hit, given, support = (self.count(part, weights) for part in (self.hit, self.given, self.truth))
         ranked = [ranking.measure(weights) for ranking in self.rankings]
         return {
             "precision": ratio(hit, given),
@@ -286,17 +243,113 @@ class _Measures:
         }
 
     @staticmethod
-    def _count(
+    def count(
         part: Float[np.ndarray, "clip label"], weights: Shaped[np.ndarray, "clip resample"]
     ) -> Float[np.ndarray, "label resample"]:
         return part.T @ weights.astype(float)
 
 
+class Weighted:
+    """What the metrics are made of, under weights of the clips; a row or an entry for each resample."""
+
+    def __init__(self, measures: Measures, weights: Shaped[np.ndarray, "clip resample"]) -> None:
+        self.measures, self.weights = measures, weights
+        self.times = weights.T.astype(float)  # (resample, clip)
+        self.clips = self.times.sum(axis=1)
+        self.each = measures.each_class(weights)  # (label, resample) of each class's metrics
+
+    def recall(self) -> Float[np.ndarray, "label resample"]:
+        """Recall of each class; in a multi-label task its mean with specificity."""
+        recall = self.each["recall"]
+        if self.measures.task == "single-label":
+            return recall
+        m = self.measures
+        support, given, hit = (m.count(part, self.weights) for part in (m.truth, m.given, m.hit))
+        return (recall + ratio(self.clips - support - given + hit, self.clips - support)) / 2
+
+    def calibration_error(self) -> Float[np.ndarray, " resample"]:
+        """Expected calibration error in bins of equal width."""
+        return np.abs(self.times @ self.measures.gaps).sum(axis=1) / (self.clips * self.measures.stated_per_clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric: how it is computed and how it is shown."""
+
+    name: str
+    title: str
+    meaning: str
+    measure: Callable[[Weighted], Float[np.ndarray, " resample"]]
+    multi_label: str = ""  # its meaning in a multi-label task, where that differs
+    fraction: bool = True  # of something, 0 to 1: reports draw a bar
+
+    def meaning_in(self, task: Task) -> str:
+        """What it is in a task."""
+        return self.multi_label if self.multi_label and task == "multi-label" else self.meaning
+
+
+METRICS = (
+    Metric(
+        name="accuracy",
+        title="Accuracy",
+        meaning="fraction of clips whose highest score is the right label",
+        multi_label="fraction of clips with every label right",
+        measure=lambda w: w.times @ w.measures.exact / w.clips,
+    ),
+    Metric(
+        name="balanced_accuracy",
+        title="Balanced accuracy (UAR)",
+        meaning="mean over the classes of the fraction of their clips recognized",
+        multi_label="mean over the classes of the mean of recall and specificity",
+        measure=lambda w: mean_of_defined(w.recall()),
+    ),
+    Metric(
+        name="macro_f1",
+        title="Macro F1",
+        meaning="mean over the classes that occur or are given of F1",
+        measure=lambda w: mean_of_defined(w.each["f1"]),
+    ),
+    Metric(
+        name="mean_average_precision",
+        title="mAP",
+        meaning="mean average precision over the classes that occur",
+        measure=lambda w: mean_of_defined(w.each["average_precision"]),
+    ),
+    Metric(
+        name="auroc",
+        title="AUROC",
+        meaning="how often a clip of a class outscores one of the others",
+        measure=lambda w: mean_of_defined(w.each["auroc"]),
+    ),
+    Metric(
+        name="d_prime",
+        title="d'",
+        meaning="the same as a distance of two normal distributions",
+        measure=lambda w: np.array([d_prime(value) for value in mean_of_defined(w.each["auroc"]).tolist()]),
+        fraction=False,
+    ),
+    Metric(
+        name="calibration_error",
+        title="Calibration error (ECE)",
+        meaning="mean distance of stated confidence and observed frequency, in 15 bins; 0 is best",
+        measure=Weighted.calibration_error,
+    ),
+    Metric(
+        name="brier",
+        title="Brier score",
+        meaning="squared error of the probabilities, summed over the labels of a clip (0 to 2); 0 is best",
+        multi_label="mean squared error of the probabilities; 0 is best",
+        measure=lambda w: w.times @ w.measures.brier / w.clips,
+        fraction=False,
+    ),
+)
+
+
 def _baseline(targets: Bool[np.ndarray, "clip label"], *, labels: Sequence[str], task: Task) -> Baseline:
-    share = targets.mean(axis=0)
-    present = share[share > 0]
+    positive = targets.mean(axis=0)
+    present = positive[positive > 0]
     chance = float(present.mean()) if len(present) else None
     if task == "multi-label":
         return Baseline(label=None, accuracy=None, mean_average_precision=chance)
-    majority = int(np.argmax(share))
-    return Baseline(label=labels[majority], accuracy=float(share[majority]), mean_average_precision=chance)
+    majority = int(np.argmax(positive))
+    return Baseline(label=labels[majority], accuracy=float(positive[majority]), mean_average_precision=chance)

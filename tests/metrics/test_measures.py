@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from ossicle.metrics import Estimate, evaluate, mean_over_folds
+from ossicle.metrics import Estimate, compute_metrics, mean_over_folds
 from ossicle.metrics.arrays import check_scores
 
 LABELS = ("cat", "dog", "owl", "rain")
@@ -74,7 +74,7 @@ def test_every_figure_equals_scikit_learn(task, absent):
     scores, targets = case(task, absent=absent)
     if task == "single-label" and len(absent) == 3:
         targets = np.eye(4, dtype=bool)[np.full(40, 3)]  # one class alone
-    evaluation = evaluate(scores, targets, labels=LABELS, task=task, resamples=0)
+    evaluation = compute_metrics(scores, targets, labels=LABELS, task=task, resamples=0)
     for name, value in expected(scores, targets, task).items():
         got = evaluation.headline[name].value
         assert got is None if value is None else got == pytest.approx(value, abs=1e-12), name
@@ -85,7 +85,7 @@ def test_every_figure_equals_scikit_learn(task, absent):
 @given(st.sampled_from(["single-label", "multi-label"]), st.integers(1, 6), st.integers(1, 3), st.integers(0, 10_000))
 def test_the_smallest_sets_of_clips_are_measured_without_nan(task, clips, labels, seed):
     scores, targets = case(task, clips=clips, labels=labels, seed=seed)
-    evaluation = evaluate(scores, targets, labels=LABELS[:labels], task=task, resamples=20)
+    evaluation = compute_metrics(scores, targets, labels=LABELS[:labels], task=task, resamples=20)
     json.dumps(evaluation.to_json(), allow_nan=False)
     for estimate in evaluation.headline.values():
         assert estimate.low is None or estimate.low <= estimate.high
@@ -96,7 +96,9 @@ def test_the_smallest_sets_of_clips_are_measured_without_nan(task, clips, labels
 def test_the_class_table_equals_scikit_learn():
     scores, targets = case("multi-label")
     thresholds = np.array([0.3, 0.5, 0.9, 2.0])
-    rows = evaluate(scores, targets, labels=LABELS, task="multi-label", thresholds=thresholds, resamples=0).classes
+    rows = compute_metrics(
+        scores, targets, labels=LABELS, task="multi-label", thresholds=thresholds, resamples=0
+    ).classes
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         targets, scores >= thresholds, zero_division=np.nan
     )
@@ -113,7 +115,7 @@ def test_the_class_table_equals_scikit_learn():
 def test_the_intervals_are_those_of_a_plain_bootstrap():
     """Resampling by copying clips, one by one, measured by scikit-learn: the same distribution."""
     scores, targets = case("multi-label", clips=60, labels=2)
-    evaluation = evaluate(scores, targets, labels=LABELS[:2], task="multi-label", resamples=2000)
+    evaluation = compute_metrics(scores, targets, labels=LABELS[:2], task="multi-label", resamples=2000)
     generator = np.random.default_rng(7)
     draws = []
     for _ in range(2000):
@@ -138,8 +140,8 @@ def test_whole_groups_widen_the_interval():
     scores, targets = case("single-label", clips=50)
     groups = [f"recording {i}" for i in range(50)] * 4
     scores, targets = np.tile(scores, (4, 1)), np.tile(targets, (4, 1))
-    alone = evaluate(scores, targets, labels=LABELS, task="single-label").accuracy
-    grouped = evaluate(scores, targets, labels=LABELS, task="single-label", groups=groups)
+    alone = compute_metrics(scores, targets, labels=LABELS, task="single-label").accuracy
+    grouped = compute_metrics(scores, targets, labels=LABELS, task="single-label", groups=groups)
     assert grouped.groups == 50 and grouped.unit == "group"
     assert (grouped.accuracy.high - grouped.accuracy.low) == pytest.approx(2 * (alone.high - alone.low), rel=0.2)
     assert grouped.accuracy.value == alone.value
@@ -147,14 +149,14 @@ def test_whole_groups_widen_the_interval():
 
 def test_one_group_alone_has_no_interval():
     scores, targets = case("single-label")
-    evaluation = evaluate(scores, targets, labels=LABELS, task="single-label", groups=["a"] * 40)
+    evaluation = compute_metrics(scores, targets, labels=LABELS, task="single-label", groups=["a"] * 40)
     assert evaluation.accuracy.value is not None and evaluation.accuracy.low is None
 
 
 def test_the_seed_decides_the_intervals_and_nothing_else():
     scores, targets = case("single-label")
     first, again, other = (
-        evaluate(scores, targets, labels=LABELS, task="single-label", seed=seed) for seed in (0, 0, 1)
+        compute_metrics(scores, targets, labels=LABELS, task="single-label", seed=seed) for seed in (0, 0, 1)
     )
     assert first.to_json() == again.to_json()
     assert first.accuracy != other.accuracy and first.accuracy.value == other.accuracy.value
@@ -162,7 +164,7 @@ def test_the_seed_decides_the_intervals_and_nothing_else():
 
 def test_the_baseline_is_the_majority_of_these_clips():
     targets = np.eye(4, dtype=bool)[[0, 0, 0, 1]]
-    own = evaluate(targets * 0.7 + 0.1, targets, labels=LABELS, task="single-label").baseline
+    own = compute_metrics(targets * 0.7 + 0.1, targets, labels=LABELS, task="single-label").baseline
     assert (own.label, own.accuracy) == ("cat", 0.75)
     assert own.mean_average_precision == 0.5  # (3/4 + 1/4) / 2 classes that occur
 
@@ -170,17 +172,18 @@ def test_the_baseline_is_the_majority_of_these_clips():
 def test_a_coin_does_not_beat_the_baseline():
     scores, targets = case("single-label", clips=200)
     scores = np.random.default_rng(1).dirichlet(np.ones(4), 200)
-    assert not evaluate(scores, targets, labels=LABELS, task="single-label").beats_baseline
+    assert not compute_metrics(scores, targets, labels=LABELS, task="single-label").beats_baseline
 
 
 def test_the_mean_over_folds_has_an_interval_over_folds():
     folds = [
-        evaluate(*case("single-label", seed=seed), labels=LABELS, task="single-label", resamples=0) for seed in range(5)
+        compute_metrics(*case("single-label", seed=seed), labels=LABELS, task="single-label", resamples=0)
+        for seed in range(5)
     ]
     summary = mean_over_folds(folds)
     assert summary["accuracy"].value == pytest.approx(np.mean([fold.accuracy.value for fold in folds]))
     assert summary["accuracy"].low < summary["accuracy"].value < summary["accuracy"].high
-    one_class = evaluate(np.array([[1.0]]), np.array([[True]]), labels=["cat"], task="single-label")
+    one_class = compute_metrics(np.array([[1.0]]), np.array([[True]]), labels=["cat"], task="single-label")
     assert mean_over_folds([one_class])["auroc"] == Estimate(value=None)
 
 
@@ -191,7 +194,7 @@ def test_a_resample_costs_a_small_part_of_an_evaluation():
 
     def processor_seconds(resamples: int) -> float:
         started = time.process_time()
-        evaluate(scores, targets, labels=[str(i) for i in range(50)], task="single-label", resamples=resamples)
+        compute_metrics(scores, targets, labels=[str(i) for i in range(50)], task="single-label", resamples=resamples)
         return time.process_time() - started
 
     few = min(processor_seconds(2) for _ in range(2))
@@ -213,7 +216,7 @@ def test_a_slip_is_named(change, sentence):
     arguments = {"scores": np.full((2, 2), 0.5), "targets": np.eye(2, dtype=bool), "labels": ["cat", "dog"]} | change
     scores, targets = arguments.pop("scores"), arguments.pop("targets")
     with pytest.raises(ValueError, match=sentence):
-        evaluate(scores, targets, task="single-label", **arguments)
+        compute_metrics(scores, targets, task="single-label", **arguments)
 
 
 def test_unequal_shapes_are_named():

@@ -1,0 +1,60 @@
+"""Operators that torch keeps to itself, and what does the same where a version of torch has them no longer."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@functools.cache
+def find(name: str) -> Callable[..., Any] | None:
+    """The operator of that name, such as `aten.gelu_backward`; None where this torch has none."""
+    namespace, _, operator = name.partition(".")
+    return getattr(getattr(torch.ops, namespace), operator, None)
+
+
+def gelu_gradient(dy: Tensor, x: Tensor) -> Tensor:
+    """The gradient to x of the exact GELU."""
+    if (operator := find("aten.gelu_backward")) is not None:
+        return operator(dy, x)
+    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    return dy * ((1 + torch.erf(x / math.sqrt(2))) / 2 + x * density)
+
+
+def softmax_gradient(dp: Tensor, p: Tensor, dim: int) -> Tensor:
+    """The gradient to the logits, from that of the softmax p."""
+    if (operator := find("aten._softmax_backward_data")) is not None:
+        return operator(dp, p, dim, p.dtype)
+    ds = dp * p
+    return ds - p * ds.sum(dim, keepdim=True)
+
+
+def grid_gradients(
+    dy: Tensor, maps: Tensor, grid: Tensor, *, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of `grid_sample` between corners to the maps and to the grid, those that are wanted."""
+    if (operator := find("aten.grid_sampler_2d_backward")) is not None:
+        found = operator(dy, maps, grid, 0, 0, True, list(wanted))
+    else:
+        leaves = [t.detach().requires_grad_() for t in (maps, grid)]
+        with torch.enable_grad():
+            found = torch.autograd.grad(F.grid_sample(*leaves, align_corners=True), leaves, dy)
+    of_maps, of_grid = (grad if want else None for grad, want in zip(found, wanted, strict=True))
+    return of_maps, of_grid
+
+
+def bag_weight_gradient(
+    dy: Float[Tensor, "bag width"], table: Float[Tensor, "row width"], rows: Int[Tensor, "bag entry"]
+) -> Float[Tensor, "bag entry"]:
+    """The gradient of an embedding bag's sum to the weight of each entry: dy times the table's row."""
+    if (operator := find("aten._embedding_bag_per_sample_weights_backward")) is not None:
+        bags, entries = rows.shape
+        bag = torch.arange(bags)
+        found = operator(dy, table, rows.flatten(), entries * bag, bag.repeat_interleave(entries), 0)
+        return found.view(bags, entries)
+    return torch.stack([(dy * table[entry]).sum(1) for entry in rows.unbind(1)], dim=1)

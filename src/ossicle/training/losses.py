@@ -1,0 +1,57 @@
+"""Losses by name. To add one, write a function and put it into `LOSSES`: `--set loss=NAME` takes it everywhere."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ossicle.types import Task
+
+
+@runtime_checkable
+class LossSettings(Protocol):
+    """The settings that losses read."""
+
+    @property
+    def loss(self) -> str: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def focal_gamma(self) -> float: ...
+
+
+# Logits and targets (clip, label) to a loss for each clip, or for each label of each clip.
+Loss = Callable[[Tensor, Tensor, Task, LossSettings], Tensor]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, task: Task, settings: LossSettings | None = None) -> Tensor:
+    """Cross-entropy of labels that exclude each other, binary cross-entropy of labels that do not."""
+    if task == "single-label":
+        smoothing = settings.label_smoothing if settings is not None else 0.0
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def focal(logits: Tensor, targets: Tensor, task: Task, settings: LossSettings) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, where p is the probability of the right answer.
+
+    Source: Lin et al., arXiv 1708.02002, equation 4.
+    """
+    if task == "single-label":
+        p = (logits.softmax(-1) * targets).sum(-1)
+    else:
+        p = torch.where(targets > 0.5, logits, -logits).sigmoid()
+    return cross_entropy(logits, targets, task, settings) * (1 - p).clamp(min=1e-6) ** settings.focal_gamma
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def mean_loss(
+    logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"], *, task: Task, settings: LossSettings
+) -> Float[Tensor, ""]:
+    """The mean of the loss that the settings name, in float32."""
+    return LOSSES[settings.loss](logits.float(), targets, task, settings).mean()

@@ -1,0 +1,37 @@
+"""The optimizer of a run: AdamW, with weight decay on matrices only."""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class OptimizerSettings(Protocol):
+    """The settings that optimizers read."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def adamw(
+    parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings, *, fused: bool = False
+) -> torch.optim.AdamW:
+    """AdamW over all parameters that train, with decay where `decays` says."""
+    trained = [(name, p) for name, p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices and kernels, not to biases and their tables, norms, tokens, positions,
+    learned signals and what places a density, which are no smaller for being nearer to zero."""
+    matrix = sum(size > 1 for size in parameter.shape) > 1 and parameter.shape[0] > 1
+    own = name.rpartition(".")[2]
+    return matrix and "bias" not in own and own not in ("offset", "log_spread", "log_scale", "logit")

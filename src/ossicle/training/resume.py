@@ -1,0 +1,106 @@
+"""What a run goes on with when it is resumed, and what it refuses."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ossicle.data import Dataset, Split
+from ossicle.data.parts import PARTS, read_split
+from ossicle.errors import RunRefused, SettingRefused
+from ossicle.evaluation import CONFIG, SPLIT
+from ossicle.jobs.store import HIDDEN
+from ossicle.training.config import Config, TrainConfig, read_config
+from ossicle.weights.state import checkpoints
+
+UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
+LENGTH = ("epochs", "patience", "min_delta")  # settings that a run can be continued with other values of
+
+
+def refuse_taken(output: Path, *, resume: bool) -> None:
+    """Refuses a folder that holds a run, unless that is to be continued, and one that holds anything else."""
+    if resume:
+        return
+    if (output / CONFIG).exists():
+        raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
+    if output.is_dir() and any(path.name != HIDDEN for path in output.iterdir()):
+        raise RunRefused(f"{output}: holds files that belong to no run; choose another folder with -o.")
+
+
+def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
+    """The settings that a fold goes on with, and if these make it longer, those that it had.
+
+    They are those that it was begun with, if it was: also what the data and the machine decided then. More epochs are
+    taken, and what stops a run before its last.
+
+    Raises:
+        SettingRefused: other settings, or fewer epochs.
+        RunRefused: more epochs of a run that cannot have them.
+    """
+    if not (folder / CONFIG).exists():
+        return config, None
+    stored, _ = read_config(folder / CONFIG, type(config))
+    asked = json.loads(json.dumps(asdict(config)))
+    differ = {
+        name: there
+        for name, there in asdict(stored).items()
+        if asked[name] not in (there, None) and (name, asked[name]) not in UNDECIDED
+    }
+    new: dict[str, Any] = {}
+    if isinstance(stored, TrainConfig):
+        new = {
+            name: asked[name] for name in LENGTH if name in differ and (name != "epochs" or asked[name] > differ[name])
+        }
+    if refused := [f"{name}={there} there and {asked[name]} here" for name, there in differ.items() if name not in new]:
+        raise SettingRefused(
+            f"{folder}: a run continues with the settings that it has: {', '.join(refused)}; begin another with -o"
+            + (f" (--init {folder} starts it from these weights)." if isinstance(stored, TrainConfig) else ".")
+        )
+    if "epochs" in new and isinstance(stored, TrainConfig):
+        refuse_longer(stored, folder)
+    return replace(stored, **new), stored if new else None
+
+
+def refuse_longer(config: TrainConfig, folder: Path) -> None:
+    """Raises RunRefused for a run that more epochs would not continue."""
+    why = None
+    if config.average == "swa":
+        why = "average=swa is the mean over a part of a run whose length is known from its start"
+    elif not checkpoints(folder / "checkpoints"):
+        why = "there is no checkpoint in it"
+    if why is not None:
+        raise RunRefused(
+            f"{folder}: this run cannot be made longer, as {why}; --init {folder} and another folder with -o begin a "
+            "run from its weights."
+        )
+
+
+def longer(before: Config, after: Config) -> str:
+    """The sentence on a run that continues for longer than it was begun for."""
+    if before.epochs == after.epochs:
+        return "what stops it before its last epoch is changed"
+    rate = "the learning rate stays at its peak"
+    if after.schedule != "constant":
+        rate = (
+            f"from here on the learning rate is that of a {after.schedule} schedule over {after.epochs} epochs, so "
+            "it rises again, and the result is not that of a run which had them from its start"
+        )
+    return f"{before.epochs} epochs become {after.epochs}; {rate}; the test part is read again"
+
+
+def begun_with(dataset: Dataset, split: Split, folder: Path) -> Split | None:
+    """The parts that a fold was begun with, if it was.
+
+    Raises: RunRefused where these are others: it might be tested on what it has learnt.
+    """
+    if not (folder / SPLIT).exists():
+        return None
+    begun = read_split(folder / SPLIT, dataset)
+    if begun is None or any(not np.array_equal(getattr(begun, part), getattr(split, part)) for part in PARTS):
+        raise RunRefused(
+            f"{folder}: a run continues with the data and the fold that it began with, and these are others; "
+            "choose another folder with -o."
+        )
+    return begun

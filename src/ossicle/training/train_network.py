@@ -1,0 +1,234 @@
+"""A whole training: data in, run folder out; see `run` for what is in it."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ossicle.bundle import Card, save_bundle
+from ossicle.data import Dataset, Item
+from ossicle.data.cache import SampleStore, decode, open_store
+from ossicle.devices import Precision, choose_device, choose_dtype
+from ossicle.evaluation import score_items
+from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
+from ossicle.loading import load
+from ossicle.models.deformable import reference
+from ossicle.models.registry import find_preset
+from ossicle.recognizer import Recognizer
+from ossicle.report import Section, sampling_figure, sampling_section, training_section
+from ossicle.training.callbacks import Recorder, score_name
+from ossicle.training.config import TrainConfig
+from ossicle.training.defaults import resolve
+from ossicle.training.estimate import logged
+from ossicle.training.initial import build, start_from
+from ossicle.training.loader import WaveBatches, Windows, label_weights
+from ossicle.training.module import NetworkTraining
+from ossicle.training.results import FoldResult, TrainResult
+from ossicle.training.run import Positions, Run, RunOptions, Runs
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    data: str | os.PathLike[str] | Dataset,
+    config: TrainConfig | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    **options: Unpack[RunOptions],
+) -> TrainResult:
+    """Trains on a data set and tests each fold's model once on its test part.
+
+    >>> result = train("sounds", TrainConfig(epochs=30), output="runs/sounds")  # doctest: +SKIP
+    >>> result.evaluation.metrics.accuracy  # doctest: +SKIP
+
+    Args:
+        data: what `read_dataset` reads, or what it gave.
+        config: every setting; by default those of the recipe `scratch`, or of the run to resume.
+        cache: folder for decoded samples (see `open_store`).
+        options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
+
+    Raises:
+        DataRefused: recordings that cannot be decoded, or a class that they leave without clips.
+        RunRefused: `output` holds a run already, or there is none to continue.
+        SettingRefused: options that the network does not have.
+        KeyboardInterrupt: the user stopped the run; a checkpoint remains.
+    """
+    with Runs(data, config, kind=TrainConfig, modality="sound", **options) as runs:
+        frontend = frontend_config(find_preset(runs.config.model).frontend)
+        with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
+            build(runs.config, num_classes=len(runs.dataset.labels))
+        store = open_store(
+            runs.dataset.items,
+            frontend.rate,
+            folder=None if cache is None else Path(cache),
+            budget_bytes=int(runs.config.cache_gigabytes * 2**30),
+            progress=logged("decoded {} of {} recordings"),
+        )
+        return runs.each(store, partial(train_fold, store=store, frontend=frontend))
+
+
+def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig) -> FoldResult:
+    """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
+    config, dataset, split = run.config, run.dataset, run.split
+    device = choose_device(config.device)
+    if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
+        chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
+        config = dataclasses.replace(config, precision=chosen)
+    targets = dataset.targets()
+    config, reasons = resolve(
+        config,
+        seconds=store.lengths[split.train] / frontend.rate,
+        counts=targets[split.train].sum(0),
+        frontend=frontend,
+    )
+    for sentence in reasons:
+        logger.info(f"  {sentence}")
+    assert config.window is not None and config.batch_size is not None
+    window = max(round(config.window * frontend.rate), frontend.min_samples)
+    frames = frontend.frames(window)
+    # What cannot begin leaves no run behind.
+    model = start_from(config, num_classes=len(dataset.labels), frames=frames, told=logger.info)
+    frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frames)
+    run.begin(config)
+
+    weights = None
+    if config.balance == "class":
+        weights = label_weights(targets[split.train], offset=config.balance_offset)
+    batches = WaveBatches(
+        store,
+        split.train,
+        targets,
+        window=window,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        weights=weights,
+        epoch_clips=config.epoch_clips,
+        workers=config.workers,
+        min_samples=frontend.min_samples,
+    )
+    validation = None
+    if len(split.validation):
+        validation = Windows(
+            store, split.validation, targets, window=window, batch_size=32, min_samples=frontend.min_samples
+        )
+    logger.info(
+        f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
+        f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
+        f"{config.batch_size} an epoch"
+    )
+    module = NetworkTraining(
+        model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
+    )
+    recorder = run.fit(module, validation, device=device.type, precision=config.precision)
+    return run.conclude(TrainedNetwork(run, module, recorder))
+
+
+def settled_frontend(
+    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int
+) -> FrontendConfig:
+    """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics."""
+    changes: dict[str, Any] = {"freq_mask": config.freq_mask, "time_mask": round(config.time_mask * frames)}
+    if not config.jitter:
+        changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
+    if frontend.kind == "kaldi":
+        progress = logged("{} of {} recordings read for their mean and deviation", end=False)
+
+        def read(number: int, clip: int) -> np.ndarray:
+            progress(number, len(clips))
+            return pad_to(store.read(clip), frontend.min_samples)
+
+        waves = (read(number, clip) for number, clip in enumerate(clips.tolist()))
+        changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
+    return dataclasses.replace(frontend, **changes)
+
+
+def pad_to(samples: np.ndarray, length: int) -> np.ndarray:
+    """Samples followed by silence up to `length`."""
+    return np.pad(samples, (0, max(length - len(samples), 0)))
+
+
+@dataclass(eq=False)
+class TrainedNetwork:
+    """A trained network, tested as the bundle that users will load."""
+
+    run: Run[TrainConfig]
+    module: NetworkTraining
+    recorder: Recorder
+
+    def __post_init__(self) -> None:
+        self.save(self.run.folder / "model", card=self.run.card())
+        self.recognizer = load(self.run.folder / "model", device=self.run.config.device)
+
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        return f"{self.run.config.model} on {self.run.dataset.root.name}"
+
+    def save(self, folder: Path, *, card: Card, **decisions: Any) -> None:
+        """Writes the bundle."""
+        assert self.run.config.window is not None
+        save_bundle(
+            folder,
+            model=self.module.model,
+            model_name=self.run.config.model,
+            frontend=self.module.frontend.config,
+            task=self.run.dataset.task,
+            labels=self.run.dataset.labels,
+            window_seconds=self.run.config.window,
+            pad=True,
+            card=card,
+            **decisions,
+        )
+
+    def logits(self, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
+        """As `ossicle predict` would compute them."""
+        progress = logged("scored {} of {} recordings", end=False)
+        items = [self.run.dataset.items[index] for index in positions]
+        scored = score_items(self.recognizer, items, progress=progress)
+        for failure in scored.failures:  # they could be used when the training began
+            logger.info(f"left out: {failure}")
+        return scored.logits, positions[scored.used]
+
+    def sections(self) -> Sequence[Section]:
+        """The learning curve, and where a network that deforms looks."""
+        dataset = self.run.dataset
+        curve = training_section(self.recorder.rows, score_name=f"validation {score_name(dataset.task)}")
+        item = dataset.items[self.run.split.train[0]]
+        return [curve, *sampling_sections(self.recognizer, self.run.config, item=item)]
+
+
+def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
+    """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
+    model = recognizer.model
+    layers = model.deformable_layers()
+    if not layers:
+        return []
+    scale = layers[0][0]
+    attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
+    window, _ = recognizer.window_samples()
+    clip = decode(item, recognizer.rate)[:window]
+    spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
+    untrained = start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames)
+    rows, columns = (-(-length // scale) for length in spec.shape[1:])
+    centers, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
+    found = {}
+    for title, network in (("before training", untrained.to(recognizer.device).eval()), ("after training", model)):
+        with torch.inference_mode():
+            points = network.forward_features(spec, points=True).points
+        assert points is not None
+        found[title] = points[len(attn) - 1][0].flatten(0, 1).transpose(0, 1)  # (group, key, 2)
+    figure = sampling_figure(
+        spec[0].cpu().numpy(),
+        {title: ((points + 0.5) * scale - 0.5).cpu().numpy() for title, points in found.items()},
+        centers=((centers.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
+        seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
+    )
+    return [sampling_section(figure, clip=item.file.name)]
