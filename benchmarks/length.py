@@ -50,7 +50,9 @@ Case = dict[str, Any]  # model, seconds; times of passes and peaks in bytes, one
 def work(name: str, seconds: int) -> Case:
     """Peak memory of the first pass over so many seconds, and the time of each that follows."""
     preset = find_preset(name)
-    options: dict[str, Any] = {"interpolate_positions": True} if "interpolate_positions" in network_class(name).option_types() else {}
+    options: dict[str, Any] = (
+        {"interpolate_positions": True} if "interpolate_positions" in network_class(name).option_types() else {}
+    )
     model = create_model(name, **options).eval()
     spec = torch.randn(1, model.config.mels, round(seconds / preset.frame_seconds))
     with torch.inference_mode():
