@@ -28,7 +28,7 @@ WORK: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
         if (ROOT / MUTATIONS).exists()
         else (*PYTEST, "tests/hostile/audio/test_mutations.py"),
     ),
-    "kills": ("100 kills of a job", {"OSSICLE_KILLS": "100"}, (*PYTEST, "tests/inference/test_kill.py")),
+    "kills": ("100 kills of a job", {"OSSICLE_KILLS": "100"}, (*PYTEST, "tests/jobs/test_kill.py")),
     "load": ("kills beside busy processes", {}, (*PYTEST, "-m", "slow", "tests")),
     "packages": ("wheels and sdists in empty environments", {}, (sys.executable, "scripts/make_packages.py")),
 }

@@ -125,6 +125,11 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path, target: st
         assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_the_tests_that_documents_name_exist() -> None:
+    named = {name for path in DOCUMENTS for name in re.findall(r"`(tests/[\w/]+\.py)`", path.read_text())}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_the_readme_links_as_a_package_index_needs_it() -> None:
     assert [target for path, target in LINKS if path.name == "README.md" and not target.startswith("https://")] == []
 
