@@ -3,19 +3,27 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CORE := .venv/.core
 DEV := .venv/.dev
+DOCS := .venv/.docs
 
-.PHONY: demo test imitate slow lint bench clean
+.PHONY: demo test imitate slow lint bench docs dist clean
 
-# constraints.txt pins every version; torch comes first, so that nothing else chooses its build.
-$(CORE): pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "$(PYTHON) is Python " + sys.version.split()[0] + "; 3.11 to 3.13 are allowed, such as make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+
+# constraints.txt pins every version; torch comes first, so that nothing else chooses its build.
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable .
 	touch $@
 
 $(DEV): $(CORE)
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# The tools alone: the API reference is read from the source, without importing it.
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@
 
 demo: $(CORE)
@@ -43,9 +51,25 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --quiet --offline .github
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/passt.py
 
+# The site, in site/.
+docs: $(DOCS)
+	$(BIN)/python scripts/make_benchmarks_page.py
+	$(BIN)/mkdocs build --strict
+
+# Sdist and wheel of both distributions, in dist/, each installed in an empty environment and run there.
+dist:
+	rm -rf dist
+	$(PYTHON) scripts/make_packages.py dist
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

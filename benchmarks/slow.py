@@ -4,7 +4,7 @@
     python benchmarks/slow.py kills load        # some; what an earlier run found of the others stays in the table
 
 Claims: of 100,000 mutated recordings none breaks the reader; after 100 kills, at any moment of a job, no byte of its
-tables differs; nor beside three busy processes for each core.
+tables differs; nor beside three busy processes for each core. Wheels and sdists run in empty environments.
 """
 
 import os
@@ -28,8 +28,9 @@ WORK: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
         if (ROOT / MUTATIONS).exists()
         else (*PYTEST, "tests/hostile/audio/test_mutations.py"),
     ),
-    "kills": ("100 kills of a job", {"OSSICLE_KILLS": "100"}, (*PYTEST, "tests/inference/test_kill.py")),
+    "kills": ("100 kills of a job", {"OSSICLE_KILLS": "100"}, (*PYTEST, "tests/jobs/test_kill.py")),
     "load": ("kills beside busy processes", {}, (*PYTEST, "-m", "slow", "tests")),
+    "packages": ("wheels and sdists in empty environments", {}, (sys.executable, "scripts/make_packages.py")),
 }
 
 

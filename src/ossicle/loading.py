@@ -29,9 +29,8 @@ def load(
 
     Args:
         device: auto, cpu, cuda, mps, ...
-        precision: float32 gives the same numbers everywhere, to rounding; bfloat16 is faster where the machine has it;
-        auto
-            measures
+        precision: float32 gives the same numbers everywhere, to rounding; bfloat16 is faster on some machines; auto
+            measures which is
         kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
             choice that a run or job has kept
         local_files_only: never ask the network for a Hub id
