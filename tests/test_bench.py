@@ -152,8 +152,8 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
 @pytest.mark.parametrize(
     "changes, form, error, says",
     [
-        ({"seconds": 0.01}, FLOAT32, SettingRefused, "outside what this model takes"),
-        ({"seconds": 61.0}, FLOAT32, SettingRefused, "outside what this model takes"),
+        ({"seconds": 0.01}, FLOAT32, SettingRefused, "is outside the range of this model"),
+        ({"seconds": 61.0}, FLOAT32, SettingRefused, "is outside the range of this model"),
         ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: has no tokens to leave out"),
         ({"model": "datar_nano", "encoder": "runs/birds"}, FLOAT32, SettingRefused, "encoder=runs/birds: datar_nano"),
         ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),

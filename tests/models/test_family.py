@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import ossicle
 from ossicle.data import read_dataset
 from ossicle.errors import ModelUnknown, SettingRefused
-from ossicle.evaluation import evaluate_model
+from ossicle.evaluation import evaluate
 from ossicle.export import export_model
 from ossicle.models import HeadSpec, Preset, create_model, list_models, register_network, registry, summarize_model
 from ossicle.models.attention import drop_path, drop_path_rates
@@ -102,10 +102,6 @@ def sounds(tmp_path: Path) -> Path:
     return tmp_path / "sounds"
 
 
-def silent(*_: object) -> None:
-    """Says nothing."""
-
-
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_a_registered_family_is_trained_evaluated_asked_exported_and_tuned(
@@ -113,8 +109,8 @@ def test_a_registered_family_is_trained_evaluated_asked_exported_and_tuned(
 ) -> None:
     dataset, cache = read_dataset(sounds), tmp_path / "cache"
     config = TrainConfig(model="toy", depth=3, drop_path=0.2, epochs=2, batch_size=4, warmup=0.0, device="cpu")
-    result = train(dataset, config, output=tmp_path / "run", cache=cache, say=silent)
-    assert evaluate_model(str(tmp_path / "run"), sounds, output=tmp_path / "test", say=silent) == ()
+    result = train(dataset, config, output=tmp_path / "run", cache=cache)
+    assert evaluate(tmp_path / "run", sounds, output=tmp_path / "test").failures == ()
     recognizer = ossicle.load(tmp_path / "run")
     assert isinstance(recognizer.model, Toy) and len(recognizer.model.blocks) == 3
     prediction = recognizer.predict(sounds / "tone" / "1.wav")
@@ -122,11 +118,8 @@ def test_a_registered_family_is_trained_evaluated_asked_exported_and_tuned(
     assert len(result.folds) == 1
 
     pytest.importorskip("peft", reason="peft is not installed: pip install 'ossicle[peft]'")
-    from ossicle.encoders import load_encoder
-
-    encoder = load_encoder(tmp_path / "run")
-    tuning = TuneConfig(encoder=str(tmp_path / "run"), tuner="lora", epochs=2, batch_size=4, device="cpu")
-    tune(dataset, tuning, encoder=encoder, output=tmp_path / "tuned", cache=cache, say=silent)
+    tuning = TuneConfig(tuner="lora", epochs=2, batch_size=4, device="cpu")
+    tune(tmp_path / "run", dataset, tuning, output=tmp_path / "tuned", cache=cache)
     assert set(ossicle.load(tmp_path / "tuned").predict(sounds / "tone" / "1.wav").labels) == {"noise", "tone"}
 
     with untyped():

@@ -1,6 +1,6 @@
 """The gradient guard: what it lets pass, and what it names."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ossicle import create_model
 from ossicle.errors import RunRefused
 from ossicle.training.callbacks import Guard
-from ossicle.training.module import Trainee
+from ossicle.training.module import TrainingModule
 from ossicle.tuning.guard import PASSES, GradientGuard, bit_sums
 
 DATAR: dict[str, Any] = {
@@ -220,12 +220,15 @@ def test_the_sum_of_the_bits_tells_two_tensors_apart(dtype: torch.dtype) -> None
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 
-class Bare(Trainee):
-    """A trainee without data or front end."""
+class Bare(TrainingModule):
+    """A module without data or front end."""
 
     def __init__(self, model: Toy) -> None:
         lightning.LightningModule.__init__(self)
         self.model = model
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.model.named_parameters()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.model(batch[0]).square().sum()
