@@ -6,12 +6,12 @@ power of a centerd short-time Fourier transform, Kaldi's mel filters, log(mel + 
 Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses
 its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasized; log(max(mel, 2^-23)).
 Samples are in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 90 dB below the
-loudest of their frame hold float32 rounding, in Kaldi as here.
+loudest of their frame contain float32 rounding, in Kaldi as here.
 
 Deviations from the PaSST reference:
 - Masks are drawn for each clip; its environments shared one mask in a batch (later versions of its library do not).
 - A mask hides at most half of an axis, see `augment`.
-- Evaluation draws nothing; the reference draws the jitter also there and throws it away.
+- Evaluation draws nothing; the reference draws the jitter also there and discards it.
 - Everything runs in float32 under any autocast; the reference does so for the mel product alone.
 """
 
@@ -93,7 +93,7 @@ def _kaldi_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: T
     frames = wave.unfold(-1, config.window_samples, config.hop_samples)  # (clip, frame, window)
     frames = frames - frames.mean(dim=-1, keepdim=True)
     # The first sample of a frame has no left neighbor, but the window hides it anyway; leaving it out shifts the frame
-    # by one sample, which the power does not see.
+    # by one sample, which does not change the power.
     frames = (frames[..., 1:] - PREEMPHASIS * frames[..., :-1]) * window[1:]
     spectrum = torch.fft.rfft(frames, n=config.fft_samples)
     power = (spectrum.real.square() + spectrum.imag.square()).transpose(-1, -2)  # (clip, freq, frame)

@@ -18,7 +18,7 @@ KINDS = ("passt", "kaldi")
 
 @dataclass(frozen=True, kw_only=True)
 class FrontendConfig:
-    """Holds everything between samples and the features a model reads.
+    """All settings between samples and the features of a model.
 
     Raises: ValueError for values that make no filterbank.
     """
