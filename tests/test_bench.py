@@ -145,7 +145,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
     assert prepare(work, FLOAT32)().shape == (2, 3)
     with pytest.raises(SettingRefused, match="are not compiled here"):
         prepare(work, Variant(name="", engine="compiled"))
-    with pytest.raises(SettingRefused, match="has no tokens to leave out"):
+    with pytest.raises(SettingRefused, match="does not support fewer tokens"):
         measure(work, [FEW])
 
 
@@ -154,7 +154,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
     [
         ({"seconds": 0.01}, FLOAT32, SettingRefused, "is outside the range of this model"),
         ({"seconds": 61.0}, FLOAT32, SettingRefused, "is outside the range of this model"),
-        ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: has no tokens to leave out"),
+        ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: does not support fewer tokens"),
         ({"model": "datar_nano", "encoder": "runs/birds"}, FLOAT32, SettingRefused, "encoder=runs/birds: datar_nano"),
         ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),
         ({"device": "abacus"}, FLOAT32, SettingRefused, "device=abacus"),

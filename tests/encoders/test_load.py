@@ -129,7 +129,7 @@ def test_the_way_out_of_pickled_weights_leads_out(save: Save, load: Any, tmp_pat
 def test_a_cut_file_is_refused(save: Save, tmp_path: Path) -> None:
     folder = save("bert", tmp_path / "bert")
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
-    with pytest.raises(WeightsRefused, match="no whole safetensors file"):
+    with pytest.raises(WeightsRefused, match="not a complete safetensors file"):
         load_encoder(folder)
 
 

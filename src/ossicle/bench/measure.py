@@ -103,7 +103,7 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     reduces = getattr(getattr(recognizer, "model", None), "reduces_tokens", False)
     if any(form.keep < 1 for form in forms) and not reduces:
         raise SettingRefused(
-            f"{work.model}: has no tokens to leave out or to merge; `ossicle models show` says which networks have."
+            f"{work.model}: does not support fewer tokens; `ossicle models show` tells which networks do."
         )
     return recognizer
 

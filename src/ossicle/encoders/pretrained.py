@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ossicle.encoders.hidden import bare
 from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
-from ossicle.weights.tensors import told
+from ossicle.weights.tensors import listed
 
 # Where a network keeps its blocks, in the order of search.
 STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")
@@ -100,15 +100,15 @@ def check(network: Any, found: dict[str, Any], *, folder: Path) -> None:
     left_over = (name for name in found["unexpected_keys"] if name.removeprefix(prefix).split(".")[0] in parts)
     misshapen = (f"{name} {tuple(a)}, wanted {tuple(b)}" for name, a, b in found["mismatched_keys"])
     problems = [
-        *told("missing", sorted(found["missing_keys"] - unused)),
-        *told("unexpected", sorted(left_over)),
-        *told("misshapen", sorted(misshapen)),
+        *listed("missing", sorted(found["missing_keys"] - unused)),
+        *listed("unexpected", sorted(left_over)),
+        *listed("misshapen", sorted(misshapen)),
     ]
     if not problems:
         for name in unused:
             nn.init.zeros_(network.get_parameter(name))
         finite = ((name, torch.isfinite(tensor).all()) for name, tensor in network.state_dict().items())
-        problems = told("with NaN or infinity", [name for name, whole in finite if not whole])
+        problems = listed("with NaN or infinity", [name for name, whole in finite if not whole])
     if problems:
         raise WeightsRefused(
             f"{folder}: the weights do not fit this {network.config.model_type} encoder: {'; '.join(problems)}"
@@ -121,7 +121,7 @@ def names(file: Path) -> list[str]:
         with safe_open(file, framework="pt") as tensors:
             return list(tensors.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsRefused(f"{file}: no whole safetensors file ({error})") from error
+        raise WeightsRefused(f"{file}: not a complete safetensors file ({error})") from error
 
 
 @contextlib.contextmanager

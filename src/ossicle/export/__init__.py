@@ -94,7 +94,7 @@ def export_model(
     if to not in FORMATS:
         raise ValueError(f"the format is {to!r}; {' and '.join(FORMATS)} are written")
     if int8 and to != "onnx":
-        raise ValueError("eight bits are written as ONNX only")
+        raise ValueError("int8 is available for ONNX only")
     if to == "onnx":
         need_onnx()
     path = default_path(model, to) if output is None else output

@@ -27,7 +27,7 @@ from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
 from ossicle.models.base import BlockParts, Network
 from ossicle.models.density import DensityGate
 from ossicle.settings import checked_options
-from ossicle.weights.tensors import told
+from ossicle.weights.tensors import listed
 
 Blocks = Mapping[str, nn.Module]
 Undo = Callable[[], Any]
@@ -72,9 +72,9 @@ class Tuner:
         """
         shapes = {key: (tuple(tensors[key].shape), tuple(p.shape)) for key, p in self._own.items() if key in tensors}
         problems = [
-            *told("missing", sorted(self._own.keys() - tensors.keys())),
-            *told("unexpected", sorted(tensors.keys() - self._own.keys())),
-            *told("misshapen", [f"{key} {a}, wanted {b}" for key, (a, b) in shapes.items() if a != b]),
+            *listed("missing", sorted(self._own.keys() - tensors.keys())),
+            *listed("unexpected", sorted(tensors.keys() - self._own.keys())),
+            *listed("misshapen", [f"{key} {a}, wanted {b}" for key, (a, b) in shapes.items() if a != b]),
         ]
         if problems:
             raise WeightsRefused(f"the weights do not fit {self.name} in {self.encoder.name}: {'; '.join(problems)}")
