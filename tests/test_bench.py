@@ -61,7 +61,7 @@ def test_the_forms_are_listed_from_the_most_exact_to_the_least() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(SettingRefused, match="a share above 0 and below 1"):
+    with pytest.raises(SettingRefused, match="a fraction above 0 and below 1"):
         variants(keep=(0.5, share))
 
 
@@ -143,7 +143,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
     moved = bundle.rename(tmp_path / "moved")
     work = Work(model=str(tmp_path / "head"), seconds=0.5, batch=2, device="cpu", encoder=str(moved))
     assert prepare(work, FLOAT32)().shape == (2, 3)
-    with pytest.raises(SettingRefused, match="are not compiled here"):
+    with pytest.raises(SettingRefused, match="is not supported for heads"):
         prepare(work, Variant(name="", engine="compiled"))
     with pytest.raises(SettingRefused, match="does not support fewer tokens"):
         measure(work, [FEW])

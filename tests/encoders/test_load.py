@@ -263,7 +263,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_the_name_of_an_architecture_is_no_encoder() -> None:
-    with pytest.raises(WeightsRefused, match="no trained weights"):
+    with pytest.raises(WeightsRefused, match="without trained weights"):
         load_encoder("passt_tiny_s16")
 
 
