@@ -102,11 +102,11 @@ class Recognizer(Predictor):
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""
-        return self._answer(windows)[0]
+        return self._compute(windows)[0]
 
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
         """Gives the features before the head of windows of one length at `rate`."""
-        return self._answer(windows)[1]
+        return self._compute(windows)[1]
 
     @torch.inference_mode()
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
@@ -125,7 +125,7 @@ class Recognizer(Predictor):
         return spectrograms(self.frontend, list(waves), frames=frames)
 
     @torch.inference_mode()
-    def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():

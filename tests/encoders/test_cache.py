@@ -208,7 +208,7 @@ def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys, log
 
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):
     whole = everything(open_features(Stub(), items, pool="mean", folder=tmp_path / "whole"))
-    monkeypatch.setattr("ossicle.encoders.cache.STRETCH", 5)
+    monkeypatch.setattr("ossicle.encoders.cache.GROUP_ITEMS", 5)
     encoder = Stub()
     stretched = open_features(encoder, items, pool="mean", folder=tmp_path / "stretched")
     assert sorted(encoder.batches) == [1, 1, 1, 1, 2, 2, 2, 2, 2]

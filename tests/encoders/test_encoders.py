@@ -172,7 +172,7 @@ def test_a_copy_of_an_encoder_has_a_lock_of_its_own(
 ) -> None:
     encoder = load("bert")
     batch = encoder.prepare(inputs(encoder))
-    with encoder.turns.lock:
+    with encoder.pass_lock.lock:
         other = copied(encoder)
         features = other.encode(batch).features
     assert torch.equal(features, encoder.encode(batch).features)

@@ -56,7 +56,7 @@ READERS = 4  # threads that read ahead
 SAVE_SECONDS, SAVE_FRACTION = 30.0, 0.01
 # Clips of one shape meet in a batch if they lie in the same stretch of so many items, and while the inputs that wait
 # for company hold so many bytes at most; then the largest group goes as it is.
-STRETCH = 512
+GROUP_ITEMS = 512
 WAITING_BYTES = 64 << 20
 # Of the inputs of a batch, where it is more than one clip: two of half a minute at 16 kHz. The hidden states of twelve
 # layers are thirty times as large.
@@ -208,9 +208,9 @@ def _batches(
     the very batches that it would have had.
     """
     contents = _read_ahead(encoder, items, todo)
-    for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
+    for _, neighbors in groupby(contents, key=lambda read: read[0] // GROUP_ITEMS):
         waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
-        for position, content in stretch:
+        for position, content in neighbors:
             if isinstance(content, Exception):
                 yield [position], str(content)
                 continue

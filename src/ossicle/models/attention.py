@@ -87,8 +87,8 @@ class Block(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "clip query dim"]:
         """All tokens go in; the first `queries` come out (by default all), and only these are computed."""
-        x = x[:, :queries] + self.thin(self.attn(self.norm1(x), queries=queries), generator)
-        return x + self.thin(self.mlp(self.norm2(x)), generator)
+        x = x[:, :queries] + self.drop_branch(self.attn(self.norm1(x), queries=queries), generator)
+        return x + self.drop_branch(self.mlp(self.norm2(x)), generator)
 
     def merge(
         self,
@@ -106,7 +106,7 @@ class Block(nn.Module):
             x, sizes = merge_tokens(x, keys=keys, sizes=sizes, count=count, fixed=fixed)
         return x + self.mlp(self.norm2(x)), sizes
 
-    def thin(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
+    def drop_branch(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
         """Drops values (dropout) and whole branches (stochastic depth, by clip) while training; the mean is kept."""
         if not self.training:
             return branch

@@ -275,14 +275,14 @@ class PyramidBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "clip row column dim"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "clip row column dim"]:
-        x = x + self.thin(self.attn(self.attended(x)), generator)
-        return x + self.thin(self.mlp(self.norm2(x)), generator)
+        x = x + self.drop_branch(self.attn(self.attended(x)), generator)
+        return x + self.drop_branch(self.mlp(self.norm2(x)), generator)
 
     def attended(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
         """What the attention sees."""
         return self.adaptor(self.norm1(x))
 
-    def thin(self, branch: Float[Tensor, "clip row column dim"], generator: torch.Generator | None) -> Tensor:
+    def drop_branch(self, branch: Float[Tensor, "clip row column dim"], generator: torch.Generator | None) -> Tensor:
         """Drops whole branches (stochastic depth, by clip) while training; the mean is kept."""
         if not (self.training and self.drop_path):
             return branch

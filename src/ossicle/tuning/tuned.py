@@ -269,7 +269,7 @@ class TunedRecognizer(Recognizer):
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
-        return self.answer([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
+        return self.compute([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
@@ -288,7 +288,7 @@ class TunedRecognizer(Recognizer):
             raise ValueError(f"{self._inputs.plural} are embedded whole: {' and '.join(options)} are options of sound")
         if isinstance(inputs, list):
             return [self.embed(one) for one in inputs]
-        return self.answer([self._inputs.open(inputs)[0]])[1][0]
+        return self.compute([self._inputs.open(inputs)[0]])[1][0]
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
         """Predicts an item: a file of sound window by window, a text or an image whole."""
@@ -313,7 +313,7 @@ class TunedRecognizer(Recognizer):
         if any(value is not None for value in times.values()):
             raise ValueError(f"{self._inputs.plural} are predicted whole: {' and '.join(times)} are options of sound")
         reporting = reporting or Reporting(top_k=top_k, min_score=min_score)
-        scores = self.activate(self.answer([content])[0][0])
+        scores = self.activate(self.compute([content])[0][0])
         whole = WindowScores(starts=np.zeros(1), ends=np.zeros(1), scores=scores[None], padded_samples=0)
         rows = [row for some in self._rows_of([whole], file, reporting) for row in some]
         return Prediction(
@@ -327,7 +327,7 @@ class TunedRecognizer(Recognizer):
         )
 
     @torch.inference_mode()
-    def answer(
+    def compute(
         self, inputs: Sequence[Any]
     ) -> tuple[Float32[np.ndarray, "clip label"], Float32[np.ndarray, "clip dim"]]:
         """Logits of inputs as `Encoder.prepare` takes them, and the mean of the layers that the head sees."""
@@ -338,5 +338,5 @@ class TunedRecognizer(Recognizer):
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
 
-    def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.answer(list(np.ascontiguousarray(windows)))
+    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.compute(list(np.ascontiguousarray(windows)))

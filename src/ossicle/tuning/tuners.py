@@ -240,7 +240,7 @@ def wrap(encoder: Encoder, layers: Sequence[str], *, kind: str, **settings: Any)
         peft = importlib.import_module("peft")
     except ImportError as error:
         raise ExtraMissing(
-            f"this tuner needs peft, which cannot be imported here ({error}); pip install 'ossicle[peft]'"
+            f"this tuner needs peft, which cannot be imported ({error}); pip install 'ossicle[peft]'"
         ) from error
     network = encoder.network
     bare = {key: network.get_submodule(key) for key in layers}
