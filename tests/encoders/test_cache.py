@@ -158,7 +158,7 @@ def test_only_the_blocks_that_are_asked_for_run(items, tmp_path):
     assert encoder.blocks_run == 2
     torch.testing.assert_close(store.read([0]).features[0, :, 0], direct(encoder, items[0]).mean(1)[:2])
     for layers in (0, 4):
-        with pytest.raises(ValueError, match=f"layers is {layers}; stub has 1 to 3"):
+        with pytest.raises(ValueError, match=f"layers is {layers}; expected 1 to 3 for stub"):
             open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=layers)
 
 

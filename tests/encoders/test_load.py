@@ -270,13 +270,13 @@ def test_the_name_of_an_architecture_is_no_encoder() -> None:
 @pytest.mark.parametrize(
     "config, error, words",
     [
-        ({"model_type": "t5"}, ModelUnknown, "family 't5' are not read here.*wav2vec2"),
-        ({"model_type": "bert", "num_hidden_layers": 10**9}, WeightsRefused, "1000000000 blocks are claimed"),
+        ({"model_type": "t5"}, ModelUnknown, "family 't5' is not available.*wav2vec2"),
+        ({"model_type": "bert", "num_hidden_layers": 10**9}, WeightsRefused, "has 1000000000 blocks"),
         ({"model_type": "bert", "num_attention_heads": 7}, OssicleError, "config|weights|multiple"),
         ({"model_type": "bert", "hidden_size": "wide"}, BundleRefused, "config.json"),
         ({"schema_version": 2}, BundleRefused, "missing"),
-        ({"model_type": "bert", "eps": float("nan")}, BundleRefused, "config.json: not what a configuration holds"),
-        ([1], BundleRefused, "a JSON object is needed"),
+        ({"model_type": "bert", "eps": float("nan")}, BundleRefused, "config.json: not a valid configuration"),
+        ([1], BundleRefused, "expected a JSON object"),
         ("{", BundleRefused, "not valid JSON"),
     ],
 )
@@ -293,7 +293,7 @@ def test_a_configuration_that_describes_no_encoder_is_refused(
     "name, text, words",
     [
         ("hubert", '{"sampling_rate": "fast"}', "sampling_rate is 'fast'"),
-        ("hubert", '{"sampling_rate": 0}', "sampling_rate is 0; a whole number of 1 or more"),
+        ("hubert", '{"sampling_rate": 0}', "sampling_rate is 0; expected a whole number of at least 1"),
         ("hubert", "{", "not valid JSON"),
         ("whisper", "{", "preprocessor_config.json"),
         ("vit", "{", "preprocessor_config.json"),
@@ -318,7 +318,7 @@ def test_the_tokenizer_of_a_larger_network_is_refused(save: Save, tmp_path: Path
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"] |= {f"word{number}": 40 + number for number in range(50)}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(BundleRefused, match="the tokenizer has 73 tokens, the network knows 40"):
+    with pytest.raises(BundleRefused, match="the tokenizer has 73 tokens, but the network only 40"):
         load_encoder(folder)
 
 

@@ -113,7 +113,7 @@ def create_tuner(
     if encoder.adapted:
         raise ValueError(f"{encoder.name} has a tuner already; remove() it first")
     if layers is not None and not 1 <= layers <= encoder.num_layers:
-        raise ValueError(f"layers is {layers}; {encoder.name} has 1 to {encoder.num_layers}")
+        raise ValueError(f"layers is {layers}; expected 1 to {encoder.num_layers} for {encoder.name}")
     tune = TUNERS[name]
     chosen = checked_options(tune, options or {}, what=f"the tuner {name}", fixed=("encoder", "blocks"))
     blocks = blocks_that_run(encoder, layers or encoder.num_layers)
