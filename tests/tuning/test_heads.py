@@ -77,7 +77,7 @@ def test_by_default_every_head_has_three_layers(layers: int, heads: int) -> None
 
 @pytest.mark.parametrize("layers, options", [(2, {}), (4, {"num_heads": 2}), (24, {"num_heads": 9})])
 def test_heads_of_fewer_than_three_layers_are_refused_with_the_reason(layers: int, options: dict) -> None:
-    with pytest.raises(SettingRefused, match="the same for both, whatever they are"):
+    with pytest.raises(SettingRefused, match="layers per head, where the density is constant"):
         create_head("density", layers=layers, dim=8, num_classes=2, options=options)
 
 
