@@ -77,7 +77,7 @@ def test_an_exported_form_runs_without_torch_and_computes_the_same(
     assert abs(exact - plain).max() < rounding < abs(small - plain).max() < 0.2 * largest
     # As it is measured: no process that runs a file may hold torch.
     request = {"work": dataclasses.asdict(work), "form": dataclasses.asdict(ONNX), "file": files["ONNX"]}
-    code = "import sys, ossicle.bench.worker as w; w.answer_requests(); assert 'torch' not in sys.modules"
+    code = "import sys, ossicle.bench.worker as w; w.serve(); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(request) + "\n\n", capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from ossicle.audio.parts import Contents, Part
 
 TAIL = 1 << 18  # bytes searched for the last frame, where the header has no maximum frame size
-TOTAL_AT = 21  # where the number of samples lies, behind "fLaC" and the head of the first block: 4 bits and 4 bytes
+TOTAL_AT = 21  # position of the number of samples, after "fLaC" and the header of the first block: 4 bits and 4 bytes
 BLOCKS = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{code: 256 << code - 8 for code in range(8, 16)}}
 CRC8_POLYNOMIAL, CRC16_POLYNOMIAL = 0x07, 0x8005
 
@@ -46,7 +46,7 @@ def flac_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
 
 
 def last_sample(data: BinaryIO, fixed: bool, largest: int, longest: int, total: int, *, size: int) -> int:
-    """Where the last frame of the file ends, in samples, if that is behind `total`; else 0."""
+    """End of the last frame of the file in samples, if it is after `total`; else 0."""
     start = max(0, size - (2 * longest or TAIL))
     data.seek(start)
     tail = data.read(size - start)
@@ -64,7 +64,7 @@ def last_sample(data: BinaryIO, fixed: bool, largest: int, longest: int, total: 
 
 
 def frame_end(head: bytes, largest: int) -> int | None:
-    """Behind which sample a frame ends, by its header, or nothing where no header is."""
+    """Number of the sample after a frame, by its header; None if there is no header."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1:
         return None
     code, length = head[2] >> 4, 5

@@ -125,7 +125,7 @@ def tag_of(frame: bytes, head: int) -> tuple[int | None, int] | None:
     if head >> 17 & 3 != 1:  # layer III alone
         return None
     side = 4 + SIDE[head >> 19 & 3 == 3, head >> 6 & 3 == 3]
-    for at in (side, side + 2):  # behind a checksum
+    for at in (side, side + 2):  # after a checksum
         if frame[at : at + 4] in (b"Xing", b"Info"):
             flags = int.from_bytes(frame[at + 4 : at + 8])
             numbers = [int.from_bytes(frame[at + 8 + 4 * place : at + 12 + 4 * place]) for place in range(2)]

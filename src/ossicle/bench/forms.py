@@ -36,7 +36,7 @@ def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]
 
     Raises: SettingRefused for an invalid fraction.
     """
-    if wrong := [share for share in keep if not 0 < share < 1]:
+    if wrong := [fraction for fraction in keep if not 0 < fraction < 1]:
         raise SettingRefused(f"keep={wrong[0]:g}: expected a fraction above 0 and below 1.")
     forms = [
         Variant(name="float32"),
@@ -45,8 +45,8 @@ def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]
         Variant(name="bfloat16", precision="bfloat16"),
         Variant(name="int8, ONNX", engine="ONNX int8"),
         *(
-            Variant(name=f"{method}, keep {share:g}", keep=share, keep_by=method)
-            for share in sorted(set(keep), reverse=True)
+            Variant(name=f"{method}, keep {fraction:g}", keep=fraction, keep_by=method)
+            for fraction in sorted(set(keep), reverse=True)
             for method in get_args(Method)
         ),
     ]

@@ -49,23 +49,23 @@ def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossicle-bench-")))
         files = export_files(recognizer, folder) if any(form.is_file for form in forms) else {}
         workers = [stack.enter_context(started()) for _ in forms]
-        answers: list[list[dict[str, Any]]] = [[] for _ in forms]
+        responses: list[list[dict[str, Any]]] = [[] for _ in forms]
         for number in range(rounds + 1):
-            for place, (worker, form, of_form) in enumerate(zip(workers, forms, answers, strict=True)):
-                if not of_form:
-                    of_form.append(first_answer(worker, work, form, files))
-                elif "problem" not in of_form[-1]:
-                    of_form.append(worker.ask())
+            for place, (worker, form, of_variant) in enumerate(zip(workers, forms, responses, strict=True)):
+                if not of_variant:
+                    of_variant.append(prepare_variant(worker, work, form, files))
+                elif "problem" not in of_variant[-1]:
+                    of_variant.append(worker.request())
                 progress(number * len(forms) + place + 1, total)
-    return [summary(form, of_form, batch=work.batch) for form, of_form in zip(forms, answers, strict=True)]
+    return [summary(form, of_variant, batch=work.batch) for form, of_variant in zip(forms, responses, strict=True)]
 
 
-def first_answer(worker: "Worker", work: Work, form: Variant, files: Files) -> dict[str, Any]:
+def prepare_variant(worker: "Worker", work: Work, form: Variant, files: Files) -> dict[str, Any]:
     """Prepares a variant in its process."""
     file = files.get(form.engine)
     if isinstance(file, Exception):
         return {"problem": reason(file)}
-    return worker.ask(work=dataclasses.asdict(work), form=dataclasses.asdict(form), file=file)
+    return worker.request(work=dataclasses.asdict(work), form=dataclasses.asdict(form), file=file)
 
 
 def export_files(recognizer: Recognizer, folder: Path) -> Files:
@@ -81,14 +81,14 @@ def export_files(recognizer: Recognizer, folder: Path) -> Files:
     return {"ONNX": str(exact), "ONNX int8": str(small)}
 
 
-def summary(form: Variant, answers: Sequence[dict[str, Any]], *, batch: int) -> Cost:
+def summary(form: Variant, responses: Sequence[dict[str, Any]], *, batch: int) -> Cost:
     """The median over the responses of a process after the first one."""
-    if problem := answers[-1].get("problem"):
+    if problem := responses[-1].get("problem"):
         return Cost(variant=form, problem=problem)
     return Cost(
         variant=form,
-        clip_seconds=statistics.median(answer["seconds"] for answer in answers[1:]) / batch,
-        peak_bytes=answers[-1]["peak_bytes"],
+        clip_seconds=statistics.median(response["seconds"] for response in responses[1:]) / batch,
+        peak_bytes=responses[-1]["peak_bytes"],
     )
 
 
@@ -114,15 +114,15 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def request(self, **content: Any) -> dict[str, Any]:
         """The response to one request: the first prepares the variant, each other runs one pass."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
+            print(json.dumps(content), file=self.process.stdin, flush=True)
+        response = self.process.stdout.readline()
+        if not response:
             return {"problem": f"its process ended with code {self.process.wait()}, perhaps out of memory"}
-        return json.loads(answer)
+        return json.loads(response)
 
 
 @contextlib.contextmanager

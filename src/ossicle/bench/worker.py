@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ossicle.recognizer import Recognizer
 
 
-def answer_requests() -> None:
+def serve() -> None:
     """Prepares the variant of the first line, and runs a pass for each line after it."""
     out, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not mix with responses
 
-    def answer(**content: Any) -> None:
+    def respond(**content: Any) -> None:
         print(json.dumps(content), file=out, flush=True)
 
     task = json.loads(sys.stdin.readline())
@@ -34,13 +34,13 @@ def answer_requests() -> None:
         one_pass()
     # Compilers, drivers and kernels can raise any exception; it is reported as the problem.
     except Exception as error:
-        answer(problem=reason(error))
+        respond(problem=reason(error))
         return
-    answer()
+    respond()
     for _ in sys.stdin:
         begun = time.perf_counter()
         one_pass()
-        answer(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
+        respond(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
 
 
 def prepare(work: Work, form: Variant, *, file: str | None = None) -> Callable[[], np.ndarray]:
@@ -143,4 +143,4 @@ def peak_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    answer_requests()
+    serve()

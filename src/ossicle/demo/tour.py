@@ -6,7 +6,7 @@ OUTPUT/
     all/              the metrics of all rounds together
     sequence.wav      hits at known times, of a kit that was not in the training data
     loop.flac         a real loop
-    *.txt             Audacity label tracks of both; predictions.csv holds the same rows
+    *.txt             Audacity label tracks of both; predictions.csv has the same rows
 """
 
 import contextlib
@@ -103,7 +103,7 @@ def run_demo(
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
     say("ossicle demo: train a model that recognizes drum sounds.\n")
-    say(f"1. The recordings: {what_it_holds(dataset)}:")
+    say(f"1. The recordings: {summarize_hits(dataset)}:")
     say(f"   {', '.join(dataset.labels)}.")
 
     say("\n2. Training: each round leaves some makers out and tests on their hits.")
@@ -159,7 +159,7 @@ def write_page(
 ) -> None:
     """Writes `report.html`: summary, metrics, the sequence and the loop."""
     hits = sequence_sentences(tour.onsets)
-    facts = [f"{what_it_holds(dataset)}.", score_sentence(tour.evaluation), majority_sentence(tour.evaluation)]
+    facts = [f"{summarize_hits(dataset)}.", score_sentence(tour.evaluation), majority_sentence(tour.evaluation)]
     write_report(
         tour.folder / "report.html",
         title="ossicle demo: drum sounds",
@@ -320,7 +320,7 @@ def write_wav(path: Path, sequence: Assembled) -> None:
     soundfile.write(path, sequence.samples, sequence.rate, subtype="PCM_16", format="WAV")
 
 
-def what_it_holds(dataset: Dataset) -> str:
+def summarize_hits(dataset: Dataset) -> str:
     """Number of hits, makers and classes."""
     groups = {item.group for item in dataset.items}
     return f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes"

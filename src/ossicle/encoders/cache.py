@@ -96,7 +96,7 @@ class FeatureStore:
     def read(self, indices: Iterable[int]) -> Hidden:
         """Returns the features of items in float32, padded with zeros to the longest of them; the mask tells padding.
 
-        Pooled features have one frame: "mean" the mean over time, "statistics" the mean and, behind it along `dim`, the
+        Pooled features have one frame: "mean" the mean over time, "statistics" the mean and, after it along `dim`, the
         standard deviation.
 
         Raises: ValueError for no item, or an item without features.

@@ -113,7 +113,7 @@ def image_class(front: FrontEnd, *, default: str) -> Any:
     Args:
         default: of the family, where they name none
 
-    Raises: BundleRefused for a name that is no image processor of the library.
+    Raises: BundleRefused for a name that is not an image processor of the library.
     """
     settings = front.settings or {}
     named = settings.get("image_processor_type") or settings.get("feature_extractor_type") or default
@@ -137,9 +137,9 @@ def whole(file: Path, key: str, value: Any) -> int:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file.
+    """The object in a JSON file; empty if there is no file.
 
-    Raises: BundleRefused for a file that holds no JSON object.
+    Raises: BundleRefused for a file that is not a JSON object.
     """
     try:
         value = json.loads(file.read_bytes())

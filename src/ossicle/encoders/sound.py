@@ -77,7 +77,7 @@ class SoundEncoder(Encoder):
         clips = [torch.cat([states.pop(row) for row in islice(order, count)]) for count in batch["pieces"].tolist()]
         times = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
         longest = int(times.max())
-        # Behind a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
+        # After a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
         padded = [F.pad(clip, (0, 0, 0, 0, 0, longest - len(clip))) if len(clip) < longest else clip for clip in clips]
         return Hidden(
             features=torch.stack(padded).movedim(1, 2), mask=torch.arange(longest, device=times.device) < times[:, None]

@@ -63,7 +63,7 @@ class WhisperEncoder(SoundEncoder):
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
         samples, frames = self.max_samples, self.max_samples // self.extractor.hop_length
         if self.crop:
-            # With a whole transform of silence behind the clip, its frames are those of the clip in 30 s of silence.
+            # With one transform of silence after the clip, its frames equal those of the clip padded to 30 s.
             samples = min(samples, len(wave) + self.extractor.n_fft)
             frames = FRAMES * self.places(len(wave))
         spec = self.extractor(wave, sampling_rate=self.rate, max_length=samples, return_tensors="pt").input_features[0]

@@ -60,11 +60,11 @@ class Exported:
         """A summary: one line for each file and one for the data."""
         what = f"{megabytes(self.path):.1f} MB" + (f", opset {OPSET}" if self.path.suffix == ".onnx" else "")
         found = self.agreement
-        said = [
+        lines = [
             f"Wrote {printable(self.path)}: {what}; scores differ by at most {found.difference:.1e} over "
             f"{found.windows} windows; {self.seconds:.4f} s per clip of {self.window_seconds:g} s"
         ]
-        return said if self.int8 is None else said + self.int8.lines(megabytes(self.path))
+        return lines if self.int8 is None else lines + self.int8.lines(megabytes(self.path))
 
 
 def export_model(

@@ -80,15 +80,15 @@ def compare(
             apart = np.maximum(apart, np.abs(hops).max((1, 2)))
         apart = np.where(np.isnan(apart), np.inf, apart)  # NaN must not pass for the smallest difference
         # By logits, since many scores may be equal to 0 or 1; the tolerance is relative to their size.
-        behind = ours.max(-1) - np.take_along_axis(ours, theirs.argmax(-1)[:, None], -1)[:, 0]
+        deficit = ours.max(-1) - np.take_along_axis(ours, theirs.argmax(-1)[:, None], -1)[:, 0]
         equal = MOST * np.abs(ours).max(-1).clip(1)
         of_scores = of_logits = 0.0
-        if (apart > MOST).any() or (behind > equal).any():
+        if (apart > MOST).any() or (deficit > equal).any():
             of_scores, of_logits = rounding(batch)
         difference = max(difference, float(apart.max()))
         count += len(batch)
         close += int((apart <= max(MOST, ROUNDINGS * of_scores)).sum())
-        tops += int((behind <= np.maximum(equal, ROUNDINGS * of_logits)).sum())
+        tops += int((deficit <= np.maximum(equal, ROUNDINGS * of_logits)).sum())
     return Agreement(difference=difference, windows=count, close=close, tops=tops)
 
 

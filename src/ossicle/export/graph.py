@@ -58,7 +58,7 @@ class Graph(nn.Module):
 
 
 class NetworkGraph(Graph):
-    """A network of ours with its front end."""
+    """An ossicle network with its front end."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         bundle, frontend, model = recognizer.bundle, recognizer.frontend, recognizer.model
@@ -82,7 +82,7 @@ class NetworkGraph(Graph):
 
 
 class TunedGraph(Graph):
-    """A head on a network of ours with its front end."""
+    """A head on an ossicle network with its front end."""
 
     def __init__(self, recognizer: TunedRecognizer) -> None:
         encoder = cast(BundleEncoder, recognizer.encoder)

@@ -114,14 +114,14 @@ def _bank(config: FrontendConfig) -> Tensor:
     )
 
 
-NO_GENERATOR = "the front end draws in training and needs a generator; call eval() for fixed features"
+NO_GENERATOR = "the front end needs a generator in training; call eval() for deterministic features"
 
 
 class LogMel(nn.Module):
     """Turns samples into normalized log-mel features.
 
-    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of
-    mel bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalization. In evaluation
+    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks replace a band of
+    mel bins and a run of frames (one draw per clip) by 0 in log-mel units, before the normalization. In evaluation
     nothing is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no
     weights.
 
@@ -146,7 +146,7 @@ class LogMel(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """The shortest clip that is taken."""
+        """The shortest supported clip, in samples."""
         return self.config.min_samples
 
     def frames(self, samples: int) -> int:
@@ -179,8 +179,8 @@ class LogMel(nn.Module):
         """Computes the features.
 
         Args:
-            generator: of the CPU; needed in training, untouched in evaluation.
-            bank: of a batch that comes in parts, from `draw_bank`; by default drawn for these clips.
+            generator: of the CPU; needed in training, unused in evaluation.
+            bank: from `draw_bank`, for a batch in several parts; by default drawn for these clips.
 
         Raises: ValueError for clips shorter than `min_samples`, and in training without a generator.
         """
@@ -209,7 +209,7 @@ def jitter_edges(config: FrontendConfig, *, generator: torch.Generator) -> Front
     """Draws the filterbank's edges around those of `config`, as the PaSST reference does in training.
 
     The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from
-    half that range above `max_hertz`. The result has no jitter of its own.
+    half that range above `max_hertz`. The result has no jitter.
     """
 
     def draw(span: int) -> int:

@@ -94,11 +94,11 @@ class FrontendConfig:
 
     @property
     def min_samples(self) -> int:
-        """The shortest clip the front end takes: `min_frames` frames of it."""
+        """The shortest supported clip: `min_frames` frames."""
         return self.samples(self.min_frames)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives plain JSON values; `from_dict` is the way back."""
+        """Returns JSON values; the inverse of `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -154,13 +154,13 @@ RECIPES: dict[str, FrontendConfig] = {
 def frontend_config(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> FrontendConfig:
     """Finds a recipe by name, or reads a stored one, and replaces the fields in `overrides`.
 
-    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write;
-    ValueError for an override that is no field, or makes no filterbank.
+    Raises: ModelUnknown for an unknown recipe; BundleRefused for a mapping that is not from `to_dict`; ValueError for
+    an override that is not a field, or an invalid filterbank.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             near = difflib.get_close_matches(recipe, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-            raise ModelUnknown(f"no front end is called {recipe!r}; the nearest are {', '.join(near)}")
+            raise ModelUnknown(f"front end {recipe!r} is not available; similar names: {', '.join(near)}")
         config = RECIPES[recipe]
     else:
         config = recipe if isinstance(recipe, FrontendConfig) else FrontendConfig.from_dict(recipe)

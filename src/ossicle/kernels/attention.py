@@ -23,8 +23,7 @@ from ossicle.kernels.products import forward_product, multiplied
 TILE = 2**20  # entries of the attention matrices processed at once: 2 MB in bfloat16
 # Up to this number of tokens the matrix is smaller than the block's other saved tensors, and is saved: 4 % of a step.
 KEPT_TOKENS = 512
-# The same where there is a bias, in float32: of lines whose bias is made together (16 MB), and of what is attended to
-# together (1 MB).
+# The same with a bias, in float32: entries of the bias computed at once (16 MB), and of the logits (1 MB).
 BIAS_TILE, PART_TILE = 2**22, 2**18
 
 

@@ -312,15 +312,15 @@ def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
 
 @dataclass(frozen=True)
 class PositionBias:
-    """The bias of queries on all places of a map and keys at points in pixels: a table read at query minus key.
+    """The bias of queries on all positions of a map and keys at points in pixels: a table at query minus key.
 
-    The query's places are whole numbers, so one key reads the table at the same fractions for all of them: its bias is
-    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, and the row
-    behind it the next line; a weighted sum of four rows is what an embedding bag computes.
+    Query positions are integers, so one key reads the table at the same fractions for all of them: its bias is a
+    weighted sum of four crops of the table. A row of `strips` is one line of such a crop for all heads of a group, and
+    the following row the next line; an embedding bag computes the weighted sum of four rows.
     """
 
-    size: tuple[int, int]  # lines, and places on each
-    margin: tuple[int, int] = (0, 0)  # lines and places beyond the map where keys may lie
+    size: tuple[int, int]  # lines, and positions per line
+    margin: tuple[int, int] = (0, 0)  # lines and positions beyond the map that keys can reach
     num_groups: int = 1
 
     def prepare(

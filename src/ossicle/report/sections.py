@@ -44,8 +44,8 @@ def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
     return Section(
         title="Folds",
         blocks=[
-            f"{len(evaluations)} folds, each tested by a model that never saw it. The interval is Student's t over "
-            "the folds; they share training clips, so it is the least that is uncertain.",
+            f"{len(evaluations)} folds, each tested by a model trained on the others. The interval is Student's t over "
+            "the folds; it is a lower bound of the uncertainty, as folds share training clips.",
             Table(header=["fold", "clips", *(SHOWN[name].title for name in names)], rows=rows),
         ],
     )
@@ -56,7 +56,7 @@ def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "va
     chart = Chart(
         figure=learning_curve_figure(rows, score_name=score_name),
         alt=f"Loss and {score_name} over {len(rows)} epochs",
-        caption="The validation part is cut from the training part; the test part plays no role here.",
+        caption="The validation data are split from the training data; the test data are not used here.",
     )
     return Section(title="Training", blocks=[chart])
 

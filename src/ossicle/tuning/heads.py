@@ -118,9 +118,9 @@ class AttentiveStatisticsHead(Head):
         if mask is not None:
             score = score.masked_fill(~mask[..., None], -torch.inf)
             h = torch.where(mask[..., None], h, 0)
-        share = score.softmax(1)
-        mean = (share * h).sum(1)
-        deviation = (share * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
+        weight = score.softmax(1)
+        mean = (weight * h).sum(1)
+        deviation = (weight * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
         return self.fc(torch.cat([mean, deviation], -1))
 
 

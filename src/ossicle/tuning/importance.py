@@ -262,7 +262,7 @@ def probe_layers(
         check_scores(np.zeros((len(clips), truth.shape[1])), truth, task)
     if not val_targets.any():
         raise ValueError("the probes need validation clips with labels; there are none")
-    figures = []
+    results = []
     for layer in range(x.shape[1]):
         own, dev = x[:, layer].double(), val_x[:, layer].double()
         mean, deviation = own.mean(0), own.std(0, correction=0)
@@ -270,10 +270,10 @@ def probe_layers(
         weight, bias = fit_logistic((own - mean) / deviation, torch.from_numpy(targets), task=task, l2=l2)
         scores = ((dev - mean) / deviation @ weight + bias).numpy()
         single = task == "single-label"
-        figures.append(
+        results.append(
             balanced_accuracy(scores, val_targets) if single else mean_average_precision(scores, val_targets)[0]
         )
-    return np.array(figures)
+    return np.array(results)
 
 
 # About p (1 - p) of well-classified clips. It scales the steps of the optimizer and does not change the minimum.

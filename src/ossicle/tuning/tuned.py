@@ -274,7 +274,7 @@ class TunedRecognizer(Recognizer):
         return self.compute([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
     def predict(self, inputs: Any, **options: Any) -> Any:
-        """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
+        """Predicts one input, or each of a list; for audio see `Recognizer.predict`."""
         if self._inputs.timed:
             return super().predict(inputs, **options)
         if isinstance(inputs, list):
