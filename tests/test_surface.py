@@ -41,6 +41,10 @@ def test_train_evaluate_and_predict_are_quiet_and_give_objects(
     }
 
     recognizer = ossicle.load(tmp_path / "run", device="cpu")
+    again = ossicle.evaluate(recognizer, ossicle.read_dataset(data), part="all")
+    assert again.metrics.to_json() == evaluation.metrics.to_json()
+    tested = ossicle.evaluate(recognizer, ossicle.read_dataset(data))
+    assert tested.metrics.to_json() == result.evaluation.metrics.to_json()
     file = data / "bell" / "0.wav"
     one, two = recognizer.predict([file, str(file)])
     assert one.top == two.top == recognizer.predict(file).top

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Item, modality_of
 from ossicle.data.check import cut_short
 from ossicle.errors import AudioUnreadable, DataRefused, SettingRefused
@@ -55,8 +54,8 @@ def score_items(
 
 
 def evaluate(
-    model: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Recognizer,
+    data: str | os.PathLike[str] | Dataset,
     *,
     output: str | os.PathLike[str] | None = None,
     part: Part = "auto",
@@ -71,12 +70,13 @@ def evaluate(
     >>> evaluation = evaluate("runs/drums", "drums")  # doctest: +SKIP
 
     Args:
-        model: a bundle folder, a run folder, or a Hugging Face Hub id.
+        model: a bundle folder, a run folder, a Hugging Face Hub id, or what `load` gave.
+        data: what `read_dataset` reads, or what it gave.
         output: folder to save to; refused before anything is scored if somebody else's files are in it.
         part: "auto" is the test part if the model's run was trained on this very data, else all of it.
         columns: of the table, by name (`file`, `label`, `group`, `fold`, `text`), and the `track`; those that are not
             named are those of the training, if the data have them.
-        encoder: where the frozen encoder of a tuned head is, if not where it was.
+        device, encoder, reduction: of a model that is loaded here; see `load`.
         progress: called after each example.
 
     Raises:
@@ -86,16 +86,26 @@ def evaluate(
         SettingRefused: a reduction of the tokens that this network does not take
     """
     written = None if output is None else own_files(Path(output))
-    data, folder = Path(data), find_bundle(Path(model) if isinstance(model, os.PathLike) else model)
-    try:
-        recognizer = load(folder, device=device, encoder=encoder, reduction=reduction)
-    except ValueError as error:
-        raise SettingRefused(f"{model}: {error}.") from error
-    dataset, same = read_labeled(recognizer, data, folder=folder, columns=columns)
+    recognizer, name = model, str(model)
+    if isinstance(recognizer, Recognizer):
+        name, reduction = recognizer.bundle.model_name, recognizer.reduction
+    else:
+        try:
+            recognizer = load(
+                Path(model) if isinstance(model, os.PathLike) else str(model),
+                device=device,
+                encoder=encoder,
+                reduction=reduction,
+            )
+        except ValueError as error:
+            raise SettingRefused(f"{name}: {error}.") from error
+    dataset, same = read_labeled(recognizer, data, folder=recognizer.folder, columns=columns)
     if recognizer.task == "single-label" and dataset.task == "multi-label":
-        raise DataRefused(f"{data}: some clips have several labels or none, but {model} gives exactly one to each.")
+        raise DataRefused(
+            f"{dataset.path}: some clips have several labels or none, but {name} gives exactly one to each."
+        )
     logger.info(dataset.layout)
-    chosen, protocol = choose_part(dataset, folder, part=part, model=str(model), same=same)
+    chosen, protocol = choose_part(dataset, recognizer.folder, part=part, model=name, same=same)
     if reduction is not None:
         protocol += f"; with {reduction.keep:g} of the tokens, {reduction.method}"
     evaluation = evaluate_items(recognizer, dataset, chosen, protocol=protocol, progress=progress)
