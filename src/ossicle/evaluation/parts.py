@@ -40,6 +40,8 @@ def read_labeled(
     """
     begun = stored_data(folder) if folder is not None else {}
     if isinstance(data, Dataset):
+        if data.modality != recognizer.modality:
+            raise DataRefused(f"{data.path}: a data set of {data.noun}s; the model predicts {recognizer.plural}.")
         if unknown := sorted(set(data.labels) - set(recognizer.labels)):
             raise DataRefused(f"{data.path}: the model does not know the label {unknown[0]!r}.")
         same = begun.get("path") == os.path.abspath(data.path)
