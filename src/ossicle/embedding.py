@@ -119,8 +119,8 @@ def embed_files(
     EmbedOptions(output=Path(), layer=layer)  # checks the range of each
     paths = paths_of(inputs)
     recognizer = opener_of(model, options)()
-    if recognizer.modality != "sound":
-        raise WrongUsage(f"Embeddings of files need an audio model; this model predicts {recognizer.modality}s.")
+    if not recognizer.timed:
+        raise WrongUsage(f"Embeddings of files need an audio model; this model predicts {recognizer.plural}.")
     samples = check_window(recognizer, window=window, hop=hop)
     embed = recognizer.features if layer is None else layer_features(recognizer, layer)
     files, failed = find_recordings(paths)

@@ -114,8 +114,11 @@ def log_shown(say: Callable[[str], None]) -> Iterator[None]:
     Args:
         say: called with each warning
     """
-    logger, console = logging.getLogger("ossicle"), _Console(say)
-    level = logger.level
+    logger = logging.getLogger("ossicle")
+    if any(isinstance(handler, _Console) for handler in logger.handlers):  # a group of commands within a group
+        yield
+        return
+    console, level = _Console(say), logger.level
     logger.addHandler(console)
     logger.setLevel(logging.INFO)
     try:

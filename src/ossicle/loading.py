@@ -1,5 +1,6 @@
 """Resolve a model reference (bundle, run folder or Hub id) and load it: a network, or a tuned head on its encoder."""
 
+import os
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from ossicle.tuning.tuned import TunedRecognizer, load_tuned
 
 
 def load(
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     device: str = "auto",
     precision: Precision = "float32",
@@ -43,15 +44,20 @@ def load(
         SettingRefused: an encoder for a network of its own
         ValueError: fewer tokens of anything but a PaSST
     """
-    folder = find_bundle(model, local_files_only=local_files_only)
+    folder = find_bundle(os.fspath(model), local_files_only=local_files_only)
     if "encoder" in read_bundle_config(folder):
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)
-        return TunedRecognizer(tuned, device=device, precision=precision, kernels=kernels)
+        recognizer: Recognizer = TunedRecognizer(tuned, device=device, precision=precision, kernels=kernels)
+        recognizer.folder = folder
+        return recognizer
     if encoder is not None:
         raise SettingRefused(f"encoder={encoder}: {model} is a network of its own, which takes none.")
-    return Recognizer(load_bundle(folder), device=device, precision=precision, kernels=kernels, reduction=reduction)
+    bundle = load_bundle(folder)
+    recognizer = Recognizer(bundle, device=device, precision=precision, kernels=kernels, reduction=reduction)
+    recognizer.folder = folder
+    return recognizer
 
 
 def load_among(

@@ -11,6 +11,7 @@ Windows, scores and rows are those of `Predictor`; this module computes the scor
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ class Recognizer(Predictor):
     """A network with its front end, labels and thresholds, ready to predict. Made by `ossicle.load`."""
 
     modality: str = "sound"
+    folder: Path | None = None
+    """The bundle that it was loaded from, if it lies in one."""
+    reduction: TokenReduction | None = None
 
     def __init__(
         self,

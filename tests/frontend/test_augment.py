@@ -99,8 +99,8 @@ def test_labels_say_how_much_of_which_spectrogram_is_in_the_mix(clips: int, seed
 def test_labels_say_how_much_of_which_wave_is_in_the_mix(clips: int, seed: int) -> None:
     wave, targets = 1.0 + noise(clips, 50), torch.eye(clips)
     mixed, parts = augment.mix_waves(wave, targets, generator=seeded(seed), probability=1.0)
-    centerd = wave - wave.mean(dim=1, keepdim=True)
-    torch.testing.assert_close(mixed, parts @ centerd, atol=1e-5, rtol=1e-5)
+    centered = wave - wave.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed, parts @ centered, atol=1e-5, rtol=1e-5)
     assert parts.diagonal().min() >= 0.5 - 1e-6
     assert mixed.mean(dim=1).abs().max() < 1e-6
 

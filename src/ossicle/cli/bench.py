@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from ossicle.cli.options import Device, EncoderPlace
-from ossicle.cli.progress import counting
 
 
 def bench(
@@ -45,6 +44,8 @@ def bench(
     from ossicle.bench.worker import is_registry_name
 
     work = Work(model=model, seconds=seconds, batch=batch, threads=threads, device=device, encoder=encoder)
+    from ossicle.jobs.progress import counting
+
     with counting("Passes") as progress:
         costs = measure(work, variants(keep=keep or (), files=files), progress=progress)
     fits = None if budget_ms is None else fitting(costs, budget_seconds=budget_ms / 1000)

@@ -8,7 +8,6 @@ import typer
 
 from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED, Sentences
-from ossicle.cli.progress import counting
 
 app = typer.Typer(
     cls=Sentences, help="Check data before training.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -55,6 +54,8 @@ def check(
     dataset = read_dataset(
         data, file=file, label=label, group=group, fold=fold, modality=modality, text=text, track=track
     )
+    from ossicle.jobs.progress import counting
+
     with counting("Checking") as progress:
         report = check_dataset(dataset, progress=progress)
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else report)

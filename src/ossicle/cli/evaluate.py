@@ -7,7 +7,6 @@ import typer
 
 from ossicle.cli.options import Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label, Track
 from ossicle.cli.outcome import SOME_FAILED, say
-from ossicle.cli.progress import counting
 
 
 def evaluate(
@@ -45,18 +44,17 @@ def evaluate(
         reduction = None if keep is None else TokenReduction(keep=keep, method=keep_by or "merge")
     except ValueError as error:
         raise typer.BadParameter(f"{error}.", param_hint="--keep") from error
-    with counting("Clips") as progress:
-        found = evaluation.evaluate(
-            model,
-            data,
-            output=output,
-            part=part,
-            columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
-            device=device,
-            encoder=encoder,
-            reduction=reduction,
-            progress=progress,
-        )
+    found = evaluation.evaluate(
+        model,
+        data,
+        output=output,
+        part=part,
+        columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
+        device=device,
+        encoder=encoder,
+        reduction=reduction,
+        progress=True,
+    )
     for sentence in found.failures:
         say(sentence)
     if found.failures:

@@ -55,7 +55,9 @@ def tune(
     fold: Fold = None,
     folds: Folds = None,
     track: Track = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave the finished folds of the output folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted run in the output folder; finished folds stay.")
+    ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Tune a small head on a frozen encoder: minutes on a laptop."""

@@ -100,7 +100,7 @@ def label_onsets(
 
 
 def _band_spectrum(samples: Float32[np.ndarray, " time"], rate: int) -> Float[np.ndarray, "frame band"]:
-    """Magnitudes in bands of a twelfth of an octave; frames are centerd on their time."""
+    """Magnitudes in bands of a twelfth of an octave; frames are centered on their time."""
     size, hop = round(WINDOW_SECONDS * rate), round(HOP_SECONDS * rate)
     bands = _bands(size, rate)
     padded = np.concatenate([np.zeros(size // 2), samples, np.zeros(size - size // 2)])

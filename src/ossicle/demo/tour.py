@@ -108,7 +108,8 @@ def run_demo(
 
     say("\n2. Training: each round leaves some makers out and tests on their hits.")
     results = rounds(dataset, config, output=output, say=say)
-    evaluation = pooled(dataset, results, folder=output / "all")
+    with log_apart():
+        evaluation = pooled(dataset, results, folder=output / "all")
     say(f"   {score_sentence(evaluation)}")
     say(f"   {majority_sentence(evaluation)}")
 

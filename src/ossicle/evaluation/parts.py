@@ -1,5 +1,6 @@
 """Which examples are evaluated: those of a run's test part, known by their content, or of an official split."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +23,30 @@ COLUMNS = ("file", "label", "group", "fold", "text", "track")
 
 
 def read_labeled(
-    recognizer: Recognizer, data: Path, *, folder: Path, columns: Mapping[str, Any] | None = None
+    recognizer: Recognizer,
+    data: str | os.PathLike[str] | Dataset,
+    *,
+    folder: Path | None,
+    columns: Mapping[str, Any] | None = None,
 ) -> tuple[Dataset, bool]:
-    """Reads labeled items to measure a model on, and whether their path is that of its run's data.
+    """Reads labeled examples to evaluate a model on, and whether their path is that of its run's data.
 
     A column that is not named is that of the training, if the data have it.
 
     Args:
-        folder: of the bundle
+        folder: of the bundle, if there is one
+
+    Raises: DataRefused for labels that the model does not know.
     """
-    begun = stored_data(folder)
+    begun = stored_data(folder) if folder is not None else {}
+    if isinstance(data, Dataset):
+        if data.modality != recognizer.modality:
+            raise DataRefused(f"{data.path}: a data set of {data.noun}s; the model predicts {recognizer.plural}.")
+        if unknown := sorted(set(data.labels) - set(recognizer.labels)):
+            raise DataRefused(f"{data.path}: the model does not know the label {unknown[0]!r}.")
+        same = begun.get("path") == os.path.abspath(data.path)
+        return dataclasses.replace(data, labels=recognizer.labels), same
+    data = Path(data)
     stored = {name: begun.get(name) for name in COLUMNS}
     named = {name: value for name, value in (columns or {}).items() if value is not None}
 
@@ -74,7 +89,7 @@ def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
 
 
 def choose_part(
-    dataset: Dataset, folder: Path, *, part: Part, model: str, same: bool
+    dataset: Dataset, folder: Path | None, *, part: Part, model: str, same: bool
 ) -> tuple[Int64[np.ndarray, " item"], str]:
     """The items of a part, and how it was cut in a sentence.
 
@@ -86,7 +101,7 @@ def choose_part(
 
     Raises: DataRefused for a part that is not there.
     """
-    past = read_past(folder.parent / SPLIT) if folder.name == "model" else None
+    past = read_past(folder.parent / SPLIT) if folder is not None and folder.name == "model" else None
     known = None if past is None else recognize(past, dataset)
     if past is not None and known is not None and known.any and part != "all":
         return part_of_run(dataset, past, known, part="test" if part == "auto" else part, fresh=part == "auto")
@@ -124,10 +139,10 @@ def part_of_run(
     return index, prefix + found + past.split.protocol
 
 
-def trained_without_split(dataset: Dataset, folder: Path, *, same: bool) -> str:
+def trained_without_split(dataset: Dataset, folder: Path | None, *, same: bool) -> str:
     """The remark on data that trained a model without a `split.json` beside it; nothing for other data."""
     try:
-        card = (folder / CARD).read_text(encoding="utf-8")
+        card = (folder / CARD).read_text(encoding="utf-8") if folder is not None else ""
     except (OSError, ValueError):
         card = ""
     if same or dataset.fingerprint() in card:

@@ -1,6 +1,7 @@
 """What an evaluation gives: predictions on labeled examples, their metrics, and a folder with a report."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ossicle.inference import csv_line, seconds_text
 from ossicle.jobs.store import HIDDEN, SETTINGS, Written
 from ossicle.metrics import ClassMetrics, Metrics, compute_metrics, decide
 from ossicle.report import Chart, Section, evaluation_sections, save_figure, write_report
+from ossicle.types import Task
 
 FILES = ("metrics.json", "predictions.csv", "report.html")  # of an evaluation, beside figures/
 FIXED = ("file", "start", "end", "fold", "group", "truth", "prediction")  # columns of predictions.csv before the scores
@@ -47,20 +49,23 @@ class Evaluation:
         thresholds: Float[np.ndarray, " label"] | None = None,
         decided: Bool[np.ndarray, "example label"] | None = None,
         protocol: str = "",
+        task: Task | None = None,
         **about: Any,
     ) -> "Evaluation":
         """Measures scores of a data set's examples.
 
         Args:
+            task: that of the model; by default that of the data
             decided: where several models gave the scores, the labels by the thresholds of each.
         """
+        task = task or dataset.task
         if decided is None:
-            decided = decide(scores, task=dataset.task, thresholds=thresholds)
+            decided = decide(scores, task=task, thresholds=thresholds)
         metrics = compute_metrics(
             scores,
             dataset.targets()[positions],
             labels=dataset.labels,
-            task=dataset.task,
+            task=task,
             thresholds=thresholds,
             decided=decided,
             groups=bootstrap_groups(dataset, positions),
@@ -81,9 +86,13 @@ class Evaluation:
     @property
     def predictions(self) -> list[dict[str, Any]]:
         """A row for each example: what it is, its labels, the labels given, and the score of every label."""
+        return list(self.rows())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of `predictions`, one at a time."""
         names = np.asarray(self.dataset.labels)
-        return [
-            {
+        for item, scores, decided in zip(self.items, self.scores, self.decided, strict=True):
+            yield {
                 "file": self.dataset.relative(item),
                 "start": item.start,
                 "end": item.end,
@@ -93,10 +102,8 @@ class Evaluation:
                 "prediction": names[decided].tolist(),
                 "scores": dict(zip(self.dataset.labels, scores.tolist(), strict=True)),
             }
-            for item, scores, decided in zip(self.items, self.scores, self.decided, strict=True)
-        ]
 
-    def save(self, folder: str | Path, *, title: str = "", sections: Sequence[Section] = ()) -> None:
+    def save(self, folder: str | os.PathLike[str], *, title: str = "", sections: Sequence[Section] = ()) -> None:
         """Writes `metrics.json`, `predictions.csv`, `figures/` and `report.html`.
 
         An older evaluation in the folder is replaced; somebody else's files are left alone.
@@ -106,7 +113,12 @@ class Evaluation:
 
         Raises: RunRefused for a folder with predictions or somebody else's files in the way.
         """
-        write_evaluation(self, Path(folder), title=title, sections=sections)
+        written = own_files(Path(folder))
+        write_evaluation(self, written.folder, title=title, sections=sections, claim=written.claim)
+
+    def write(self, folder: Path, *, title: str, sections: Sequence[Section] = ()) -> None:
+        """Writes the same files into a run folder, which is the run's own."""
+        write_evaluation(self, folder, title=title, sections=sections)
 
     def __repr__(self) -> str:
         values = {name: estimate.value for name, estimate in self.metrics.headline.items()}
@@ -159,7 +171,7 @@ def write_evaluation(
     write_atomically(predictions, predictions_csv(evaluation))
     for path, figure in figures.items():
         save_figure(figure, path)
-    write_report(report, title=title or evaluation.title, sections=sections)
+    write_report(report, title=title or evaluation.title or evaluation.dataset.root.name, sections=sections)
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
@@ -168,7 +180,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
     Several labels in one cell are separated by a semicolon.
     """
     lines = [csv_line([*FIXED, *(f"score:{label}" for label in evaluation.dataset.labels)])]
-    for row in evaluation.predictions:
+    for row in evaluation.rows():
         values = [
             row["file"],
             seconds_text(row["start"]),

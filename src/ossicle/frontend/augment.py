@@ -48,8 +48,8 @@ def mix_waves(
     chosen = torch.rand(len(wave), 1, generator=generator) < probability
     chosen, partner = chosen.to(wave.device), partner.to(wave.device)
     part = part.to(wave)
-    centerd = wave - wave.mean(dim=-1, keepdim=True)
-    mixed = part * centerd + (1.0 - part) * centerd[partner]
+    centered = wave - wave.mean(dim=-1, keepdim=True)
+    mixed = part * centered + (1.0 - part) * centered[partner]
     part = part.to(targets)
     labels = part * targets + (1.0 - part) * targets[partner]
     return torch.where(chosen, mixed, wave), torch.where(chosen, labels, targets)

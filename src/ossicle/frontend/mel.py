@@ -1,7 +1,7 @@
 """Samples to log-mel features: PaSST's spectrogram and Kaldi's filterbank as one module with a functional twin.
 
 PaSST (Koutini et al., Interspeech 2022, section 3; reference `models/preprocess.py`): pre-emphasis of the whole clip,
-power of a centerd short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
+power of a centered short-time Fourier transform, Kaldi's mel filters, log(mel + 1e-5).
 
 Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses
 its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasized; log(max(mel, 2^-23)).

@@ -24,7 +24,7 @@ class FrontendConfig:
     """
 
     kind: str = "passt"
-    """`passt`: the clip is pre-emphasized, frames are centerd; `kaldi`: each frame is, without padding."""
+    """`passt`: the clip is pre-emphasized, frames are centered; `kaldi`: each frame is, without padding."""
     rate: int = 32_000
     """Samples per second, hertz."""
     mels: int = 128

@@ -81,6 +81,12 @@ class Predictor(abc.ABC):
 
     bundle: ModelInfo
     modality: str = "sound"
+    plural: str = "recordings"
+    """What it predicts on."""
+    timed: bool = True
+    """Whether what it predicts on has times."""
+    in_rows: bool = False
+    """Whether it predicts on rows of a table, not on files."""
 
     @property
     @abc.abstractmethod

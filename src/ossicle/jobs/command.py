@@ -42,12 +42,11 @@ def run_command(
     options.check(inputs)
     predictor = load_model(opener, options)
     speak_apart()  # decoders are silenced while others have something to say
-    noun = "recordings" if predictor.modality == "sound" else f"{predictor.modality}s"
     if options.output is not None:
         bad, total = fill_folder(predictor, inputs, options, opener=opener, say=say, plot=plot)
     else:
         check_model(predictor, options)
-        if predictor.modality != "sound":
+        if not predictor.timed:
             bad, total = print_items(predictor, inputs, options, say=say)
         elif options.live(inputs):
             return predict_live(predictor, options, say=say, lines=lines)
@@ -58,7 +57,7 @@ def run_command(
             bad = len(failed) + print_files(predictor, files, options, say=say)
             total = len(files) + len(failed)
     if bad:
-        say(f"{bad} of {total} {noun} could not be used.")
+        say(f"{bad} of {total} {predictor.plural} could not be used.")
     return bad
 
 
@@ -72,7 +71,7 @@ def fill_folder(
     plot: Plot | None,
 ) -> tuple[int, int]:
     """Fills a folder with results and says what came of it; returns how many could not be used, and of how many."""
-    folder, resumable = options.output, predictor.modality == "sound"
+    folder, resumable = options.output, predictor.timed
     assert folder is not None
     began, done, total = time.monotonic(), 0, 0
     said: set[str] = set()

@@ -134,7 +134,7 @@ def predict_with(
 ) -> FileResults:
     """Predicts files as the options say, which have been checked; `opener` loads the model in each worker."""
     check_model(predictor, options)
-    if predictor.modality != "sound":
+    if not predictor.timed:
         from ossicle.jobs.items import predict_items  # which is not part of the small distribution
 
         return predict_items(predictor, inputs, options, progress=progress)
@@ -166,9 +166,9 @@ def check_model(predictor: Predictor, options: PredictOptions) -> None:
         label_indices(predictor.labels, options.config().reporting.labels)
     except ValueError as error:
         raise WrongUsage(f"`labels`: {error}.") from error
-    if options.text is not None and predictor.modality != "text":
+    if options.text is not None and not predictor.in_rows:
         raise WrongUsage("This model does not predict texts: leave out `text`.")
-    if predictor.modality == "sound":
+    if predictor.timed:
         check_window(predictor, window=options.window, hop=options.hop)
 
 

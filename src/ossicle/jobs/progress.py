@@ -1,9 +1,9 @@
-"""A bar on standard error while files are predicted, for a person who watches; nothing in a pipe or a log."""
+"""Bars on standard error while something long runs, for a person who watches; nothing in a pipe or a log."""
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ossicle.jobs.folders import Outcome, Progress, no_progress
 
@@ -47,3 +47,20 @@ def files_bar() -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, description=rates)
 
         yield show
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function that takes how many are done, and of how many."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,5 +1,6 @@
 """Processes that predict files, each with a model of its own."""
 
+import logging
 import os
 import signal
 import threading
@@ -32,7 +33,7 @@ class Workers:
     def __call__(self, places: Sequence[str], store: ResultStore) -> Generator[Outcome]:
         # A process that was not forked: threads of torch and of decoders do not survive a fork.
         context = get_context("spawn")
-        start = (self.open_predictor, store, self.config)
+        start = (self.open_predictor, store, self.config, logging.getLogger("ossicle").isEnabledFor(logging.INFO))
         others = set(active_children())
         with ProcessPoolExecutor(self.number, context, initializer=_start, initargs=start) as pool:
             try:
@@ -58,7 +59,9 @@ class Workers:
 _process: dict[str, Any] = {}
 
 
-def _start(open_predictor: Callable[[], Predictor], store: ResultStore, config: InferenceConfig) -> None:
+def _start(open_predictor: Callable[[], Predictor], store: ResultStore, config: InferenceConfig, shown: bool) -> None:
+    if shown:  # what the parent's log would show, such as channels that cancel each other
+        logging.getLogger("ossicle").addHandler(logging.StreamHandler())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _process.update(predictor=open_predictor(), store=store, config=config)

@@ -47,7 +47,7 @@ class Baseline:
     mean_average_precision: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
     """The metrics of one model on one set of clips, with 95 % bootstrap intervals; `METRICS` says what each is.
 

@@ -383,7 +383,7 @@ class Reporter(Callback):
         if self._bar is None and self._every.due():
             scored = sum(len(clips) for clips, _ in module.val_outputs)
             epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
-            logger.info(f"{epoch}, validation part: {scored} of {self.validation.number()} windows")
+            logger.info(f"{epoch}, validation part: {scored} of {self.validation.number()}")
 
     def on_validation_epoch_end(self, *_: Any) -> None:
         """Notes how long the pass took."""
@@ -402,6 +402,10 @@ class Reporter(Callback):
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{val}  {self._pace():.0f} clips/s  "
             f"{duration(self._left(module))} left"
         )
+
+    def on_exception(self, *_: Any) -> None:
+        """Closes the bar of a run that was stopped or refused."""
+        self.teardown()
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Closes the bar."""

@@ -293,6 +293,7 @@ def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]
 
 
 CONFIG_FILE = "config.yaml"  # in a run folder
+NO_OUTPUT = "--resume continues the run in a folder, and none is given: -o RUN names it."
 _KEYS: dict[type, str] = {TrainConfig: "training", TuneConfig: "tuning"}
 RENAMED = {"development": "validation", "standardise": "standardize"}  # in runs of an older version
 
@@ -320,7 +321,7 @@ def settle_config(
     """
     if resume:
         if output is None:
-            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
+            raise RunRefused(NO_OUTPUT)
         if not (output / CONFIG_FILE).exists():
             raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
         config = config or output / CONFIG_FILE

@@ -128,7 +128,9 @@ def head_training(
         targets,
         batch_size=config.batch_size,
         seed=config.seed,
-        weights=label_weights(targets[split.train]) if config.balance == "class" else None,
+        weights=label_weights(targets[split.train], offset=config.balance_offset)
+        if config.balance == "class"
+        else None,
     )
     module = HeadTraining(
         features.head,
@@ -154,7 +156,7 @@ def fit_head(
     """Fits a head that no run keeps, such as one that ranks layers."""
     module, validation = head_training(dataset, split, config, features=features, tuner=tuner)
     device = features.encoder.device
-    recorder = fit(module, validation, targets=dataset.targets(), device=device.type, callbacks=callbacks)
+    recorder = fit(module, validation, targets=dataset.targets(), device=device, callbacks=callbacks)
     module.head.to(device)  # Lightning leaves it on the CPU
     module.set_training(False)
     return recorder
@@ -175,7 +177,8 @@ def probes_of(dataset: Dataset, split: Split, features: HeadInputs) -> np.ndarra
 def importance_of(split: Split, features: HeadInputs, *, probes: np.ndarray | None = None) -> Importance:
     """What a density head weighs, on the validation part if there is one, trained and at its start."""
     head = features.head
-    trained, initial = head.head.density, head.anew().to(head.mean.device).density
+    with torch.random.fork_rng(devices=[]):  # what a density starts from is not drawn; its decoder is
+        trained, initial = head.head.density, head.anew().to(head.mean.device).density
     assert isinstance(trained, Density) and isinstance(initial, Density)
     part = split.validation if len(split.validation) else split.train
     return measure_importance(

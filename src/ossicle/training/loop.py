@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning
 import numpy as np
+import torch
 from jaxtyping import Bool
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -24,7 +25,7 @@ def fit(
     validation: Windows | Items | None,
     *,
     targets: Bool[np.ndarray, "item label"],
-    device: str = "cpu",
+    device: torch.device,
     precision: str = "float32",
     folder: Path | None = None,
     resume: bool = False,
@@ -36,7 +37,7 @@ def fit(
     Args:
         validation: what chooses the epoch; without it the last epoch's weights stay.
         targets: of all examples of the data set.
-        device: its type, such as "cuda".
+        device: that of the module.
         folder: of the run, for `metrics.csv` and checkpoints; without one nothing is written.
         resume: continue from the newest checkpoint in `folder`, if there is one.
         callbacks: of Lightning, after the run's own.
@@ -49,13 +50,13 @@ def fit(
     recorder = Recorder(targets, config=config, task=module.task, folder=folder)
     averaging = [Averaging(module)] if config.average != "none" else []
     own: list[Callback] = [Guard(), recorder, *averaging]
+    own.append(Reporter(recorder, validation=validation, progress=progress))
     if folder is not None:
-        own.append(Reporter(recorder, validation=validation, progress=progress))
         own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes))
     quiet_lightning()
     trainer = lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -84,7 +85,9 @@ def fit(
         # Lightning ends the program on Ctrl-C; the caller decides that.
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
-        raise KeyboardInterrupt(f"Stopped after step {trainer.global_step}") from None
+        raise (
+            KeyboardInterrupt() if folder is None else KeyboardInterrupt(f"Stopped after step {trainer.global_step}")
+        ) from None
     for one in averaging:  # here, not in a callback: a run resumed after its last step has no end of training
         one.average.swap()
     best = recorder.best_weights()

@@ -25,6 +25,7 @@ from ossicle.training.schedules import learning_rate
 from ossicle.tuning.tuned import TunedHead
 from ossicle.tuning.tuners import Tuner
 from ossicle.types import Task
+from ossicle.weights.tensors import load_into
 
 
 class TrainingModule(lightning.LightningModule):
@@ -106,7 +107,7 @@ class TrainingModule(lightning.LightningModule):
         """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
         if self.config.clip_gradient:
             parameters = [p for _, p in self.trained()]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient, foreach=True)
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a rate that moves with every step."""
@@ -150,7 +151,7 @@ class NetworkTraining(TrainingModule):
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Into the network."""
-        self.model.load_state_dict(tensors)
+        load_into(self.model, dict(tensors), source="the best epoch")
 
     def copied(self) -> TrainingModule:
         """Network and front end copied and not compiled, with a rate of zero: a copy must not diverge."""
@@ -262,7 +263,7 @@ class HeadTraining(TrainingModule):
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
         """Dropout of a tuner and of other people's networks takes no generator: torch's own is seeded for the step."""
         self.set_training(True)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.device.type == "cuda" else []):
             torch.manual_seed(batch.seed)
             logits = self.head.score(self.features(batch.clips.cpu().numpy()))
         return logits, batch.targets.to(logits.device)
@@ -273,7 +274,7 @@ class HeadTraining(TrainingModule):
         return self.head.score(self.features(batch.clips.cpu().numpy()))
 
     def set_training(self, mode: bool) -> None:
-        """Says to head and encoder whether they train; Lightning knows the encoder not."""
+        """Sets the mode of head and encoder; Lightning does not know the encoder."""
         self.head.train(mode)
         (encoder,) = self._encoder
         if encoder is not None:

@@ -114,7 +114,7 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path) -> 
         protocol=f"{len(results)} folds, each tested on the model that trained without it",
     )
     by_fold = {result.folder.name: result.evaluation.metrics for result in results}
-    evaluation.save(folder, title=f"{dataset.root.name}, all folds", sections=[fold_section(by_fold)])
+    evaluation.write(folder, title=f"{dataset.root.name}, all folds", sections=[fold_section(by_fold)])
     means = mean_over_folds(list(by_fold.values()))
     write_json(
         folder / "folds.json",

@@ -40,6 +40,7 @@ from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, RunRefused
 from ossicle.evaluation import CONFIG, SPLIT
+from ossicle.evaluation.parts import COLUMNS
 from ossicle.files import locked, write_json
 from ossicle.inference import probabilities
 from ossicle.jobs.store import HIDDEN, LOCK
@@ -47,7 +48,7 @@ from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import fit_temperature, fit_thresholds
 from ossicle.report import Section, evaluation_lines
 from ossicle.training.callbacks import Progress, Recorder
-from ossicle.training.config import Config, read_config, write_config
+from ossicle.training.config import NO_OUTPUT, Config, read_config, write_config
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
@@ -155,7 +156,12 @@ class Run(Generic[Config]):
         write_json(self.folder / ENVIRONMENT, environment(self.dataset, config) | about)
 
     def fit(
-        self, module: TrainingModule, validation: Windows | Items | None, *, device: str, precision: str = "float32"
+        self,
+        module: TrainingModule,
+        validation: Windows | Items | None,
+        *,
+        device: torch.device,
+        precision: str = "float32",
     ) -> Recorder:
         """Trains, from where the run was stopped; the best epoch's weights stay in the module."""
         recorder = fit(
@@ -204,7 +210,7 @@ class Run(Generic[Config]):
             self.folder / "model", card=self.card(metrics=sentences(result.evaluation.metrics.headline)), **decisions
         )
         # The report comes last: with it a fold counts as finished.
-        result.evaluation.save(self.folder, title=trained.title, sections=trained.sections())
+        result.evaluation.write(self.folder, title=trained.title, sections=trained.sections())
         return result
 
     def card(self, *, metrics: Sequence[str] = ()) -> Card:
@@ -267,15 +273,24 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         progress: Progress = False,
     ) -> None:
         super().__init__()
+        if config is not None and not isinstance(config, kind):
+            raise TypeError(f"config must be a {kind.__name__}, got a {type(config).__name__}")
         if output is None and resume:
-            raise RunRefused("--resume continues the run in a folder, and none is given: -o RUN names it.")
-        if config is None and resume and (Path(output or "") / CONFIG).exists():
-            config, _ = read_config(Path(output or "") / CONFIG, kind)
+            raise RunRefused(NO_OUTPUT)
+        stored: dict[str, Any] = {}
+        if resume and (begun := Path(output or "") / CONFIG).exists():
+            settings, stored = read_config(begun, kind)
+            config, folds = config or settings, folds or stored.get("folds")
+            if (folds == "all") != (stored.get("folds") == "all"):
+                raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
         self.config: Config = config or kind()
-        self.columns = dict(columns or {})
+        kept = {name: stored[name] for name in COLUMNS if stored.get(name) is not None}
+        self.columns = kept | {name: value for name, value in (columns or {}).items() if value is not None}
         self.dataset = (
             data if isinstance(data, Dataset) else read_dataset(Path(data), modality=modality, **self.columns)
         )
+        if self.dataset.modality != modality:
+            raise DataRefused(f"{self.dataset.path}: a data set of {self.dataset.noun}s; {modality} is expected.")
         logger.info(self.dataset.layout)
         named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
         self.output = free_folder(named) if output is None else Path(output)

@@ -127,7 +127,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     module = NetworkTraining(
         model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
     )
-    recorder = run.fit(module, validation, device=device.type, precision=config.precision)
+    recorder = run.fit(module, validation, device=device, precision=config.precision)
     return run.conclude(TrainedNetwork(run, module, recorder))
 
 

@@ -74,6 +74,10 @@ def tune(
         RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
         SettingRefused: a head, a tuner or a choice of layers that is not available.
     """
+    if config is not None and not isinstance(config, TuneConfig):
+        raise TypeError(f"config must be a TuneConfig, got a {type(config).__name__}")
+    if config is None and options.get("resume") and (begun := Path(options.get("output") or "") / CONFIG).exists():
+        config, _ = read_config(begun, TuneConfig)
     if not isinstance(encoder, Encoder):
         about = config or TuneConfig()
         encoder = load_encoder(str(encoder), crop=about.crop, device=str(choose_device(about.device)))
@@ -140,7 +144,7 @@ def tune_fold(run: Run[TuneConfig], *, inputs: Inputs, encoder: Encoder) -> Fold
         )
         features = HeadInputs(dataset, inputs, encoder, head)
         module, validation = head_training(dataset, split, config, features=features, tuner=tuner)
-        recorder = run.fit(module, validation, device=encoder.device.type)
+        recorder = run.fit(module, validation, device=encoder.device)
         head.to(encoder.device)  # Lightning leaves it on the CPU
         module.set_training(False)
         return run.conclude(TunedModel(run, module, recorder, features))

@@ -224,12 +224,9 @@ class TunedRecognizer(Recognizer):
         self.dtype = choose_dtype(precision, self.device)
         self.kernels = resolve_kernels(kernels)
         self.encoder = tuned.encoder.to(self.device)
+        self.modality = self.encoder.modality
+        self.plural, self.timed, self.in_rows = self._inputs.plural, self._inputs.timed, self._inputs.in_rows
         tuned.model.to(self.device)
-
-    @property
-    def modality(self) -> str:  # type: ignore[override]
-        """Modality of the input: sound, text or image."""
-        return self.encoder.modality
 
     @property
     def _inputs(self) -> Modality:
