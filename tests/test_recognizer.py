@@ -132,7 +132,7 @@ def test_bfloat16_is_asked_for_and_close(recognizer: Recognizer, shared_bundle: 
     full = recognizer.predict(path).scores
     assert not np.array_equal(half, full)
     np.testing.assert_allclose(half, full, atol=0.1)
-    with pytest.raises(ValueError, match="precision is"):
+    with pytest.raises(ValueError, match="expected precision"):
         choose_dtype("float16", torch.device("cpu"))
 
 

@@ -114,7 +114,7 @@ def test_the_start_against_itself_is_perfect_and_training_moves_it() -> None:
 
 def test_nothing_seen_has_no_mean() -> None:
     mean = DensityMean(DensityGate(2))
-    with pytest.raises(ValueError, match="somewhere positive"):
+    with pytest.raises(ValueError, match="not all zero"):
         mean.result()
 
 
