@@ -1,4 +1,4 @@
-"""Bytes to samples: any recording becomes mono float32 at the rate a model wants, or one clear error.
+"""Audio input: reads recordings as mono float32 at a given sampling rate.
 
     limits     what a recording may be (seconds, channels, rate, peak)
     find       the recordings below a folder

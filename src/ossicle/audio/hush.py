@@ -60,7 +60,7 @@ class Hush:
 
 def speak_apart() -> None:
     """Gives Python's standard error a descriptor of its own, which is never suppressed; once, before threads start."""
-    with contextlib.suppress(AttributeError, OSError):  # no standard error, or one that is no file
+    with contextlib.suppress(AttributeError, OSError):  # no standard error, or not a file
         if sys.stderr.fileno() == 2:
             own = os.dup(2)
             sys.stderr = open(own, "w", 1, sys.stderr.encoding, errors="backslashreplace", closefd=False)

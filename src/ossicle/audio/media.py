@@ -179,9 +179,9 @@ class Clock:
         self.silence += gap
         if self.silence > self.longest * self.rate:
             raise AudioRefused(
-                f"{self.name}: by its time stamps {gap / self.rate:.0f} s without sound come at "
-                f"{self.at / self.rate:.2f} s; at most {self.longest:g} s in all are filled with silence: save the "
-                "sound alone (ffmpeg -i IN OUT.flac)"
+                f"{self.name}: its time stamps have a gap of {gap / self.rate:.0f} s at "
+                f"{self.at / self.rate:.2f} s; at most {self.longest:g} s are filled with silence: save the "
+                "audio alone (ffmpeg -i IN OUT.flac)"
             )
         self.at += gap + length
         return gap

@@ -30,7 +30,7 @@ DELAY = 529  # samples, of a decoder
 
 
 def frame_bytes(head: int) -> int:
-    """The length of a frame by the upper 23 bits of its header; 0 where that is none."""
+    """The length of a frame by the upper 23 bits of its header; 0 for an invalid header."""
     version, layer = head >> 10 & 3, 4 - (head >> 8 & 3)
     kbits, rate = head >> 3 & 15, head >> 1 & 3
     if head >> 12 != 0x7FF or version == 1 or layer == 4 or not 0 < kbits < 15 or rate == 3:
@@ -106,7 +106,7 @@ def follows(data: BinaryIO, at: int, head: int) -> bool:
 
 
 def next_frame(data: BinaryIO, at: int, *, size: int) -> int:
-    """Where the next frame begins that is followed by another one, or by the end of the file."""
+    """Start of the next frame that is followed by another one, or by the end of the file."""
     while at < size:
         data.seek(at)
         piece = data.read(RESYNC)

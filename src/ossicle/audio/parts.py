@@ -77,7 +77,7 @@ class View:
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as the part goes."""
+        """Fills the buffer, up to the end of the part."""
         try:
             data = self.bytes(self.at, min(self.at + len(buffer), self.size))
         except BaseException as error:  # also Ctrl-C, which C code would swallow

@@ -13,7 +13,7 @@ import soxr
 from ossicle.types import Float32
 
 QUALITY = "HQ"
-# Samples, at the lower of the two rates, after which the filter has forgotten, so that a segment read alone equals the
+# Length of the filter's memory in samples at the lower rate, so that a segment read alone equals the
 # same part of the whole. Measured for ratios from 1:768 to 768:1: HQ's impulse response is below 1e-7 of its peak
 # from 108 samples on.
 MEMORY_SAMPLES = 256

@@ -103,7 +103,7 @@ class Opened:
         self.quiet = HUSH if mpeg else contextlib.nullcontext()
 
     def open(self) -> SequentialFile:
-        # As bytes, so that a name that is no valid Unicode works too.
+        # As bytes, so that names that are not valid Unicode work too.
         source: Any = str(self.file) if os.name == "nt" else os.fsencode(self.file)
         if self.part is not None:
             source = self.view = self.stack.enter_context(View(self.file, self.part))

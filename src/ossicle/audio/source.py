@@ -9,7 +9,7 @@ from ossicle.audio.notes import Notes
 from ossicle.errors import AudioUnreadable
 from ossicle.types import Float32, Shaped
 
-# Raised whenever some file gives other samples than before: part of the key of whatever is kept of samples.
+# Increased whenever some file gives other samples than before; part of the key of cached samples.
 DECODER = 3
 
 Block = Float32[np.ndarray, "time channel"]

@@ -51,7 +51,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How samples lie in a stream of bytes.
+    """Layout of samples in a stream of bytes.
 
     Raises: ValueError for an encoding that is not one of `ENCODINGS`.
     """
@@ -288,8 +288,8 @@ def wav_layout(body: bytes) -> Layout:
         (kind,) = struct.unpack("<H", body[24:26])
     if (kind, bits) not in _WAV:
         raise AudioUnreadable(
-            f"{NAME}: the WAV has samples of kind {kind} with {bits} bits; allowed are whole numbers of 8, 16, 24 and "
-            "32 bits and floating point of 32 and 64"
+            f"{NAME}: the WAV has samples of kind {kind} with {bits} bits; expected integers of 8, 16, 24 or 32 bits, "
+            "or floating point of 32 or 64"
         )
     if channels == 0:
         raise AudioUnreadable(f"{NAME}: the WAV has 0 channels; expected at least 1")

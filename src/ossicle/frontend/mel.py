@@ -30,8 +30,8 @@ from ossicle.frontend.filterbank import mel_filterbank
 from ossicle.frontend.recipes import FrontendConfig, frontend_config
 
 PREEMPHASIS = 0.97
-PASST_OFFSET = 1e-5  # added to the mel power, so that silence has a logarithm
-KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the least mel power
+PASST_OFFSET = 1e-5  # added to the mel power, so that the logarithm of silence is finite
+KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the smallest mel power
 
 
 def log_mel(wave: Float[Tensor, "clip time"], config: FrontendConfig) -> Float[Tensor, "clip mel frame"]:
@@ -238,7 +238,7 @@ def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendCon
     Args:
         waves: one clip each, (time,), at `config.rate`; lengths may differ. Give it the training part only.
 
-    Raises: ValueError when there is no clip, one is too short, or all cells are equal (silence: nothing to divide by).
+    Raises: ValueError without clips, for clips that are too short, or if all values are equal (silence).
     """
     window, bank = _window(config), _bank(config)
     count, mean, squares = 0, 0.0, 0.0
@@ -253,8 +253,8 @@ def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendCon
         mean += delta * cells.numel() / total
         count = total
     if count == 0:
-        raise ValueError("there is no clip to measure the front end's statistics on")
+        raise ValueError("the statistics of the front end need at least one clip")
     deviation = math.sqrt(squares / count)
     if deviation == 0.0:
-        raise ValueError("all log-mel values are equal (silence); there is no deviation to divide by")
+        raise ValueError("all log-mel values are equal (silence); their deviation is zero")
     return mean, deviation

@@ -50,7 +50,7 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
+            raise ValueError(f"kind is {self.kind!r}; expected {', '.join(KINDS)}")
         for name in ("rate", "mels", "fft_samples", "window_samples", "hop_samples", "min_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

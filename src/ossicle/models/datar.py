@@ -402,7 +402,7 @@ class Datar(Network):
 
     @property
     def hop_frames(self) -> int | None:
-        """A place of the third map, where its time resolution is kept."""
+        """A position of the third map, if its time resolution is kept."""
         return HOP_FRAMES if self.config.hop_features else None
 
     def export_frames(self, longest: int) -> int:

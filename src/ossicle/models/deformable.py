@@ -99,7 +99,7 @@ class DeformableAttention(nn.Module):
         if kernel % 2 == 0:
             raise ValueError(f"the kernel of the offset network is {kernel}; expected an odd number")
         if segment is not None and segment % stride[1]:
-            raise ValueError(f"a segment of {segment} columns is no multiple of the stride {stride[1]}")
+            raise ValueError(f"a segment of {segment} columns is not a multiple of the stride {stride[1]}")
         self.num_heads, self.num_groups = num_heads, num_groups
         self.stride, self.offset_range, self.offsets, self.segment = stride, offset_range, offsets, segment
         self.q_proj = Linear(dim, dim)
@@ -138,7 +138,7 @@ class DeformableAttention(nn.Module):
                     .flatten(0, 1)
                 )
                 if self.stride == (1, 1) and by_hand() and not torch.compiler.is_exporting():
-                    # With a key at every place, what lies between is cheap, and as large as q four times over.
+                    # With a key at every position, the intermediate result is cheap, and four times as large as q.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:
                     moves = self.offset(grouped)
@@ -172,7 +172,7 @@ class DeformableAttention(nn.Module):
         inside = points.unflatten(2, (groups, 2)).transpose(1, 2).flatten(0, 1)  # (clip * segment * group, key, 2)
         inside = torch.stack([inside[..., 0], inside[..., 1] - starts.repeat_interleave(groups)[:, None]], -1)
 
-        # The bias is made in lines along one side of the map; along the long one they may be too many to keep at hand.
+        # The bias is computed in lines along one side of the map; along the long side they may exceed the memory limit.
         table: Tensor | None = self.relative_position_bias_table
         size, margin = (rows, run.width), (0, self.margin())
         swap = not torch.compiler.is_exporting() and (
@@ -212,7 +212,7 @@ class Run:
 
 
 def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
-    """The segments of a map of so many columns, from left to right."""
+    """The segments of a map, from left to right."""
     # A graph has no loop over segments: it takes maps of one at most.
     full = 0 if segment is None or torch.compiler.is_exporting() else columns // segment
     found = [Run(0, full, segment, 0, segment // stride)] if segment is not None and full else []

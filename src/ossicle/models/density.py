@@ -17,8 +17,8 @@ sigma the entries along the axis are not mixed: the operators are gates.
 - spreads and scales are stored as logarithms, so that they stay positive; theirs may cross zero, and the gate explodes;
 - the variance is computed in two passes, the rest in the log domain and in float32: no cancellation, no underflow of
   all densities at once, no NaN from a small scale or an axis of one entry;
-- a mask is a mask: padding leaves mean, variance, normalizer and output, where theirs counts as zeros in all of them
-  and is recognized by equality of floats;
+- padding is masked in mean, variance, normalizer and output; theirs counts as zeros in all of them and is detected by
+  equality of floats;
 - offsets are in units of x in the gate and in the product, as theirs, and in units of sigma in the mixture, as there.
 """
 
@@ -54,7 +54,7 @@ class Density(nn.Module):
 
         Args:
             mask: true where an entry is real; of a shape that broadcasts to x. The others have weight 0. Heads divide
-                the axis as it is, padding included: several heads on a padded axis depend on how long the padding is.
+                the axis as it is, padding included: with several heads the result depends on the length of the padding.
 
         Raises:
             ValueError: more heads than entries along the axis.

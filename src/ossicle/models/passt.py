@@ -9,7 +9,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - Attention is `scaled_dot_product_attention`, in bfloat16 on a CPU `tiled_attention`; the reference forms the matrix.
 - An input longer than the time positions is split into windows whose logits are averaged, or optionally processed
   in one pass with interpolated positions; the reference cuts it (and reads its length too early, so patchout fails).
-- At stride 20 the time table has room for all 50 columns of 10 s; the reference makes 49 and cuts one.
+- At stride 20 the time table has all 50 columns of 10 s; the reference has 49 and cuts one.
 - Every random number comes from the generator that the caller passes, where one is passed.
 """
 
@@ -56,7 +56,7 @@ class PasstConfig:
         if min(self.num_classes, self.dim, self.num_heads, self.depth, self.stride) < 1:
             raise ValueError("num_classes, dim, num_heads, depth and stride are at least 1")
         if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is no multiple of num_heads {self.num_heads}")
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
         check_fraction("dropout", self.dropout)

@@ -123,8 +123,8 @@ def find_preset(name: str) -> Preset:
     if name in _registered:
         return _registered[name][0]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"the nearest are {', '.join(near)}" if near else "`ossicle models list` shows all"
-    raise ModelUnknown(f"there is no model {name!r}; {hint}")
+    hint = f"similar names: {', '.join(near)}" if near else "`ossicle models list` lists all"
+    raise ModelUnknown(f"model {name!r} is not available; {hint}")
 
 
 def network_class(name: str) -> "type[Network]":

@@ -70,7 +70,7 @@ def keep_some(total: int, *, drop: int, generator: torch.Generator | None) -> In
 def subgrid(
     kept_rows: Int[Tensor, "row"], kept_columns: Int[Tensor, "column"], *, columns: int
 ) -> Int[Tensor, "patch"]:
-    """The patches where these rows and columns of a grid of so many columns meet."""
+    """The patches at the intersections of rows and columns, in a grid with `columns` columns."""
     return (kept_rows[:, None] * columns + kept_columns).flatten()
 
 
