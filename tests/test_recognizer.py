@@ -1,4 +1,4 @@
-"""The front door: the same sound gives the same scores, whichever way and in whatever company it comes."""
+"""`Recognizer`: the scores of a recording do not depend on how it is passed or on the rest of a batch."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -258,7 +258,7 @@ def test_a_hub_id_fetches_configurations_and_safetensors_alone(
 
 def test_a_hub_id_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(BundleRefused, match="nobody/nothing: there is no such folder here"):
+    with pytest.raises(BundleRefused, match="nobody/nothing: there is no such folder"):
         load_encoder("nobody/nothing", local_files_only=True)
 
 

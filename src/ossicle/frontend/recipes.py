@@ -36,9 +36,9 @@ class FrontendConfig:
     min_hertz: float = 0.0
     max_hertz: float = 15_000.0
     min_hertz_jitter: int = 10
-    """In training the lower edge rises by 0 to this number less one, hertz; 1 switches it off."""
+    """In training the lower edge rises by 0 to this number less one, hertz; 1 disables it."""
     max_hertz_jitter: int = 2_000
-    """In training the upper edge moves within this many hertz around `max_hertz`; 1 switches it off."""
+    """In training the upper edge moves within this many hertz around `max_hertz`; 1 disables it."""
     freq_mask: int = 48
     """In training a mask hides 0 to this number less one mel bins; 0 switches it off."""
     time_mask: int = 80
