@@ -157,7 +157,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
         ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: does not support fewer tokens"),
         ({"model": "datar_nano", "encoder": "runs/birds"}, FLOAT32, SettingRefused, "encoder=runs/birds: datar_nano"),
         ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),
-        ({"device": "abacus"}, FLOAT32, SettingRefused, "device=abacus"),
+        ({"device": "abacus"}, FLOAT32, SettingRefused, "Device 'abacus'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_process_starts(

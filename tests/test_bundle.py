@@ -173,8 +173,8 @@ def test_every_key_is_required_and_no_other_is_read(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda c: c.update(schema_version=1), r"in schema 1; .* reads schema 2. Train the model again"),
-        (lambda c: c.update(schema_version=3), r"schema_version is 3; .* reads 2"),
+        (lambda c: c.update(schema_version=1), r"in schema 1; .* supports schema 2. Train the model again"),
+        (lambda c: c.update(schema_version=3), r"schema_version is 3; .* supports 2"),
         (lambda c: c.update(schema_version="2"), r'schema_version is .*"?2'),
         (lambda c: c.update(labels=["a", "b", ""]), "labels"),
         (lambda c: c.update(labels="abc"), "labels"),

@@ -45,7 +45,7 @@ def test_files_become_vectors_and_nothing_is_printed(
     ("options", "kind", "said"),
     [
         ({"layer": 0}, ValueError, "layer is 1 or more, not 0"),
-        ({"layer": 9}, SettingRefused, "layers 1 to 1"),
+        ({"layer": 9}, SettingRefused, "expected 1 to 1"),
         ({"window": 1000.0}, ValueError, "window, hop: a window of 1000 s is outside"),
         ({"track": 0}, ValueError, "track is 1 or more, not 0"),
     ],

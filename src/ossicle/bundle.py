@@ -271,7 +271,7 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
         raise BundleRefused(f"{name}: this is an exported model; run it with python -m ossicle.runtime {name}")
     if name in list_models():
         raise WeightsRefused(
-            f"{name} is an architecture without trained weights; "
+            f"{name} is an architecture without trained weights, so its scores would be random; "
             f"train it with `ossicle train DATA --model {name}` and use the run's folder."
         )
     if re.fullmatch(HUB_ID, name):

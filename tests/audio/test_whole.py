@@ -342,7 +342,7 @@ def test_a_flac_that_counts_too_few_samples_is_read_to_its_end(tmp_path: Path) -
         clip = checked(path)
         np.testing.assert_array_equal(clip.samples, whole)
         assert clip.remarks == (
-            f"{path}: its header promises {claim} samples, and but the file contains 16000; all are read",
+            f"{path}: its header promises {claim} samples, but the file contains 16000; all are read",
         )
 
 

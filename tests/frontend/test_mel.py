@@ -350,7 +350,7 @@ def test_measured_statistics_normalize() -> None:
 
 
 def test_statistics_of_nothing_or_of_silence_are_refused() -> None:
-    with pytest.raises(ValueError, match="no clip"):
+    with pytest.raises(ValueError, match="at least one clip"):
         measure_statistics([], RECIPES["passt"])
     with pytest.raises(ValueError, match="silence"):
         measure_statistics([torch.zeros(8_000)], RECIPES["passt"])

@@ -132,7 +132,7 @@ def test_a_stream_that_stops_inside_a_sample_is_named_and_the_rest_is_heard(reco
     assert said == ["standard input ends in the middle of a sample; its 1 of 4 bytes are dropped"]
     said.clear()
     heard(record("a.wav").read_bytes()[:-6], 32_000, cut_off=said.append)
-    assert "ends early" in said[0] and "middle of a sample: 2 of 4" in said[1]
+    assert "ends early" in said[0] and "middle of a sample; its 2 of 4" in said[1]
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def check_block_seconds(block_seconds: float) -> None:
 
 def check_seconds(name: str, seconds: float, limits: AudioLimits) -> None:
     if seconds > limits.seconds:
-        raise AudioRefused(f"{name}: the recording is longer than the allowed {limits.seconds:g} s")
+        raise AudioRefused(f"{name}: the recording is longer than {limits.seconds:g} s, the maximum")
 
 
 def check_whole(recording: Source, frames: int) -> None:
