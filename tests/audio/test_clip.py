@@ -145,7 +145,7 @@ def test_a_long_compressed_recording_is_cut_where_it_was_asked(name, tmp_path, s
 def test_a_segment_behind_the_end_is_refused_and_says_so(name, zoo):
     with pytest.raises(AudioRefused, match=rf"{name}: .*no samples between 5 s and 6 s"):
         read_clip(zoo[name], 32_000, start=5.0, end=6.0)
-    with pytest.raises(AudioRefused, match="nothing between 1e[+]200 s and its end"):
+    with pytest.raises(AudioRefused, match="no samples between 1e[+]200 s and its end"):
         read_clip(zoo[name], 32_000, start=1e200)
 
 

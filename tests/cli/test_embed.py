@@ -52,7 +52,7 @@ def test_a_layer_is_the_mean_of_its_states(
     hidden = encoder.encode(encoder.prepare([read_clip(path, 32_000).samples]))
     np.testing.assert_allclose(np.load(tmp_path / "2.npz")["embeddings"][0], hidden.mean()[0, 1], rtol=1e-5, atol=1e-6)
     wrong = run("embed", bundle, path, "-o", tmp_path / "9.npz", "--layer", "9")
-    assert wrong.exit_code == 1 and "layers 1 to 3" in wrong.stderr and not (tmp_path / "9.npz").exists()
+    assert wrong.exit_code == 1 and "expected 1 to 3" in wrong.stderr and not (tmp_path / "9.npz").exists()
 
 
 @pytest.mark.parametrize(("name", "code", "said"), [("a.csv", 2, "must end in .npz"), ("gone/a.npz", 3, "1 of 2")])

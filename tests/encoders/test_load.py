@@ -339,5 +339,5 @@ def test_cropping_is_for_whisper(saved: Callable[[str], Path]) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(saved: Callable[[str], Path]) -> None:
-    with pytest.raises(SettingRefused, match="device=warp"):
+    with pytest.raises(SettingRefused, match="Device 'warp'"):
         load_encoder(saved("bert"), device="warp")

@@ -317,7 +317,7 @@ def test_more_features_than_clips_and_a_label_that_is_never_seen_are_borne(task:
 
 def test_probes_without_anything_to_be_measured_on_are_refused() -> None:
     x, truth = clips(10)
-    with pytest.raises(ValueError, match="validation part"):
+    with pytest.raises(ValueError, match="validation clips"):
         probe_layers(x, truth, val_features=x, val_targets=np.zeros_like(truth), task="multi-label")
     with pytest.raises(ValueError, match="exactly one"):
         probe_layers(x, truth, val_features=x, val_targets=np.zeros_like(truth), task="single-label")

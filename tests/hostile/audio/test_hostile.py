@@ -69,7 +69,7 @@ def test_a_flac_that_claims_little_more_or_nothing_returns_what_decodes(claim, t
         clip = read_clip(path, 32_000)
         assert sum(map(len, read_blocks(path, 16_000))) == 16_000
         assert len(read_clip(path, 32_000, start=0.5).samples) == 16_000
-        with pytest.raises(AudioRefused, match="nothing between"):
+        with pytest.raises(AudioRefused, match="no samples between"):
             read_clip(path, 32_000, start=7_000.0)
     np.testing.assert_allclose(clip.samples, RAMP, atol=1e-4)
 
