@@ -29,7 +29,7 @@ from common import about_this_run, claim_table, in_turns, random_bundle, stored_
 
 from ossicle.allocator import keep_freed_memory
 from ossicle.export import export_model
-from ossicle.export.formats import Answer, open_onnx
+from ossicle.export.formats import Session, open_onnx
 from ossicle.export.int8 import megabytes, read_sounds
 from ossicle.loading import load
 
@@ -48,7 +48,7 @@ def answers_of(model: str | Path, folder: Path, *, threads: int) -> tuple[dict[s
     files = {ONNX: done.path, INT8: done.int8.path}
     sessions = {name: open_onnx(path, threads=threads) for name, path in files.items()}
 
-    def logits_of(session: Answer, waves: np.ndarray) -> np.ndarray:
+    def logits_of(session: Session, waves: np.ndarray) -> np.ndarray:
         return session(waves)["logits"]
 
     answers = {EAGER: full.scores, HALF: half.scores}

@@ -61,7 +61,7 @@ def test_the_forms_are_listed_from_the_most_exact_to_the_least() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(SettingRefused, match="a share above 0 and below 1"):
+    with pytest.raises(SettingRefused, match="a fraction above 0 and below 1"):
         variants(keep=(0.5, share))
 
 
@@ -77,7 +77,7 @@ def test_an_exported_form_runs_without_torch_and_computes_the_same(
     assert abs(exact - plain).max() < rounding < abs(small - plain).max() < 0.2 * largest
     # As it is measured: no process that runs a file may hold torch.
     request = {"work": dataclasses.asdict(work), "form": dataclasses.asdict(ONNX), "file": files["ONNX"]}
-    code = "import sys, ossicle.bench.worker as w; w.answer_requests(); assert 'torch' not in sys.modules"
+    code = "import sys, ossicle.bench.worker as w; w.serve(); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(request) + "\n\n", capture_output=True, text=True
     )
@@ -143,9 +143,9 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
     moved = bundle.rename(tmp_path / "moved")
     work = Work(model=str(tmp_path / "head"), seconds=0.5, batch=2, device="cpu", encoder=str(moved))
     assert prepare(work, FLOAT32)().shape == (2, 3)
-    with pytest.raises(SettingRefused, match="are not compiled here"):
+    with pytest.raises(SettingRefused, match="is not supported for heads"):
         prepare(work, Variant(name="", engine="compiled"))
-    with pytest.raises(SettingRefused, match="has no tokens to leave out"):
+    with pytest.raises(SettingRefused, match="does not support fewer tokens"):
         measure(work, [FEW])
 
 
@@ -154,7 +154,7 @@ def test_a_tuned_head_is_measured_and_says_what_it_is_not_measured_in(bundle: Pa
     [
         ({"seconds": 0.01}, FLOAT32, SettingRefused, "is outside the range of this model"),
         ({"seconds": 61.0}, FLOAT32, SettingRefused, "is outside the range of this model"),
-        ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: has no tokens to leave out"),
+        ({"model": "datar_nano"}, FEW, SettingRefused, "datar_nano: does not support fewer tokens"),
         ({"model": "datar_nano", "encoder": "runs/birds"}, FLOAT32, SettingRefused, "encoder=runs/birds: datar_nano"),
         ({"model": "nothing_of_that_name"}, FLOAT32, BundleRefused, "no such folder"),
         ({"device": "abacus"}, FLOAT32, SettingRefused, "device=abacus"),

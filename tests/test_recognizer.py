@@ -1,4 +1,4 @@
-"""The front door: the same sound gives the same scores, whichever way and in whatever company it comes."""
+"""`Recognizer`: the scores of a recording do not depend on how it is passed or on the rest of a batch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_bfloat16_is_asked_for_and_close(recognizer: Recognizer, shared_bundle: 
     full = recognizer.predict(path).scores
     assert not np.array_equal(half, full)
     np.testing.assert_allclose(half, full, atol=0.1)
-    with pytest.raises(ValueError, match="precision is"):
+    with pytest.raises(ValueError, match="expected precision"):
         choose_dtype("float16", torch.device("cpu"))
 
 

@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, for loops that free and ask for the same gigabyte in each step."""
+"""Keeps freed memory in the process, for loops that free and allocate the same memory in each step."""
 
 import ctypes
 import platform
@@ -10,11 +10,11 @@ M_MMAP_THRESHOLD = -3
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library not to return freed memory to the system; gives whether it can be told so (glibc alone).
+    """Stops glibc from returning freed memory to the system; returns False for other C libraries.
 
-    By default glibc hands large freed blocks back at once, and the next step pays a page fault for each 4 kB that it
-    gets anew: a fifth of a training step on a CPU. The peak of the process stays the same; the valleys are kept.
-    For the whole process and for good, so a program calls it, and never an import.
+    By default glibc returns large freed blocks at once, and the next step needs a page fault for each 4 kB that it
+    allocates again: a fifth of a training step on a CPU. The peak memory of the process stays the same.
+    The change is permanent and affects the whole process, so call it from programs, never on import.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -1,28 +1,28 @@
-"""A bundle: everything that turns samples into labeled scores, as one folder.
+"""Model bundles: a trained model with front end, labels and thresholds as one folder.
 
-    config.json         what the network, the front end, the labels and the decisions are (schema below)
+    config.json         network, front end, labels and thresholds (schema below)
     model.safetensors   the weights
     README.md           the model card
 
-`config.json`, schema 2; every key is required and no other is read:
+`config.json`, schema 2; every key is required and no other is allowed:
 
     schema_version   2
-    library_version  the ossicle that wrote it
-    model            {name, options}: what `create_model` is called with
+    library_version  version of ossicle that wrote it
+    model            {name, options}: arguments of `create_model`
     frontend         every field of `FrontendConfig`
       or, of a head on a frozen encoder (`ossicle tune`), whose weights alone are in the bundle:
-    encoder          {name, crop, modality, fingerprint}: what `load_encoder` is called with, and what it must find
-    head, tuner      {name, options}: of `create_head` and `create_tuner`; a tuner of no name is none
-    features         {pool, layers, dim}: over time; numbers of the encoder's layers, from 1; the encoder's width
+    encoder          {name, crop, modality, fingerprint}: arguments of `load_encoder`, and the expected fingerprint
+    head, tuner      {name, options}: arguments of `create_head` and `create_tuner`; no tuner without a name
+    features         {pool, layers, dim}: pooling over time; numbers of the encoder's layers, from 1; its width
     task             "single-label" (softmax) or "multi-label" (sigmoid)
     labels           in the order of the network's outputs
-    thresholds       a score per label from which on the label is reported, or null
-    temperature      logits are divided by it
-    window           {seconds, hop_seconds, pad} of prediction; pad: whether a shorter recording's features are followed
-                     by silence up to the window, as in a training on clips of several lengths
-    weights_license  or null where it is not known
+    thresholds       minimum score of each label to be predicted, or null
+    temperature      divisor of the logits
+    window           {seconds, hop_seconds, pad} of prediction; pad: whether the features of a shorter recording are
+                     padded with silence to the window, as in a training on clips of several lengths
+    weights_license  null if unknown
 
-Nothing here can hold code, and nothing is guessed: what is missing, unknown or does not fit is refused by name.
+A bundle cannot contain code. Keys that are missing, unknown or invalid are refused with their name.
 """
 
 import difflib
@@ -56,7 +56,7 @@ from ossicle.types import Task
 from ossicle.weights.tensors import load_into, load_weights, save_weights
 
 SCHEMA_VERSION = 2
-# A configuration is a claim by a stranger: these keep it from asking for all memory before a tensor has been compared.
+# Configurations are not trusted: these limit the memory that is allocated before a tensor has been compared.
 MAX_FILTERBANK = 2**24
 MAX_RATE = 768_000
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -66,13 +66,13 @@ TASKS = ("single-label", "multi-label")
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a person should know before using the weights; becomes README.md. Empty parts are left out."""
+    """The model card, written to README.md. Empty parts are left out."""
 
     title: str = ""
-    data: str = ""  # what it learned from, in a sentence
+    data: str = ""  # the training data, in a sentence
     fingerprint: str = ""  # of the training data
-    protocol: str = ""  # how the test part was cut, in a sentence
-    metrics: Sequence[str] = ()  # one line each, on the test part
+    protocol: str = ""  # how the test data were selected, in a sentence
+    metrics: Sequence[str] = ()  # of the test data, one line each
     limits: str = ""  # what it was not tested on
 
 
@@ -100,18 +100,18 @@ def save_bundle(
     weights_license: str | None = None,
     card: Card | None = None,
 ) -> None:
-    """Writes a bundle, the folder as a whole: it is there complete, or as it was before.
+    """Writes a bundle; the folder is replaced atomically.
 
-    An older bundle in `folder` is replaced; a folder that holds anything else is left alone. That takes two renames: a
-    process that is killed between them leaves the older bundle beside it, as `.NAME.*.old`.
+    An older bundle in `folder` is replaced; a folder with anything else is refused. Replacing takes two renames: a
+    process that is killed between them leaves the older bundle as `.NAME.*.old`.
 
     Args:
         model: made by `create_model(model_name, ...)`; its options are read from `model.config`
         hop_seconds: by default the window
-        pad: whether a recording shorter than the window is followed by silence up to it
+        pad: whether a recording shorter than the window is padded with silence
 
     Raises:
-        RunRefused: `folder` exists and is no bundle
+        RunRefused: `folder` exists and is not a bundle
         ValueError: values that `load_bundle` would refuse
     """
     folder = Path(folder)
@@ -142,7 +142,7 @@ def info_config(
     weights_license: str | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
-    """The configuration of a bundle: what every kind has, behind the parts of its own kind."""
+    """The configuration of a bundle: the keys of its kind, then those of every kind."""
     return {
         "schema_version": SCHEMA_VERSION,
         "library_version": __version__,
@@ -163,18 +163,18 @@ def info_config(
 def write_bundle(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | None = None
 ) -> None:
-    """Writes the three files of a bundle, the folder as a whole.
+    """Writes the three files of a bundle; the folder is replaced atomically.
 
     Raises:
-        RunRefused: `folder` exists and is no bundle
-        ValueError: a configuration that would not be read again
+        RunRefused: `folder` exists and is not a bundle
+        ValueError: a configuration that `load_bundle` would refuse
     """
     try:
         _check_config(config, folder / CONFIG)
     except BundleRefused as error:
         raise ValueError(f"this cannot be saved as a bundle: {error}") from error
     if folder.exists() and not _may_be_replaced(folder):
-        raise RunRefused(f"{folder}: this folder holds other files than a bundle's; nothing is overwritten.")
+        raise RunRefused(f"{folder}: this folder has files that are not part of a bundle; choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
@@ -183,7 +183,7 @@ def write_bundle(
         write_atomically(beside / CARD, _card_text(config, card or Card()))
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
-            os.replace(folder, older)  # a full folder cannot be renamed over
+            os.replace(folder, older)  # a rename cannot replace a folder with files
         try:
             os.replace(beside, folder)
         except BaseException:
@@ -200,15 +200,13 @@ def load_bundle(folder: str | Path) -> Bundle:
     """Reads a bundle and builds its network, in evaluation mode on the CPU.
 
     Raises:
-        BundleRefused: the configuration is missing, damaged, of another schema, or describes no network of ours
-        WeightsRefused: the weights are missing or damaged, a tensor does not fit, or holds NaN or infinity
+        BundleRefused: the configuration is missing, damaged, has another schema or an unknown network
+        WeightsRefused: the weights are missing or damaged, or a tensor does not fit or has NaN or infinity
     """
     config, tensors, info = open_bundle(folder)
     path = Path(folder) / CONFIG
     if "model" not in config:
-        raise BundleRefused(
-            f"{path}: a head on a frozen encoder, and no network of its own; `ossicle.load` reads both."
-        )
+        raise BundleRefused(f"{path}: this bundle is a head on a frozen encoder; use `ossicle.load`.")
     try:
         frontend = _build_frontend(config["frontend"])
         numbers = sum(tensor.numel() for tensor in tensors.values())
@@ -220,16 +218,16 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-    """The configuration of a bundle of any kind, its tensors, and the fields of `ModelInfo` but for the model's name.
+    """The configuration of a bundle of any kind, its tensors, and the fields of `ModelInfo` except the model's name.
 
-    Raises: as `load_bundle`, for what all kinds have.
+    Raises: as `load_bundle`, for the common keys.
     """
     folder = Path(folder)
     config = read_bundle_config(folder)
     tensors = load_weights(folder / WEIGHTS)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} holds NaN or infinity.")
+            raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} has NaN or infinity.")
     digest = hashlib.sha256((folder / CONFIG).read_bytes() + sha256(folder / WEIGHTS).encode())
     thresholds = config["thresholds"]
     info = {
@@ -248,14 +246,14 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
 
 
 def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
-    """Finds the bundle folder that MODEL means: a bundle, the one inside a run folder, or a Hugging Face Hub id.
+    """Finds the bundle folder of a model reference: a bundle, a run folder or a Hugging Face Hub id.
 
     Args:
-        local_files_only: take a Hub id from the local cache, and never ask the network
+        local_files_only: read a Hub id from the local cache, without network access
 
     Raises:
-        WeightsRefused: a registry name: it describes a network, and a network without weights scores at random
-        BundleRefused: nothing of that name here or on the Hub
+        WeightsRefused: the name of an architecture, which has no weights
+        BundleRefused: no bundle of that name, locally or on the Hub
     """
     folder = Path(model).expanduser()
     if (folder / CONFIG).is_file():
@@ -263,32 +261,32 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"
     if folder.is_dir():
-        # Two floors down, as in the folds of a run or the rounds of the tour, and no further: it may be a whole home.
+        # Two levels, as in the folds of a run or the rounds of the demo, and no further: it may be a home folder.
         floors = (folder.glob(f"{above}/model/{CONFIG}") for above in ("*", "*/*"))
         below = sorted(str(path.parent.parent) for floor in floors for path in floor)
-        there = f"; there are models in {', '.join(below[:5])}" if below else ""
+        there = f"; models found in {', '.join(below[:5])}" if below else ""
         raise BundleRefused(f"{folder}: neither a bundle ({CONFIG}) nor a finished run (model/{CONFIG}){there}.")
     name = str(model)
     if folder.suffix == ".onnx":
-        raise BundleRefused(f"{name}: an exported model is run without torch: python -m ossicle.runtime {name}")
+        raise BundleRefused(f"{name}: this is an exported model; run it with python -m ossicle.runtime {name}")
     if name in list_models():
         raise WeightsRefused(
-            f"{name} is the name of an architecture and has no trained weights here, so its scores would be random; "
-            f"train it with `ossicle train DATA --model {name}` and give the run's folder."
+            f"{name} is an architecture without trained weights; "
+            f"train it with `ossicle train DATA --model {name}` and use the run's folder."
         )
     if re.fullmatch(HUB_ID, name):
         return hub_folder(name, files=(CONFIG, WEIGHTS, CARD), local_files_only=local_files_only)
     raise BundleRefused(
-        f"{name}: no such folder; give a bundle, a run folder, or a Hugging Face Hub id such as user/name."
+        f"{name}: there is no such folder; expected a bundle, a run folder, or a Hugging Face Hub id such as user/name."
     )
 
 
 def push_to_hub(folder: str | Path, repository: str, *, private: bool = False) -> str:
-    """Uploads a bundle to the Hugging Face Hub as `repository` ("user/name") and gives its address.
+    """Uploads a bundle to the Hugging Face Hub as `repository` ("user/name") and returns its address.
 
-    Of a tuned head the configuration and the tensors are checked; its encoder is not sent, and need not be here.
+    For a tuned head the configuration and the tensors are checked; its encoder is not uploaded and not needed.
 
-    Raises: BundleRefused or WeightsRefused for a folder that is no sound bundle, before anything is sent.
+    Raises: BundleRefused or WeightsRefused for a folder that is not a valid bundle, before the upload.
     """
     if "encoder" in read_bundle_config(Path(folder)):
         open_bundle(folder)
@@ -307,7 +305,7 @@ def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool)
     Args:
         files: names, or patterns of names
 
-    Raises: BundleRefused where they cannot be had, and for a name that looks like one in a folder here.
+    Raises: BundleRefused if they cannot be downloaded, or if the user's name is a local folder.
     """
     user, name = repository.split("/")
     if Path(user).is_dir():
@@ -320,17 +318,17 @@ def hub_folder(repository: str, *, files: Sequence[str], local_files_only: bool)
         folder = huggingface_hub.snapshot_download(
             repository, allow_patterns=list(files), local_files_only=local_files_only
         )
-    # Errors of the Hub, of HTTP and of the cache have no common root below Exception.
+    # Errors of the Hub, of HTTP and of the cache have no common base class below Exception.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleRefused(
-            f"{repository}: there is no such folder here, and it could not be had from the Hugging Face Hub: {reason}"
+            f"{repository}: there is no such folder, and the download from the Hugging Face Hub failed: {reason}"
         ) from error
     return Path(folder)
 
 
 def _options(model: nn.Module, labels: Sequence[str]) -> dict[str, Any]:
-    """What `create_model` needs besides the name."""
+    """The arguments of `create_model` besides the name."""
     if not isinstance(model, Network):
         raise ValueError(f"a {type(model).__name__} was not made by create_model: it has no configuration to save")
     if model.config.num_classes != len(labels):
@@ -342,26 +340,26 @@ def _build_frontend(frontend: Mapping[str, Any]) -> LogMel:
     config = FrontendConfig.from_dict(frontend)
     if config.mels * config.fft_samples > MAX_FILTERBANK or config.rate > MAX_RATE:
         raise BundleRefused(
-            f"frontend: a rate of {config.rate} Hz, fft_samples {config.fft_samples} and mels {config.mels} are beyond "
-            f"what is built here, {MAX_RATE} Hz and {MAX_FILTERBANK} for the product of the other two."
+            f"frontend: a rate of {config.rate} Hz, fft_samples {config.fft_samples} and mels {config.mels} exceed "
+            f"the limits of {MAX_RATE} Hz and {MAX_FILTERBANK} for the product of the other two."
         )
     return create_frontend(config)
 
 
 def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -> Network:
-    # A network has at least as many numbers as layers or channels; this keeps a made-up depth from filling the memory.
+    # A network has at least as many weights as layers or channels; this limits the memory for invalid options.
     for name, value in model["options"].items():
         if any(isinstance(one, int) and one > numbers for one in (value if isinstance(value, list) else [value])):
-            raise BundleRefused(f"model.options.{name} is {value}, but the weights hold {numbers} numbers in all.")
+            raise BundleRefused(f"model.options.{name} is {value}, but there are only {numbers} weights.")
     try:
-        with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, and loading is no event for a run
+        with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, so the generators are restored
             return create_model(model["name"], num_classes=len(labels), pretrained=False, **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Whether there is nothing but a bundle in a folder, or nothing at all; what a desktop hides there is no matter."""
+    """Whether a folder is empty or has only a bundle, apart from hidden files."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
@@ -384,14 +382,14 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
     """
 
     def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no number")
+        raise ValueError(f"{constant} is not a number")
 
     path = folder / CONFIG
     try:
         config = json.loads(path.read_bytes(), parse_constant=refuse)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleRefused(f"{folder}: this is no bundle: there is no {CONFIG} in it.") from None
-    except (ValueError, RecursionError) as error:  # includes what is no UTF-8
+        raise BundleRefused(f"{folder}: this is not a bundle: it has no {CONFIG}.") from None
+    except (ValueError, RecursionError) as error:  # includes invalid UTF-8
         raise BundleRefused(f"{path}: not valid JSON ({error}).") from error
     _check_config(config, path)
     return config
@@ -404,11 +402,11 @@ def _check_config(config: Any, path: Path) -> None:
     version = config.get("schema_version")
     if version == 1 and not isinstance(version, bool):
         raise BundleRefused(
-            f"{path}: written by ossicle {config.get('library_version')}, in schema 1; ossicle {__version__} reads "
+            f"{path}: written by ossicle {config.get('library_version')}, in schema 1; ossicle {__version__} supports "
             f"schema {SCHEMA_VERSION}. Train the model again, or load it with the version that wrote it."
         )
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise BundleRefused(f"{path}: schema_version is {version!r}; ossicle {__version__} reads {SCHEMA_VERSION}.")
+        raise BundleRefused(f"{path}: schema_version is {version!r}; ossicle {__version__} supports {SCHEMA_VERSION}.")
 
     def wants(key: str, holds: bool, allowed: str) -> None:
         if not holds:
@@ -461,7 +459,7 @@ def _check_config(config: Any, path: Path) -> None:
     wants("weights_license", isinstance(config["weights_license"], str | None), "text or null")
 
 
-# The parts of each kind of bundle, and the type of each of their keys; those of a front end are checked by itself.
+# The parts of each kind of bundle, and the types of their keys; a front end checks its own.
 _TRAINED: dict[str, dict[str, type]] = {"model": {"name": str, "options": dict}, "frontend": {}}
 _TUNED: dict[str, dict[str, type]] = {
     "encoder": {"name": str, "crop": bool, "modality": str, "settings": dict, "fingerprint": str},
@@ -486,7 +484,7 @@ def _check_keys(found: Mapping[str, Any], wanted: Sequence[str], *, path: Path, 
     if missing := [where + key for key in wanted if key not in found]:
         raise BundleRefused(f"{path}: {', '.join(missing)} is missing.")
     if unknown := [where + key for key in found if key not in wanted]:
-        raise BundleRefused(f"{path}: {', '.join(unknown)} is unknown; allowed here are {', '.join(wanted)}.")
+        raise BundleRefused(f"{path}: {', '.join(unknown)} is unknown; allowed are {', '.join(wanted)}.")
 
 
 def _is_number(value: Any) -> bool:
@@ -508,7 +506,7 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
     else:
         name, modality = config["head"]["name"], modality_of(config["encoder"]["modality"])
-        what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not in here"
+        what = f"a `{name}` head on the frozen encoder `{Path(config['encoder']['name']).name}`, which is not included"
     header = {
         "license": license.lower() if license else "other",
         "library_name": "ossicle",
@@ -522,8 +520,8 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
     parts = [
         f"# {card.title or name}",
         f"Predicts {count} ({what}, written by ossicle {config['library_version']}).",
-        '## Use\n\n```python\nimport ossicle\n\nrecognizer = ossicle.load("this folder")\n'
-        f'prediction = recognizer.predict("{modality.example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
+        '## Use\n\n```python\nimport ossicle\n\nmodel = ossicle.load("this folder")\n'
+        f'prediction = model.predict("{modality.example}")\nprint(prediction.top, prediction.rows)\n```\n\n'
         f"```\nossicle predict THIS_FOLDER {modality.example_file}\n```",
         "## Training data\n\n" + _joined(card.data, f"Fingerprint: `{card.fingerprint}`" if card.fingerprint else ""),
         f"## Protocol\n\n{card.protocol}",
@@ -531,7 +529,7 @@ def _card_text(config: Mapping[str, Any], card: Card) -> str:
         "## Labels\n\n" + _label_table(config["labels"], config["thresholds"]),
         f"## Limits\n\n{card.limits}",
         "## License\n\n"
-        + (f"The weights: {license}." if license else "Nobody has stated a license for these weights.")
+        + (f"The weights: {license}." if license else "No license is stated for these weights.")
         + " The code that runs them, ossicle, is Apache-2.0.",
     ]
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Where torch computes, and in which precision."""
+"""Device and precision of torch."""
 
 import functools
 import time
@@ -13,9 +13,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Gives the device of that name; `auto` is the GPU where there is one.
+    """Gives the device of that name; `auto` selects a GPU if available.
 
-    Raises: SettingRefused for a device that torch does not know or this machine does not have.
+    Raises: SettingRefused for a device that is unknown or not available.
     """
     gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     here = [*(gpu for gpu, there in gpus.items() if there), "cpu"]
@@ -23,16 +23,16 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device(here[0])
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # which a device without memory of its own cannot
+        torch.zeros(1, device=device).cpu()  # fails on devices without memory, such as meta
     except (RuntimeError, AssertionError) as error:
-        raise SettingRefused(f"device={name} is not to be had here; there are auto, {', '.join(here)}.") from error
+        raise SettingRefused(f"Device {name!r} is not available. Available: auto, {', '.join(here)}.") from error
     return device
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Gives the number format of matrix products; `auto` is bfloat16 where it is clearly faster on this device."""
+    """Gives the data type of matrix products; `auto` selects bfloat16 if it is clearly faster on this device."""
     if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision is auto, float32 or bfloat16, not {precision!r}")
+        raise ValueError(f"expected precision auto, float32 or bfloat16, got {precision!r}")
     if precision == "auto":
         return torch.bfloat16 if bfloat16_speedup(device.type) > 1.2 else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -42,7 +42,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def bfloat16_speedup(device: str) -> float:
     """How many times faster matrix products are in bfloat16 than in float32 on this device, measured once.
 
-    On a processor those of a training step, in float32 by the faster library. 0 where bfloat16 does not work at all.
+    On a CPU the products of a training step, in float32 by the faster library. 0 if bfloat16 does not work.
     """
     if device == "cpu":
         return kernels.bfloat16_speedup()

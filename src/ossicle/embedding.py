@@ -3,10 +3,10 @@
 | array        | shape       | what                                                                        |
 |--------------|-------------|-----------------------------------------------------------------------------|
 | `embeddings` | (row, dim)  | float32; a row is a recording, or with time stamps a window                 |
-| `index`      | (row,)      | which of the files the row is of, counted from 0                            |
-| `start`      | (row,)      | seconds, where it begins                                                    |
-| `end`        | (row,)      | seconds, where it ends                                                      |
-| `files`      | (file,)     | the files' names; in safetensors, which holds no text, as JSON in the metadata |
+| `index`      | (row,)      | index of the file of the row                                                |
+| `start`      | (row,)      | start in seconds                                                            |
+| `end`        | (row,)      | end in seconds                                                              |
+| `files`      | (file,)     | file names; in safetensors, which has no strings, as JSON in the metadata   |
 
 The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop.
 """
@@ -46,7 +46,7 @@ SUFFIXES = (".npz", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Embeddings:
-    """The vectors of some recordings; the arrays are those of the file."""
+    """Embeddings of recordings; the arrays are those of the file."""
 
     files: tuple[str, ...]
     embeddings: Float32[np.ndarray, "row dim"]
@@ -62,11 +62,11 @@ class Embeddings:
         return f"Embeddings({rows} vectors of {dim} numbers, {len(self.files)} files, {len(self.failed)} failed)"
 
     def save(self, path: StrPath) -> None:
-        """Writes `.npz` or `.safetensors`, whole or not at all.
+        """Writes `.npz` or `.safetensors`, atomically.
 
         Raises:
             WrongUsage: another suffix
-            RunRefused: a file that ossicle did not write is there
+            RunRefused: the file exists and was not written by ossicle
         """
         path = Path(path)
         check_output(path)
@@ -96,18 +96,18 @@ def embed_files(
     encoder: StrPath | None = None,
     progress: Progress | bool | None = None,
 ) -> Embeddings:
-    """Embeds audio files; one that cannot be used is listed and the others are done.
+    """Embeds audio files; files that cannot be used are listed and skipped.
 
     Args:
         model: bundle folder, run folder or Hub id; or a loaded model
         inputs: audio files and folders
-        layer: of the network, from 1, its mean over the window; by default the features before the head
-        timestamps: a row for each window; otherwise their mean, a row for each file
+        layer: number of a layer, from 1, averaged over the window; by default the features before the head
+        timestamps: one row for each window; otherwise their mean, one row for each file
         window, hop: seconds; by default the model's
         track: of several audio tracks, from 1
         device: auto, cpu, cuda, mps, ...
-        encoder: where the frozen encoder of a tuned head is, if it has moved
-        progress: called with the outcome of each file, how many are done, and of how many; True shows a bar
+        encoder: path of the frozen encoder of a tuned head, if it has moved
+        progress: called with the outcome of each file, the number done and the total; True shows a bar
 
     Raises:
         ValueError: an argument outside its range, a model of texts or images
@@ -116,11 +116,11 @@ def embed_files(
     """
     where = None if encoder is None else os.fspath(encoder)
     options = PredictOptions(window=window, hop=hop, track=track, device=device, encoder=where)
-    EmbedOptions(output=Path(), layer=layer)  # refuses what lies outside its range
+    EmbedOptions(output=Path(), layer=layer)  # checks the range of each
     paths = paths_of(inputs)
     recognizer = opener_of(model, options)()
     if not recognizer.timed:
-        raise WrongUsage(f"Embeddings of files are for sound, and this model predicts {recognizer.plural}.")
+        raise WrongUsage(f"Embeddings of files need an audio model; this model predicts {recognizer.plural}.")
     samples = check_window(recognizer, window=window, hop=hop)
     embed = recognizer.features if layer is None else layer_features(recognizer, layer)
     files, failed = find_recordings(paths)
@@ -161,7 +161,7 @@ def embed_files(
 
 
 def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores:
-    """The windows of a recording, or their mean over all of it."""
+    """The windows of a recording, or their mean."""
     windows = join_scores(parts)
     if timestamps:
         return windows
@@ -170,12 +170,12 @@ def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores
 
 
 def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns windows into the mean of one layer's states."""
+    """A function from windows to the mean of one layer's hidden states."""
     if not isinstance(recognizer, Recognizer):
-        raise WrongUsage("`layer` needs a model that torch computes.")
+        raise WrongUsage("`layer` needs a model that runs with torch, not an exported file.")
     encoder = encoder_of(recognizer)
     if not 1 <= layer <= encoder.num_layers:
-        raise SettingRefused(f"the layer is {layer}; this network has layers 1 to {encoder.num_layers}.")
+        raise SettingRefused(f"layer {layer} is not available; expected 1 to {encoder.num_layers}.")
 
     @torch.inference_mode()
     def embed(windows: np.ndarray) -> np.ndarray:
@@ -186,21 +186,21 @@ def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], 
 
 
 def encoder_of(recognizer: Recognizer) -> Encoder:
-    """The network whose layers are read: the recognizer's own, or the encoder that its head was tuned on."""
+    """The network whose layers are read: the model's own, or the encoder of its head."""
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
     bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
-    # The encoder's frontend works on the CPU, wherever the recognizer's is.
+    # The encoder's front end runs on the CPU, whatever the model's device.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
 
 
 def check_output(path: Path) -> None:
-    """Refuses a file for embeddings that could not be written, before the work.
+    """Raises an error for an output file that cannot be written; call it before the work.
 
     Raises:
         WrongUsage: another suffix
-        RunRefused: a file that ossicle did not write is there
+        RunRefused: the file exists and was not written by ossicle
         OSError: it cannot be written
     """
     if path.suffix not in SUFFIXES:

@@ -1,7 +1,7 @@
-"""The one way anything reaches disk: whole, or not at all.
+"""Atomic writes: all files are written through this module.
 
-A reader sees the old file or the new one, never half of one, also after `kill -9` or a power cut:
-the bytes go to a sibling, are flushed to the device, and only then take the name.
+A reader finds the old file or the new one, never a part of one, also after `kill -9` or a power failure: the bytes are
+written to a temporary file, flushed to the device, and then renamed.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yields a temporary sibling of `path`; at the end it is flushed and takes the name, or on an error is removed.
 
     Args:
-        flush: False for a file that a reader tells from half of one by itself: a power cut may leave it so
+        flush: False for a file whose reader detects truncation: a power failure may truncate it
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: some writers choose their format by it. A long name leaves no room for more.
+    # The suffix stays last: some writers choose their format by it. Long names are shortened.
     temporary = path.with_name(f".ossicle-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         if flush:
-            with open(temporary, "r+b") as file:  # Windows flushes only what may be written
+            with open(temporary, "r+b") as file:  # Windows flushes only files opened for writing
                 os.fsync(file.fileno())
         os.replace(temporary, path)
         if flush:
             sync_folder(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # a name that nobody knows
+        if error.filename == str(temporary):  # the temporary name would confuse
             error.filename, error.filename2 = str(path), None
         raise
     finally:
@@ -47,7 +47,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OSError where `path` could not be written: ahead of the work, not behind it."""
+    """Raises OSError if `path` cannot be written; call it before the work."""
     folder = next(parent for parent in Path(os.path.abspath(path)).parents if os.path.lexists(parent))
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -59,9 +59,9 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Holds the lock of a file, at most until the process ends; yields False where the system has no locks.
+    """Locks a file, at most until the process ends; yields False if the system has no locks.
 
-    Raises: BlockingIOError while another holds it.
+    Raises: BlockingIOError if another process has locked it.
     """
     try:
         import fcntl
@@ -81,16 +81,16 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """The path of what belongs to a file: its name and a suffix, cut where that is more than a file system takes."""
+    """The path of a companion file: name and suffix, shortened to the length that file systems allow."""
     name = os.fsencode(path.name)
     if len(name) + len(suffix) <= MAX_NAME:
         return path.with_name(path.name + suffix)
-    mark = "-" + hashlib.sha256(name).hexdigest()[:8]  # two long names may begin alike
+    mark = "-" + hashlib.sha256(name).hexdigest()[:8]  # two long names may share their beginning
     return path.with_name(name[: MAX_NAME - len(mark) - len(suffix)].decode(errors="ignore") + mark + suffix)
 
 
 def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float = 0.0) -> None:
-    """Removes the temporary files that a killed process left in `folder`; nobody may be writing there.
+    """Removes the temporary files that a killed process left in `folder`; no process may be writing there.
 
     Args:
         below: in the folders below it too
@@ -113,12 +113,12 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
 
 
 def legible(name: str | os.PathLike[str]) -> str:
-    """A file's name as UTF-8 can hold it: bytes of it that are no text become `\\udc..`."""
+    """A file name that UTF-8 can encode: bytes that are not text become `\\udc..`."""
     return os.fspath(name).encode(errors="backslashreplace").decode()
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A file's name as it was given, with anything that would break a line or a terminal escaped."""
+    """A file name with characters escaped that would break a line or a terminal."""
     text = os.fspath(name)
     return text if text and text.isprintable() else ascii(text)
 

@@ -1,11 +1,11 @@
-"""The front door: audio in, labels out.
+"""`Recognizer`: a trained model that predicts labels of audio.
 
     recognizer = ossicle.load("run-folder")
     recognizer.predict("recording.wav").top          # the best label and its score
     recognizer.predict((samples, 44_100)).rows       # which label when
     recognizer.predict(["a.wav", "b.wav"])           # a list gives a list
 
-Windows, scores and rows are those of every `Predictor`; here is how torch scores the windows.
+Windows, scores and rows are those of `Predictor`; this module computes the scores with torch.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from ossicle.models.tokens import TokenReduction
 
 
 class Recognizer(Predictor):
-    """A network with its front end, labels and thresholds, ready to listen. Made by `ossicle.load`."""
+    """A network with its front end, labels and thresholds, ready to predict. Made by `ossicle.load`."""
 
     modality: str = "sound"
     folder: Path | None = None
@@ -51,10 +51,10 @@ class Recognizer(Predictor):
         if reduction is not None:
             if not bundle.model.reduces_tokens:
                 raise ValueError(
-                    f"{bundle.model_name} has no tokens to leave out or to merge; `ossicle models show` says which "
+                    f"{bundle.model_name} does not support fewer tokens; `ossicle models show` tells which "
                     "networks have"
                 )
-            reduction.merges(1, depth=len(bundle.model.stack()))  # refuses a fraction that so many blocks cannot reach
+            reduction.merges(1, depth=len(bundle.model.stack()))  # refuses a fraction that the blocks cannot reach
         self.bundle = bundle
         self.reduction = reduction
         self.device = choose_device(device)
@@ -65,7 +65,7 @@ class Recognizer(Predictor):
 
     @property
     def rate(self) -> int:
-        """Samples per second that the network hears; other recordings are resampled."""
+        """Sampling rate of the model in hertz; other recordings are resampled."""
         return self.frontend.rate
 
     @property
@@ -75,7 +75,7 @@ class Recognizer(Predictor):
 
     @property
     def min_samples(self) -> int:
-        """Shortest recording that the network takes; a shorter one is followed by silence."""
+        """Shortest input in samples; a shorter recording is padded with silence."""
         return self.frontend.min_samples
 
     @property
@@ -92,7 +92,7 @@ class Recognizer(Predictor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Precision, routines, and how tokens are reduced: what else than the bundle its scores depend on."""
+        """Precision, kernels and token reduction: everything besides the bundle that the scores depend on."""
         fewer = None if self.reduction is None else dataclasses.asdict(self.reduction)
         return {"precision": str(self.dtype).removeprefix("torch."), "kernels": str(self.kernels), "reduction": fewer}
 
@@ -106,11 +106,11 @@ class Recognizer(Predictor):
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""
-        return self._answer(windows)[0]
+        return self._compute(windows)[0]
 
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
         """Gives the features before the head of windows of one length at `rate`."""
-        return self._answer(windows)[1]
+        return self._compute(windows)[1]
 
     @torch.inference_mode()
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
@@ -123,13 +123,13 @@ class Recognizer(Predictor):
 
     @torch.inference_mode()
     def spectrogram(self, windows: Float32[np.ndarray, "window time"]) -> Float32[Tensor, "window mel frame"]:
-        """Gives what the network sees of windows of one length at `rate`."""
+        """Gives the log-mel features of windows of one length at `rate`."""
         waves = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
         frames = self.frontend.frames(self.window_samples()[0]) if self.bundle.pad else None
         return spectrograms(self.frontend, list(waves), frames=frames)
 
     @torch.inference_mode()
-    def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():

@@ -1,4 +1,4 @@
-"""Plots of recordings of any length: a spectrogram, and below it the rows of a prediction."""
+"""Plots of recordings of any length: a spectrogram above the rows of a prediction."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,10 +71,10 @@ def draw_recording(
 def loudest(
     frontend: LogMel, blocks: Iterable[Float32[np.ndarray, " _"]]
 ) -> tuple[Float[np.ndarray, "mel column"], float]:
-    """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its seconds.
+    """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its length in seconds.
 
-    Each column is the maximum of equally many frames. Whenever there are too many columns, two neighbors become one, so
-    a day needs no more memory than a minute.
+    Each column is the maximum of equally many frames. Too many columns are merged in pairs, so the memory does
+    not grow with the length.
     """
     device = frontend.bank.device
     columns = np.full((MOST_COLUMNS, frontend.config.mels), -np.inf, np.float32)
@@ -95,7 +95,7 @@ def loudest(
     for block in blocks:
         samples += len(block)
         held = np.concatenate([held, block])
-        if len(held) >= frontend.min_samples:  # a shorter block goes with the next one
+        if len(held) >= frontend.min_samples:  # a shorter block is joined with the next one
             add(held)
             held = held[:0]
     if not frames:  # shorter than one patch

@@ -319,7 +319,7 @@ def test_what_is_not_audio_is_the_callers_slip(samples, found):
 
 @pytest.mark.parametrize("shape", [(0,), (0, 2)])
 def test_an_empty_array_is_refused(shape):
-    with pytest.raises(AudioRefused, match="holds no samples"):
+    with pytest.raises(AudioRefused, match="contains no samples"):
         as_clip(np.zeros(shape), 32_000, rate=32_000)
 
 

@@ -32,13 +32,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_has_time_speed_and_memory_and_says_what_does_not_run(run: Run) -> None:
     lines = run("bench", "some-run", "--keep", "0.5", "--no-files").stdout.splitlines()
     assert lines[1].split() == ["float32", "20.00", "0.0020", "300", "MB"]
-    assert lines[2].endswith("does not run here: no compiler")
+    assert lines[2].endswith("not available: no compiler")
     assert lines[4].split() == ["merge,", "keep", "0.5", "8.00", "0.0008", "290", "MB"]
 
 
 @pytest.mark.parametrize(
     "budget, says",
-    [("25", "the most exact is float32."), ("10", "the most exact is merge, keep 0.5."), ("5", "None stays within")],
+    [("25", "per clip: float32."), ("10", "per clip: merge, keep 0.5."), ("5", "No variant is within")],
 )
 def test_a_budget_is_answered(budget: str, says: str, run: Run) -> None:
     assert says in run("bench", "some-run", "--keep", "0.5", "--budget-ms", budget).stdout.splitlines()[-1]
@@ -66,7 +66,7 @@ def test_files_are_measured_unless_one_says_no(run: Run) -> None:
 
 
 def test_random_weights_are_said(run: Run) -> None:
-    assert "random ones, for the time and the memory alone" in run("bench", "passt_tiny_s16").stdout
+    assert "random weights, for measuring time and memory only" in run("bench", "passt_tiny_s16").stdout
 
 
 def test_an_error_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

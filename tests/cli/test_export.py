@@ -41,7 +41,7 @@ def test_a_model_becomes_two_files_checked_on_real_sounds(
         (["MODEL", "--to", "tflite"], 2, "'tflite' is not one of"),
         (["MODEL", "--to", "pt2", "--int8"], 2, "ONNX only"),
         (["MODEL", "-o", "model.pt2"], 1, "must end in .onnx"),
-        (["MODEL", "-o", "notes.onnx"], 1, "nothing is overwritten"),
+        (["MODEL", "-o", "notes.onnx"], 1, "not overwritten"),
         (["passt_tiny_s16"], 1, "random"),
     ],
 )

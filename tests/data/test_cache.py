@@ -101,4 +101,4 @@ def test_another_track_is_another_item(items: list[Item], tmp_path: Path) -> Non
     assert first.lengths.tolist() == again.lengths.tolist() == list(SIZES)
     assert len(list((tmp_path / "samples").glob("*.f32"))) == 2
     third = open_store([replace(items[0], track=2)], RATE, folder=tmp_path)
-    assert "track 2 was asked for" in third.failures[0]
+    assert "track 2 is not available" in third.failures[0]

@@ -232,13 +232,13 @@ def test_recordings_that_are_used_with_a_remark_are_named(healthy):
     report = check_dataset(read_dataset(healthy))
     odd = {problem.file: problem.detail for problem in report.problems if problem.kind == "odd"}
     assert set(odd) == {"a/upside.wav", "a/both.wav"}
-    assert "channels cancel" in odd["a/upside.wav"] and "2 recordings lie" in odd["a/both.wav"]
+    assert "channels cancel" in odd["a/upside.wav"] and "2 consecutive recordings" in odd["a/both.wav"]
     assert "odd: 2 of 8 clips (used, but somebody should know)" in report.lines()
 
 
 def test_a_track_that_is_not_there_is_named(healthy):
     code, text = run(healthy, "--track", 2)
-    assert code == 3 and "there is 1 audio track, and track 2 was asked for" in text
+    assert code == 3 and "track 2 is not available; expected 1 to 1" in text
     assert run(healthy, "--track", 1)[0] == 0
     assert {item.track for item in read_dataset(healthy, track=2).items} == {2}
     assert read_dataset(healthy, track=2).fingerprint() != read_dataset(healthy).fingerprint()

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from ossicle.demo.matching import OnsetFigures, match_onsets
+from ossicle.demo.matching import OnsetMatches, match_onsets
 from ossicle.inference import Row
 
 # Multiples of 10 ms in one and a half seconds: crowded enough for rivals, and distances on the tolerance itself.
 onsets = st.lists(st.integers(0, 150).map(lambda n: n / 100), max_size=12)
 
 
-def match(found: list[float], true: list[float], *, names: tuple[str, str] = ("", "")) -> OnsetFigures:
+def match(found: list[float], true: list[float], *, names: tuple[str, str] = ("", "")) -> OnsetMatches:
     """The events at these times matched within 50 ms; `names` holds a letter for each, as its label."""
     rows = [
         [

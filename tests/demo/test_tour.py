@@ -37,12 +37,18 @@ def drums(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tour_trains_listens_and_leaves_what_it_says(
     drums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tour_module, "SAID_SECONDS", 0.0)  # every step, as on a slow machine
+    monkeypatch.setattr(tour_module, "PROGRESS_SECONDS", 0.0)  # every step, as on a slow machine
     said: list[str] = []
     tour = run_demo(tmp_path / "out", drums=drums, config=SMALL, say=said.append)
 
     text = "\n".join(said)
-    for words in ("round 1 of 2, without BJA_Pacific", "right (95 % interval", "Always answering", "onset F1", "LOOP"):
+    for words in (
+        "round 1 of 2, without BJA_Pacific",
+        "correct (95 % interval",
+        "Always predicting",
+        "onset F1",
+        "LOOP",
+    ):
         assert (LOOP if words == "LOOP" else words) in text
     for file in ("report.html", "sequence.wav", "sequence.wav.txt", "loop.flac", "loop.flac.txt", "predictions.csv"):
         assert (tour.folder / file).stat().st_size > 0, file
@@ -54,7 +60,7 @@ def test_the_tour_trains_listens_and_leaves_what_it_says(
         moves = [position for position, line in enumerate(said) if f"round {number} of 2: " in line]
         result = next(position for position, line in enumerate(said) if f"round {number} of 2, without" in line)
         assert moves and estimate < moves[0] <= moves[-1] < result
-    assert sum(" trained, about " in line for line in said) == steps - 2  # all but the last of each round
+    assert sum(" done, about " in line for line in said) == steps - 2  # all but the last of each round
 
     # Onsets need no training: they are right even here.
     assert tour.onsets.f1 > 0.9

@@ -158,7 +158,7 @@ def test_only_the_blocks_that_are_asked_for_run(items, tmp_path):
     assert encoder.blocks_run == 2
     torch.testing.assert_close(store.read([0]).features[0, :, 0], direct(encoder, items[0]).mean(1)[:2])
     for layers in (0, 4):
-        with pytest.raises(ValueError, match=f"layers is {layers}; stub has 1 to 3"):
+        with pytest.raises(ValueError, match=f"layers is {layers}; expected 1 to 3 for stub"):
             open_features(encoder, items[:1], pool="mean", folder=tmp_path, layers=layers)
 
 
@@ -208,7 +208,7 @@ def test_texts_that_lose_their_end_are_counted_once(saved, tmp_path, capsys, log
 
 def test_large_clips_run_alone_and_nobody_waits_beyond_a_stretch(items, tmp_path, monkeypatch):
     whole = everything(open_features(Stub(), items, pool="mean", folder=tmp_path / "whole"))
-    monkeypatch.setattr("ossicle.encoders.cache.STRETCH", 5)
+    monkeypatch.setattr("ossicle.encoders.cache.GROUP_ITEMS", 5)
     encoder = Stub()
     stretched = open_features(encoder, items, pool="mean", folder=tmp_path / "stretched")
     assert sorted(encoder.batches) == [1, 1, 1, 1, 2, 2, 2, 2, 2]
@@ -358,7 +358,7 @@ def test_progress_counts_up_to_all(items, tmp_path):
 def test_an_adapted_encoder_is_refused(items, tmp_path):
     encoder = Stub()
     encoder.adapted = True
-    with pytest.raises(ValueError, match="adapted"):
+    with pytest.raises(ValueError, match="has a tuner"):
         open_features(encoder, items, pool="mean", folder=tmp_path)
 
 
@@ -395,7 +395,7 @@ def test_features_that_are_not_finite_are_named(items, tmp_path):
 def test_no_items_at_all_make_an_empty_store(tmp_path):
     store = open_features(Stub(), [], pool="mean", folder=tmp_path)
     assert len(store) == 0 and len(store.usable) == 0
-    with pytest.raises(ValueError, match="no items"):
+    with pytest.raises(ValueError, match="at least one item"):
         store.read([])
 
 

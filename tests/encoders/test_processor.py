@@ -104,7 +104,7 @@ def test_a_file_that_leaves_one_setting_out_has_that_one_assumed(save: Save, tmp
     "name, file, content, words",
     [
         ("wavlm", "processor_config.json", "{", "processor_config.json: not valid JSON"),
-        ("vit", "processor_config.json", "[]", "processor_config.json: a JSON object is needed"),
+        ("vit", "processor_config.json", "[]", "processor_config.json: expected a JSON object"),
         ("wavlm", "processor_config.json", {"feature_extractor": 3}, "feature_extractor is 3; a JSON object"),
         ("wavlm", "processor_config.json", {"feature_extractor": {"sampling_rate": -1}}, "sampling_rate is -1"),
         ("wavlm", "preprocessor_config.json", {"do_normalize": "no"}, "do_normalize is 'no'; true or false"),
@@ -113,15 +113,20 @@ def test_a_file_that_leaves_one_setting_out_has_that_one_assumed(save: Save, tmp
             "wavlm",
             "preprocessor_config.json",
             {"feature_extractor_type": "ASTFeatureExtractor"},
-            "AST.*expected is Wav2",
+            "AST.*expected Wav2",
         ),
         ("whisper", "processor_config.json", {"feature_extractor": {"hop_length": 0}}, "hop_length is 0"),
         ("whisper", "preprocessor_config.json", {"feature_size": 128}, "feature_size is 128; the network takes 80"),
         ("whisper", "preprocessor_config.json", {"chunk_length": 30}, "1500 positions; the network has 50"),
         ("vit", "preprocessor_config.json", {"size": {"height": 8, "width": 8}}, "8 x 8 pixels; the network takes 32"),
-        ("vit", "preprocessor_config.json", {"image_processor_type": "Trainer"}, "no image processor of transformers"),
-        ("vit", "processor_config.json", {"video_processor": {}}, "a processor of video alone"),
-        ("vit", "video_preprocessor_config.json", {"size": 8}, "a processor of video alone"),
+        (
+            "vit",
+            "preprocessor_config.json",
+            {"image_processor_type": "Trainer"},
+            "not an image processor of transformers",
+        ),
+        ("vit", "processor_config.json", {"video_processor": {}}, "only a processor of video"),
+        ("vit", "video_preprocessor_config.json", {"size": 8}, "only a processor of video"),
     ],
 )
 def test_a_front_end_that_does_not_fit_is_refused(

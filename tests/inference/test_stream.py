@@ -129,7 +129,7 @@ def test_a_stream_that_stops_inside_a_sample_is_named_and_the_rest_is_heard(reco
     said: list[str] = []
     samples = heard(bytes(9), 8000, layout=Layout(encoding="s16le", rate=8000, channels=2), cut_off=said.append)
     assert len(samples) == 2
-    assert said == ["standard input ends in the middle of a sample: 1 of 4 bytes are there, and are left out"]
+    assert said == ["standard input ends in the middle of a sample; its 1 of 4 bytes are dropped"]
     said.clear()
     heard(record("a.wav").read_bytes()[:-6], 32_000, cut_off=said.append)
     assert "ends early" in said[0] and "middle of a sample: 2 of 4" in said[1]
@@ -140,13 +140,13 @@ def test_a_stream_that_stops_inside_a_sample_is_named_and_the_rest_is_heard(reco
     [
         (b"", "ends after 0 bytes"),
         (b"RIFF", "ends after 4 bytes"),
-        (b"fLaC" + bytes(20), "no WAV; send WAV, or raw samples"),
+        (b"fLaC" + bytes(20), "not WAV; send WAV, or raw samples"),
         (b"RIFF\0\0\0\0WAVE", "inside its header"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "before it says what they are"),
-        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", "claims 4294967295 bytes"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "samples before their format"),
+        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", "has 4294967295 bytes"),
         (b"RIFF\0\0\0\0WAVEfmt \2\0\0\0ab", "2 bytes; at least 16"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 85, 1, 8000, 0, 0, 0), "kind 85"),
-        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16), "no channels"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16), "0 channels"),
     ],
 )
 def test_what_is_no_wav_is_one_sentence(data: bytes, said: str) -> None:
@@ -161,7 +161,7 @@ def test_a_rate_or_a_sample_outside_the_limits_is_refused() -> None:
         heard(struct.pack("<f", float("nan")), 8000, layout=Layout(encoding="f32le", rate=8000))
     with pytest.raises(ValueError, match="block_seconds"):
         heard(bytes(8), 8000, layout=Layout(encoding="s16le", rate=8000), block_seconds=0.0)
-    with pytest.raises(ValueError, match="allowed are u8, s16le"):
+    with pytest.raises(ValueError, match="available: u8, s16le"):
         Layout(encoding="mp3", rate=8000)
 
 
@@ -191,7 +191,7 @@ def test_samples_that_the_header_does_not_count_are_heard_and_it_is_said(less: i
         return
     np.testing.assert_allclose(samples, RAMP, atol=1e-4)
     assert said == [
-        f"standard input: its header promises {16_000 - less} bytes of sound, and more come; it is heard to its end"
+        f"standard input: its header promises {16_000 - less} bytes of sound, but more follow; all are read"
     ]
 
 
@@ -226,7 +226,7 @@ def test_wavs_one_after_the_other_in_a_pipe_are_heard_as_one() -> None:
     notes = b"LIST" + struct.pack("<I", 4) + b"INFO"
     samples = heard(wav(RAMP) + notes + wav(-RAMP) + wav(RAMP[:101]), 8000, remark=said.append)
     np.testing.assert_allclose(samples, np.concatenate([RAMP, -RAMP, RAMP[:101]]), atol=1e-4)
-    assert said == ["standard input: several recordings come one after the other; they are heard as one"]
+    assert said == ["standard input: the stream contains several consecutive recordings; they are read as one"]
     with pytest.raises(
         AudioUnreadable, match="another WAV follows, of 16000 Hz and 1 channels where the first has 8000"
     ):

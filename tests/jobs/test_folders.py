@@ -62,7 +62,7 @@ def test_a_job_writes_what_each_recording_alone_says(recognizer: Recognizer, fil
     ]
     assert [Path(outcome.file).name for outcome in result.failed] == ["2.wav"]
     (error,) = csv.DictReader((out / "errors.csv").read_text().splitlines())
-    assert error["file"] == str(files[2]) and "this is text, no recording" in error["error"]
+    assert error["file"] == str(files[2]) and "this is text, not a recording" in error["error"]
     assert abs(result.seconds - (0.4 + 1.4 + 3.4)) < 1e-3
 
 

@@ -270,7 +270,7 @@ def test_no_attention_matrix_and_no_bias_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "options, says",
-    [({"heads": 3}, "do not divide"), ({"kernel": 4}, "odd"), ({"segment": 5, "stride": 2}, "no multiple")],
+    [({"heads": 3}, "do not divide"), ({"kernel": 4}, "odd"), ({"segment": 5, "stride": 2}, "not a multiple")],
 )
 def test_numbers_that_do_not_divide_are_refused(options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -136,7 +136,7 @@ def test_a_registered_family_is_listed_and_counted() -> None:
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is a model passt_tiny_s16 already"):
+    with pytest.raises(ValueError, match="model passt_tiny_s16 is already registered"):
         register_network(Toy, presets=[Preset(name="other", options={}), Preset(name="passt_tiny_s16", options={})])
     with pytest.raises(ModelUnknown):
         create_model("other")

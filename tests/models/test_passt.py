@@ -149,7 +149,7 @@ def test_training_draws_from_the_generator_alone(options: dict) -> None:
 def test_drop_path_keeps_the_mean() -> None:
     model, generator = small(drop_path=0.3).double(), seeded()
     block, x = model.blocks[1].train(), torch.ones(4000, 1, 16, dtype=torch.float64)
-    mean = block.thin(x, generator).mean()
+    mean = block.drop_branch(x, generator).mean()
     assert mean.item() == pytest.approx(1, abs=0.04)
 
 

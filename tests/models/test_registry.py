@@ -99,7 +99,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     [
         ({"depht": 3}, "no option depht"),
         ({"depth": 0}, "at least 1"),
-        ({"num_heads": 5}, "no multiple"),
+        ({"num_heads": 5}, "not a multiple"),
         ({"frames": 15}, "at least the patch size"),
         ({"patchout_t": -1}, "patchout in time"),
     ],

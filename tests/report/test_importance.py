@@ -78,7 +78,7 @@ def test_the_paragraph_says_each_correlation_with_layers_and_p_and_warns(tmp_pat
     paragraph, heat, curve = made.blocks
     assert "with the untrained ones -1.00 (5 layers, p = 0.017)" in paragraph
     assert "with the mAP of each layer alone 0.90 (5 layers, p = 0.083)" in paragraph
-    assert "has seen no label" in paragraph and "too small" in paragraph and "40 clips" in paragraph
+    assert "has not been trained on any label" in paragraph and "too small" in paragraph and "40 clips" in paragraph
     assert "8 features in 5 layers" in heat.alt and "mAP" in curve.alt
     assert "Most weight in layer 13 (33.3 %), least in layer 2 (6.7 %)." in curve.caption
     write_report(tmp_path / "page.html", title="a head", sections=[made])

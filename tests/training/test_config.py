@@ -159,8 +159,8 @@ def test_numbers_are_read_by_tens() -> None:
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        ({"drop_path": 0.1}, "network.drop_path: this is a setting of its own; write drop_path=VALUE"),
-        ({"patchout_t": 40}, "network.patchout_t: this is a setting of its own"),
+        ({"drop_path": 0.1}, "network.drop_path is a separate setting; use drop_path=VALUE"),
+        ({"patchout_t": 40}, "network.patchout_t is a separate setting"),
         ({"stride": 16.5}, "network.stride=16.5 is not int"),
         ({"interpolate_positions": "nope"}, "network.interpolate_positions='nope' is not bool"),
         ({"dropout": True}, "network.dropout=True is not float"),
@@ -263,7 +263,9 @@ def test_published_checkpoints_start_a_run_with_their_own_positions(tmp_path: Pa
     published = create_model("passt_tiny_s16", num_classes=527, depth=2)
     torch.save({"state_dict": {f"net.{k}": v for k, v in published.state_dict().items()}}, tmp_path / "their.ckpt")
     said: list[str] = []
-    model = start_from(TrainConfig(weights=str(tmp_path / "their.ckpt")), num_classes=50, frames=100, told=said.append)
+    model = start_from(
+        TrainConfig(weights=str(tmp_path / "their.ckpt")), num_classes=50, frames=100, report=said.append
+    )
     assert said == []
     assert torch.equal(model.time_new_pos_embed, published.time_new_pos_embed)
     assert len(model.blocks) == 2
@@ -278,6 +280,6 @@ def test_a_run_starts_from_the_average_of_published_weights_and_says_so(tmp_path
     torch.save({"state_dict": tensors}, tmp_path / "their.ckpt")
     for setting, given, name in ((None, average, "net_swa"), (False, trained, "net")):
         config, said = TrainConfig(weights=str(tmp_path / "their.ckpt"), weights_average=setting), list[str]()
-        model = start_from(config, num_classes=3, frames=100, told=said.append)
+        model = start_from(config, num_classes=3, frames=100, report=said.append)
         assert torch.equal(model.head[1].weight, given.head[1].weight)
-        assert len(said) == 1 and f"; {name} was taken" in said[0]
+        assert len(said) == 1 and f"; using {name}" in said[0]

@@ -219,7 +219,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:
     (result.folder / "report.html").unlink()
     for state in result.folder.glob("checkpoints/*/state.json"):
         state.write_text("[" * 100_000)
-    with pytest.raises(RunRefused, match="no checkpoint to continue from .*another folder with -o"):
+    with pytest.raises(RunRefused, match="no checkpoint to resume from .*another folder with -o"):
         run(epochs=2, resume=True)
 
 

@@ -300,7 +300,7 @@ def test_another_encoder_is_refused_and_a_moved_one_is_found(run: Tune, bundle: 
     tensors = load_weights(moved / WEIGHTS)
     tensors["blocks.0.norm1.weight"] += 1
     save_weights(moved / WEIGHTS, tensors)
-    with pytest.raises(BundleRefused, match="tuned on an encoder with the fingerprint .*: other weights"):
+    with pytest.raises(BundleRefused, match="expects an encoder with the fingerprint .*: other weights"):
         ossicle.load(folder, encoder=moved)
     path = folder / "model" / CONFIG
     config = json.loads(path.read_text())
@@ -309,7 +309,7 @@ def test_another_encoder_is_refused_and_a_moved_one_is_found(run: Tune, bundle: 
     path.write_text(json.dumps(config))
     with pytest.raises(BundleRefused, match="other states, hidden_states, family"):
         ossicle.load(folder, encoder=bundle)
-    with pytest.raises(BundleRefused, match="--encoder says where it is"):
+    with pytest.raises(BundleRefused, match="set its path with --encoder"):
         ossicle.load(folder, encoder=tmp_path / "nowhere")
 
 
@@ -327,13 +327,13 @@ def test_a_bundle_with_a_missing_or_foreign_tensor_is_refused(run: Tune) -> None
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"head": "densty"}, "no head 'densty'"),
+        ({"head": "densty"}, "Head 'densty' is not available"),
         ({"options": {"num_heads": 6}}, "num_heads=6 over 6 layers"),
         ({"keep_layers": "best:2"}, "num_heads=1 over 2 layers"),
         ({"keep_layers": "1,2"}, "num_heads=1 over 2 layers"),
-        ({"keep_layers": "worst:2"}, "neither best:K nor IF:K"),
+        ({"keep_layers": "worst:2"}, "expected best:K, IF:K"),
         ({"keep_layers": "best:3", "tuner": "density"}, "tuner=density changes them; give the layers by number"),
-        ({"tuner": "lroa"}, "there is no tuner 'lroa'"),
+        ({"tuner": "lroa"}, "Tuner 'lroa' is not available"),
         ({"tuner": "density", "tuner_options": {"rank": 4}}, "the tuner density has no option 'rank'"),
     ],
     ids=str,

@@ -77,12 +77,12 @@ def test_by_default_every_head_has_three_layers(layers: int, heads: int) -> None
 
 @pytest.mark.parametrize("layers, options", [(2, {}), (4, {"num_heads": 2}), (24, {"num_heads": 9})])
 def test_heads_of_fewer_than_three_layers_are_refused_with_the_reason(layers: int, options: dict) -> None:
-    with pytest.raises(SettingRefused, match="the same for both, whatever they are"):
+    with pytest.raises(SettingRefused, match="layers per head, where the density is constant"):
         create_head("density", layers=layers, dim=8, num_classes=2, options=options)
 
 
 def test_what_is_refused_is_refused_by_name() -> None:
-    with pytest.raises(SettingRefused, match="no head 'desnity'; there are density, gq_density"):
+    with pytest.raises(SettingRefused, match="Head 'desnity' is not available. Available: density, gq_density"):
         create_head("desnity", layers=3, dim=8, num_classes=2)
     with pytest.raises(SettingRefused, match="the head mean has no option 'form'; it has none"):
         create_head("mean", layers=3, dim=8, num_classes=2, options={"form": "gate"})

@@ -164,14 +164,14 @@ def test_only_the_blocks_that_run_are_adapted(name: str, family: str, load: Load
     assert not any(key.startswith(f"{last}.") or key.startswith("stages.3") for key in names)
     encoder.encode(batch_of(encoder), layers=2).mean().sum().backward()
     assert all(p.grad is not None for p in tuner.parameters())
-    with pytest.raises(ValueError, match="layers is 4; .* has 1 to 3"):
+    with pytest.raises(ValueError, match="layers is 4; expected 1 to 3"):
         create_tuner(name, load(family), layers=4)
 
 
 def test_a_second_tuner_must_wait_for_the_first_to_leave(load: Load) -> None:
     encoder = load("hubert")
     tuner = create_tuner("density", encoder)
-    with pytest.raises(ValueError, match="has a tuner already"):
+    with pytest.raises(ValueError, match="already has a tuner"):
         create_tuner("lora", encoder)
     tuner.remove()
     create_tuner("lora", encoder).remove()
@@ -180,12 +180,16 @@ def test_a_second_tuner_must_wait_for_the_first_to_leave(load: Load) -> None:
 @pytest.mark.parametrize(
     "name, options, said",
     [
-        ("adapter", {}, "there is no tuner 'adapter'; there are lora, ia3, vera, density"),
+        ("adapter", {}, "Tuner 'adapter' is not available. Available: lora, ia3, vera, density"),
         ("lora", {"r": 4}, "the tuner lora has no option 'r'; it has targets, rank, alpha, dropout, dora"),
         ("density", {"num_heads": 4}, "the tuner density has no option 'num_heads'; it has none"),
         ("lora", {"rank": 0}, "the tuner lora cannot be built with these options"),
         ("lora", {"dropout": 1.5}, "the tuner lora cannot be built with these options"),
-        ("lora", {"targets": ["q_proj", "w_proj"]}, "no block has a linear layer 'w_proj'; in .* there are attention."),
+        (
+            "lora",
+            {"targets": ["q_proj", "w_proj"]},
+            "no block has a linear layer 'w_proj'; available in .*: attention.",
+        ),
         ("ia3", {"targets": []}, "targets are empty"),
         ("ia3", {"targets": "w_proj"}, "no block has a linear layer 'w_proj'"),
         ("ia3", {"targets": 5}, "targets=5 is no list of names"),

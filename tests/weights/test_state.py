@@ -82,7 +82,7 @@ def test_the_newest_whole_checkpoint_serves_and_the_damaged_one_is_named(tmp_pat
 
 
 def test_without_a_checkpoint_the_sentence_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(RunRefused, match="no checkpoint to continue from; train anew in another folder"):
+    with pytest.raises(RunRefused, match="no checkpoint to resume from; start a new run in another folder"):
         newest_state(tmp_path)
 
 

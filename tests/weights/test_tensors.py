@@ -134,5 +134,5 @@ def test_positions_of_another_stride_are_named_as_such() -> None:
     ]
     model = Passt(PasstConfig(num_classes=1, dim=4, num_heads=1, depth=1, stride=10))
     load_into(model, networks[0], source="w")
-    with pytest.raises(WeightsRefused, match=r"8 x 62 positions .* asks for 12 x 99"):
+    with pytest.raises(WeightsRefused, match=r"8 x 62 positions .* expected 12 x 99"):
         load_into(model, networks[1], source="w")

@@ -1,23 +1,23 @@
-"""Bytes to samples: any recording becomes mono float32 at the rate a model wants, or one clear error.
+"""Audio input: reads recordings as mono float32 at a given sampling rate.
 
     limits     what a recording may be (seconds, channels, rate, peak)
     find       the recordings below a folder
-    content    what a file's first bytes say it is, for error messages
-    header     what a file holds by its headers: `chunks` (WAV and its kin), `ogg`, `mpeg`, `flac`, `boxes`
+    content    file type by the first bytes, for error messages
+    header     contents of a file by its headers: `chunks` (WAV and related formats), `ogg`, `mpeg`, `flac`, `boxes`
                (media)
-    parts      a file as several recordings, each in a stretch of its bytes
-    notes      what is said of a recording that is read all the same
-    source     what a decoder hands over: blocks of float32
-    sndfile    libsndfile, the first decoder            hush    its quiet
+    parts      a file that contains several recordings, each a range of its bytes
+    notes      warnings about a recording that can be read
+    source     output of a decoder: blocks of float32
+    sndfile    libsndfile, the first decoder            hush    suppresses its messages
     media      FFmpeg (PyAV), the decoder for the rest
     recording  from a path to an open source
     resample   one streaming resampler for clips and for blocks
     clip       the public readers
-    stream     sound from a pipe, while it arrives
-    microphone sound from the air
+    stream     live audio from a pipe
+    microphone live audio from a microphone
 
-A header is a claim by a stranger: nothing here allocates from one, and only what decodes counts; where that is less
-than was claimed, the file was cut, and is refused. Where there is more, it is read too, or the file is refused.
+Headers are not trusted: nothing here allocates memory from one. A file that decodes to less than its header promises is
+truncated and refused. Where there is more, it is read too, or the file is refused.
 """
 
 from ossicle.audio.clip import Clip, as_clip, read_blocks, read_clip

@@ -1,6 +1,6 @@
-"""Media that FFmpeg reads: what their outermost boxes say of a file that was cut, or of another one behind it.
+"""Media that FFmpeg reads: detect truncated and concatenated files by their outermost boxes.
 
-FFmpeg takes the sound that is there for all there is, and stops at the end of the first MP4, FLV or TTA.
+FFmpeg does not report missing audio, and stops at the end of the first MP4, FLV or TTA.
 """
 
 from typing import BinaryIO
@@ -11,12 +11,12 @@ MOST_BOXES = 1_000_000
 MATROSKA, SEGMENT = b"\x1aE\xdf\xa3", 0x18538067
 MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 JOINED = (
-    "another recording lies behind the first one in it, which no decoder here reads; save each as a file of its own"
+    "the file contains another recording after the first one, which cannot be decoded; save each as a separate file"
 )
 
 
 def media_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
-    """What an MP4, Matroska, FLV or TTA file holds; of any other nothing is said."""
+    """Contents of an MP4, Matroska, FLV or TTA file; empty for any other file."""
     data.seek(begin)
     head = data.read(12)
     if head[4:8] in MP4:
@@ -34,7 +34,7 @@ def media_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
 
 
 def mp4_contents(data: BinaryIO, at: int, *, size: int) -> Contents:
-    """Boxes: a length of 32 bits, or 64 behind the name, and a name (ISO/IEC 14496-12, 4.2)."""
+    """Boxes: a length of 32 bits, or 64 after the name, and a name (ISO/IEC 14496-12, 4.2)."""
     films = 0
     for _ in range(MOST_BOXES):
         data.seek(at)
@@ -69,7 +69,7 @@ def matroska_contents(data: BinaryIO, at: int, *, size: int) -> Contents:
 
 
 def number(data: bytes, *, marked: bool) -> tuple[int, int]:
-    """A number whose first byte says how many there are, with or without that mark; and the bytes it takes, or 0."""
+    """A number whose first byte encodes its length, with or without that mark; and its length in bytes, or 0."""
     length = 9 - data[0].bit_length() if data else 0
     if not 0 < length <= min(8, len(data)):
         return 0, 0
@@ -78,7 +78,7 @@ def number(data: bytes, *, marked: bool) -> tuple[int, int]:
 
 
 def flv_end(data: BinaryIO, at: int, *, size: int) -> int:
-    """Where the tags of an FLV end: each has 11 bytes of head, and its length behind it."""
+    """End of the tags of an FLV: each has a header of 11 bytes and is followed by its length."""
     at += 13
     while at < size:
         data.seek(at)
@@ -92,7 +92,7 @@ def flv_end(data: BinaryIO, at: int, *, size: int) -> int:
 
 
 def tta_end(data: BinaryIO, at: int) -> int:
-    """Where the frames of a TTA end, whose lengths stand behind its header."""
+    """End of the frames of a TTA, whose lengths follow its header."""
     data.seek(at)
     head = data.read(22)
     rate, samples = int.from_bytes(head[10:14], "little"), int.from_bytes(head[14:18], "little")

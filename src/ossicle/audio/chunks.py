@@ -1,8 +1,8 @@
-"""WAV and its kin, AU and SPHERE: where the samples lie by the header, and what follows them.
+"""WAV and related formats, AU and SPHERE: position of the samples by the header, and what follows them.
 
-Behind the samples come further chunks, tags or zeros; another recording, where files were joined; or samples that the
-header does not count: a length of 32 bits has wrapped at 4 GiB, or was never brought up to date. A length that is
-certain is put right; what cannot be told from sound is refused, as a part of the recording would be lost.
+The samples are followed by further chunks, tags or zeros; by another recording, where files were concatenated; or by
+samples that the header does not count, since a length of 32 bits has wrapped at 4 GiB or was never updated. A length
+that can be determined is corrected. Other data that might be audio are refused, to lose no part of a recording.
 """
 
 import struct
@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 from ossicle.audio.parts import MOST_PARTS, Contents, Part, skip_tags, skip_zeros
 
-# What programs that write to a pipe put in place of a length of 32 bits, besides 0: about the largest number, with or
-# without a sign. A length of 64 bits is not known from here on.
+# Placeholders of programs that write to a pipe for an unknown length of 32 bits, besides 0: about the largest number,
+# signed or unsigned. A length of 64 bits from LONGEST_64 on is unknown.
 UNKNOWN = (range(0x7F00_0000, 0x8000_0200), range(0xFFFF_FF00, 1 << 32))
 LONGEST_64 = 1 << 62
 MAX_CHUNKS = 1_000
 WRAP = 1 << 32
-LEFT = 1_024  # bytes behind the samples that may be anything: a hundredth of a second of what is recorded today
+LEFT = 1_024  # bytes after the samples that are ignored: a hundredth of a second of typical audio
 
 # Names of chunks that are known to follow samples: of these the last may be cut.
 _NAMES = (
@@ -30,8 +30,8 @@ KNOWN = frozenset(_NAMES[at : at + 4] for at in range(0, len(_NAMES), 4))
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How a container lies in bytes: where the chunks begin, how name and length of one are packed, the name of the
-    samples', what lengths are rounded up to, and whether they have 64 bits."""
+    """Byte layout of a container: start of the chunks, format of a chunk's header, name of the chunk of samples,
+    alignment of chunks, and whether lengths have 64 bits."""
 
     name: str
     begin: int
@@ -55,9 +55,9 @@ SPHERE = Form(name="SPHERE", begin=1_024, head="", sound=b"", step=1, wide=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """Where a recording's samples lie by its header.
+    """Position of a recording's samples according to its header.
 
-    `outer` is where the container ends by its own account, or 0.
+    `outer` is the end of the container according to its header, or 0.
     """
 
     form: Form
@@ -77,15 +77,15 @@ class Sound:
 
 
 def known(length: int, *, wide: bool) -> bool:
-    """Whether a length is one, and not what stands for "not known"; 0 may be either."""
+    """Whether a length is not a placeholder for an unknown one; 0 may be either."""
     return 0 <= length < LONGEST_64 if wide else not any(length in values for values in UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """How many bytes of samples there really are, where the next recording begins, and what is to be said of it.
+    """Actual number of bytes of samples, start of the next recording, and a warning or an error.
 
-    A length that reaches beyond the file is as the header says it.
+    A length that reaches beyond the file is the header's.
     """
 
     length: int
@@ -95,7 +95,7 @@ class Finding:
 
 
 def chunk_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
-    """What a WAV, RF64, W64, AIFF, CAF, AU or SPHERE file holds; of any other nothing is said."""
+    """Contents of a WAV, RF64, W64, AIFF, CAF, AU or SPHERE file; empty for any other file."""
     parts: list[Part] = []
     remarks: list[str] = []
     at: int | None = begin
@@ -103,14 +103,14 @@ def chunk_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
     while at is not None and (sound := find_sound(data, at, size=size)) is not None and sound.begin < size:
         last, found = sound, whole_sound(data, sound, size=size)
         if found.refusal or len(parts) == MOST_PARTS:
-            return Contents(refusal=found.refusal or f"more than {MOST_PARTS} recordings lie one after the other in it")
+            return Contents(refusal=found.refusal or f"the file contains more than {MOST_PARTS} consecutive recordings")
         remarks += [found.remark] if found.remark else []
         parts.append(part_of(data, sound, found.length, size=size))
         at = found.following
     if last is None:
         return Contents()
     if len(parts) > 1:
-        remarks.append(f"{len(parts)} recordings lie one after the other in it; they are read as one")
+        remarks.append(f"the file contains {len(parts)} consecutive recordings; they are read as one")
     there = size - last.begin
     length = max(last.length, found.length) if last.known else 1
     return Contents(
@@ -124,18 +124,18 @@ def chunk_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
 
 
 def needed(part: Part, sound: Sound, *, size: int) -> bool:
-    """Whether libsndfile would find something else in the file than in the part.
+    """Whether libsndfile would decode the whole file differently from the part.
 
-    It takes all that follows the header of a W64 or SPHERE file for samples.
+    It reads everything after the header of a W64 or SPHERE file as samples.
     """
     return bool(part.head or part.patches) or (sound.form.name in ("W64", "SPHERE") and part.end < size)
 
 
 def whole_sound(data: BinaryIO, sound: Sound, *, size: int) -> Finding:
-    """Finds out how long the samples of one recording really are, from what follows where they end by the header."""
+    """Determines the actual length of a recording's samples from the data after their end according to the header."""
     rest, form, wide = size - sound.end, sound.form, sound.form.wide
     if not sound.known:
-        # What stands for "not known" may still be the length, and libsndfile takes it for one.
+        # A placeholder may still be the actual length, and libsndfile uses it as one.
         beyond = not wide and rest > 0 and behind(data, sound.end, form, size=size)[0] == "more"
         return Finding(length=size - sound.begin if beyond else sound.length)
     if rest <= 0:
@@ -154,12 +154,12 @@ def whole_sound(data: BinaryIO, sound: Sound, *, size: int) -> Finding:
     if after == "second":
         return Finding(length=0, refusal=f"{promise} more sound follows in a second chunk; save it as one")
     there = size - sound.begin
-    covered = known(sound.outer, wide=wide) and sound.outer >= size - LEFT  # by the container's own account
+    covered = known(sound.outer, wide=wide) and sound.outer >= size - LEFT  # according to the container
     if (covered and correctable(data, sound)) or form is SPHERE:
         return Finding(length=there, remark=f"{promise} {there} follow; it is read to its end")
-    remedy = "send it to standard input, which is heard to its end, or " if sound.mark == b"RIFF" else ""
+    remedy = "send it to standard input, which is read to its end, or " if sound.mark == b"RIFF" else ""
     refusal = (
-        f"{promise} {rest} bytes more follow that are no part of {form.name}, as where a recorder lost its power; "
+        f"{promise} {rest} more bytes follow that are not part of {form.name}, as after a power failure; "
         f"{remedy}repair the header (sox --ignore-length does)"
     )
     return Finding(length=0, refusal=refusal)
@@ -172,8 +172,8 @@ def correctable(data: BinaryIO, sound: Sound) -> bool:
 
 
 def behind(data: BinaryIO, at: int, form: Form, *, size: int) -> tuple[str, int | None]:
-    """What lies behind the samples: "end" where chunks, tags and zeros lead to the end of the file, "next" with where
-    another recording begins, "second" for another chunk of samples, "more" for what is none of these."""
+    """Kind of the data after the samples: "end" for chunks, tags and zeros up to the end of the file, "next" with the
+    start of another recording, "second" for another chunk of samples, "more" for anything else."""
     trusted = False
     for _ in range(MAX_CHUNKS):
         at = skip_zeros(data, at, size=size)  # also what fills up a chunk
@@ -212,7 +212,7 @@ def is_recording(head: bytes) -> bool:
 
 
 def find_sound(data: BinaryIO, start: int, *, size: int) -> Sound | None:
-    """Where the samples of the recording at `start` lie by its header, if there is one with samples."""
+    """Position of the samples of the recording at `start` by its header; None without a header or samples."""
     data.seek(start)
     head = data.read(1_024)
     mark = head[:4]
@@ -243,7 +243,7 @@ def find_sound(data: BinaryIO, start: int, *, size: int) -> Sound | None:
 
 
 def find_sphere(head: bytes, start: int) -> Sound:
-    """Of a SPHERE file, whose header is text: `name -i number` in each line."""
+    """As `find_sound`, for a SPHERE file, whose header is text: `name -i number` in each line."""
     values = dict(line.split(b" -i ", 1) for line in head.split(b"\n") if b" -i " in line)
     try:
         begin = int(head[8:16])
@@ -254,7 +254,7 @@ def find_sphere(head: bytes, start: int) -> Sound:
 
 
 def outer_end(head: bytes, mark: bytes, start: int) -> int:
-    """Where the container ends by its own account; 0 where it does not say."""
+    """End of the container according to its header; 0 if unknown."""
     if mark == b"caff" or len(head) < 28:
         return 0
     if mark == b"riff":
@@ -269,7 +269,7 @@ def outer_end(head: bytes, mark: bytes, start: int) -> int:
 
 
 def part_of(data: BinaryIO, sound: Sound, length: int, *, size: int) -> Part:
-    """The recording with so many bytes of samples, whatever its header says."""
+    """The recording with `length` bytes of samples, whatever its header says."""
     begin, at = sound.start, sound.begin - sound.start
     end = min(sound.begin + length, size) if sound.known or length != sound.length else size
     if length == sound.length or sound.form is SPHERE:

@@ -16,8 +16,8 @@ from ossicle.audio.source import AudioInfo, Source, to_float32
 from ossicle.errors import AudioRefused, AudioUnreadable
 from ossicle.types import Float, Float32
 
-# Samples kept while a recording is looked through for the first time (40 MiB). A longer clip is decoded twice: once to
-# see that it is finite and within the limits, once to be kept; so a refused file never costs the memory of its samples.
+# Samples kept in memory while a recording is checked (40 MiB). A longer clip is decoded twice: once to check that it is
+# finite and within the limits, once to return it; so a refused file never needs the memory of its samples.
 HELD_SAMPLES = 10 << 20
 
 
@@ -29,7 +29,7 @@ class Clip:
     rate: int
     source_rate: int  # before resampling
     source_channels: int  # before averaging
-    remarks: tuple[str, ...] = ()  # sentences about what is odd about it
+    remarks: tuple[str, ...] = ()  # warnings, one sentence each
 
     @property
     def seconds(self) -> float:
@@ -47,19 +47,18 @@ def read_clip(
 ) -> Clip:
     """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
 
-    A segment equals the same stretch of the whole recording, also when it is resampled: it is read with the
-    surroundings that the filter needs, by seeking where the format allows it. Where the recording is over before
-    `end`, the segment ends with it.
+    A segment equals the same part of the whole recording, also after resampling: it is read with the context that the
+    filter needs, by seeking where the format allows it. If the recording ends before `end`, so does the segment.
 
     Args:
         start: seconds.
         end: seconds; None reads to the end.
-        track: of several audio tracks, from 1; by default the one that the file marks, or the first.
+        track: number of the audio track, from 1; by default the track marked as default, or the first.
 
     Raises:
-        AudioUnreadable: no decoder makes samples of the file, or it is missing.
+        AudioUnreadable: the file is missing or cannot be decoded.
         AudioRefused: it lies outside `limits`, has a sample that is not finite, or nothing between `start` and `end`.
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid.
     """
     check_rate(rate)
     if not (0 <= start < math.inf and (end is None or start < end)):
@@ -109,11 +108,11 @@ def read_blocks(
     decoding stops.
 
     Args:
-        info: is told the recording's own rate before the first block, and its frames as they are decoded
+        info: receives the recording's own rate before the first block, and counts frames as they are decoded
 
     Raises:
         AudioUnreadable, AudioRefused: as in `read_clip`.
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid.
     """
     check_rate(rate)
     check_block_seconds(block_seconds)
@@ -159,7 +158,7 @@ def as_clip(
     check_shape(name, source_rate, values.shape[1], limits)
     check_seconds(name, len(values) / source_rate, limits)
     if values.size == 0:
-        raise AudioRefused(f"{name} holds no samples; at least one is needed")
+        raise AudioRefused(f"{name} contains no samples; at least one is needed")
     check_finite(name, values, 0, source_rate, limits)
     notes = Notes(name)
     mean = to_mono(values)
@@ -177,7 +176,7 @@ def as_clip(
     )
 
 
-# --- the way of the blocks --------------------------------------------------------------------------------------------
+# --- processing of blocks ---------------------------------------------------------------------------------------------
 
 
 def segment(
@@ -197,7 +196,7 @@ def segment(
 def mono_blocks(
     recording: Source, first: int, last: int | None, limits: AudioLimits
 ) -> Iterator[Float32[np.ndarray, " _time"]]:
-    """Yields frames `first` to `last` of a recording, averaged over its channels, after a look at each sample."""
+    """Yields frames `first` to `last` of a recording, averaged over its channels, after checking each sample."""
     at = first
     for block in recording.blocks(first):
         if last is not None:
@@ -246,7 +245,7 @@ def regrouped(pieces: Iterator[Float32[np.ndarray, " _time"]], size: int) -> Ite
 
 
 def fill(out: Float32[np.ndarray, " _time"], pieces: Iterator[Float32[np.ndarray, " _time"]], name: str) -> None:
-    """Copies the pieces into `out`, whose length an earlier pass over the same file has found."""
+    """Copies the pieces into `out`, whose length comes from an earlier pass over the same file."""
     at = 0
     for piece in pieces:
         room = out[at : at + len(piece)]
@@ -255,7 +254,7 @@ def fill(out: Float32[np.ndarray, " _time"], pieces: Iterator[Float32[np.ndarray
             break
         room[:] = piece
     if at != len(out):
-        raise AudioUnreadable(f"{name}: the file changed while it was read; it must stay as it is")
+        raise AudioUnreadable(f"{name}: the file changed while it was read")
 
 
 def to_mono(block: Float32[np.ndarray, "time channel"]) -> Float32[np.ndarray, " time"]:
@@ -279,19 +278,19 @@ def check_block_seconds(block_seconds: float) -> None:
 
 def check_seconds(name: str, seconds: float, limits: AudioLimits) -> None:
     if seconds > limits.seconds:
-        raise AudioRefused(f"{name}: the recording is longer than {limits.seconds:g} s, which is the most allowed")
+        raise AudioRefused(f"{name}: the recording is longer than the allowed {limits.seconds:g} s")
 
 
 def check_whole(recording: Source, frames: int) -> None:
-    """Refuses a file that was cut: where no frame comes after `frames`, although the header promises more.
+    """Refuses a truncated file, which ends at `frames` although the header promises more.
 
-    A hundredth may be missing, between 0.01 and 0.1 s: some writers count their header or a last block as sound.
+    Up to a hundredth may be missing, between 0.01 and 0.1 s: some writers count their header or a last block as sound.
     """
     promised, found = recording.frames / recording.rate, frames / recording.rate
     if promised - found > min(max(promised / 100, 0.01), 0.1):
         raise AudioUnreadable(
             f"{recording.name}: the file is truncated: its header promises {promised:.2f} s of sound, and nothing "
-            f"comes after {found:.2f} s; copy it again, or save what is left as a file of its own"
+            f"comes after {found:.2f} s; copy it again, or save the rest as a new file"
         )
 
 
@@ -309,5 +308,5 @@ def check_finite(name: str, block: Float[np.ndarray, "time channel"], at: int, r
 
 def nothing_found(start: float, end: float | None) -> str:
     if start == 0 and end is None:
-        return "the recording holds no samples"
-    return f"the recording has nothing between {start:g} s and {'its end' if end is None else f'{end:g} s'}"
+        return "the recording contains no samples"
+    return f"the recording has no samples between {start:g} s and {'its end' if end is None else f'{end:g} s'}"

@@ -1,4 +1,4 @@
-"""What a file's first bytes say it is: only for telling a person what was found, never for choosing a decoder."""
+"""File type by the first bytes: for error messages only, never to choose a decoder."""
 
 import codecs
 from pathlib import Path
@@ -7,7 +7,7 @@ HEAD_BYTES = 512
 
 # (offset, magic, what it is), first match wins. Those called a recording are expected to decode.
 SIGNATURES = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, the recording itself was never downloaded"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, the recording itself was not downloaded"),
     (0, b"#EXTM3U", "a playlist"),
     (0, b"\x89PNG", "a PNG image"),
     (0, b"\xff\xd8\xff", "a JPEG image"),
@@ -43,7 +43,7 @@ SIGNATURES = (
 
 
 def describe_content(path: Path) -> tuple[str, bool]:
-    """Says in a few words what the first bytes of a file look like, and whether they promise sound."""
+    """Describes the type of a file by its first bytes, and whether it may be audio."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     for offset, magic, kind in SIGNATURES:

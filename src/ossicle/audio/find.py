@@ -7,14 +7,14 @@ from pathlib import Path
 from ossicle.errors import DataRefused
 from ossicle.files import printable
 
-# Lower case; a suffix only selects files from a folder. What a file is, its content decides.
+# Lower case. A suffix only selects files of a folder; the type of a file is detected from its content.
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .caf .au .w64 .rf64 .sph .voc "
     ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .ac3 .eac3 .amr .wma .wmv .asf .webm .mka .mkv .avi .flv "
     ".mp2 .mpg .mpeg .mts .m2ts .ogv .wv .ape .tta".split()
 )
 
-Unlisted = Callable[[str, str], None]  # a folder, and a sentence that says why
+Unlisted = Callable[[str, str], None]  # a folder and the reason, a sentence
 
 
 def find_audio(folder: str | os.PathLike[str], *, unlisted: Unlisted | None = None) -> list[Path]:
@@ -31,10 +31,10 @@ def find_files(
     Links to folders are followed, each folder once.
 
     Args:
-        unlisted: told of a folder that cannot be listed; without it that is an error
+        unlisted: called for a folder that cannot be listed; by default that is an error
 
     Raises:
-        DataRefused: `folder` is missing, is no folder, or a folder below it cannot be listed.
+        DataRefused: `folder` is missing, is not a folder, or a folder below it cannot be listed.
     """
     root = Path(folder)
     if not root.is_dir():

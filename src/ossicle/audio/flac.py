@@ -1,14 +1,14 @@
-"""FLAC: whether there is more sound than the header counts (RFC 9639).
+"""FLAC: detect samples beyond those that the header counts (RFC 9639).
 
-libsndfile reads no further than the number of samples in the header. The last frame says how many there are.
+libsndfile reads only the number of samples in the header. The actual number follows from the last frame.
 """
 
 from typing import BinaryIO
 
 from ossicle.audio.parts import Contents, Part
 
-TAIL = 1 << 18  # bytes looked through for the last frame, where the header does not say how long the longest is
-TOTAL_AT = 21  # where the number of samples lies, behind "fLaC" and the head of the first block: 4 bits and 4 bytes
+TAIL = 1 << 18  # bytes searched for the last frame, where the header has no maximum frame size
+TOTAL_AT = 21  # position of the number of samples, after "fLaC" and the header of the first block: 4 bits and 4 bytes
 BLOCKS = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{code: 256 << code - 8 for code in range(8, 16)}}
 CRC8_POLYNOMIAL, CRC16_POLYNOMIAL = 0x07, 0x8005
 
@@ -28,7 +28,7 @@ CRC8, CRC16 = table(CRC8_POLYNOMIAL, 8), table(CRC16_POLYNOMIAL, 16)
 
 
 def flac_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
-    """Says so where the last frame ends behind the last sample that the header counts."""
+    """Contents of the file, with a patched header if the last frame ends after the last sample of the header."""
     data.seek(begin)
     head = data.read(26)
     if len(head) < 26 or head[4] & 0x7F != 0:
@@ -40,13 +40,13 @@ def flac_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
     found = last_sample(data, head[8:10] == head[10:12], largest, longest, total, size=size)
     if found <= total:
         return Contents()
-    patch = (TOTAL_AT, bytes([head[TOTAL_AT] & 0xF0, 0, 0, 0, 0]))  # it does not say
-    remark = f"its header promises {total} samples, and {found} are there; it is read to its end"
+    patch = (TOTAL_AT, bytes([head[TOTAL_AT] & 0xF0, 0, 0, 0, 0]))  # unknown
+    remark = f"its header promises {total} samples, but the file contains {found}; all are read"
     return Contents(parts=(Part(begin=begin, end=size, patches=(patch,)),), remarks=(remark,))
 
 
 def last_sample(data: BinaryIO, fixed: bool, largest: int, longest: int, total: int, *, size: int) -> int:
-    """Where the last frame of the file ends, in samples, if that is behind `total`; else 0."""
+    """End of the last frame of the file in samples, if it is after `total`; else 0."""
     start = max(0, size - (2 * longest or TAIL))
     data.seek(start)
     tail = data.read(size - start)
@@ -64,7 +64,7 @@ def last_sample(data: BinaryIO, fixed: bool, largest: int, longest: int, total: 
 
 
 def frame_end(head: bytes, largest: int) -> int | None:
-    """Behind which sample a frame ends, by its header, or nothing where no header is."""
+    """Number of the sample after a frame, by its header; None if there is no header."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1:
         return None
     code, length = head[2] >> 4, 5

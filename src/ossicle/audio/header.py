@@ -1,6 +1,6 @@
-"""What the headers of a file say, so that a file that was cut, joined or never finished is not taken for a shorter one.
+"""Contents of a file by its headers, to detect files that are truncated, concatenated or unfinished.
 
-libsndfile and FFmpeg take the sound that they find for all there is.
+libsndfile and FFmpeg do not report missing audio.
 """
 
 import functools
@@ -19,7 +19,7 @@ SETTLED_NANOSECONDS = 2_000_000_000
 
 
 def contents_of(file: Path) -> Contents:
-    """Looks through a file for what it holds; raises OSError where it cannot be read."""
+    """Determines the contents of a file; raises OSError if it cannot be read."""
     status = os.stat(file)
     # Within one tick of the file system's clock a file may change twice.
     settled = abs(time.time_ns() - status.st_mtime_ns) > SETTLED_NANOSECONDS

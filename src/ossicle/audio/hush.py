@@ -1,4 +1,4 @@
-"""Silence for C code that writes to standard error and cannot be told not to."""
+"""Suppresses the messages of C code that always writes to standard error."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 
 class Hush:
-    """Sends standard error nowhere while C code that cannot be told to be quiet runs; threads may overlap.
+    """Discards standard error while C code that always writes to it runs; threads may overlap.
 
-    The descriptor belongs to the process: what others write meanwhile is lost too, so hold it for single calls only,
-    and only for MPEG audio. A program whose sentences must not be lost calls `speak_apart` first.
+    The descriptor belongs to the process: output of other threads is lost too, so use it around single calls only, and
+    only for MPEG audio. A program whose messages must not be lost calls `speak_apart` first.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Hush:
     def __enter__(self) -> None:
         with self.lock:
             if self.depth == 0:
-                with contextlib.suppress(OSError):  # no standard error, nothing to hush
+                with contextlib.suppress(OSError):  # no standard error
                     self.kept = os.dup(2)
                     with open(os.devnull, "wb") as nowhere:
                         os.dup2(nowhere.fileno(), 2)
@@ -38,7 +38,7 @@ class Hush:
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
-        """Lets what is written meanwhile through, also while other threads are hushed."""
+        """Restores standard error meanwhile, also for other threads."""
         with self.lock:
             if self.kept is None:
                 yield
@@ -51,7 +51,7 @@ class Hush:
                     os.dup2(nowhere.fileno(), 2)
 
     def mend(self) -> None:
-        """Gives a process that was forked in the middle of a hush its standard error, and a lock that nobody holds."""
+        """Restores standard error and the lock in a process that was forked while messages were suppressed."""
         if self.kept is not None:
             os.dup2(self.kept, 2)
             os.close(self.kept)
@@ -59,8 +59,8 @@ class Hush:
 
 
 def speak_apart() -> None:
-    """Gives Python's standard error a descriptor of its own, which no hush silences; once, before threads start."""
-    with contextlib.suppress(AttributeError, OSError):  # no standard error, or one that is no file
+    """Gives Python's standard error a descriptor of its own, which is never suppressed; once, before threads start."""
+    with contextlib.suppress(AttributeError, OSError):  # no standard error, or not a file
         if sys.stderr.fileno() == 2:
             own = os.dup(2)
             sys.stderr = open(own, "w", 1, sys.stderr.encoding, errors="backslashreplace", closefd=False)

@@ -1,19 +1,19 @@
-"""What a recording may be."""
+"""Limits of the recordings that are read."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioLimits:
-    """Bounds that a recording must lie in; outside them it is refused with `AudioRefused`.
+    """Limits of a recording; outside them it is refused with `AudioRefused`.
 
-    A clip is held in memory whole, so `seconds` bounds it; `read_blocks` holds one block and ignores `seconds`.
+    A clip is kept in memory as a whole, so `seconds` limits it; `read_blocks` keeps one block and ignores `seconds`.
 
     >>> AudioLimits(seconds=30.0).channels
     64
     """
 
-    seconds: float = 3600.0  # of one clip, after cutting out the segment asked for
+    seconds: float = 3600.0  # of one clip, or of the segment that is read
     channels: int = 64
     min_rate: int = 1_000  # hertz
     max_rate: int = 768_000  # hertz

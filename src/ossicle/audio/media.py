@@ -1,4 +1,4 @@
-"""FFmpeg, the decoder for what libsndfile does not read: M4A, WebM, the sound of a video. Needs the extra `media`.
+"""FFmpeg, the decoder for formats that libsndfile does not read: M4A, WebM, videos. Needs the extra `media`.
 
 Demuxers that open other files or addresses (playlists) are not among the accepted ones. A recording is decoded from its
 start also for a segment: the time stamps of most containers are too coarse to seek to a sample.
@@ -22,12 +22,12 @@ DEMUXERS = ",".join(
     "aac ac3 aiff amr ape asf avi caf eac3 flac flv matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3 mpeg mpegts "
     "ogg tta w64 wav wv".split()
 )
-# Of these the stamps are times of their own; elsewhere FFmpeg counts samples, or bytes.
+# Containers with real time stamps; for others FFmpeg counts samples or bytes.
 TIMED = frozenset("asf avi flv matroska webm mov mp4 mpeg mpegts ogg".split())
 BROADCAST, WRAP_SECONDS = frozenset(["mpeg", "mpegts"]), Fraction(1 << 33, 90_000)
 # AAC begins with up to 2112 samples that were not in the recording, with high frequencies rebuilt twice as many.
 SLACK_SECONDS, SLACK_FRAMES = 0.05, 2_112
-BACK_SECONDS = 1.0  # by which a stamp may lie behind the samples before its clock is taken for another one
+BACK_SECONDS = 1.0  # that a stamp may lag behind the samples before a new clock is assumed
 SILENCE_FRAMES = 1 << 14  # at a time
 
 
@@ -53,18 +53,18 @@ def open_with_media(
     limits: AudioLimits,
     stack: contextlib.ExitStack,
 ) -> Source | Failure:
-    """Opens one audio stream of a file with FFmpeg, or says why not; `av` comes from `import_av`.
+    """Opens one audio stream of a file with FFmpeg, or gives the reason for failure; `av` comes from `import_av`.
 
     Args:
         track: see `open_recording`
-        limits: `seconds` bounds the silence that stands for what the time stamps leave out
+        limits: `seconds` limits the silence that fills gaps between time stamps
     """
     try:
         options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
         container = stack.enter_context(av.open(str(file), options=options, metadata_errors="replace"))
         if not container.streams.audio:
             others = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise AudioUnreadable(f"{name}: the file holds no sound (only {others}); a recording has an audio stream")
+            raise AudioUnreadable(f"{name}: the file contains no audio stream (only {others}); one is expected")
         stream = chosen(av, container.streams.audio, track, name=name, notes=notes)
         frames = container.decode(stream)
         opening = next(frames, None)
@@ -73,7 +73,7 @@ def open_with_media(
     except (av.error.FFmpegError, ValueError, RuntimeError, IndexError) as error:
         return Failure(reason_of(error))
     if opening is None:
-        raise AudioRefused(f"{name}: the recording holds no samples; at least one is needed")
+        raise AudioRefused(f"{name}: the recording contains no samples; at least one is needed")
     rate, channels = opening.sample_rate, opening.layout.nb_channels
     formats = set(container.format.name.split(","))
     clock = Clock(
@@ -106,14 +106,14 @@ def open_with_media(
                 yield block[skip:]
             skip = max(0, skip - len(block))
 
-    # Most durations are estimates. CAF's is not, and libsndfile does not open one that was cut, so it comes here.
-    told = container.format.name == "caf" and stream.duration is not None
-    promised = round(stream.duration * stream.time_base * rate) if told else 0
+    # Most durations are estimates. CAF's is exact, and libsndfile does not open a truncated CAF, so it comes here.
+    exact = container.format.name == "caf" and stream.duration is not None
+    promised = round(stream.duration * stream.time_base * rate) if exact else 0
     return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised, notes=notes)
 
 
 def chosen(av: Any, streams: Sequence[Any], track: int | None, *, name: str, notes: Notes) -> Any:
-    """The audio stream with this number, or the one that the file marks as its default, as players take it."""
+    """The audio stream with this number; by default the one marked as default in the file, as in players."""
     check_track(name, track, len(streams))
     if track is not None:
         return streams[track - 1]
@@ -121,30 +121,29 @@ def chosen(av: Any, streams: Sequence[Any], track: int | None, *, name: str, not
     at = marked[0] if marked else 0
     if len(streams) > 1:
         what = "its default" if marked else "the first"
-        notes.add(f"it has {len(streams)} audio tracks; track {at + 1}, {what}, is read (--track takes another)")
+        notes.add(f"it has {len(streams)} audio tracks; track {at + 1}, {what}, is read (--track selects another)")
     return streams[at]
 
 
 def check_track(name: str, track: int | None, tracks: int) -> None:
-    """Refuses a track that is not there."""
+    """Refuses a track that the file does not have."""
     if track is not None and not 1 <= track <= tracks:
-        has = "there is 1 audio track" if tracks == 1 else f"there are {tracks} audio tracks"
-        raise AudioRefused(f"{name}: {has}, and track {track} was asked for; name one of them, counted from 1")
+        raise AudioRefused(f"{name}: track {track} is not available; expected 1 to {tracks}")
 
 
 class Clock:
-    """Where each frame of a recording belongs by its time stamp.
+    """Position of each frame of a recording by its time stamp.
 
-    Coarse stamps, and the delay of an encoder, leave frames a little beside their place: they follow each other, until
-    a stamp is ahead of the samples by more than `SLACK_SECONDS` or `SLACK_FRAMES`. Then silence stands for what is
-    missing. No sound is dropped where stamps overlap or go back. Where they go back for good, as in joined broadcasts,
-    the times go on from there.
+    Coarse stamps and the delay of an encoder shift frames slightly, so frames are joined until a stamp is ahead of the
+    samples by more than `SLACK_SECONDS` or `SLACK_FRAMES`. Then the gap is filled with silence. No sound is dropped
+    where stamps overlap or go back. Where they go back permanently, as in joined broadcasts, the times continue from
+    there.
 
     Args:
-        zero: when the recording begins, in microseconds; by default with the first stamp
-        timed: whether its stamps say anything
-        wraps: whether they have 33 bits, as broadcasts have them
-        longest: seconds of silence in all that are believed
+        zero: start of the recording in microseconds; by default the first stamp
+        timed: whether its stamps are times
+        wraps: whether they have 33 bits, as in broadcasts
+        longest: maximum seconds of silence in total
     """
 
     def __init__(
@@ -161,9 +160,9 @@ class Clock:
         """Frames of silence to put ahead of a frame of `length` samples.
 
         Args:
-            following: the stamp of the next frame; one that lies ahead of `begins` shows that this one is wrong
+            following: the stamp of the next frame; if it is before `begins`, this one is wrong
 
-        Raises: AudioRefused where more would be needed than is believed.
+        Raises: AudioRefused for more silence than `longest`.
         """
         gap = 0
         if self.timed and begins is not None:
@@ -180,15 +179,15 @@ class Clock:
         self.silence += gap
         if self.silence > self.longest * self.rate:
             raise AudioRefused(
-                f"{self.name}: by its time stamps {gap / self.rate:.0f} s without sound come at "
-                f"{self.at / self.rate:.2f} s; at most {self.longest:g} s in all are filled with silence: save the "
-                "sound alone (ffmpeg -i IN OUT.flac)"
+                f"{self.name}: its time stamps have a gap of {gap / self.rate:.0f} s at "
+                f"{self.at / self.rate:.2f} s; at most {self.longest:g} s are filled with silence: save the "
+                "audio alone (ffmpeg -i IN OUT.flac)"
             )
         self.at += gap + length
         return gap
 
     def late(self, begins: Fraction, offset: Fraction) -> int:
-        """Frames between the end of the samples so far and the place that a stamp names."""
+        """Frames between the end of the samples so far and the position of a stamp."""
         seconds = begins - offset
         if self.wraps and seconds > WRAP_SECONDS / 2:  # FFmpeg takes stamps that go back for stamps that have wrapped
             seconds -= WRAP_SECONDS
@@ -196,11 +195,11 @@ class Clock:
 
 
 def stamp(frame: Any) -> Fraction | None:
-    """When a frame begins, in seconds, if it says so."""
+    """Start of a frame in seconds; None if unknown."""
     return frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
 
 
 def reason_of(error: Exception) -> str:
     if isinstance(error, IndexError):  # PyAV looks for a stream that was not there when the file was opened
-        return "a track begins in the middle that the beginning of the file does not name"
+        return "a track starts in the middle that the header does not list"
     return str(getattr(error, "strerror", None) or error)

@@ -1,4 +1,4 @@
-"""A microphone as blocks of samples. Needs the extra `mic`: sounddevice, which speaks to PortAudio."""
+"""A microphone as blocks of samples. Needs the extra `mic`: sounddevice, which uses PortAudio."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ from ossicle.audio.source import AudioInfo
 from ossicle.errors import AudioUnreadable, ExtraMissing
 from ossicle.types import Float32
 
-BEHIND_SECONDS = 5.0  # of sound waiting, from which on it is said that the model is too slow
+BEHIND_SECONDS = 5.0  # of queued audio before a warning that the model is too slow
 GONE_SECONDS = 10.0  # without a block, after which a microphone counts as unplugged
 MOST_LOST_SECONDS = 60.0  # between two blocks; more is a clock that was set
 
@@ -28,14 +28,14 @@ def import_sounddevice() -> Any:
         import sounddevice
     except Exception as error:  # no package, or no PortAudio: an OSError
         raise ExtraMissing(
-            f"a microphone needs sounddevice and PortAudio, which are not here ({error}): "
+            f"a microphone needs sounddevice and PortAudio, which are not available ({error}): "
             "pip install 'ossicle[mic]', and on Linux apt install libportaudio2"
         ) from error
     return sounddevice
 
 
 def refuse(sentence: str) -> None:
-    """Makes an error of sound that breaks off."""
+    """Raises an error for a microphone that stops."""
     raise AudioUnreadable(sentence)
 
 
@@ -48,56 +48,56 @@ def microphone_blocks(
     cut_off: Callable[[str], None] = refuse,
     info: AudioInfo | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
-    """Yields what a microphone hears, mono at `rate`, until the caller stops or Ctrl-C is pressed.
+    """Yields blocks of a microphone, mono at `rate`, until the caller stops or Ctrl-C is pressed.
 
-    What the caller is too slow for waits. What the system drops becomes silence of the same length, if that is known.
-    Ctrl-C ends the sound in place of the program, so that all that was heard is still scored; a second one is as ever.
+    Blocks are queued while the caller is busy. Samples that the system drops are replaced by silence of the same
+    length, if it is known. The first Ctrl-C ends the recording and not the program, so that all of it is still scored.
 
     Args:
         device: name or number; by default the system's
-        block_seconds: what is waited for at a time
-        behind: told, in a sentence, when the caller is slower than the sound, and of each loss
-        cut_off: told, in a sentence, when no more sound comes from the microphone; by default that is an error
-        info: is told the microphone's own rate before the first block, and its frames as they come
+        block_seconds: length of a block
+        behind: called with a sentence when the caller is too slow, and for each loss
+        cut_off: called with a sentence when the microphone stops delivering audio; by default that is an error
+        info: receives the microphone's own rate before the first block, and counts frames as they arrive
 
     Raises:
-        ExtraMissing: there is no sounddevice
-        AudioUnreadable: there is no such microphone, it does not open, or it falls silent for good
-        ValueError: an argument makes no sense
+        ExtraMissing: sounddevice is not installed
+        AudioUnreadable: the microphone does not exist, cannot be opened or stops delivering audio
+        ValueError: an argument is invalid
     """
     check_rate(rate)
     check_block_seconds(block_seconds)
     sounddevice = import_sounddevice()
     name = "the microphone" if device is None else f"the microphone {device}"
     # Blocks, each with the seconds lost before it, if any were; None ends them. A SimpleQueue, as a signal may put.
-    heard: queue.SimpleQueue[tuple[np.ndarray, float | None] | None] = queue.SimpleQueue()
+    queued: queue.SimpleQueue[tuple[np.ndarray, float | None] | None] = queue.SimpleQueue()
     due = math.inf  # when the next block begins, by the clock of the device
 
     def take(samples: np.ndarray, count: int, time: Any, status: Any) -> None:
         nonlocal due
-        heard.put((samples[:, 0].copy(), time.inputBufferAdcTime - due if status.input_overflow else None))
+        queued.put((samples[:, 0].copy(), time.inputBufferAdcTime - due if status.input_overflow else None))
         due = time.inputBufferAdcTime + count / own
 
     def blocks() -> Iterator[np.ndarray]:
-        said = False
+        warned = False
         while True:
-            late = heard.qsize() * block_seconds
-            if late > BEHIND_SECONDS and not said:
-                behind(f"the model is {late:.0f} s behind the sound: a larger --hop or a smaller model keeps up")
-            said = late > BEHIND_SECONDS
+            late = queued.qsize() * block_seconds
+            if late > BEHIND_SECONDS and not warned:
+                behind(f"the model is {late:.0f} s behind; use a larger --hop or a smaller model")
+            warned = late > BEHIND_SECONDS
             try:
-                block = heard.get(timeout=GONE_SECONDS + block_seconds)
+                block = queued.get(timeout=GONE_SECONDS + block_seconds)
             except queue.Empty:
-                cut_off(f"no sound has come from {name} for {GONE_SECONDS:g} s; it must stay plugged in")
+                cut_off(f"no audio from {name} for {GONE_SECONDS:g} s; check the connection")
                 return
             if block is None:
                 return
             samples, lost = block
             if lost is not None and 0 < lost < MOST_LOST_SECONDS:
-                behind(f"the system dropped {lost:.2f} s of sound before it was heard; silence stands for it")
+                behind(f"the system dropped {lost:.2f} s of audio, which is replaced by silence")
                 yield np.zeros(round(lost * own), np.float32)
             elif lost is not None:  # not every system has a clock for its sound
-                behind("the system dropped sound before it was heard; times from here on may be too early")
+                behind("the system dropped audio; times from here on may be too early")
             yield samples
 
     with contextlib.ExitStack() as stack:
@@ -109,8 +109,8 @@ def microphone_blocks(
             )
             stack.enter_context(stream)
         except (sounddevice.PortAudioError, ValueError) as error:
-            raise AudioUnreadable(f"{name} does not open: {error}") from error
-        stack.enter_context(interrupts(lambda: heard.put(None)))
+            raise AudioUnreadable(f"{name} cannot be opened: {error}") from error
+        stack.enter_context(interrupts(lambda: queued.put(None)))
         info = info or AudioInfo()
         info.rate = own
         for piece in resampled(counted(blocks(), info), own, rate):
@@ -119,7 +119,7 @@ def microphone_blocks(
 
 
 def counted(blocks: Iterator[np.ndarray], info: AudioInfo) -> Iterator[np.ndarray]:
-    """The blocks, their samples counted."""
+    """Yields the blocks and counts their samples in `info`."""
     for block in blocks:
         info.frames += len(block)
         yield block
@@ -127,7 +127,7 @@ def counted(blocks: Iterator[np.ndarray], info: AudioInfo) -> Iterator[np.ndarra
 
 @contextlib.contextmanager
 def interrupts(end: Callable[[], None]) -> Iterator[None]:
-    """Has the first Ctrl-C call `end`, where it would otherwise raise KeyboardInterrupt."""
+    """Calls `end` on the first Ctrl-C instead of raising KeyboardInterrupt."""
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not ours or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,9 +1,8 @@
-"""MPEG audio: a walk over its frames (ISO/IEC 11172-3 and 13818-3).
+"""MPEG audio: count its frames (ISO/IEC 11172-3 and 13818-3).
 
-A file has no header of its own. How many frames there are, a tag in a first frame that holds no sound may say (Xing,
-Info, VBRI). libsndfile believes it, and reads no further; without a tag it guesses from the first frame, and of a
-variable rate loses what comes after its guess. So the frames are counted here, and a file that says nothing, or has
-more, is read with such a tag put in front of it.
+A file has no header. A tag in a silent first frame (Xing, Info, VBRI) may contain the number of frames. libsndfile
+reads only that many; without a tag it estimates the number from the first frame, which truncates files of variable bit
+rate. So the frames are counted here, and a file with no tag, or with more frames, is read with a correct tag in front.
 """
 
 import re
@@ -25,13 +24,13 @@ FRAME = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]")  # what a header may begin wi
 KIND = 0xFFFE_0C00  # the bits that all frames of a recording share: version, layer, rate
 SIDE = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}  # bytes, by MPEG-1 and mono
 LOOKED_AT = 64  # bytes of each frame: as far as a tag's numbers lie
-FEW = 4  # frames more or fewer than the tag says that are no matter: a tenth of a second
+FEW = 4  # difference from the tag's number of frames that is ignored: a tenth of a second
 RESYNC = 1 << 16
 DELAY = 529  # samples, of a decoder
 
 
 def frame_bytes(head: int) -> int:
-    """The length of a frame by the upper 23 bits of its header; 0 where that is none."""
+    """The length of a frame by the upper 23 bits of its header; 0 for an invalid header."""
     version, layer = head >> 10 & 3, 4 - (head >> 8 & 3)
     kbits, rate = head >> 3 & 15, head >> 1 & 3
     if head >> 12 != 0x7FF or version == 1 or layer == 4 or not 0 < kbits < 15 or rate == 3:
@@ -47,7 +46,7 @@ LENGTHS = {head: length for head in range(0x7FF << 12, 0x800 << 12) if (length :
 
 @dataclass(kw_only=True)
 class Run:
-    """Frames of one kind, one after the other; `claimed` is what a tag ahead of them says, if there is one."""
+    """Consecutive frames of one kind; `claimed` is their number by the tag before them, if there is one."""
 
     begin: int
     kind: int
@@ -58,16 +57,16 @@ class Run:
 
 
 def mpeg_contents(data: BinaryIO, begin: int, *, size: int) -> Contents:
-    """The recordings in an MPEG file; nothing is said of what holds no two frames."""
+    """The recordings in an MPEG file; empty for a file without two consecutive frames."""
     runs = [run for run in runs_of(data, begin, size=size) if run.frames > 0]
     if len(runs) > MOST_PARTS:
-        return Contents(refusal=f"more than {MOST_PARTS} recordings lie one after the other in it")
+        return Contents(refusal=f"the file contains more than {MOST_PARTS} consecutive recordings")
     missing = 0
     for run in runs:
         there = (size if run is runs[-1] else run.end) - run.begin
         if run.claimed_bytes - there > run.claimed_bytes // 100:
             missing = run.claimed_bytes - there
-    # A few frames behind what the tag says are its mistake.
+    # A few frames beyond the tag's number are an error of the tag.
     runs = [run for run in runs if run.claimed is not None or run.frames > FEW or len(runs) == 1]
     whole = not runs or (len(runs) == 1 and runs[0].claimed is not None)
     return Contents(parts=() if whole else tuple(part_of(data, run) for run in runs), missing=missing)
@@ -107,7 +106,7 @@ def follows(data: BinaryIO, at: int, head: int) -> bool:
 
 
 def next_frame(data: BinaryIO, at: int, *, size: int) -> int:
-    """Where the next frame begins that is followed by another one, or by the end of the file."""
+    """Start of the next frame that is followed by another one, or by the end of the file."""
     while at < size:
         data.seek(at)
         piece = data.read(RESYNC)
@@ -122,11 +121,11 @@ def next_frame(data: BinaryIO, at: int, *, size: int) -> int:
 
 
 def tag_of(frame: bytes, head: int) -> tuple[int | None, int] | None:
-    """The frames and bytes that a tag in this frame says follow; no frames, or 0 bytes, where it does not say."""
+    """Number of frames and bytes by the tag in this frame; None and 0 where the tag has none."""
     if head >> 17 & 3 != 1:  # layer III alone
         return None
     side = 4 + SIDE[head >> 19 & 3 == 3, head >> 6 & 3 == 3]
-    for at in (side, side + 2):  # behind a checksum
+    for at in (side, side + 2):  # after a checksum
         if frame[at : at + 4] in (b"Xing", b"Info"):
             flags = int.from_bytes(frame[at + 4 : at + 8])
             numbers = [int.from_bytes(frame[at + 8 + 4 * place : at + 12 + 4 * place]) for place in range(2)]
@@ -138,17 +137,17 @@ def tag_of(frame: bytes, head: int) -> tuple[int | None, int] | None:
 
 
 def part_of(data: BinaryIO, run: Run) -> Part:
-    """The frames as a file of their own, that says how many there are."""
+    """The frames as a separate file with the correct number of frames."""
     if run.claimed is not None or run.kind >> 17 & 3 != 1:  # layer II has no such tag, and in practice one rate
         return Part(begin=run.begin, end=run.end)
     return Part(begin=run.begin, end=run.end, head=tagged_frames(run.kind, run.frames))
 
 
 def tagged_frames(head: int, frames: int) -> bytes:
-    """Two frames of the same kind without sound: the first has a tag that says how many follow.
+    """Two silent frames of the same kind; the first has a tag with the number of frames that follow.
 
-    libsndfile takes such a tag for LAME's, and leaves out what a decoder delays. The tag has it leave out as much as
-    makes the second frame, so that every sample of the others stays.
+    libsndfile reads such a tag as LAME's and drops the decoder's delay. The tag makes it drop exactly the second frame,
+    so that every sample of the others is kept.
     """
     side = SIDE[head >> 19 & 3 == 3, head >> 6 & 3 == 3]
     for kbits in range(1, 15):

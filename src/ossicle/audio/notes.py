@@ -1,4 +1,4 @@
-"""What is worth saying of a recording that is read all the same: to the log, once, and with the clip."""
+"""Warnings about a recording that can be read: logged once, and returned with the clip."""
 
 import functools
 import logging
@@ -10,7 +10,7 @@ from ossicle.audio.hush import HUSH
 from ossicle.types import Float32
 
 LOG = logging.getLogger("ossicle.audio")
-# Of the energy that channels without anything in common keep when they are averaged: below this share they cancel.
+# Fraction of the energy that uncorrelated channels keep when averaged: below it they cancel.
 CANCELLED = 0.02
 AUDIBLE = 1e-10  # mean square of a channel: -100 dB of full scale
 JUDGED_SECONDS = 10.0  # of sound that is still arriving, after which its channels are judged
@@ -23,27 +23,27 @@ def log_once(sentence: str) -> None:
 
 
 class Notes:
-    """Sentences about one recording, and what its channels lose when they are averaged.
+    """Warnings about one recording, and the energy that its channels lose when they are averaged.
 
     Args:
-        say: told each sentence once; by default the log is
+        report: called once with each sentence; by default it is logged
     """
 
-    def __init__(self, name: str, *, say: Callable[[str], None] | None = None) -> None:
-        self.name, self.say = name, say or log_once
+    def __init__(self, name: str, *, report: Callable[[str], None] | None = None) -> None:
+        self.name, self.report = name, report or log_once
         self.sentences: list[str] = []
         self.frames = self.channels = 0
         self.apart = self.together = 0.0  # energy of the channels, and of their mean
 
     def add(self, remark: str) -> None:
-        """Notes something about the recording."""
+        """Adds a warning about the recording."""
         sentence = f"{self.name}: {remark}"
         if sentence not in self.sentences:
             self.sentences.append(sentence)
-            self.say(sentence)
+            self.report(sentence)
 
     def weigh(self, block: Float32[np.ndarray, "time channel"], mono: Float32[np.ndarray, " time"]) -> None:
-        """Takes a block with its mean over the channels into account."""
+        """Adds the energy of a block and of its mean over the channels."""
         if block.shape[1] > 1:
             flat = np.ascontiguousarray(block).reshape(-1)
             self.frames += len(block)
@@ -52,10 +52,10 @@ class Notes:
             self.together += float(mono @ mono)
 
     def judge(self) -> None:
-        """Notes channels that cancel each other in what was weighed."""
+        """Adds a warning if the channels cancel each other."""
         audible = self.apart > AUDIBLE * self.frames * self.channels
         if audible and self.together * self.channels**2 < CANCELLED * self.apart:
             self.add(
-                f"its {self.channels} channels cancel each other, so that almost nothing is left of their mean; one is "
-                "the other upside down: keep one channel alone (sox IN OUT remix 1)"
+                f"its {self.channels} channels cancel each other in their mean (inverted phase); "
+                "keep one channel (sox IN OUT remix 1)"
             )

@@ -14,7 +14,7 @@ SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 
 
 def ogg_contents(data: BinaryIO, at: int, *, size: int) -> Contents:
-    """The links of a chain, what the last page lacks, and pages that are missing."""
+    """Links of a chain, missing pages, and bytes missing from the last page."""
     begins: list[int] = []
     opening, sounds = False, 0
     due: dict[int, int] = {}  # of each stream of this link, the number of the next page
@@ -44,12 +44,12 @@ def ogg_contents(data: BinaryIO, at: int, *, size: int) -> Contents:
         ended = bool(head[5] & LAST)
         at += length
     if len(begins) > MOST_PARTS:
-        return Contents(refusal=f"more than {MOST_PARTS} recordings lie one after the other in it")
+        return Contents(refusal=f"the file contains more than {MOST_PARTS} consecutive recordings")
     remarks = []
     if lost:
-        remarks.append(f"pages are missing at {lost} places in it; what comes after them is too early")
+        remarks.append(f"pages are missing at {lost} positions; later times are too early")
     if not ended and not missing:
-        remarks.append("its last page is not marked as the last; the recording may have been longer")
+        remarks.append("the last page is not marked as last; the recording may be truncated")
     parts = tuple(Part(begin=begin, end=end) for begin, end in pairwise([*begins, size]))
     return Contents(
         parts=parts if len(parts) > 1 else (), missing=missing, tracks=max(1, sounds), remarks=tuple(remarks)

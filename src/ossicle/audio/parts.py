@@ -1,8 +1,8 @@
-"""A file as one or several recordings, each in a stretch of its bytes.
+"""A file as one or several recordings, each a range of its bytes.
 
-libsndfile reads the first of what lies one after the other in a file, for as long as its header says. Where that is not
-all, or the header is wrong, the file is read through views: each shows one stretch as a file of its own, with other
-bytes in place of the wrong ones.
+libsndfile reads only the first of several consecutive recordings, with the length in its header. Where there are more,
+or the header is wrong, the file is read through views: each presents one range as a separate file with a corrected
+header.
 """
 
 import os
@@ -17,9 +17,9 @@ ZEROS_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A recording inside a file: bytes `begin` to `end`, behind those of `head`.
+    """A recording inside a file: `head`, followed by the bytes `begin` to `end`.
 
-    `patches` are bytes that stand in place of others, by their place in the part.
+    `patches` are (position in the part, bytes that replace those there).
     """
 
     begin: int
@@ -30,13 +30,17 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What the headers of a file say of it.
+    """Contents of a file according to its headers.
 
-    `parts` are what to read, one after the other; none where the file is to be read as it is. Of the last one
-    `promised` bytes of sound should be there, and `there` are: 0 and more where the header says 0 and yet something
-    follows, 1 and 1 where it does not say. `missing` bytes belong to the file by another account. `tracks` are how many
-    recordings lie side by side. `refusal` says why it cannot be read whole, `remarks` what is odd about a file that is.
-    `binding` tells that a decoder which takes the file as it is would lose some of it.
+    Attributes:
+        parts: recordings to read in order; empty if the file is read as it is
+        promised, there: bytes of sound in the last part by its header, and in the file; 0 and more where the header has
+            0 but data follow, 1 and 1 where the header does not have a length
+        missing: bytes that the file lacks according to its structure
+        tracks: number of parallel recordings
+        refusal: reason why the file cannot be read completely, or ""
+        remarks: warnings about a file that is read
+        binding: whether a decoder that ignores `parts` would lose a part of the file
     """
 
     parts: tuple[Part, ...] = ()
@@ -50,10 +54,7 @@ class Contents:
 
 
 class View:
-    """A part as a file of its own, for libsndfile's callbacks: nothing is ever raised in there.
-
-    What went wrong is in `error`.
-    """
+    """A part as a separate file for libsndfile's callbacks, which must not raise; an exception is kept in `error`."""
 
     def __init__(self, file: Path, part: Part) -> None:
         self.file = open(file, "rb", buffering=0)
@@ -76,7 +77,7 @@ class View:
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as the part goes."""
+        """Fills the buffer, up to the end of the part."""
         try:
             data = self.bytes(self.at, min(self.at + len(buffer), self.size))
         except BaseException as error:  # also Ctrl-C, which C code would swallow
@@ -101,7 +102,7 @@ class View:
 
 
 def skip_tags(data: BinaryIO, at: int, *, size: int) -> int:
-    """Where the tags end that begin here: ID3 of both kinds, APE, Lyrics3. `at` itself where there is none."""
+    """End of the tags that begin at `at`: ID3 of both versions, APE, Lyrics3; `at` itself if there are none."""
     for _ in range(TAGS_AT_ONCE):
         data.seek(at)
         head = data.read(32)
@@ -126,7 +127,7 @@ def seven_bits(data: bytes) -> int:
 
 
 def skip_zeros(data: BinaryIO, at: int, *, size: int) -> int:
-    """Where the first byte is that is not zero."""
+    """Position of the next nonzero byte."""
     data.seek(at)
     while at < size and (piece := data.read(ZEROS_AT_ONCE)):
         left = piece.lstrip(b"\0")
@@ -137,7 +138,7 @@ def skip_zeros(data: BinaryIO, at: int, *, size: int) -> int:
 
 
 def find(data: BinaryIO, mark: bytes, at: int, *, size: int) -> int:
-    """Where the bytes come next; the end of the file, where they do not."""
+    """Position of the next occurrence of `mark`; the end of the file if there is none."""
     held = b""
     while at < size:
         data.seek(at)

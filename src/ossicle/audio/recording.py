@@ -1,4 +1,4 @@
-"""From a path to an open recording: the checks of the file, the decoders in turn, the error if none reads it."""
+"""Opens a recording: checks the file, tries the decoders in order, and explains why none could read it."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from ossicle.audio.source import Failure, Source
 from ossicle.errors import AudioRefused, AudioUnreadable
 from ossicle.files import printable
 
-READABLE = "readable are WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, AU and, "
+READABLE = "supported are WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, AU and, "
 MEDIA = "M4A, MP4, WebM, WMA and other media"
 
 
@@ -27,11 +27,11 @@ def open_recording(path: str | os.PathLike[str], limits: AudioLimits, *, track: 
     """Opens a recording with the first decoder that reads it; rate and channels lie within `limits`.
 
     Args:
-        track: of several that lie side by side, from 1; by default the one that the file itself prefers
+        track: number of the audio track, from 1; by default the track marked as default
 
     Raises:
-        AudioUnreadable: there is no such file, or no decoder makes samples of it.
-        AudioRefused: it has too many channels or a rate outside the limits, or no such track.
+        AudioUnreadable: the file is missing or cannot be decoded.
+        AudioRefused: its channels or rate are outside the limits, or it does not have the track.
     """
     name = printable(path)
     # Absolute: "-" would be standard input to libsndfile, and "a:b" an address to FFmpeg.
@@ -49,14 +49,14 @@ def open_recording(path: str | os.PathLike[str], limits: AudioLimits, *, track: 
         check_shape(name, source.rate, source.channels, limits)
         if contents.missing:
             raise AudioUnreadable(
-                f"{name}: the file is truncated: by its own account {contents.missing} bytes more belong to it; copy "
-                "it again, or save what is left as a file of its own"
+                f"{name}: the file is truncated: according to its header {contents.missing} bytes are missing; copy "
+                "it again, or save the rest as a new file"
             )
         promised, there = contents.promised, contents.there
         if promised == 0 == source.frames and len(contents.parts) < 2:
             raise AudioUnreadable(
-                f"{name}: its header promises no sound, and yet {there} bytes follow, as where a recorder lost its "
-                "power; send it to standard input, which is heard to its end, or repair the header"
+                f"{name}: its header promises no sound, but {there} bytes follow, as after a power failure; "
+                "send it to standard input, which is read to its end, or repair the header"
             )
         for remark in contents.remarks:
             notes.add(remark)
@@ -73,7 +73,7 @@ def open_decoder(
     limits: AudioLimits,
     stack: contextlib.ExitStack,
 ) -> Source:
-    """Opens a file with libsndfile, which takes the first track alone, or else with FFmpeg."""
+    """Opens a file with libsndfile, which reads the first track only, or else with FFmpeg."""
     source: Source | Failure = Failure("several tracks")
     if contents.tracks == 1:
         source = open_with_soundfile(file, contents, name=name, notes=notes, stack=stack)
@@ -88,10 +88,10 @@ def open_decoder(
     if isinstance(source, Failure):
         reasons["FFmpeg"] = source.reason
         raise unreadable(file, name, reasons, allowed=f"through PyAV, {MEDIA}")
-    if contents.binding:  # FFmpeg believes what the header says
+    if contents.binding:  # FFmpeg would read only the length in the header
         raise AudioUnreadable(
-            f"{name}: it holds more sound than its header says, in a coding that is read by its header alone "
-            f"({reasons['libsndfile']}); repair the header, or save each recording as a file of its own"
+            f"{name}: it contains more audio than its header counts, in a coding that needs a correct header "
+            f"({reasons['libsndfile']}); repair the header, or save each recording as a separate file"
         )
     return source
 
@@ -105,7 +105,7 @@ def check_shape(name: str, rate: int, channels: int, limits: AudioLimits) -> Non
 
 
 def check_regular(file: Path, name: str) -> None:
-    """Refuses what is missing, empty or no plain file; opening a pipe or a device could block for ever."""
+    """Refuses a path that is missing, empty or not a regular file; opening a pipe or a device could block."""
     try:
         status = file.stat()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
@@ -117,15 +117,17 @@ def check_regular(file: Path, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise AudioUnreadable(f"{name}: this is a pipe or a device; name a plain file")
     if status.st_size == 0:
-        raise AudioUnreadable(f"{name}: the file is empty (0 bytes); a recording has samples")
+        raise AudioUnreadable(f"{name}: the file is empty (0 bytes)")
 
 
 def unreadable(file: Path, name: str, reasons: dict[str, str], *, allowed: str) -> AudioUnreadable:
-    """The error for a file that no decoder reads: what it looks like, what the decoders said, what would be read."""
+    """The error for a file that no decoder reads: detected type, errors of the decoders, supported formats."""
     try:
         kind, promising = describe_content(file)
     except OSError as error:
         return AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file")
-    said = ", ".join(f"{decoder}: {reason.splitlines()[0] if reason else 'no'}" for decoder, reason in reasons.items())
-    found = f"this is {kind}, and does not decode ({said})" if promising else f"this is {kind}, no recording"
+    errors = ", ".join(
+        f"{decoder}: {reason.splitlines()[0] if reason else 'no'}" for decoder, reason in reasons.items()
+    )
+    found = f"this is {kind} that cannot be decoded ({errors})" if promising else f"this is {kind}, not a recording"
     return AudioUnreadable(f"{name}: {found}; {READABLE}{allowed}")

@@ -13,8 +13,8 @@ import soxr
 from ossicle.types import Float32
 
 QUALITY = "HQ"
-# Samples, at the lower of the two rates, after which the filter has forgotten, so that a segment read alone equals the
-# same stretch of the whole. Measured for ratios from 1:768 to 768:1: HQ's impulse response is below 1e-7 of its peak
+# Length of the filter's memory in samples at the lower rate, so that a segment read alone equals the
+# same part of the whole. Measured for ratios from 1:768 to 768:1: HQ's impulse response is below 1e-7 of its peak
 # from 108 samples on.
 MEMORY_SAMPLES = 256
 PIECE_SAMPLES = 1 << 16
@@ -54,7 +54,7 @@ def aligned_frames(first: int, source_rate: int, rate: int) -> tuple[int, int]:
     if source_rate == rate:
         return first, 0
     common = math.gcd(source_rate, rate)
-    frames, samples = source_rate // common, rate // common  # the shortest stretch that is whole in both rates
+    frames, samples = source_rate // common, rate // common  # the shortest length that is whole in both rates
     periods = max(0, first - memory(source_rate, rate)) // samples
     return periods * frames, first - periods * samples
 

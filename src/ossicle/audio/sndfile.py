@@ -1,15 +1,15 @@
 """libsndfile, the first decoder.
 
-Found on the way, and the reason for the shape of this file:
+Properties of the libraries that explain this file:
 - libsndfile 1.2.2 cannot seek in the last page of an OGG, whose length is cut to the recording's: it lands elsewhere.
   soundfile's `read` seeks after each call, so `SequentialFile` hides the ability: one seek at most, right after
   opening, to before the last page, then only reads. That also stops soundfile from trusting the header's length.
-- libsndfile opens headerless files by their suffix, as if noise were sound; such a result is refused.
-- mpg123, inside libsndfile, writes to standard error what it thinks of an MP3's stray bytes: `HUSH`.
+- libsndfile opens headerless files by their suffix, and decodes noise; such a result is refused.
+- mpg123, inside libsndfile, writes warnings about an MP3's stray bytes to standard error: `HUSH`.
 - A path, where the file can be read as it is: from a Python file object a damaged file makes soundfile print tracebacks
   from its C callbacks. The views of `parts` raise nothing in there.
-- libsndfile reads only as far as it thought when it opened the file, of an MPEG file without a tag by a guess: see
-  `mpeg`, `flac`, `chunks`.
+- libsndfile reads only the length that it found when it opened the file, an estimate for an MPEG file without a tag:
+  see `mpeg`, `flac`, `chunks`.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ MPEG_RESERVOIR_FRAMES = 32 * 1_152
 
 
 class SequentialFile(soundfile.SoundFile):
-    """A sound file that is only read forward; the top of this file tells why."""
+    """A sound file that is only read forward; see the top of this file."""
 
     def seekable(self) -> bool:
         return False
@@ -47,7 +47,7 @@ class SequentialFile(soundfile.SoundFile):
 def open_with_soundfile(
     file: Path, contents: Contents, *, name: str, notes: Notes, stack: contextlib.ExitStack
 ) -> Source | Failure:
-    """Opens a recording with libsndfile, or says why not; of several parts, the others are opened when it is time."""
+    """Opens a recording with libsndfile, or gives the reason for failure; later parts are opened on first use."""
     opened = Opened(file, contents.parts[0] if contents.parts else None, name=name)
     stack.callback(lambda: opened.close())
     try:
@@ -56,7 +56,7 @@ def open_with_soundfile(
         raise AudioUnreadable(f"{name}: it cannot be opened ({error.strerror}); name a readable file") from error
     except soundfile.SoundFileError as error:
         return Failure(reason_of(error))
-    except TypeError:  # soundfile asks for the rate and shape of a .raw file, which nobody knows
+    except TypeError:  # soundfile needs the rate and shape of a .raw file, which are unknown
         return Failure("a headerless file")
     if not accepted(handle):
         return Failure(f"taken for {handle.format} {handle.subtype}, which is not accepted")
@@ -84,13 +84,13 @@ def open_with_soundfile(
                 skip = max(0, skip - len(block))
 
     # Of OGG and MPEG libsndfile makes an estimate, and of a FLAC that does not know its length the largest number.
-    told = handle.format != "OGG" and not handle.subtype.startswith("MPEG") and handle.frames < LONGEST_64
-    frames = handle.frames if told and len(contents.parts) < 2 else 0
+    exact = handle.format != "OGG" and not handle.subtype.startswith("MPEG") and handle.frames < LONGEST_64
+    frames = handle.frames if exact and len(contents.parts) < 2 else 0
     return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=frames, notes=notes)
 
 
 class Opened:
-    """A file, or a part of it, in libsndfile's hands."""
+    """A file, or a part of it, opened by libsndfile."""
 
     def __init__(self, file: Path, part: Part | None, *, name: str) -> None:
         self.file, self.part, self.name = file, part, name
@@ -103,7 +103,7 @@ class Opened:
         self.quiet = HUSH if mpeg else contextlib.nullcontext()
 
     def open(self) -> SequentialFile:
-        # As bytes, so that a name that is no valid Unicode works too.
+        # As bytes, so that names that are not valid Unicode work too.
         source: Any = str(self.file) if os.name == "nt" else os.fsencode(self.file)
         if self.part is not None:
             source = self.view = self.stack.enter_context(View(self.file, self.part))
@@ -113,7 +113,7 @@ class Opened:
         return self.handle
 
     def check(self) -> None:
-        """Raises what went wrong in a view, where it could not be raised."""
+        """Raises the exception that a view has kept."""
         if self.view is not None and self.view.error is not None:
             error, self.view.error = self.view.error, None
             if isinstance(error, OSError):
@@ -161,7 +161,7 @@ class Opened:
 
 
 def accepted(handle: soundfile.SoundFile) -> bool:
-    """Whether libsndfile's opinion counts: MPEG layer I is extinct, and its mark is also how UTF-16 text begins."""
+    """Whether the detected format is accepted: MPEG layer I is extinct, and UTF-16 text begins with its mark."""
     return handle.format in FORMATS and handle.subtype != "MPEG_LAYER_I"
 
 

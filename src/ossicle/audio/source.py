@@ -1,4 +1,4 @@
-"""What every decoder hands over: an open recording as a stream of float32 blocks."""
+"""Output of every decoder: an open recording as a stream of float32 blocks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from ossicle.audio.notes import Notes
 from ossicle.errors import AudioUnreadable
 from ossicle.types import Float32, Shaped
 
-# Raised whenever some file gives other samples than before: part of the key of whatever is kept of samples.
+# Increased whenever some file gives other samples than before; part of the key of cached samples.
 DECODER = 3
 
 Block = Float32[np.ndarray, "time channel"]
@@ -20,7 +20,7 @@ FULL_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An open recording: what decoding showed of it, and its samples.
+    """An open recording: its properties and its samples.
 
     `blocks(first)` yields the samples of all channels from frame `first` on; call it once.
     """
@@ -30,12 +30,12 @@ class Source:
     channels: int
     blocks: Callable[[int], Iterator[Block]]
     notes: Notes
-    frames: int = 0  # that the header promises; 0 where it does not say
+    frames: int = 0  # according to the header; 0 if unknown
 
 
 @dataclass(kw_only=True)
 class AudioInfo:
-    """What reading a recording shows of it on the way: its own rate, and its frames so far; at first both are 0."""
+    """Rate of a recording and number of frames read so far, updated while it is read; both start at 0."""
 
     rate: int = 0
     frames: int = 0
@@ -59,7 +59,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a decoder does not read a file, in its own words."""
+    """Error message of a decoder that cannot read a file."""
 
     reason: str
 
@@ -80,12 +80,12 @@ def to_float32(values: Shaped[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
 
 
 def stopped(name: str, reason: str) -> AudioUnreadable:
-    return AudioUnreadable(f"{name}: decoding stops with an error ({reason}); the whole recording must decode")
+    return AudioUnreadable(f"{name}: decoding failed ({reason})")
 
 
 def changed(name: str, before: tuple[int, int], after: tuple[int, int]) -> AudioUnreadable:
     """The error for a recording whose rate or channels change."""
     return AudioUnreadable(
-        f"{name}: the sound changes from {before[0]} Hz and {before[1]} channels to {after[0]} Hz and {after[1]} in "
-        "the middle; one rate and one layout are allowed"
+        f"{name}: the recording changes from {before[0]} Hz and {before[1]} channels to {after[0]} Hz and "
+        f"{after[1]}; expected one rate and number of channels"
     )

@@ -1,8 +1,8 @@
-"""Sound that is still arriving: WAV or raw samples from a pipe, as blocks of what every decoder hands over.
+"""Live audio: WAV or raw samples from a pipe, as blocks of samples.
 
-A WAV in a pipe does not know its length: writers put 0 or the largest number there, so the data last until the pipe
-ends. Where a smaller length is reached first, what follows decides: chunks and tags end the sound, another WAV of the
-same layout goes on with it, and samples that the header does not count are sound like the others.
+The length in a WAV header is unknown in a pipe: writers put 0 or the largest number there, so the data last until the
+pipe ends. Data after a smaller length are handled by their kind: chunks and tags end the audio, another WAV of the same
+layout continues it, and samples that the header does not count are read too.
 """
 
 import struct
@@ -45,13 +45,13 @@ class Readable(Protocol):
     """A stream of bytes, such as standard input's buffer."""
 
     def read(self, count: int, /) -> bytes:
-        """So many bytes, or fewer; none at the end."""
+        """Up to `count` bytes; none at the end."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How samples lie in a stream of bytes.
+    """Layout of samples in a stream of bytes.
 
     Raises: ValueError for an encoding that is not one of `ENCODINGS`.
     """
@@ -62,7 +62,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
-            raise ValueError(f"samples are not {self.encoding!r} here; allowed are {', '.join(ENCODINGS)}")
+            raise ValueError(f"encoding {self.encoding!r} is not available; available: {', '.join(ENCODINGS)}")
 
     @property
     def frame_bytes(self) -> int:
@@ -81,20 +81,20 @@ def stream_blocks(
     info: AudioInfo | None = None,
     remark: Callable[[str], None] | None = None,
 ) -> Iterator[Float32[np.ndarray, " time"]]:
-    """Yields what a pipe brings as mono float32 at `rate`, as it comes; joined, they are what `read_clip` would give.
+    """Yields blocks from a pipe as mono float32 at `rate`; joined, they equal the result of `read_clip`.
 
     Args:
-        file: read by `read1` where it has that, which gives what is there without waiting for more
+        file: read with `read1` if available, which returns data without waiting for more
         layout: of raw samples; without it a WAV header is expected
-        block_seconds: the most that is waited for
-        cut_off: told, in a sentence, when the stream ends early or in the middle of a sample, which is then left out
-        info: is told the stream's own rate before the first block, and its frames as they come
-        remark: told, in a sentence, what is odd about sound that is heard all the same; by default the log is
+        block_seconds: maximum length of a block
+        cut_off: called with a sentence when the stream ends early or in the middle of a sample, which is then dropped
+        info: receives the stream's own rate before the first block, and counts frames as they arrive
+        remark: called with each warning, a sentence; by default it is logged
 
     Raises:
-        AudioUnreadable: no WAV header where one is expected, or an encoding that is not read
+        AudioUnreadable: no WAV header where one is expected, or an encoding that is not supported
         AudioRefused: as `read_clip`
-        ValueError: an argument makes no sense
+        ValueError: an argument is invalid
     """
     check_rate(rate)
     check_block_seconds(block_seconds)
@@ -104,7 +104,7 @@ def stream_blocks(
     check_shape(NAME, layout.rate, layout.channels, limits)
     info = info or AudioInfo()
     info.rate = layout.rate
-    notes = Notes(NAME, say=remark)
+    notes = Notes(NAME, report=remark)
 
     def mono() -> Iterator[Float32[np.ndarray, " _"]]:
         for data in whole_frames(
@@ -139,7 +139,7 @@ def whole_frames(pieces: Iterable[bytes], layout: Layout, cut_off: Callable[[str
         if whole:
             yield data[:whole]
     if held:
-        cut_off(f"{NAME} ends in the middle of a sample: {len(held)} of {frame} bytes are there, and are left out")
+        cut_off(f"{NAME} ends in the middle of a sample; its {len(held)} of {frame} bytes are dropped")
 
 
 def sound_of(
@@ -173,12 +173,12 @@ def sound_of(
             if other != layout:
                 raise AudioUnreadable(
                     f"{NAME}: another WAV follows, of {other.rate} Hz and {other.channels} channels where the first "
-                    f"has {layout.rate} Hz and {layout.channels}; one rate and one layout are allowed"
+                    f"has {layout.rate} Hz and {layout.channels}; expected one rate and number of channels"
                 )
-            notes.add("several recordings come one after the other; they are heard as one")
+            notes.add("the stream contains several consecutive recordings; they are read as one")
             length = next_length
         elif head:
-            notes.add(f"its header promises {length} bytes of sound, and more come; it is heard to its end")
+            notes.add(f"its header promises {length} bytes of sound, but more follow; all are read")
             for at in range(0, zeros, wanted):
                 yield bytes(min(wanted, zeros - at))
             yield head
@@ -188,10 +188,10 @@ def sound_of(
 
 
 def after_sound(file: Readable) -> tuple[int, bytes, tuple[Layout, int | None] | None]:
-    """Reads what comes behind the length that a header promises.
+    """Reads the data after the length in the header.
 
-    Gives zeros, and bytes behind them, that are sound which the header does not count; or the header of another WAV;
-    or nothing where no sound comes any more.
+    Returns the number of zeros and the bytes after them that are audio beyond the header's length; or the header of
+    another WAV; or nothing at the end of the audio.
     """
     zeros = 0
     while True:
@@ -218,7 +218,7 @@ def after_sound(file: Readable) -> tuple[int, bytes, tuple[Layout, int | None] |
 
 
 class Ahead:
-    """A stream, with bytes that were read of it already put back."""
+    """A stream with bytes put back that were already read."""
 
     def __init__(self, held: bytes, file: Readable) -> None:
         self.held, self.file = held, file
@@ -229,7 +229,7 @@ class Ahead:
 
 
 def samples_of(data: bytes, encoding: str) -> np.ndarray:
-    """Bytes to numbers; three bytes become the upper ones of four, which is the same sound."""
+    """Converts bytes to numbers; three bytes become the upper ones of four."""
     if encoding == "s24le":
         wide = np.zeros((len(data) // 3, 4), dtype=np.uint8)
         wide[:, 1:] = np.frombuffer(data, dtype=np.uint8).reshape(-1, 3)
@@ -239,7 +239,7 @@ def samples_of(data: bytes, encoding: str) -> np.ndarray:
 
 
 def read_wav_header(file: Readable, head: bytes = b"") -> tuple[Layout, int | None]:
-    """Reads up to the first sample; gives the layout, and the bytes of sound if the header knows them.
+    """Reads up to the first sample; gives the layout, and the bytes of sound if the header has them.
 
     Args:
         head: the beginning, where it was read already
@@ -248,22 +248,24 @@ def read_wav_header(file: Readable, head: bytes = b"") -> tuple[Layout, int | No
     """
     head = head or exactly(file, HEAD_BYTES)
     if len(head) < 12:
-        raise AudioUnreadable(f"{NAME}: it ends after {len(head)} bytes; a recording has samples")
+        raise AudioUnreadable(f"{NAME}: it ends after {len(head)} bytes, inside its header")
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         raise AudioUnreadable(
-            f"{NAME}: it begins with {head[:4]!r}, which is no WAV; send WAV, or raw samples with --pcm and --rate"
+            f"{NAME}: it begins with {head[:4]!r}, which is not WAV; send WAV, or raw samples with --pcm and --rate"
         )
     layout, long_size = None, 0
     while True:
         name, size = struct.unpack("<4sI", header_bytes(file, 8))
         if name == b"data":
             if layout is None:
-                raise AudioUnreadable(f"{NAME}: the WAV has samples before it says what they are; send another")
+                raise AudioUnreadable(f"{NAME}: the WAV has samples before their format")
             wide = head[:4] == b"RF64" and size == 0xFFFF_FFFF
             length = long_size if wide else size
             return layout, length if length and known(length, wide=wide) else None
         if size > MAX_CHUNK:
-            raise AudioUnreadable(f"{NAME}: a part of the WAV's header claims {size} bytes; {MAX_CHUNK} are allowed")
+            raise AudioUnreadable(
+                f"{NAME}: a chunk of the WAV's header has {size} bytes; at most {MAX_CHUNK} are allowed"
+            )
         body = header_bytes(file, size + size % 2)
         if name == b"fmt ":
             layout = wav_layout(body)
@@ -274,7 +276,7 @@ def read_wav_header(file: Readable, head: bytes = b"") -> tuple[Layout, int | No
 def header_bytes(file: Readable, count: int) -> bytes:
     data = exactly(file, count)
     if len(data) < count:
-        raise AudioUnreadable(f"{NAME}: the WAV ends inside its header; a recording has samples")
+        raise AudioUnreadable(f"{NAME}: the WAV ends inside its header")
     return data
 
 
@@ -286,16 +288,16 @@ def wav_layout(body: bytes) -> Layout:
         (kind,) = struct.unpack("<H", body[24:26])
     if (kind, bits) not in _WAV:
         raise AudioUnreadable(
-            f"{NAME}: the WAV has samples of kind {kind} with {bits} bits; allowed are whole numbers of 8, 16, 24 and "
-            "32 bits and floating point of 32 and 64"
+            f"{NAME}: the WAV has samples of kind {kind} with {bits} bits; expected integers of 8, 16, 24 or 32 bits, "
+            "or floating point of 32 or 64"
         )
     if channels == 0:
-        raise AudioUnreadable(f"{NAME}: the WAV has no channels; at least one is needed")
+        raise AudioUnreadable(f"{NAME}: the WAV has 0 channels; expected at least 1")
     return Layout(encoding=_WAV[kind, bits], rate=rate, channels=channels)
 
 
 def exactly(file: Readable, count: int) -> bytes:
-    """So many bytes, or fewer at the end: a pipe gives what it has."""
+    """Exactly `count` bytes, or fewer at the end of the pipe."""
     data = b""
     while len(data) < count and (more := file.read(count - len(data))):
         data += more

@@ -1,4 +1,4 @@
-"""What a network costs on this machine, in each form that it can be run in, and which form fits a budget.
+"""Measure speed and memory of a network on this machine, for each way to run it, and find one within a budget.
 
-`forms` says what is measured, `measure` asks for it, `worker` does it in a process of its own.
+`forms` defines the variants, `measure` runs them, each in a `worker` process.
 """

@@ -1,4 +1,4 @@
-"""The forms that a network can be run in, what each is given to do, and what it took."""
+"""Variants of running a network, the workload, and the measured cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Literal, get_args
 from ossicle.errors import SettingRefused
 
 Engine = Literal["eager", "compiled", "ONNX", "ONNX int8"]
-# Merging keeps of every token something, and comes first among forms of one share.
+# Merging is more exact than pruning, so it comes first among variants of one fraction.
 Method = Literal["merge", "strided"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One form of a network."""
+    """One way to run a network."""
 
     name: str
     engine: Engine = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
-    keep: float = 1.0  # share of the patch tokens
+    keep: float = 1.0  # fraction of the patch tokens
     keep_by: Method = "merge"
 
     @property
@@ -28,16 +28,16 @@ class Variant:
 
 
 def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]:
-    """The forms that are measured, the most exact first.
+    """The variants to measure, the most exact first.
 
     Args:
-        keep: shares of the patch tokens with which to measure besides, by each method
-        files: with the forms that run from an exported file
+        keep: fractions of the patch tokens to measure as well, with each method
+        files: include variants that run from an exported file
 
-    Raises: SettingRefused for a share that is none.
+    Raises: SettingRefused for an invalid fraction.
     """
-    if wrong := [share for share in keep if not 0 < share < 1]:
-        raise SettingRefused(f"keep={wrong[0]:g}: a share above 0 and below 1 is allowed.")
+    if wrong := [fraction for fraction in keep if not 0 < fraction < 1]:
+        raise SettingRefused(f"keep={wrong[0]:g}: expected a fraction above 0 and below 1.")
     forms = [
         Variant(name="float32"),
         Variant(name="float32, compiled", engine="compiled"),
@@ -45,8 +45,8 @@ def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]
         Variant(name="bfloat16", precision="bfloat16"),
         Variant(name="int8, ONNX", engine="ONNX int8"),
         *(
-            Variant(name=f"{method}, keep {share:g}", keep=share, keep_by=method)
-            for share in sorted(set(keep), reverse=True)
+            Variant(name=f"{method}, keep {fraction:g}", keep=fraction, keep_by=method)
+            for fraction in sorted(set(keep), reverse=True)
             for method in get_args(Method)
         ),
     ]
@@ -55,26 +55,26 @@ def variants(*, keep: Sequence[float] = (), files: bool = True) -> list[Variant]
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every form is given to do."""
+    """The workload of every variant."""
 
     model: str  # bundle, run, Hub id or registry name
     seconds: float = 10.0  # length of a clip
     batch: int = 1  # clips in a pass
-    threads: int | None = None  # by default as many as torch takes
+    threads: int | None = None  # by default torch's number
     device: str = "auto"
-    encoder: str | None = None  # where the frozen one of a tuned head is, if not where it was
+    encoder: str | None = None  # path of the frozen encoder of a tuned head, if it has moved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one form took: or in a sentence why it does not run here."""
+    """Cost of one variant, or a sentence why it is not available."""
 
     variant: Variant
     clip_seconds: float | None = None  # median over the rounds
-    peak_bytes: int | None = None  # the most memory that its process held
+    peak_bytes: int | None = None  # peak memory of its process
     problem: str = ""
 
 
 def fitting(costs: Sequence[Cost], *, budget_seconds: float) -> Cost | None:
-    """The first, which is the most exact, that takes no longer for a clip; None where there is none."""
+    """The first, most exact variant within the budget per clip, or None."""
     return next((cost for cost in costs if cost.clip_seconds is not None and cost.clip_seconds <= budget_seconds), None)

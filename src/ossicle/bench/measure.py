@@ -1,9 +1,9 @@
-"""Measures the forms of a network, each in a process of its own.
+"""Measures the variants of a network, each in a separate process.
 
-A process loads nothing but its form, so that the peak memory is its own. The processes are started once and are asked
-for a pass in turns, so that a busy machine hurts all of them alike.
+A process loads only its variant, so that the peak memory is its own. The processes are started once and run their
+passes alternately, so that other load on the machine affects all of them equally.
 
-A pass is front end and network, from samples in memory to scores; decoding a file and resampling are not in it.
+A pass is front end and network, from samples in memory to scores, without decoding and resampling.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ossicle.errors import SettingRefused
 from ossicle.export import export_recognizer, need_onnx, write_int8
 from ossicle.recognizer import Recognizer
 
-Files = dict[Engine, str | Exception]  # the export that an engine runs, or why there is none
+Files = dict[Engine, str | Exception]  # the exported file of an engine, or the error
 
 
 def measure(
@@ -34,14 +34,14 @@ def measure(
     rounds: int = 7,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Cost]:
-    """Runs the forms in turns and gives what each took, in the same order.
+    """Runs the variants alternately and returns the cost of each, in the same order.
 
     Args:
-        progress: called with how many of how many answers have come
+        progress: called with the number of passes done and the total
 
     Raises:
-        SettingRefused: a clip that the network does not take, or a fraction of tokens that it cannot keep
-        OssicleError: as `ossicle.load` for a model that cannot be had
+        SettingRefused: a clip length or a fraction of tokens that the network does not support
+        OssicleError: as `ossicle.load`
     """
     recognizer = check(work, forms)
     total = len(forms) * (rounds + 1)
@@ -49,51 +49,51 @@ def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossicle-bench-")))
         files = export_files(recognizer, folder) if any(form.is_file for form in forms) else {}
         workers = [stack.enter_context(started()) for _ in forms]
-        answers: list[list[dict[str, Any]]] = [[] for _ in forms]
+        responses: list[list[dict[str, Any]]] = [[] for _ in forms]
         for number in range(rounds + 1):
-            for place, (worker, form, of_form) in enumerate(zip(workers, forms, answers, strict=True)):
-                if not of_form:
-                    of_form.append(first_answer(worker, work, form, files))
-                elif "problem" not in of_form[-1]:
-                    of_form.append(worker.ask())
+            for place, (worker, form, of_variant) in enumerate(zip(workers, forms, responses, strict=True)):
+                if not of_variant:
+                    of_variant.append(prepare_variant(worker, work, form, files))
+                elif "problem" not in of_variant[-1]:
+                    of_variant.append(worker.request())
                 progress(number * len(forms) + place + 1, total)
-    return [summary(form, of_form, batch=work.batch) for form, of_form in zip(forms, answers, strict=True)]
+    return [summary(form, of_variant, batch=work.batch) for form, of_variant in zip(forms, responses, strict=True)]
 
 
-def first_answer(worker: "Worker", work: Work, form: Variant, files: Files) -> dict[str, Any]:
-    """Has a form prepared."""
+def prepare_variant(worker: "Worker", work: Work, form: Variant, files: Files) -> dict[str, Any]:
+    """Prepares a variant in its process."""
     file = files.get(form.engine)
     if isinstance(file, Exception):
         return {"problem": reason(file)}
-    return worker.ask(work=dataclasses.asdict(work), form=dataclasses.asdict(form), file=file)
+    return worker.request(work=dataclasses.asdict(work), form=dataclasses.asdict(form), file=file)
 
 
 def export_files(recognizer: Recognizer, folder: Path) -> Files:
-    """Writes what the engines without torch run."""
+    """Writes the files of the engines without torch."""
     exact, small = folder / "model.onnx", folder / "model.int8.onnx"
     try:
         need_onnx()
         export_recognizer(recognizer, exact)
         write_int8(small, exact)
-    # Exporters too fail in every way there is.
+    # Exporters can raise any exception.
     except Exception as error:
         return {"ONNX": error, "ONNX int8": error}
     return {"ONNX": str(exact), "ONNX int8": str(small)}
 
 
-def summary(form: Variant, answers: Sequence[dict[str, Any]], *, batch: int) -> Cost:
-    """The median over what a process answered after its first answer, that it was ready."""
-    if problem := answers[-1].get("problem"):
+def summary(form: Variant, responses: Sequence[dict[str, Any]], *, batch: int) -> Cost:
+    """The median over the responses of a process after the first one."""
+    if problem := responses[-1].get("problem"):
         return Cost(variant=form, problem=problem)
     return Cost(
         variant=form,
-        clip_seconds=statistics.median(answer["seconds"] for answer in answers[1:]) / batch,
-        peak_bytes=answers[-1]["peak_bytes"],
+        clip_seconds=statistics.median(response["seconds"] for response in responses[1:]) / batch,
+        peak_bytes=responses[-1]["peak_bytes"],
     )
 
 
 def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
-    """Refuses in a sentence what no process would get to run, and gives the recognizer for the exports."""
+    """Checks the workload before processes start, and returns the model for the exports."""
     recognizer = open_model(dataclasses.replace(work, device="cpu"), Variant(name=""))
     try:
         recognizer.window_samples(window=work.seconds)
@@ -103,31 +103,31 @@ def check(work: Work, forms: Sequence[Variant]) -> Recognizer:
     reduces = getattr(getattr(recognizer, "model", None), "reduces_tokens", False)
     if any(form.keep < 1 for form in forms) and not reduces:
         raise SettingRefused(
-            f"{work.model}: has no tokens to leave out or to merge; `ossicle models show` says which networks have."
+            f"{work.model}: does not support fewer tokens; `ossicle models show` tells which networks do."
         )
     return recognizer
 
 
 class Worker:
-    """The near end of a process that runs one form."""
+    """A process that runs one variant."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to one request: the first names what to prepare, each other wants one more pass."""
+    def request(self, **content: Any) -> dict[str, Any]:
+        """The response to one request: the first prepares the variant, each other runs one pass."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            return {"problem": f"its process ended with code {self.process.wait()}, perhaps for want of memory"}
-        return json.loads(answer)
+            print(json.dumps(content), file=self.process.stdin, flush=True)
+        response = self.process.stdout.readline()
+        if not response:
+            return {"problem": f"its process ended with code {self.process.wait()}, perhaps out of memory"}
+        return json.loads(response)
 
 
 @contextlib.contextmanager
 def started() -> Iterator[Worker]:
-    """Starts a process; it is gone afterwards, whatever happens."""
+    """Starts a process and ends it on exit."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ossicle.bench.worker"],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""One form in a process of its own: `python -m ossicle.bench.worker`, a line of JSON in and out for each request.
+"""Worker process for one variant: `python -m ossicle.bench.worker`, a line of JSON in and out for each request.
 
-Torch is loaded where a form runs on it, so that the memory of an exported file is that of a device without torch.
+Torch is loaded only if the variant needs it, so that the memory of an exported file is that of a device without torch.
 """
 
 import json
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from ossicle.recognizer import Recognizer
 
 
-def answer_requests() -> None:
-    """Prepares what the first line names, and makes a pass for each that follows."""
-    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+def serve() -> None:
+    """Prepares the variant of the first line, and runs a pass for each line after it."""
+    out, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not mix with responses
 
-    def answer(**content: Any) -> None:
+    def respond(**content: Any) -> None:
         print(json.dumps(content), file=out, flush=True)
 
     task = json.loads(sys.stdin.readline())
     try:
         one_pass = prepare(Work(**task["work"]), Variant(**task["form"]), file=task["file"])
         one_pass()
-    # Compilers, drivers and kernels fail in every way there is; here that is a finding.
+    # Compilers, drivers and kernels can raise any exception; it is reported as the problem.
     except Exception as error:
-        answer(problem=reason(error))
+        respond(problem=reason(error))
         return
-    answer()
+    respond()
     for _ in sys.stdin:
         begun = time.perf_counter()
         one_pass()
-        answer(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
+        respond(seconds=time.perf_counter() - begun, peak_bytes=peak_bytes())
 
 
 def prepare(work: Work, form: Variant, *, file: str | None = None) -> Callable[[], np.ndarray]:
-    """A function that takes a batch of noise from samples to logits.
+    """A function that computes logits of a batch of noise.
 
     Args:
-        file: the export of a form that runs from one
+        file: the exported file, for variants that use one
     """
     predictor = open_file(file, work) if file is not None else open_eager(work, form)
     length, _ = predictor.window_samples(window=work.seconds)
@@ -63,25 +63,25 @@ def open_file(file: str, work: Work) -> "Predictor":
 
 
 def open_eager(work: Work, form: Variant) -> "Predictor":
-    """A network under torch, compiled if so asked."""
+    """A network under torch, optionally compiled."""
     import torch
 
     from ossicle.allocator import keep_freed_memory
 
-    keep_freed_memory()  # as every command has it
+    keep_freed_memory()  # as in every command
     if work.threads is not None:
         torch.set_num_threads(work.threads)
     recognizer = open_model(work, form)
     if form.engine == "compiled":
         model: Any = getattr(recognizer, "model", None)
         if model is None:
-            raise SettingRefused("heads on frozen encoders are not compiled here")
+            raise SettingRefused("torch.compile is not supported for heads on frozen encoders")
         model.forward_features = torch.compile(model.forward_features)
     return recognizer
 
 
 def open_model(work: Work, form: Variant) -> "Recognizer":
-    """The recognizer of a bundle, a run or a Hub id; of a registry name, one with random weights."""
+    """The model of a bundle, a run or a Hub id; for an architecture, one with random weights."""
     from ossicle.loading import load
     from ossicle.models.tokens import TokenReduction
     from ossicle.recognizer import Recognizer
@@ -89,7 +89,7 @@ def open_model(work: Work, form: Variant) -> "Recognizer":
     reduction = TokenReduction(keep=form.keep, method=form.keep_by) if form.keep < 1 else None
     if is_registry_name(work.model):
         if work.encoder is not None:
-            raise SettingRefused(f"encoder={work.encoder}: {work.model} is a network of its own, which takes none.")
+            raise SettingRefused(f"encoder={work.encoder}: {work.model} is not a head on an encoder; remove encoder.")
         bundle = untrained(work.model)
         return Recognizer(bundle, device=work.device, precision=form.precision, reduction=reduction)
     return load(work.model, device=work.device, precision=form.precision, encoder=work.encoder, reduction=reduction)
@@ -117,19 +117,19 @@ def untrained(name: str) -> "Bundle":
 
 
 def is_registry_name(model: str) -> bool:
-    """Whether this names an architecture, and nothing that lies here."""
+    """Whether this is the name of an architecture and not a local path."""
     from ossicle.models import list_models
 
     return model in list_models() and not Path(model).exists()
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has held; None where the system does not say."""
+    """Peak memory of this process; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
@@ -143,4 +143,4 @@ def peak_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    answer_requests()
+    serve()

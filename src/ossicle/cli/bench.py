@@ -1,4 +1,4 @@
-"""`ossicle bench`: what a network costs on this machine, and in which form it fits a budget."""
+"""`ossicle bench`: measure speed and memory of a network, and recommend a variant within a budget."""
 
 from typing import Annotated
 
@@ -11,28 +11,32 @@ def bench(
     model: Annotated[
         str,
         typer.Argument(
-            help="Bundle folder, run folder, Hugging Face Hub id (user/name), or the name of a network, "
-            "which is then timed with random weights."
+            help="Bundle folder, run folder, Hugging Face Hub id (user/name), or the name of a network "
+            "(measured with random weights)."
         ),
     ],
-    seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 10.0,
-    batch: Annotated[int, typer.Option(min=1, help="Clips in one pass.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default as many as torch takes.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of a clip in seconds.")] = 10.0,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default torch's number.")] = None,
     keep: Annotated[
         list[float] | None,
-        typer.Option(help="Also measure with this fraction of the patch tokens, above 0 and below 1; may be repeated."),
+        typer.Option(help="Also measure with this fraction of the patch tokens, between 0 and 1; repeatable."),
     ] = None,
     files: Annotated[
-        bool, typer.Option("--files/--no-files", help="Also export it and measure the files: minutes for a pyramid.")
+        bool,
+        typer.Option(
+            "--files/--no-files", help="Also measure exported files; exporting a pyramid network takes minutes."
+        ),
     ] = True,
     budget_ms: Annotated[
-        float | None, typer.Option(min=0, help="Milliseconds for a clip: which form stays within them?")
+        float | None,
+        typer.Option(min=0, help="Recommend a variant that takes at most this many milliseconds per clip."),
     ] = None,
     device: Device = "auto",
     encoder: EncoderPlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure seconds and memory of a network here, in each form that it can be run in."""
+    """Measure speed and memory of a network on this machine, for each way to run it."""
     import json
 
     from ossicle.bench.forms import Work, fitting, variants
@@ -61,18 +65,18 @@ def bench(
         print(json.dumps({**about, "variants": rows, "recommended": fits and fits.variant.name}, indent=1))
         return
     if is_registry_name(model):
-        print(f"{model} has no trained weights here: random ones, for the time and the memory alone.")
-    print(f"{'':24} {'ms a clip':>10} {'real-time factor':>17} {'peak memory':>12}")
+        print(f"{model} has random weights, for measuring time and memory only.")
+    print(f"{'':24} {'ms per clip':>11} {'real-time factor':>17} {'peak memory':>12}")
     for cost in costs:
         if cost.clip_seconds is None:
-            print(f"{cost.variant.name:24} does not run here: {cost.problem}")
+            print(f"{cost.variant.name:24} not available: {cost.problem}")
             continue
         memory = "" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f} MB"
         factor = f"{cost.clip_seconds / seconds:.4f}"
-        print(f"{cost.variant.name:24} {1000 * cost.clip_seconds:10.2f} {factor:>17} {memory:>12}")
+        print(f"{cost.variant.name:24} {1000 * cost.clip_seconds:11.2f} {factor:>17} {memory:>12}")
     if budget_ms is None:
         return
     if fits is not None:
-        print(f"Within {budget_ms:g} ms a clip the most exact is {fits.variant.name}.")
+        print(f"Most exact variant within {budget_ms:g} ms per clip: {fits.variant.name}.")
     else:
-        print(f"None stays within {budget_ms:g} ms a clip.")
+        print(f"No variant is within {budget_ms:g} ms per clip.")

@@ -1,4 +1,4 @@
-"""`ossicle demo`: the tour on the built-in recordings."""
+"""`ossicle demo`: train, evaluate and predict on the built-in recordings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +7,7 @@ import typer
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything the tour writes.")] = Path(
-        "ossicle-demo"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder.")] = Path("ossicle-demo"),
 ) -> None:
     """Train and evaluate on the built-in drum recordings, predict on a loop, and write a report."""
     from ossicle.demo import run_demo

@@ -1,16 +1,16 @@
-"""`ossicle doctor`: what is installed here, what it gives, and whether it really works."""
+"""`ossicle doctor`: print versions, devices and the status of the extras."""
 
 import importlib
 import sys
 from collections.abc import Sequence
 
-# As in pyproject.toml: what each gives, and the modules that must import, each from a distribution of its name.
+# As in pyproject.toml: purpose of each, and the modules to import, each from a distribution of that name.
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "media": ("m4a, webm, wma and the sound of videos", ("av",)),
+    "media": ("M4A, WebM, WMA and audio of videos", ("av",)),
     "hf": ("encoders of speech, text and images", ("transformers",)),
     "peft": ("LoRA, IA3 and VeRA inside an encoder", ("peft",)),
     "export": ("ONNX files of trained models", ("onnx", "onnxscript", "onnxruntime")),
-    "mic": ("live sound from a microphone", ("sounddevice",)),
+    "mic": ("live audio from a microphone", ("sounddevice",)),
     "cluster": ("prediction on a Ray cluster", ("ray.data",)),
 }
 
@@ -32,7 +32,7 @@ CORE = (
 
 
 def doctor() -> None:
-    """Print versions, the device, and what each extra gives and whether it works."""
+    """Print versions, devices, and whether each optional extra works."""
     import platform
 
     from ossicle import __version__
@@ -60,7 +60,7 @@ def installed_version(package: str) -> str | None:
 
 
 def extra_state(modules: Sequence[str]) -> str:
-    """Says whether an extra is absent, broken or works: its modules are really imported.
+    """Tells whether an extra is absent, broken or works, by importing its modules.
 
     A package that is installed and raises anything at all on import (a missing shared library is an OSError) is broken.
     """
@@ -70,7 +70,7 @@ def extra_state(modules: Sequence[str]) -> str:
     if not present:
         return "not installed"
     if absent:
-        return f"incomplete: {', '.join(present)}, but no {', '.join(absent)}"
+        return f"incomplete: {', '.join(present)}, missing {', '.join(absent)}"
     for module in modules:
         try:
             importlib.import_module(module)
@@ -81,7 +81,7 @@ def extra_state(modules: Sequence[str]) -> str:
 
 
 def device_lines() -> list[str]:
-    """What torch would compute on here, and whether bfloat16 pays."""
+    """Devices of torch, and whether bfloat16 is faster."""
     try:
         import torch
     except Exception as error:
@@ -101,7 +101,7 @@ def device_lines() -> list[str]:
     if ratio == 0:
         lines.append(f"bfloat16 on {name}: does not work")
     else:
-        verdict = "pays" if ratio > 1.2 else "does not pay"
-        lines.append(f"bfloat16 on {name}: {verdict}, matrix products take {1 / ratio:.2f} of the time in float32")
+        verdict = "is faster" if ratio > 1.2 else "is not faster"
+        lines.append(f"bfloat16 on {name}: {verdict}, matrix products take {1 / ratio:.2f} times as long as in float32")
     lines.append(f"chosen by device=auto: {name}")
     return lines

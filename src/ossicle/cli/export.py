@@ -1,4 +1,4 @@
-"""`ossicle export`: a model as one file for other runtimes."""
+"""`ossicle export`: export a model as one file for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,22 +14,23 @@ def export(
         Literal["onnx", "pt2"], typer.Option("--to", help="onnx for onnxruntime and others, pt2 for torch.")
     ] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write; by default the model's name in this folder.")
+        Path | None,
+        typer.Option("-o", "--output", help="Output file; by default the model's name in the current folder."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also write NAME.int8.onnx: a quarter of the size, and faster.")
+        bool, typer.Option("--int8", help="Also write NAME.int8.onnx, a quarter of the size and faster.")
     ] = False,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labeled sounds to check with, not built-in ones; with --int8 also to measure what it costs."
+            help="Labeled audio for the check, instead of built-in clips; with --int8 also measures its accuracy."
         ),
     ] = None,
     encoder: EncoderPlace = None,
 ) -> None:
-    """Export a model as one file, samples in and scores out, checked against the model before it is kept."""
+    """Export a model as one file, from samples to scores, and check it against the model."""
     if int8 and to != "onnx":
-        raise typer.BadParameter("Eight bits are written as ONNX only.", param_hint="--int8")
+        raise typer.BadParameter("--int8 is available for ONNX only.", param_hint="--int8")
 
     from ossicle.export import export_model
 

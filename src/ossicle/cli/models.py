@@ -1,4 +1,4 @@
-"""`ossicle models`: which networks there are, and what each costs."""
+"""`ossicle models`: list networks and show their size and cost."""
 
 from typing import Annotated
 
@@ -6,7 +6,9 @@ import typer
 
 from ossicle.cli.outcome import Sentences
 
-app = typer.Typer(cls=Sentences, help="Networks by name.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Sentences, help="List and describe networks.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
 @app.command("list")
@@ -22,7 +24,7 @@ def list_(
 
     names = list_models(pattern)
     if not names:
-        raise ModelUnknown(f"no model matches {pattern!r}; `ossicle models list` shows all")
+        raise ModelUnknown(f"no model matches {pattern!r}; `ossicle models list` lists all")
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
     for title in ("width", "depth", "stride", "labels", "AudioSet mAP"):
@@ -33,13 +35,13 @@ def list_(
         score = f"{preset.map:.4g}" if preset.map is not None and not preset.data else ""
         table.add_row(name, preset.width, preset.depth, preset.stride, str(preset.num_classes), score, preset.frontend)
     console = Console()
-    # What is piped away has no width to fit.
+    # Piped output is not truncated to a width.
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prints it.")]) -> None:
-    """Show what a network costs: parameters, and the work of a pass over about 10 s, both counted."""
+def show(name: Annotated[str, typer.Argument(help="Name from `ossicle models list`.")]) -> None:
+    """Show parameters of a network and multiplications (MACs) for about 10 s."""
     from ossicle.models import summarize_model
 
     summary = summarize_model(name)
@@ -49,7 +51,7 @@ def show(name: Annotated[str, typer.Argument(help="As `ossicle models list` prin
         "parameters": f"{summary.parameters:,}",
         f"MACs at {counted}": f"{summary.macs / 1e9:.4g} G",
         f"tokens at {counted}": f"{summary.tokens:,}",
-        "one pass sees": "any length" if summary.seconds is None else f"{summary.seconds:.2f} s",
+        "longest input": "any length" if summary.seconds is None else f"{summary.seconds:.2f} s",
         "fewer tokens": "yes, by --keep" if summary.reduces_tokens else "no",
         "front end": preset.frontend,
         "width": preset.width,

@@ -1,4 +1,4 @@
-"""The tour: on the built-in recordings, everything from sounds to time-stamped labels, in about two minutes."""
+"""The demo: training, evaluation and time-stamped predictions on the built-in recordings, in about two minutes."""
 
 from ossicle.demo.tour import Tour, run_demo
 

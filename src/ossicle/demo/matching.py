@@ -1,4 +1,4 @@
-"""Events found against events that are there: onsets within a tolerance, one to one."""
+"""Match predicted and true onsets, one to one within a tolerance."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ ROUNDING = 1e-9  # seconds: 1.05 - 1.00 is a little more than 0.05 in binary, an
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnsetFigures:
-    """How many events were found, how many are there, and the pairs of one of each: (found, true)."""
+class OnsetMatches:
+    """Number of predicted and of true events, and the matched pairs (found, true)."""
 
     found: int
     true: int
@@ -19,7 +19,7 @@ class OnsetFigures:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN where nothing was found and nothing is there."""
+        """Harmonic mean of precision and recall; NaN without predicted and true events."""
         events = self.found + self.true
         return 2 * len(self.pairs) / events if events else math.nan
 
@@ -29,11 +29,10 @@ class OnsetFigures:
         return sum(found.label == true.label for found, true in self.pairs)
 
 
-def match_onsets(found: Sequence[Row], true: Sequence[Row], *, tolerance: float) -> OnsetFigures:
-    """Pairs events whose starts lie within the tolerance, one to one, as many as can be; labels play no part.
+def match_onsets(found: Sequence[Row], true: Sequence[Row], *, tolerance: float) -> OnsetMatches:
+    """Finds the largest one-to-one matching of events whose starts lie within the tolerance, regardless of labels.
 
-    As all windows are equally wide, the earliest event may always be given to the earliest within its reach: whoever
-    comes later reaches whatever it would have reached.
+    As all tolerances are equal, matching each event to the earliest one within its tolerance is optimal.
 
     Args:
         tolerance: greatest distance of a pair in seconds, itself included.
@@ -51,4 +50,4 @@ def match_onsets(found: Sequence[Row], true: Sequence[Row], *, tolerance: float)
             pairs.append((left.pop(), right.pop()))
         else:
             (left if distance < 0 else right).pop()
-    return OnsetFigures(found=len(found), true=len(true), pairs=tuple(pairs))
+    return OnsetMatches(found=len(found), true=len(true), pairs=tuple(pairs))

@@ -1,7 +1,7 @@
-"""Onsets: the times at which something new sounds, from the samples alone.
+"""Onset detection by spectral flux, from the samples alone.
 
 A hit raises the energy in many bands at once. The spectral flux sums these rises over bands of equal pitch, frame by
-frame; a frame is an onset where the flux is the highest of its surroundings and stands out above their mean.
+frame; a frame is an onset if its flux is a local maximum and exceeds the local mean.
 
 Source: Böck, Krebs and Schedl 2012, Evaluating the online capabilities of onset detection methods, sections 2.1 (bands,
 logarithm, flux) and 2.4 (peaks); the flux itself is Dixon 2006, Onset detection revisited, section 2.1.
@@ -36,7 +36,7 @@ def onset_strength(
     level = np.log10(1.0 + COMPRESSION * spectrum / peak) if peak > 0 else spectrum
     rise = np.diff(level, axis=0, prepend=0.0)  # before the recording there is silence
     centers = np.arange(len(spectrum)) * round(HOP_SECONDS * rate)
-    # A recording that stops in the middle of a sound is no onset, though the cut spreads over all bands.
+    # The end of a recording in the middle of a sound is not an onset, although it has energy in all bands.
     rise[1:][centers[1:] + round(WINDOW_SECONDS * rate) // 2 > len(samples)] = 0.0
     return np.maximum(rise, 0.0).mean(axis=1), centers / rate
 
@@ -52,8 +52,8 @@ def find_onsets(
 
     Args:
         samples: one channel; silence has no onsets
-        threshold: by how much the flux must exceed the mean of its surroundings (100 ms before to 70 ms after)
-        min_gap: seconds between two onsets; of a closer pair the earlier one stays
+        threshold: minimum difference of the flux to its local mean (100 ms before to 70 ms after)
+        min_gap: minimum seconds between two onsets; of a closer pair the earlier one is kept
     """
     strength, times = onset_strength(samples, rate)
     frames = len(strength)
@@ -77,12 +77,12 @@ def label_onsets(
     lead: float = 0.005,
     file: str = "",
 ) -> list[Row]:
-    """Gives one row for each onset: what begins there, until the next one or for `longest` seconds.
+    """Returns one row for each onset: an event up to the next onset, or `longest` seconds long.
 
     Args:
-        score: scores one stretch of samples at `rate`; the label with the highest score names the row
-        longest: seconds of an event at most, such as the window that the model was trained on
-        lead: seconds before the onset that the model hears as well: an attack begins before its steepest rise
+        score: scores a segment of samples at `rate`; the label with the highest score is the row's
+        longest: maximum length of an event in seconds, such as the window of the model
+        lead: seconds before the onset that the segment includes: an attack begins before its steepest rise
         file: name in the rows
     """
     times = find_onsets(samples, rate)
@@ -107,7 +107,7 @@ def _band_spectrum(samples: Float32[np.ndarray, " time"], rate: int) -> Float[np
     starts = range(0, len(samples), hop)
     window = np.hanning(size)
     spectrum = np.empty((len(starts), len(bands)))
-    # Blocks of frames: the whole of an hour's spectrum would not fit in memory.
+    # Blocks of frames: the spectrum of an hour would not fit in memory.
     for first in range(0, len(starts), 1000):
         part = starts[first : first + 1000]
         frames = np.stack([padded[start : start + size] for start in part])

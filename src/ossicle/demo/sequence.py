@@ -1,4 +1,4 @@
-"""A recording whose truth is known, because it is put together from single hits."""
+"""A recording with known events, assembled from single hits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ PEAK = 0.9
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assembled:
-    """Samples, and a row for every hit in them: when it starts, how long it sounds, what it is."""
+    """Samples, and a row with start, end and label of every hit in them."""
 
     samples: Float32[np.ndarray, " time"]
     rate: int
@@ -29,11 +29,11 @@ def assemble(
     seed: int = 0,
     file: str = "",
 ) -> Assembled:
-    """Puts hits one after another at random distances; a hit rings on under those that follow.
+    """Assembles hits at random distances; hits overlap if they are longer than the distance.
 
     Args:
-        hits: (samples, label), in the order in which they are to sound
-        gaps: least and greatest distance from one hit to the next, seconds
+        hits: (samples, label), in order
+        gaps: minimum and maximum seconds from one hit to the next
         quiet: seconds before the first hit, and after the end of the last
         seed: of the distances
         file: name in the rows

@@ -1,12 +1,12 @@
-"""`ossicle demo`: learns drum sounds, says how well, and finds hits in time. It only calls what every user can call.
+"""`ossicle demo`: train and evaluate on drum sounds, and predict hits in recordings, with the public API.
 
 OUTPUT/
     report.html       everything on one page
     rounds/1, 2, ...  a run folder for each round of training, with its model
-    all/              the figures of all rounds together
-    sequence.wav      hits at known times, by a kit that its model has not heard
+    all/              the metrics of all rounds together
+    sequence.wav      hits at known times, of a kit that was not in the training data
     loop.flac         a real loop
-    *.txt             Audacity label tracks of both; predictions.csv holds the same rows
+    *.txt             Audacity label tracks of both; predictions.csv has the same rows
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32
 from ossicle.audio import AudioInfo, read_clip
 from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
 from ossicle.data.recordings import drums_folder
-from ossicle.demo.matching import OnsetFigures, match_onsets
+from ossicle.demo.matching import OnsetMatches, match_onsets
 from ossicle.demo.onsets import label_onsets
 from ossicle.demo.sequence import Assembled, assemble
 from ossicle.evaluation import Evaluation
@@ -45,10 +45,10 @@ from ossicle.training.run import free_folder
 LOOP = "mika55-loop_mika.flac"
 HITS = 32  # in the sequence
 TOLERANCE = 0.05  # seconds
-SAID_SECONDS = 10.0  # between two lines inside a round
+PROGRESS_SECONDS = 10.0  # between two progress lines of a round
 
-# 120 clips are few for a transformer: it is kept shallow, sees each clip whole, and patchout is its regularizer. No
-# validation part: there is nothing to choose, so every clip trains.
+# 120 clips are few for a transformer: it is shallow, its window covers a whole clip, and patchout regularizes it. Every
+# clip trains; without validation data the last epoch is used.
 CONFIG = TrainConfig(
     model="passt_tiny_s16",
     depth=2,
@@ -72,11 +72,11 @@ CONFIG = TrainConfig(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tour:
-    """What the tour found, and where it wrote."""
+    """Results of the demo, and its output folder."""
 
     folder: Path
     evaluation: Evaluation  # of all rounds together
-    onsets: OnsetFigures  # of the sequence
+    onsets: OnsetMatches  # of the sequence
     loop: tuple[Row, ...]
 
 
@@ -87,13 +87,13 @@ def run_demo(
     config: TrainConfig = CONFIG,
     say: Callable[[str], None] = print,
 ) -> Tour:
-    """Trains on drum hits leaving kits out, evaluates, finds hits in a sequence and in a loop, writes a report.
+    """Cross-validates on drum hits by kit, predicts hits in a sequence and in a loop, and writes a report.
 
     Command: ossicle demo
-    Machine and time: two cores, 80 s to 4 minutes; it measures a step, and says what it will take.
+    Machine and time: two cores, 80 s to 4 minutes; it measures a step and prints an estimate.
 
     Args:
-        output: folder to write; if there is something in it, a new one beside it.
+        output: output folder; if it is not empty, a new folder next to it.
         drums: a folder like the built-in one, which is the default.
         config: of every round.
         say: prints a line.
@@ -102,11 +102,11 @@ def run_demo(
     drums = drums or drums_folder()
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
-    say("ossicle demo: a recognizer of drum sounds, made here and now.\n")
-    say(f"1. The recordings: {what_it_holds(dataset)}:")
+    say("ossicle demo: train a model that recognizes drum sounds.\n")
+    say(f"1. The recordings: {summarize_hits(dataset)}:")
     say(f"   {', '.join(dataset.labels)}.")
 
-    say("\n2. Training: each round leaves some makers out, and is tested on their hits.")
+    say("\n2. Training: each round leaves some makers out and tests on their hits.")
     results = rounds(dataset, config, output=output, say=say)
     with log_apart():
         evaluation = pooled(dataset, results, folder=output / "all")
@@ -115,7 +115,7 @@ def run_demo(
 
     result, kit = largest_kit(dataset, results)
     recognizer = load(result.folder / "model", device=config.device)
-    say(f"\n3. When was what hit? A sequence of hits by {kit}, which the model has never heard:")
+    say(f"\n3. Events: a sequence of hits by {kit}, which are not in the training data:")
     sequence = sequence_of(dataset, kit, rate=recognizer.rate, file="sequence.wav")
     found = hits_in(sequence.samples, recognizer, file="sequence.wav")
     onsets = match_onsets(found, sequence.truth, tolerance=TOLERANCE)
@@ -123,14 +123,14 @@ def run_demo(
         say(f"   {line}")
 
     loop = read_clip(drums / "loops" / LOOP, recognizer.rate).samples
-    heard = hits_in(loop, recognizer, file="loop.flac")
-    say(f"\n4. A real loop ({LOOP}, {len(loop) / recognizer.rate:.1f} s), for which nobody wrote down the truth:")
-    say(f"   {loop_sentence(heard)}")
+    hits = hits_in(loop, recognizer, file="loop.flac")
+    say(f"\n4. A real loop ({LOOP}, {len(loop) / recognizer.rate:.1f} s), without reference labels:")
+    say(f"   {loop_sentence(hits)}")
 
-    # Everything is computed: now it is written.
+    # Everything is computed; write the files.
     write_atomically(output / "sequence.wav", lambda path: write_wav(path, sequence))
     write_atomically(output / "loop.flac", (drums / "loops" / LOOP).read_bytes())
-    tables = {output / "sequence.wav": found, output / "loop.flac": heard}
+    tables = {output / "sequence.wav": found, output / "loop.flac": hits}
     recordings = [(AudioInfo(), rows) for rows in tables.values()]
     write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), provenance=recognizer.provenance)
     frontend, labels = recognizer.frontend, recognizer.labels
@@ -138,18 +138,18 @@ def run_demo(
         "sequence": draw_recording(
             frontend, [sequence.samples], found, labels=labels, reference=sequence.truth, title="sequence.wav"
         ),
-        "loop": draw_recording(frontend, [loop], heard, labels=labels, title="loop.flac"),
+        "loop": draw_recording(frontend, [loop], hits, labels=labels, title="loop.flac"),
     }
     for name, figure in pictures.items():
         save_figure(figure, output / f"{name}.png")
-    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(heard))
+    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(hits))
     write_page(tour, pictures, dataset=dataset, results=results, kit=kit)
     say(f"\nDone in {duration(time.monotonic() - began)}. Open in a browser:")
     say(f"   {output / 'report.html'}")
-    say("Look and listen, in Audacity (File > Import > Audio, then Labels):")
+    say("In Audacity, open (File > Import > Audio, then Labels):")
     for name in ("sequence.wav", "loop.flac"):
         say(f"   {output / name}  with  {output / name}.txt")
-    say("Next, hear something else with this model, or learn sounds of your own:")
+    say("Next, predict on other recordings, or train on your own:")
     say(f"   ossicle predict {result.folder} RECORDING")
     say("   ossicle train FOLDER   # with a folder of recordings for each class")
     return tour
@@ -158,9 +158,9 @@ def run_demo(
 def write_page(
     tour: Tour, pictures: Mapping[str, Figure], *, dataset: Dataset, results: Sequence[FoldResult], kit: str
 ) -> None:
-    """Writes `report.html`: in short, the figures of merit, the sequence and the loop."""
+    """Writes `report.html`: summary, metrics, the sequence and the loop."""
     hits = sequence_sentences(tour.onsets)
-    facts = [f"{what_it_holds(dataset)}.", score_sentence(tour.evaluation), majority_sentence(tour.evaluation)]
+    facts = [f"{summarize_hits(dataset)}.", score_sentence(tour.evaluation), majority_sentence(tour.evaluation)]
     write_report(
         tour.folder / "report.html",
         title="ossicle demo: drum sounds",
@@ -170,12 +170,12 @@ def write_page(
             Section(
                 title="A sequence",
                 blocks=[
-                    f"Hits by {kit}, left out of this model's training, put together at random distances.",
+                    f"Hits by {kit}, left out of this model's training, assembled at random distances.",
                     *hits,
                     Chart(
                         figure=pictures["sequence"],
                         alt="spectrogram of the sequence with found and true hits",
-                        caption="Filled: found by the spectral flux, named by the model. Outlined: what was put there.",
+                        caption="Filled: predicted (onset by spectral flux, label by the model). Outlined: reference.",
                     ),
                 ],
             ),
@@ -191,7 +191,7 @@ def write_page(
 
 
 def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
-    """Trains and tests once for each fold; what a training says goes to a file, and how far it is to the user."""
+    """Trains and tests once for each fold; logs go to a file, progress to `say`."""
     results = []
     folds = split_folds(dataset)
     steps = [steps_of(dataset, config, fold) for fold in folds]
@@ -214,7 +214,7 @@ def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable
 
 @contextlib.contextmanager
 def log_apart() -> Iterator[io.StringIO]:
-    """Yields what is logged by a training meanwhile, which the console does not show."""
+    """Redirects the log of a training from the console to the buffer that it yields."""
     log = io.StringIO()
     logger, handler = logging.getLogger("ossicle.training"), logging.StreamHandler(log)
     logger.addHandler(handler)
@@ -240,14 +240,14 @@ def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
 def watching(
     number: int, of: int, *, following: int, say: Callable[[str], None]
 ) -> Iterator[Callable[[int, int, float], None]]:
-    """Yields a progress callback of a round's training: it shows a bar, or says a line every ten seconds.
+    """Yields a progress callback for a round's training: it shows a bar, or prints a line every ten seconds.
 
-    Before the first round it says what all of them will take, by the step that was measured.
+    Before the first round it prints an estimate for all of them from a measured step.
 
     Args:
         following: steps of the rounds after this one
     """
-    now_and_then = Every(SAID_SECONDS)
+    now_and_then = Every(PROGRESS_SECONDS)
     name = f"round {number} of {of}"
     with contextlib.ExitStack() as stack:
         shown = bar()
@@ -259,14 +259,14 @@ def watching(
             in_all = left * (1 + following / max(total - done, 1))
             if number == 1 and done == 0:
                 say(
-                    f"   A step takes {left / total:.2g} s on this machine now: about {duration(in_all)} for "
+                    f"   A step takes {left / total:.2g} s on this machine: about {duration(in_all)} for "
                     f"{total + following} steps in {of} rounds."
                 )
             if shown is not None:
                 shown.update(task, completed=done, total=total)
             elif 0 < done < total and now_and_then.due():
-                rest = f", {duration(in_all)} of all rounds" if following else ""
-                say(f"   {name}: {done / total:.0%} trained, about {duration(left)} left{rest}")
+                rest = f", {duration(in_all)} for all rounds" if following else ""
+                say(f"   {name}: {done / total:.0%} done, about {duration(left)} left{rest}")
 
         yield progress
 
@@ -321,8 +321,8 @@ def write_wav(path: Path, sequence: Assembled) -> None:
     soundfile.write(path, sequence.samples, sequence.rate, subtype="PCM_16", format="WAV")
 
 
-def what_it_holds(dataset: Dataset) -> str:
-    """How many hits, makers and classes."""
+def summarize_hits(dataset: Dataset) -> str:
+    """Number of hits, makers and classes."""
     groups = {item.group for item in dataset.items}
     return f"{len(dataset)} drum hits by {len(groups)} makers, in {len(dataset.labels)} classes"
 
@@ -332,35 +332,35 @@ def score_sentence(evaluation: Evaluation) -> str:
     own = evaluation.metrics.accuracy
     span = "" if own.low is None or own.high is None else f" (95 % interval {own.low:.0%} to {own.high:.0%})"
     return (
-        f"All {evaluation.metrics.clips} hits, each named by the model that has heard nothing by its maker: "
-        f"{own.value or 0.0:.0%} right{span}."
+        f"All {evaluation.metrics.clips} hits, each by a model trained without its maker: "
+        f"{own.value or 0.0:.0%} correct{span}."
     )
 
 
 def majority_sentence(evaluation: Evaluation) -> str:
-    """What knowing nothing would give."""
+    """Accuracy of the majority class."""
     baseline = evaluation.metrics.baseline
-    return f"Always answering {baseline.label}, the commonest class, would give {baseline.accuracy or 0.0:.0%}."
+    return f"Always predicting {baseline.label}, the most frequent class: {baseline.accuracy or 0.0:.0%}."
 
 
-def sequence_sentences(onsets: OnsetFigures) -> list[str]:
-    """How many hits were found, and how many of these were given the right name."""
+def sequence_sentences(onsets: OnsetMatches) -> list[str]:
+    """Onset F1, and label accuracy of the matched hits."""
     pairs, named = len(onsets.pairs), onsets.named
     return [
-        f"{pairs} of {onsets.true} hits found within {1000 * TOLERANCE:.0f} ms, {onsets.found - pairs} found that are "
-        f"none: onset F1 {onsets.f1:.2f}.",
-        f"{named} of these {pairs} have the right name: label accuracy {named / max(pairs, 1):.0%}.",
+        f"{pairs} of {onsets.true} hits found within {1000 * TOLERANCE:.0f} ms, {onsets.found - pairs} false "
+        f"positives: onset F1 {onsets.f1:.2f}.",
+        f"{named} of these {pairs} have the correct label: label accuracy {named / max(pairs, 1):.0%}.",
     ]
 
 
 def loop_sentence(rows: Sequence[Row]) -> str:
-    """How many hits of which class were heard."""
+    """Number of predicted hits by class."""
     counts = Counter(row.label for row in rows).most_common()
-    return f"{len(rows)} hits heard: {', '.join(f'{count} {label}' for label, count in counts)}."
+    return f"{len(rows)} hits predicted: {', '.join(f'{count} {label}' for label, count in counts)}."
 
 
 def rounds_table(dataset: Dataset, results: Sequence[FoldResult]) -> Table:
-    """A row for each round: who was left out, and how many of their hits were named right."""
+    """A row for each round: the makers left out, their hits and the accuracy."""
     rows = [
         [
             makers(dataset, result.tested, most=30),

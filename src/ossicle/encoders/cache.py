@@ -1,27 +1,27 @@
-"""Hidden states of a frozen encoder, computed once for each item and kept.
+"""Cache of a frozen encoder's hidden states, computed once for each item.
 
     <cache>/features/<encoder, layers and pooling>/<items>.safetensors
 
-Each file is a shard: a few whole batches, written when they reach `shard_bytes`, when half a minute has passed, or when
-an error or Ctrl-C ends the run, and never changed. So memory stays bounded, and a run that is killed continues behind
-its last shard. It holds
+Each file is a shard: a few whole batches, written when they reach `shard_bytes`, after half a minute, or when an error
+or Ctrl-C ends the run, and never changed. So memory is bounded, and a killed run continues after its last shard. It has
+the tensors
 
-    features    (time, layer, dim), the items' frames one after another; where they are pooled one frame for each, the
-                mean and behind it the standard deviation, of which "mean" reads the first half
-    lengths     (item,), how many frames each has
+    features    (time, layer, dim), the items' frames one after another; if pooled, one frame for each: the mean,
+                followed by the standard deviation along `dim`, of which "mean" reads the first half
+    lengths     (item,), number of frames of each
 
-and in its metadata, as JSON, what the features depend on (encoder, fingerprint, settings, layers, pool, of sound
-the decoder's version), the items' keys (hashes of what `data.cache.identity` tells of them) and a SHA-256 of keys and
-tensors. Items are found by key, so data sets that share items share features, and of an edited data set only what is
-new runs. A shard whose hash or description differs is passed over, and its items run again. A layer's features do not
-depend on the blocks behind it, so whoever asks for a few layers is also given the first of a shard that holds more.
+and JSON metadata with everything that the features depend on (encoder, fingerprint, settings, layers, pool, for audio
+the decoder's version), the items' keys (hashes of `data.cache.identity`) and a SHA-256 of keys and tensors. Items are
+found by key, so data sets with common items share features, and only new items of an edited data set are computed. A
+shard whose hash or description differs is ignored, and its items are computed again. A layer's features do not depend
+on later blocks, so a shard with more layers is used for requests of the first ones.
 
-Pooled features are float32: they are small, and their digits are those of the encoder. Frames (`pool="time"`) are
-float16, since they fill disks: its rounding, 0.05 % of each value, is small beside what sets a frame apart from the
-next. A shard with a value beyond float16's range stays float32.
+Pooled features are float32, as they are small. Frames (`pool="time"`) are float16 to save disk space: its rounding,
+0.05 % of each value, is small relative to the differences between frames. A shard with a value beyond float16's range
+stays float32.
 
 Every clip is prepared alone, and only clips whose prepared inputs have one shape share a batch: so no clip is padded,
-and its features do not depend on its neighbors.
+and its features do not depend on the others.
 """
 
 import hashlib
@@ -51,15 +51,15 @@ Pool = Literal["mean", "statistics", "time"]
 VERSION = 2
 METADATA = "ossicle.features"
 READERS = 4  # threads that read ahead
-# A run that is killed loses so many seconds of work at most, or this fraction of all that it has done where that is
-# more: with it, a run of days leaves some hundreds of shards and not tens of thousands.
+# A killed run loses at most this many seconds of work, or this fraction of its time if that is more: so a run of days
+# writes hundreds of shards and not tens of thousands.
 SAVE_SECONDS, SAVE_FRACTION = 30.0, 0.01
-# Clips of one shape meet in a batch if they lie in the same stretch of so many items, and while the inputs that wait
-# for company hold so many bytes at most; then the largest group goes as it is.
-STRETCH = 512
+# Clips of one shape share a batch within groups of this many consecutive items, and while all pending inputs have at
+# most this many bytes; then the largest batch is processed as it is.
+GROUP_ITEMS = 512
 WAITING_BYTES = 64 << 20
-# Of the inputs of a batch, where it is more than one clip: two of half a minute at 16 kHz. The hidden states of twelve
-# layers are thirty times as large.
+# Limit of the inputs of a batch of several clips: two of half a minute at 16 kHz. The hidden states of twelve layers
+# are thirty times as large.
 BATCH_BYTES = 4 << 20
 
 Inputs = dict[str, Tensor]
@@ -68,7 +68,7 @@ Frames = Float[Tensor, "time layer dim"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureStore:
-    """Features of items, by their position among those asked for.
+    """Features of items, by their position in the list of items.
 
     `failures` maps the position of an item without features to the reason, a sentence that names it; `lengths` has the
     number of frames of each item, 0 where there are none.
@@ -78,7 +78,7 @@ class FeatureStore:
     dim: int
     """Of the features: twice the encoder's for "statistics"."""
     layers: int
-    """How many are read; a shard may hold more behind them."""
+    """Number of layers; a shard may have more."""
     shards: tuple[Path, ...]
     places: Int64[np.ndarray, "item 2"]  # shard and first frame
     lengths: Int64[np.ndarray, "item"]
@@ -94,16 +94,16 @@ class FeatureStore:
         return np.flatnonzero(self.lengths)
 
     def read(self, indices: Iterable[int]) -> Hidden:
-        """Gives the features of items in float32, as long as the longest of them; zero where the mask is false.
+        """Returns the features of items in float32, padded with zeros to the longest of them; the mask tells padding.
 
-        Pooled features have one frame: "mean" the mean over time, "statistics" the mean and, behind it along `dim`, the
+        Pooled features have one frame: "mean" the mean over time, "statistics" the mean and, after it along `dim`, the
         standard deviation.
 
-        Raises: ValueError for no item at all, and for one without features.
+        Raises: ValueError for no item, or an item without features.
         """
         clips = [self._frames(int(index)) for index in indices]
         if not clips:
-            raise ValueError("no items to read: give the position of one at least")
+            raise ValueError("expected the position of at least one item")
         features = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[..., : self.dim]  # (clip, time, layer, dim)
         lengths = torch.tensor([len(clip) for clip in clips])
         mask = torch.arange(features.shape[1]) < lengths[:, None]
@@ -130,25 +130,25 @@ def open_features(
     shard_bytes: int = 64 << 20,
     progress: Callable[[int, int, int], None] = lambda done, total, failed: None,
 ) -> FeatureStore:
-    """Runs the encoder over every item that it has not seen before, and finds the features of all others.
+    """Computes the features of all items that are not in the cache, and finds the others.
 
-    An item that cannot be read, or whose features are not finite, is named in `failures`; the rest is done.
+    An item that cannot be read, or whose features are not finite, is listed in `failures` and skipped.
 
     Args:
         items: of a data set of the encoder's modality.
         pool: "mean" over time, "statistics" (mean and standard deviation), or "time" for every frame.
-        folder: where the cache lives; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
-        layers: stop after the first so many blocks; by default all run.
-        shard_bytes: features held in memory before they are written, if it is not time to write them before.
-        progress: called with (items done, items in all, items without features).
+        folder: folder of the cache; by default `$OSSICLE_CACHE`, else `~/.cache/ossicle`.
+        layers: number of blocks to run; by default all.
+        shard_bytes: size of the features in memory at which a shard is written.
+        progress: called with (items done, number of items, items without features).
 
-    Texts that lose their end are logged, of those that run now.
+    Truncated texts are logged when they are computed.
 
-    Raises: ValueError for layers that the encoder does not have, and for an encoder that a tuner has changed: its
-        features would be others after the next step. SettingRefused where the cache cannot be written.
+    Raises: ValueError for layers that the encoder does not have, and for an encoder with a tuner, as its features
+        change with every step. SettingRefused if the cache cannot be written.
     """
     if encoder.adapted:
-        raise ValueError(f"{encoder.name} is adapted by a tuner: only the features of a frozen encoder are kept")
+        raise ValueError(f"{encoder.name} has a tuner; only the features of a frozen encoder can be cached")
     layers = encoder.depth(layers)
     stored: Pool = "time" if pool == "time" else "statistics"
     home = (folder or cache_folder()) / "features"
@@ -202,15 +202,14 @@ def open_features(
 def _batches(
     encoder: Encoder, items: Sequence[Item], todo: Sequence[int], *, batch_size: int
 ) -> Iterator[tuple[list[int], Inputs | str]]:
-    """Positions with their prepared inputs, of one shape; or one position with the reason why it cannot be read.
+    """Positions with their prepared inputs, of one shape; or one position with the error of reading it.
 
-    Which clips share a batch depends on their shapes and positions alone, so that a run that was killed goes on with
-    the very batches that it would have had.
+    The batches depend only on shapes and positions of the clips, so that a resumed run has the same batches.
     """
     contents = _read_ahead(encoder, items, todo)
-    for _, stretch in groupby(contents, key=lambda read: read[0] // STRETCH):
+    for _, neighbors in groupby(contents, key=lambda read: read[0] // GROUP_ITEMS):
         waiting: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
-        for position, content in stretch:
+        for position, content in neighbors:
             if isinstance(content, Exception):
                 yield [position], str(content)
                 continue
@@ -227,7 +226,7 @@ def _batches(
 
 
 def _bytes(group: Sequence[tuple[int, Inputs]]) -> int:
-    """Of the inputs of clips of one shape."""
+    """Size of the inputs of clips of one shape."""
     return len(group) * sum(tensor.nbytes for tensor in group[0][1].values())
 
 
@@ -256,12 +255,12 @@ def _read_ahead(encoder: Encoder, items: Sequence[Item], todo: Sequence[int]) ->
 def _encoded(
     encoder: Encoder, items: Sequence[Item], todo: Sequence[int], *, pool: Pool, layers: int, batch_size: int
 ) -> Iterator[list[tuple[int, Frames | str]]]:
-    """Batch by batch, positions with their features, or with the reason why there are none."""
+    """For each batch, positions with their features, or with the reason why there are none."""
 
     def usable(position: int, frames: Frames) -> Frames | str:
         if len(frames) and frames.isfinite().all():
             return frames
-        return f"{items[position].place}: {encoder.name} gives no finite features"
+        return f"{items[position].place}: {encoder.name} has features that are not finite"
 
     for batch, inputs in _batches(encoder, items, todo, batch_size=batch_size):
         if isinstance(inputs, str):
@@ -273,7 +272,7 @@ def _encoded(
 
 @torch.inference_mode()
 def _pooled(encoder: Encoder, inputs: Inputs, *, pool: Pool, layers: int) -> list[Frames]:
-    """The features of each clip of a batch, of its real frames alone."""
+    """The features of each clip of a batch, without padding."""
     hidden = encoder.encode(inputs, layers=layers)
     clips = []
     for features, mask in zip(hidden.features.float(), hidden.mask, strict=True):
@@ -290,7 +289,7 @@ Place = tuple[Path, int, int]  # shard, first frame, frames
 
 
 class _Shard:
-    """Features on their way to a file."""
+    """Features that are not yet written."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder, self.about = folder, about
@@ -303,12 +302,12 @@ class _Shard:
         self.size += frames.nbytes
 
     def overdue(self) -> bool:
-        """Whether too much would be lost by now if the run were killed."""
+        """Whether the time to write has passed."""
         now = monotonic()
         return now - self.written >= max(SAVE_SECONDS, SAVE_FRACTION * (now - self.begun))
 
     def write(self) -> dict[str, Place]:
-        """Writes what was added, if anything, and is empty again; gives where each item now lies."""
+        """Writes and clears the features; returns the place of each item."""
         if not self.frames:
             return {}
         keys = list(self.frames)
@@ -316,7 +315,7 @@ class _Shard:
         if self.about["pool"] == "time" and features.abs().max() <= torch.finfo(torch.float16).max:
             features = features.half()
         lengths = torch.tensor([len(frames) for frames in self.frames.values()])
-        # Made of the items alone: a damaged shard is replaced by the one that is made again.
+        # The name depends only on the items, so that a recomputed shard replaces a damaged one.
         path = self.folder / f"{_digest(*(key.encode() for key in sorted(keys)))}.safetensors"
         header = {**self.about, "keys": keys, "sha256": _checksum(keys, features, lengths)}
         tensors = {"features": features, "lengths": lengths}
@@ -326,12 +325,12 @@ class _Shard:
 
 
 def _folder(home: Path, about: dict[str, Any]) -> Path:
-    """Where the shards of a description lie."""
+    """The folder of the shards of a description."""
     return home / _digest(json.dumps(about, sort_keys=True).encode())
 
 
 def _find(home: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Place]:
-    """Where the features of items lie, of those that are there and undamaged."""
+    """The places of features in undamaged shards."""
     found: dict[str, Place] = {}
     for path in sorted(_folder(home, about).glob("[!.]*.safetensors")):  # hidden ones are being written
         try:
@@ -344,7 +343,7 @@ def _find(home: Path, about: dict[str, Any], wanted: set[str]) -> dict[str, Plac
             if header["sha256"] == _checksum(keys, features, lengths):
                 found |= _places(path, keys, lengths)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            continue  # no shard of ours, or not any more
+            continue  # not a shard, or deleted meanwhile
     return found
 
 
@@ -354,7 +353,7 @@ def _places(path: Path, keys: Sequence[str], lengths: Int64[Tensor, "item"]) -> 
 
 
 def _about(encoder: Encoder, *, pool: Pool, layers: int) -> dict[str, Any]:
-    """All that features depend on beside the item, as JSON gives it back; of sound also how it is decoded."""
+    """Everything besides the item that features depend on, as JSON values; for audio including the decoder."""
     facts = {
         "version": VERSION,
         "fingerprint": encoder.fingerprint,

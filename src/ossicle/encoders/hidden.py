@@ -1,8 +1,8 @@
-"""What every encoder is from outside: sound, text or an image in, the hidden states of its blocks out.
+"""Base class of encoders: from audio, text or images to the hidden states of the blocks.
 
-A hidden state is what leaves a block, one for each block and never the embedding that enters the first. The norm that
-many networks put behind their last block is not applied, so a layer's features are the same however many blocks run
-after it. Where a block itself ends in a norm (BERT, wav2vec2-base and others of post-norm), that norm is part of it.
+A hidden state is the output of a block; the embedding before the first block is not one. The norm that many networks
+apply after the last block is not applied, so a layer's features do not depend on the number of blocks that run after
+it. Where a block itself ends in a norm (BERT, wav2vec2-base and others of post-norm), that norm is part of it.
 """
 
 import hashlib
@@ -16,38 +16,38 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-VERSION = 1  # of what features mean; another one makes every fingerprint another
+VERSION = 1  # of the features; part of every fingerprint
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
-    """The hidden states of a batch. Beyond a clip's own length the features mean nothing and the mask is false."""
+    """The hidden states of a batch. Beyond a clip's length the features are undefined and the mask is false."""
 
     features: Float[Tensor, "clip layer time dim"]
     mask: Bool[Tensor, "clip time"]  # true where there was input
 
     def mean(self) -> Float[Tensor, "clip layer dim"]:
-        """The mean over the time that holds input."""
+        """The mean over the times of the mask."""
         mask = self.mask[:, None, :, None]
         return self.features.masked_fill(~mask, 0.0).sum(2) / mask.sum(2)
 
 
-class Turns:
-    """A lock; a copy of it, also in another process, is a new one, which nobody holds."""
+class CopyableLock:
+    """A lock that can be copied and pickled; the copy is a new, unlocked one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type["Turns"], tuple[()]]:
-        return Turns, ()
+    def __reduce__(self) -> tuple[type["CopyableLock"], tuple[()]]:
+        return CopyableLock, ()
 
 
 class Encoder(nn.Module):
     """A trained network whose hidden states are read. Made by `load_encoder`.
 
-    Nothing in it wants a gradient, and it stays in evaluation mode also under `train()`. A tuner that changes `network`
-    unfreezes what it wants and sets `adapted`; from then on `train()` reaches the network.
+    Its parameters are frozen, and it stays in evaluation mode also after `train()`. A tuner that changes `network`
+    unfreezes its own parameters and sets `adapted`; from then on `train()` applies to the network.
     """
 
     modality: str  # one of ossicle.data.MODALITIES, by name
@@ -60,17 +60,17 @@ class Encoder(nn.Module):
         self.num_layers = num_layers
         self.dim = dim
         self.settings = settings
-        """Everything but the weights that the features depend on, as JSON holds it."""
+        """Everything besides the weights that the features depend on, as JSON values."""
         self.fingerprint = fingerprint(network, settings)
         """16 hexadecimal digits of the weights, their names and the settings, as they were loaded."""
         self.assumed: tuple[str, ...] = ()
-        """A sentence for each thing that the features depend on and no file of the encoder says."""
+        """A sentence for each assumed setting, which is not in the encoder's files."""
         self.adapted = False
-        self.turns = Turns()
+        self.pass_lock = CopyableLock()
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
@@ -79,36 +79,36 @@ class Encoder(nn.Module):
         Args:
             inputs: sound as float32 (time,) at `rate`; text as str; images as uint8 (row, column, 3)
 
-        Raises: ValueError for an input of another kind, or none at all.
+        Raises: ValueError for an input of another type, or no input.
         """
         raise NotImplementedError
 
     def shortened(self, inputs: Sequence[Any]) -> str | None:
-        """A sentence for the user about inputs that lose their end; None where each is encoded whole."""
+        """A sentence about inputs that are truncated; None if there are none."""
         return None
 
     def encode(self, batch: dict[str, Tensor], *, layers: int | None = None) -> Hidden:
-        """Gives the hidden states of what `prepare` made; gradients reach the parameters that want them.
+        """Returns the hidden states of the output of `prepare`; gradients flow to parameters that require them.
 
-        Threads take turns: a pass cuts the network short and listens to its blocks, and another one would hear that.
+        A lock serializes the threads, since a pass truncates the network and records the outputs of its blocks.
 
         Args:
-            layers: end after so many blocks, 1 to `num_layers`; no later one runs
+            layers: number of blocks to run, 1 to `num_layers`
         """
         layers = self.depth(layers)
-        # Some networks keep tensors from pass to pass (BEiT its table of distances); made in inference mode, they would
-        # let no later pass have a gradient.
+        # Some networks cache tensors between passes (BEiT its table of distances); tensors made in inference mode would
+        # prevent gradients in later passes.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        with self.turns.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
+        with self.pass_lock.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
             return self._encode({key: value.to(self.device) for key, value in batch.items()}, layers)
 
     def depth(self, layers: int | None) -> int:
-        """How many blocks run where so many layers are asked for; all for None.
+        """Number of blocks to run for `layers`; None is all.
 
-        Raises: ValueError for fewer than one, and for more than there are.
+        Raises: ValueError outside 1 to `num_layers`.
         """
         if layers is not None and not 1 <= layers <= self.num_layers:
-            raise ValueError(f"layers is {layers}; {self.name} has 1 to {self.num_layers}")
+            raise ValueError(f"layers is {layers}; expected 1 to {self.num_layers} for {self.name}")
         return self.num_layers if layers is None else layers
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
@@ -133,5 +133,5 @@ def fingerprint(network: nn.Module, settings: dict[str, Any]) -> str:
 
 
 def bare(network: nn.Module) -> Any:
-    """The network itself, where `peft` has wrapped it."""
+    """The network without a wrapper of `peft`."""
     return getattr(network, "get_base_model", lambda: network)()

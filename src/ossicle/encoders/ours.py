@@ -1,7 +1,7 @@
-"""Our own networks as encoders, from a bundle: the layers that `Network.layout` of each family names.
+"""ossicle networks as encoders, from a bundle; `Network.layout` of each family defines the layers.
 
-A clip longer than the network reads in one pass is encoded in pieces. A bundle that was trained with silence after
-short clips gets it here too, and the mask leaves it out.
+A clip longer than one pass is encoded in pieces. If the bundle was trained with padded clips, short clips are padded
+here too, and the mask excludes the padding.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from ossicle.frontend.batch import spectrograms
 
 
 def changed_options(config: Any) -> dict[str, Any]:
-    """The options of a network that are not as they are by default: an option of a later version changes nothing."""
+    """The options of a network that differ from the defaults, so that new options do not change fingerprints."""
     options = ((field, getattr(config, field.name)) for field in dataclasses.fields(config))
     changed = {field.name: value for field, value in options if value != field.default}
     return json.loads(json.dumps(changed, default=dataclasses.asdict))
 
 
 class BundleEncoder(SoundEncoder):
-    """A network of ours with the bundle's front end."""
+    """An ossicle network with the bundle's front end."""
 
     def __init__(self, bundle: Bundle, *, name: str) -> None:
         frontend, network = bundle.frontend, bundle.model
@@ -65,7 +65,7 @@ class BundleEncoder(SoundEncoder):
         return spectrograms(self.frontend, [padded], frames=self.settings["padded_frames"])[0]
 
     def places(self, samples: int) -> int:
-        """Times of a piece, without the silence behind it."""
+        """Number of times of a piece, without padding."""
         return bare(self.network).layer_times(max(1, self.frontend.frames(samples)))
 
     def states(self, rows: Float[Tensor, "row mel frame"], layers: int) -> Float[Tensor, "row layer time dim"]:
@@ -74,7 +74,7 @@ class BundleEncoder(SoundEncoder):
     def train(self, mode: bool = True) -> "BundleEncoder":
         super().train(mode)
         for module in self._frozen:
-            module.training = False  # a frozen network drops nothing; what a tuner has added may train
+            module.training = False  # no dropout in a frozen network; modules of a tuner may train
         return self
 
 

@@ -1,8 +1,8 @@
 """Networks of Hugging Face's `transformers`: loaded strictly, run to any block.
 
-`from_pretrained` gives every tensor that a file lacks, or names otherwise, random values and goes on. Here a tensor of
-the encoder that is missing, misshapen or left over is refused by name; only heads, poolers and decoders, which no
-hidden state passes through, may be absent or present. Weights are safetensors alone, and no code of a repository runs.
+`from_pretrained` initializes tensors that are missing in a file with random values. Here a tensor of the encoder that
+is missing, misshapen or unexpected raises an error with its name; only heads, poolers and decoders, on which no hidden
+state depends, may be absent or present. Weights must be safetensors, and no code of a repository runs.
 """
 
 import contextlib
@@ -17,36 +17,36 @@ from torch import Tensor, nn
 
 from ossicle.encoders.hidden import bare
 from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
-from ossicle.weights.tensors import told
+from ossicle.weights.tensors import listed
 
-# Where a network keeps its blocks, in the order of search.
+# Paths of the list of blocks in a network, in the order of search.
 STACKS = ("layers", "encoder.layers", "encoder.layer", "transformer.layer")
-# What only pre-training puts in place of masked input: part of the network, never of a hidden state here.
+# The embedding of masked input in pre-training: part of the network, but no hidden state depends on it.
 UNUSED = ("masked_spec_embed", "mask_token")
-# Regularizers that draw from the global stream or skip blocks; they would act on an adapted network in training.
+# Regularizers that draw from the global generator or skip blocks; they would affect an adapted network in training.
 STEADY = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
 
 
 def import_transformers() -> Any:
-    """The library, or the sentence that says how to get it."""
+    """The library, or an error with instructions to install it."""
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise ExtraMissing(
-            f"this encoder needs transformers, which cannot be imported here ({error}); pip install 'ossicle[hf]'"
+            f"this encoder needs transformers, which cannot be imported ({error}); pip install 'ossicle[hf]'"
         ) from error
 
 
 def read_config(folder: Path) -> Any:
     """The configuration of a folder, as `transformers` reads it.
 
-    Raises: BundleRefused for values that its checks do not let pass.
+    Raises: BundleRefused for values that its checks refuse.
     """
     try:
         config = import_transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
     except ExtraMissing:
         raise
-    except Exception as error:  # the checks of a configuration have no common root
+    except Exception as error:  # these checks have no common base class
         raise BundleRefused(f"{folder / 'config.json'}: {reason(error)}") from error
     for key, value in STEADY.items():
         if hasattr(config, key):
@@ -65,17 +65,19 @@ def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any
     count = sum(len(names(file)) for file in folder.glob("*.safetensors"))
     if not count:
         raise WeightsRefused(
-            f"{folder}: there is no .safetensors file, and weights in other formats are not opened; of those that you "
-            "trust transformers makes one: AutoModel.from_pretrained(ID).save_pretrained(FOLDER)"
+            f"{folder}: there is no .safetensors file, and other formats are not supported; convert trusted weights "
+            "with transformers: AutoModel.from_pretrained(ID).save_pretrained(FOLDER)"
         )
-    # A configuration is a claim by a stranger: this one keeps a made-up depth from filling the memory.
+    # Configurations are not trusted: this limits the memory for an invalid depth.
     if config.num_hidden_layers > count:
-        raise WeightsRefused(f"{folder}: {config.num_hidden_layers} blocks are claimed of {count} tensors in all")
+        raise WeightsRefused(
+            f"{folder}: the configuration has {config.num_hidden_layers} blocks, but there are only {count} tensors"
+        )
     try:
         with (
             silent(),
             torch.random.fork_rng(devices=[]),
-        ):  # random weights are refused below, and are no event for a run
+        ):  # random weights are refused below, so the generators are restored
             network, found = kind.from_pretrained(
                 folder,
                 config=config,
@@ -86,29 +88,29 @@ def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any
                 output_loading_info=True,
                 **options,
             )
-    except Exception as error:  # of building and of loading: no common root
+    except Exception as error:  # building and loading have no common base class
         raise WeightsRefused(f"{folder}: {reason(error)}") from error
     check(network, found, folder=folder)
     return network.eval()
 
 
 def check(network: Any, found: dict[str, Any], *, folder: Path) -> None:
-    """Refuses a network that did not get each of its tensors from the file, or left one of its own there."""
+    """Refuses a network with missing, misshapen or unexpected tensors."""
     parts = {name.split(".")[0] for name in network.state_dict()}
     prefix = f"{network.base_model_prefix}."
     unused = {name for name in found["missing_keys"] if name.endswith(UNUSED)}
     left_over = (name for name in found["unexpected_keys"] if name.removeprefix(prefix).split(".")[0] in parts)
     misshapen = (f"{name} {tuple(a)}, wanted {tuple(b)}" for name, a, b in found["mismatched_keys"])
     problems = [
-        *told("missing", sorted(found["missing_keys"] - unused)),
-        *told("unexpected", sorted(left_over)),
-        *told("misshapen", sorted(misshapen)),
+        *listed("missing", sorted(found["missing_keys"] - unused)),
+        *listed("unexpected", sorted(left_over)),
+        *listed("misshapen", sorted(misshapen)),
     ]
     if not problems:
         for name in unused:
             nn.init.zeros_(network.get_parameter(name))
         finite = ((name, torch.isfinite(tensor).all()) for name, tensor in network.state_dict().items())
-        problems = told("with NaN or infinity", [name for name, whole in finite if not whole])
+        problems = listed("with NaN or infinity", [name for name, whole in finite if not whole])
     if problems:
         raise WeightsRefused(
             f"{folder}: the weights do not fit this {network.config.model_type} encoder: {'; '.join(problems)}"
@@ -121,12 +123,12 @@ def names(file: Path) -> list[str]:
         with safe_open(file, framework="pt") as tensors:
             return list(tensors.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsRefused(f"{file}: no whole safetensors file ({error})") from error
+        raise WeightsRefused(f"{file}: not a complete safetensors file ({error})") from error
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keeps `transformers` from reporting what is checked here anyway, and from drawing bars."""
+    """Suppresses messages and progress bars of `transformers`."""
     logging = importlib.import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -140,7 +142,7 @@ def silent() -> Iterator[None]:
 
 
 def stack_of(network: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds a network's list of blocks, and the list's name in it."""
+    """The module with a network's list of blocks, and the list's name in it."""
     modules = dict(bare(network).named_modules())
     path = next(path for path in STACKS if isinstance(modules.get(path), nn.ModuleList))
     holder, _, name = path.rpartition(".")
@@ -155,10 +157,10 @@ def count_blocks(network: nn.Module) -> int:
 
 @contextlib.contextmanager
 def recorded(network: nn.Module, layers: int) -> Iterator[list[Tensor]]:
-    """Ends the network after so many blocks for a while, and yields the list that what leaves each is put into.
+    """Truncates the network to `layers` blocks meanwhile, and yields a list to which their outputs are appended.
 
-    The library's own `hidden_states` end before or after the final norm as the family and the version have it, and
-    record only the blocks that the first pass saw; this does neither.
+    The library's own `hidden_states` end before or after the final norm, depending on family and version, and record
+    only the blocks of the first pass.
     """
     holder, name = stack_of(network)
     blocks = getattr(holder, name)

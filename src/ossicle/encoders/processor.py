@@ -1,8 +1,8 @@
-"""What a folder of `transformers` says of its front end, whichever of the library's files says it.
+"""Front end settings in a folder of `transformers`, from whichever of the library's files.
 
 A processor of several parts is one file, `processor_config.json`, with a section for each of them; a lone feature
-extractor or image processor is `preprocessor_config.json`. Where both are there, the section comes first, as in the
-library. What neither says is assumed, and every such value is a sentence in `Encoder.assumed`.
+extractor or image processor is `preprocessor_config.json`. If both exist, the section has priority, as in the
+library. Missing values are assumed, and each is a sentence in `Encoder.assumed`.
 """
 
 import json
@@ -17,7 +17,7 @@ from ossicle.errors import BundleRefused
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}
-# A file of one part alone may have no section; these keys tell that it speaks of this part.
+# A file of a single part may have no section; these keys identify the part.
 KINDS = {"sound": "feature_extractor_type", "image": "image_processor_type"}
 # A section and a file that describe another front end alone.
 INSTEAD = {"image": ("video_processor", "video_preprocessor_config.json")}
@@ -25,15 +25,15 @@ INSTEAD = {"image": ("video_processor", "video_preprocessor_config.json")}
 
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
-    """The settings of a front end, where they were read, and what was assumed beside them."""
+    """The settings of a front end, their file, and the assumed values."""
 
     file: Path
     settings: dict[str, Any] | None
-    """None where no file speaks of it."""
+    """None if no file describes it."""
     assumed: list[str] = field(default_factory=list)
 
     def get(self, key: str, default: Any) -> Any:
-        """A setting, or the default, which is then noted as assumed."""
+        """A setting, or the default, which is then recorded as assumed."""
         value = (self.settings or {}).get(key)
         if value is None:
             self.assumed.append(f"{key}={json.dumps(default)}")
@@ -52,14 +52,14 @@ class FrontEnd:
         return value
 
     def number(self, key: str, default: float) -> float:
-        """A finite number; a default that makes no difference to speak of is not noted."""
+        """A finite number; a default with negligible effect is not recorded."""
         value = (self.settings or {}).get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
             raise BundleRefused(f"{self.file}: {key} is {value!r}; a finite number is expected.")
         return float(value)
 
     def make(self, kind: Any, **default: Any) -> Any:
-        """An object of the library with these settings, or where no file has any, with those of `default`.
+        """An object of the library with these settings, or if no file has any, with those of `default`.
 
         Raises: BundleRefused for settings that the class does not take.
         """
@@ -74,14 +74,14 @@ class FrontEnd:
             return ()
         where = f"no {PREPROCESSOR} or {PROCESSOR} in {self.file.parent} describes it"
         if self.settings is not None:
-            where = f"{self.file} does not say it"
+            where = f"{self.file} does not set it"
         return (f"The encoder's front end is assumed to have {', '.join(self.assumed)}: {where}.",)
 
 
 def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
-    """Finds what the files of a folder say of the front end of sound or of images.
+    """Finds the settings of the front end of audio or images in the files of a folder.
 
-    Raises: BundleRefused for a file that cannot be read, and where only a front end of video is described.
+    Raises: BundleRefused for a file that cannot be read, or with a front end of video only.
     """
     for name in (PROCESSOR, PREPROCESSOR):
         file = folder / name
@@ -96,15 +96,15 @@ def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
             return FrontEnd(file=file, settings=content)
     section, video = INSTEAD.get(modality, ("", ""))
     if section and (section in read_json(folder / PROCESSOR) or (folder / video).is_file()):
-        raise BundleRefused(f"{folder}: its files describe a processor of video alone; one of images is expected.")
+        raise BundleRefused(f"{folder}: found only a processor of video; expected one of images.")
     return FrontEnd(file=folder / PREPROCESSOR, settings=None)
 
 
 def refuse_other_extractor(front: FrontEnd, *, wanted: Sequence[str]) -> None:
-    """Raises BundleRefused where the files name a class that makes something else of sound."""
+    """Raises BundleRefused if the files name another class of feature extractor."""
     named = (front.settings or {}).get("feature_extractor_type") or (front.settings or {}).get("image_processor_type")
     if named is not None and named not in wanted:
-        raise BundleRefused(f"{front.file}: the front end is a {named}; expected is {' or '.join(wanted)}.")
+        raise BundleRefused(f"{front.file}: the front end is a {named}; expected {' or '.join(wanted)}.")
 
 
 def image_class(front: FrontEnd, *, default: str) -> Any:
@@ -113,7 +113,7 @@ def image_class(front: FrontEnd, *, default: str) -> Any:
     Args:
         default: of the family, where they name none
 
-    Raises: BundleRefused for a name that is no image processor of the library.
+    Raises: BundleRefused for a name that is not an image processor of the library.
     """
     settings = front.settings or {}
     named = settings.get("image_processor_type") or settings.get("feature_extractor_type") or default
@@ -122,7 +122,7 @@ def image_class(front: FrontEnd, *, default: str) -> Any:
     library = import_transformers()
     kind = getattr(library, f"{base}Pil", None) or getattr(library, base, None)
     if kind is None or not re.fullmatch(r"\w+ImageProcessor", base):
-        raise BundleRefused(f"{front.file}: {named!r} is no image processor of transformers {library.__version__}.")
+        raise BundleRefused(f"{front.file}: {named!r} is not an image processor of transformers {library.__version__}.")
     return kind
 
 
@@ -132,14 +132,14 @@ def whole(file: Path, key: str, value: Any) -> int:
     Raises: BundleRefused for any other.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BundleRefused(f"{file}: {key} is {value!r}; a whole number of 1 or more is allowed.")
+        raise BundleRefused(f"{file}: {key} is {value!r}; expected a whole number of at least 1.")
     return value
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file.
+    """The object in a JSON file; empty if there is no file.
 
-    Raises: BundleRefused for a file that holds no JSON object.
+    Raises: BundleRefused for a file that is not a JSON object.
     """
     try:
         value = json.loads(file.read_bytes())
@@ -148,5 +148,5 @@ def read_json(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BundleRefused(f"{file}: not valid JSON ({error}).") from error
     if not isinstance(value, dict):
-        raise BundleRefused(f"{file}: a JSON object is needed, not a {type(value).__name__}.")
+        raise BundleRefused(f"{file}: expected a JSON object, got a {type(value).__name__}.")
     return value

@@ -1,11 +1,10 @@
-"""What all encoders of sound share: the cutting of long clips, and passes over equal lengths alone.
+"""Base class of audio encoders: long clips are split, and a batch has one length.
 
-A network that pads a short clip to the length of a long one sees the padding: in its group norms, its convolutions,
-its attention. So every pass sees rows of one length, no attention mask is needed, and a clip's features are the same
-alone and in any batch.
+Padding a short clip to the length of a long one changes its features, through group norms, convolutions and attention.
+So the rows of a pass have one length, no attention mask is needed, and a clip's features do not depend on the batch.
 
-What a pass holds beside its result is two hundred times its input (of wav2vec2-base 0.4 GB for half a minute). So
-without gradients few rows pass at a time, and of a long recording memory holds little but its hidden states.
+The memory of a pass is two hundred times its input (for wav2vec2-base 0.4 GB for half a minute). So without gradients
+few rows are processed at a time, and the memory for a long recording is mostly its hidden states.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,15 +22,15 @@ from ossicle.encoders.hidden import Encoder, Hidden
 
 # Attention costs the square of the length; networks of speech learnt on half of this.
 MAX_SECONDS = 30
-# Of rows that pass together where no gradient is wanted: two pieces of half a minute at 16 kHz, or many short clips.
+# Of rows in one pass without gradients: two pieces of half a minute at 16 kHz, or many short clips.
 PASS_BYTES = 4 << 20
 
 
 class SoundEncoder(Encoder):
-    """Encodes sound: a front end on the CPU, then passes of the network over rows of one length.
+    """Encodes audio: a front end on the CPU, then passes of the network over rows of one length.
 
-    A clip of more than `max_samples` is cut into equal pieces, one after another, joined in time. (Their lengths are
-    equal to the sample: where they do not divide the clip, the last begins a few samples before the one ahead ends.)
+    A clip of more than `max_samples` is split into consecutive pieces of equal length, whose features are joined in
+    time. (If the length does not divide the clip, the last piece overlaps the one before by a few samples.)
     """
 
     modality = "sound"
@@ -45,11 +44,11 @@ class SoundEncoder(Encoder):
         self.max_samples = max_samples
 
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "*channel frame"]:
-        """What the network is given of one piece."""
+        """The network's input for one piece."""
         raise NotImplementedError
 
     def places(self, samples: int) -> int:
-        """How many of a piece's times hold its sound; at least 1."""
+        """Number of times of a piece without padding; at least 1."""
         raise NotImplementedError
 
     def states(self, rows: Float[Tensor, "row *channel frame"], layers: int) -> Float[Tensor, "row layer time dim"]:
@@ -59,7 +58,7 @@ class SoundEncoder(Encoder):
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         clips = [cut(checked(wave), max_samples=self.max_samples) for wave in inputs]
         if not clips:
-            raise ValueError("there is no clip to prepare; one or more are needed")
+            raise ValueError("expected at least one clip")
         rows = [self.front(piece).movedim(-1, 0) for piece in chain(*clips)]  # (frame, *channel)
         return {
             "rows": pad_sequence(rows, batch_first=True).movedim(1, -1),  # (row, *channel, frame)
@@ -78,7 +77,7 @@ class SoundEncoder(Encoder):
         clips = [torch.cat([states.pop(row) for row in islice(order, count)]) for count in batch["pieces"].tolist()]
         times = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
         longest = int(times.max())
-        # Behind a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
+        # After a tuner, the gradient of `pad_sequence` copies the whole batch once for every clip.
         padded = [F.pad(clip, (0, 0, 0, 0, 0, longest - len(clip))) if len(clip) < longest else clip for clip in clips]
         return Hidden(
             features=torch.stack(padded).movedim(1, 2), mask=torch.arange(longest, device=times.device) < times[:, None]
@@ -88,10 +87,10 @@ class SoundEncoder(Encoder):
 def passes(
     rows: Float[Tensor, "row *channel frame"], frames: Sequence[int]
 ) -> Iterator[tuple[list[int], Float[Tensor, "chosen *channel time"]]]:
-    """Which rows pass the network together, and what it is given of them: all of one length where gradients are on.
+    """Groups rows of one length for a pass, and cuts them to it.
 
-    Elsewhere they hold `PASS_BYTES` at most, or are one row alone. With gradients all that a pass holds is kept for the
-    backward pass anyway.
+    Without gradients a group has at most `PASS_BYTES`, or one row. With gradients it has all rows of one length, as the
+    memory of a pass is kept for the backward pass anyway.
     """
     for length in sorted(set(frames)):
         equal = [row for row, count in enumerate(frames) if count == length]
@@ -104,10 +103,10 @@ def passes(
 
 
 def checked(wave: Any) -> Float32[np.ndarray, "time"]:
-    """The clip, if it is one."""
+    """Checks the type and shape of a clip."""
     if not (isinstance(wave, np.ndarray) and wave.dtype == np.float32 and wave.ndim == 1 and wave.size):
         found = f"{wave.dtype} of shape {wave.shape}" if isinstance(wave, np.ndarray) else type(wave).__name__
-        raise ValueError(f"a clip is a float32 array (time,) with one sample or more, not {found}")
+        raise ValueError(f"expected a clip as float32 array (time,) with at least one sample, got {found}")
     return wave
 
 

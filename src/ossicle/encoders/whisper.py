@@ -2,11 +2,11 @@
 
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356), section 2.2.
 
-Whisper takes 30 s at a time, a shorter clip with silence behind it, and its attention spreads over the silence too. A
-time is one of its 1500 positions, 20 ms each; those that hold the clip are kept and the mask is theirs. With `crop` the
-network sees these positions alone: a short clip costs a fraction, and its features are other ones.
+Whisper takes 30 s at a time; a shorter clip is padded with silence, and its attention includes the silence. A time is
+one of its 1500 positions, 20 ms each; those of the clip are kept and are the mask. With `crop` the input of the network
+is limited to these positions: a short clip costs a fraction, and its features are different.
 
-**Deviation**: a clip of more than 30 s is cut into equal pieces; Whisper cuts 30 s pieces and fills up the last.
+**Deviation**: a clip of more than 30 s is cut into equal pieces; Whisper cuts 30 s pieces and pads the last.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class WhisperEncoder(SoundEncoder):
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
         samples, frames = self.max_samples, self.max_samples // self.extractor.hop_length
         if self.crop:
-            # With a whole transform of silence behind the clip, its frames are those of the clip in 30 s of silence.
+            # With one transform of silence after the clip, its frames equal those of the clip padded to 30 s.
             samples = min(samples, len(wave) + self.extractor.n_fft)
             frames = FRAMES * self.places(len(wave))
         spec = self.extractor(wave, sampling_rate=self.rate, max_length=samples, return_tensors="pt").input_features[0]
@@ -81,7 +81,7 @@ class WhisperEncoder(SoundEncoder):
 def read_extractor(stated: FrontEnd, *, config: Any) -> Any:
     """The library's front end of Whisper with the settings of the files.
 
-    Raises: BundleRefused for settings that are none, and for those of another network.
+    Raises: BundleRefused for invalid settings, and for those of another network.
     """
     refuse_other_extractor(stated, wanted=("WhisperFeatureExtractor",))
     for key, default in (("sampling_rate", 16_000), ("hop_length", 160), ("n_fft", 400)):
@@ -105,7 +105,7 @@ def read_extractor(stated: FrontEnd, *, config: Any) -> Any:
 
 @contextlib.contextmanager
 def first_positions(network: nn.Module, count: int) -> Iterator[None]:
-    """Makes the network take an input of the first so many positions for a while; it refuses others by itself."""
+    """Makes the network accept inputs of `count` positions meanwhile; it refuses other lengths by default."""
     base = bare(network)
     table, config = base.embed_positions, base.config
     base.embed_positions = nn.Embedding.from_pretrained(table.weight[:count])

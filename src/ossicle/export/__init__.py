@@ -1,7 +1,7 @@
-"""A recognizer as one file for other runtimes, checked against the recognizer before it is kept.
+"""Export a model as one file for other runtimes, and check it against the model.
 
-The file holds the front end and the weights: samples in, scores out. Beside the graph it carries one JSON text under
-the key `ossicle`, with all that a bundle says about answers and time, so a program needs nothing else.
+The file contains the front end and the weights: samples in, scores out. Its metadata have a JSON text under the key
+`ossicle` with labels, thresholds and window of the bundle, so a program needs no other file.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from ossicle.export.check import Agreement, check, real_sounds
 from ossicle.export.formats import (
     FORMATS,
     OPSET,
-    Answer,
     Format,
+    Session,
     is_export,
     metadata_text,
     need_onnx,
@@ -26,7 +26,7 @@ from ossicle.export.formats import (
     write_pt2,
 )
 from ossicle.export.graph import Graph, make_graph
-from ossicle.export.int8 import Reduced, measure, megabytes, read_sounds, take_turns, write_int8
+from ossicle.export.int8 import Reduced, measure, megabytes, read_sounds, time_alternately, write_int8
 from ossicle.files import check_writable, printable, replacing, write_atomically
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
@@ -48,23 +48,23 @@ ONE_FILE = 1.5  # GB of weights in an ONNX file; with more, torch writes a secon
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file that was written and checked, and its twin in eight bits."""
+    """An exported and checked file, and its int8 version."""
 
     path: Path
     agreement: Agreement
     window_seconds: float
-    seconds: float  # that a window takes
+    seconds: float  # per window
     int8: Reduced | None
 
     def lines(self) -> list[str]:
-        """What there is to say, a line for each file and one for the data."""
+        """A summary: one line for each file and one for the data."""
         what = f"{megabytes(self.path):.1f} MB" + (f", opset {OPSET}" if self.path.suffix == ".onnx" else "")
         found = self.agreement
-        said = [
+        lines = [
             f"Wrote {printable(self.path)}: {what}; scores differ by at most {found.difference:.1e} over "
-            f"{found.windows} windows; {self.seconds:.4f} s a clip of {self.window_seconds:g} s"
+            f"{found.windows} windows; {self.seconds:.4f} s per clip of {self.window_seconds:g} s"
         ]
-        return said if self.int8 is None else said + self.int8.lines(megabytes(self.path))
+        return lines if self.int8 is None else lines + self.int8.lines(megabytes(self.path))
 
 
 def export_model(
@@ -76,31 +76,31 @@ def export_model(
     data: Path | None = None,
     encoder: str | Path | None = None,
 ) -> Exported:
-    """Writes a recognizer as one file, if it gives the recognizer's numbers.
+    """Exports a model as one file, if its outputs agree with the model's.
 
     Args:
         model: a bundle, a run or a Hub id, as for `ossicle.load`
         output: by default the model's name in the current folder
         int8: also write NAME.int8.onnx
-        data: labeled sounds to check with, and to measure eight bits on; by default the built-in recordings of drums
-        encoder: where the frozen encoder of a tuned head is, if not where it was
+        data: labeled audio for the check and for the accuracy of int8; by default the built-in drum recordings
+        encoder: path of the frozen encoder of a tuned head, if it has moved
 
     Raises:
-        ExportRefused: what cannot be exported, a file that differs from the model, or one that is no export
+        ExportRefused: the model cannot be exported, the outputs differ, or the existing file is not an export
         ExtraMissing: ONNX without the extra `export`
-        DataRefused: data without three recordings that can be used
-        ValueError: another format, or eight bits in .pt2
+        DataRefused: fewer than three usable recordings
+        ValueError: an unknown format, or int8 with .pt2
     """
     if to not in FORMATS:
-        raise ValueError(f"the format is {to!r}; {' and '.join(FORMATS)} are written")
+        raise ValueError(f"format {to!r} is not available; available: {', '.join(FORMATS)}")
     if int8 and to != "onnx":
-        raise ValueError("eight bits are written as ONNX only")
+        raise ValueError("int8 is available for ONNX only")
     if to == "onnx":
         need_onnx()
     path = default_path(model, to) if output is None else output
     small = path.with_suffix(".int8.onnx")
     for target in (path, small) if int8 else (path,):
-        refuse_strangers(target, to)
+        check_target(target, to)
         check_writable(target)
     recognizer = load(model, device="cpu", encoder=encoder)
     written = export_recognizer(recognizer, path, to=to, data=data)
@@ -109,52 +109,50 @@ def export_model(
     if int8:
         write_atomically(small, lambda temporary: write_int8(temporary, path))
         sounds = None if data is None else read_sounds(recognizer, data, model=str(model))
-        reduced = measure(small, open_onnx(small), written.answer, recognizer=recognizer, sounds=sounds)
+        reduced = measure(small, open_onnx(small), written.session, recognizer=recognizer, sounds=sounds)
     return Exported(
         path=path,
         agreement=written.agreement,
         window_seconds=window / recognizer.rate,
-        seconds=take_turns([written.answer], window)[0],
+        seconds=time_alternately([written.session], window)[0],
         int8=reduced,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A file that gives its recognizer's numbers, opened."""
+    """An exported and checked file, opened."""
 
-    answer: Answer
+    session: Session
     agreement: Agreement
 
 
 def export_recognizer(recognizer: Recognizer, path: Path, *, to: Format = "onnx", data: Path | None = None) -> Written:
-    """Writes a recognizer as one file, or nothing if it would not give the recognizer's numbers.
+    """Exports a loaded model as one file; writes nothing if its outputs differ from the model's.
 
     Args:
-        data: sounds to check with; by default the built-in recordings of drums
+        data: audio for the check; by default the built-in drum recordings
 
     Raises:
-        ExportRefused: what cannot be exported, and a file that differs from the recognizer
-        DataRefused: data without three recordings that can be used
+        ExportRefused: the model cannot be exported, or the outputs differ
+        DataRefused: fewer than three usable recordings
     """
     graph = make_graph(recognizer)
     size = sum(p.numel() * p.element_size() for p in graph.parameters()) / 1e9
     if to == "onnx" and size > ONE_FILE:
-        raise ExportRefused(
-            f"{path}: {size:.1f} GB of weights; one ONNX file holds {ONE_FILE:g}: a .pt2 file holds more."
-        )
+        raise ExportRefused(f"{path}: {size:.1f} GB of weights exceed the {ONE_FILE:g} GB of an ONNX file; use .pt2.")
     sounds = real_sounds(recognizer, data)
     program = trace(graph)
     about = metadata_text(metadata(recognizer, graph))
     with replacing(path) as temporary:
         if to == "onnx":
             write_onnx(temporary, program, outputs=graph.outputs, about=about)
-            answer = open_onnx(temporary)
+            session = open_onnx(temporary)
         else:
             write_pt2(temporary, program, about=about)
-            answer = open_pt2(temporary, outputs=graph.outputs)
-        agreement = check(recognizer, answer, graph=graph, sounds=sounds)
-    return Written(answer=answer, agreement=agreement)
+            session = open_pt2(temporary, outputs=graph.outputs)
+        agreement = check(recognizer, session, graph=graph, sounds=sounds)
+    return Written(session=session, agreement=agreement)
 
 
 def default_path(model: str | Path, to: Format) -> Path:
@@ -162,16 +160,16 @@ def default_path(model: str | Path, to: Format) -> Path:
     return Path(f"{Path(model).resolve().name}.{to}")
 
 
-def refuse_strangers(path: Path, to: Format) -> None:
-    """Raises ExportRefused where a file exists that was not written here, or the name does not fit."""
+def check_target(path: Path, to: Format) -> None:
+    """Raises ExportRefused for an existing file that is not an export, or a wrong suffix."""
     if path.suffix != f".{to}":
         raise ExportRefused(f"{path}: the name of this export must end in .{to}.")
     if path.is_dir() or path.exists() and not is_export(path):
-        raise ExportRefused(f"{path}: this is there already and is no export of ossicle; nothing is overwritten.")
+        raise ExportRefused(f"{path}: the file exists and is not an ossicle export; it is not overwritten.")
 
 
 def metadata(recognizer: Recognizer, graph: Graph) -> dict[str, Any]:
-    """What a program must know beside the graph: names, decisions and times."""
+    """Metadata of the graph: labels, thresholds and times."""
     bundle = recognizer.bundle
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""Whether a file gives the numbers of the recognizer that it was made from."""
+"""Compare an exported file with its model."""
 
 import copy
 import itertools
@@ -14,18 +14,18 @@ from ossicle.data import Item, read_dataset
 from ossicle.data.inputs import INPUT_ERRORS, read_input
 from ossicle.data.recordings import drums_folder
 from ossicle.errors import DataRefused, ExportRefused
-from ossicle.export.formats import Answer
+from ossicle.export.formats import Session
 from ossicle.export.graph import Graph
 from ossicle.recognizer import Recognizer
 
-MOST = 1e-4  # difference of scores
-ROUNDINGS = 8  # how many times further than from itself in double precision a network may be from its file
+MOST = 1e-4  # largest allowed difference of scores
+ROUNDINGS = 8  # allowed difference, in units of the network's own float32 rounding error
 CLIPS = 3  # in the larger batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """What a comparison found."""
+    """Result of a comparison."""
 
     difference: float  # largest of scores
     windows: int
@@ -34,69 +34,69 @@ class Agreement:
 
 
 def check(
-    recognizer: Recognizer, answer: Answer, *, graph: Graph, sounds: Sequence[Float32[np.ndarray, "_"]]
+    recognizer: Recognizer, session: Session, *, graph: Graph, sounds: Sequence[Float32[np.ndarray, "_"]]
 ) -> Agreement:
     """Compares windows of several lengths, up to the longest, on recordings, silence and noise.
 
-    A network whose scores float32 itself changes by more than 1e-4 gives others on every processor: for its windows as
-    much is allowed as follows from its own distance from double precision.
+    If float32 rounding alone changes scores by more than 1e-4, they differ between processors; then the tolerance
+    follows from the network's difference to double precision.
 
     Args:
         sounds: recordings, cut or repeated to each length
 
-    Raises: ExportRefused for scores that differ by more than 1e-4 and than rounding explains, or another best label.
+    Raises: ExportRefused if scores differ by more than 1e-4 and more than by rounding, or the best label differs.
     """
     sounds = [*sounds, *extremes(recognizer)]
     windows = batches(sounds, shapes(recognizer, graph))
-    found = compare(recognizer, answer, windows, rounding=lambda batch: rounding(graph, batch))
+    found = compare(recognizer, session, windows, rounding=lambda batch: rounding(graph, batch))
     if min(found.close, found.tops) < found.windows:
         raise ExportRefused(
-            f"the exported graph differs from the model: scores by up to {found.difference:.1e}, where {MOST:g} is "
-            f"allowed, or what rounding explains, in {found.windows - found.close} of {found.windows} windows, and "
-            f"another best label in {found.windows - found.tops}; nothing was kept."
+            f"the exported graph differs from the model: scores by up to {found.difference:.1e} (allowed: {MOST:g} or "
+            f"rounding) in {found.windows - found.close} of {found.windows} windows, the best label in "
+            f"{found.windows - found.tops}; no file was written."
         )
     return found
 
 
 def compare(
     recognizer: Recognizer,
-    answer: Answer,
+    session: Session,
     windows: Iterator[Float32[np.ndarray, "clip time"]],
     *,
     rounding: Callable[[Float32[np.ndarray, "clip time"]], tuple[float, float]] = lambda batch: (0.0, 0.0),
 ) -> Agreement:
-    """The largest difference of scores between a file and its recognizer, and how often they agree.
+    """The largest difference of scores between a file and its model, and how often they agree.
 
     Args:
-        rounding: what float32 changes in scores and logits of a batch; asked where more than 1e-4 is found.
+        rounding: effect of float32 on scores and logits of a batch; called for differences above 1e-4.
     """
     difference, count, close, tops = 0.0, 0, 0, 0
     for batch in windows:
-        found = answer(batch)
+        found = session(batch)
         theirs, ours = found["logits"], recognizer.scores(batch)
         apart = np.abs(found["scores"] - recognizer.activate(ours)).max(-1)
         if "hop_logits" in found:
             hops = recognizer.activate(found["hop_logits"]) - recognizer.activate(recognizer.hop_scores(batch))
             apart = np.maximum(apart, np.abs(hops).max((1, 2)))
         apart = np.where(np.isnan(apart), np.inf, apart)  # NaN must not pass for the smallest difference
-        # By logits, of which few are equal where many scores are 0 or 1; they are as exact as they are large.
-        behind = ours.max(-1) - np.take_along_axis(ours, theirs.argmax(-1)[:, None], -1)[:, 0]
+        # By logits, since many scores may be equal to 0 or 1; the tolerance is relative to their size.
+        deficit = ours.max(-1) - np.take_along_axis(ours, theirs.argmax(-1)[:, None], -1)[:, 0]
         equal = MOST * np.abs(ours).max(-1).clip(1)
         of_scores = of_logits = 0.0
-        if (apart > MOST).any() or (behind > equal).any():
+        if (apart > MOST).any() or (deficit > equal).any():
             of_scores, of_logits = rounding(batch)
         difference = max(difference, float(apart.max()))
         count += len(batch)
         close += int((apart <= max(MOST, ROUNDINGS * of_scores)).sum())
-        tops += int((behind <= np.maximum(equal, ROUNDINGS * of_logits)).sum())
+        tops += int((deficit <= np.maximum(equal, ROUNDINGS * of_logits)).sum())
     return Agreement(difference=difference, windows=count, close=close, tops=tops)
 
 
 @torch.inference_mode()
 def rounding(graph: Graph, windows: Float32[np.ndarray, "clip time"]) -> tuple[float, float]:
-    """How far scores and logits of a graph are from those of the same graph in double precision.
+    """Differences of scores and logits of a graph to those of the same graph in double precision.
 
-    The graph is compared with itself: a fault that it has changes nothing here.
+    The graph is compared with itself, so errors of the graph do not change the result.
     """
     waves, exact = torch.from_numpy(windows), copy.deepcopy(graph).double()
     outputs = zip(graph.outputs, graph(waves), exact(waves.double()), strict=True)
@@ -121,14 +121,14 @@ def shapes(recognizer: Recognizer, graph: Graph) -> list[tuple[int, int]]:
 def batches(
     sounds: Sequence[Float32[np.ndarray, "_"]], shapes: Sequence[tuple[int, int]]
 ) -> Iterator[Float32[np.ndarray, "clip time"]]:
-    """The sounds in turn, in batches of these sizes; what is short is repeated."""
+    """Batches of these sizes from the sounds in turn; short ones are repeated."""
     turn = itertools.cycle(sounds)
     for length, clips in shapes:
         yield np.stack([np.resize(next(turn), length) for _ in range(clips)])
 
 
 def extremes(recognizer: Recognizer) -> list[Float32[np.ndarray, "_"]]:
-    """A window each of silence and of noise at full scale, which few recordings hold."""
+    """A window each of silence and of noise at full scale, which are rare in recordings."""
     samples = recognizer.window_samples()[0]
     noise = np.random.default_rng(0).uniform(-1, 1, samples)
     return [np.zeros(samples, dtype=np.float32), noise.astype(np.float32)]
@@ -138,9 +138,9 @@ def real_sounds(recognizer: Recognizer, data: Path | None = None, *, most: int =
     """The first window of some recordings, spread over the data set.
 
     Args:
-        data: by default the built-in recordings of drums
+        data: by default the built-in drum recordings
 
-    Raises: DataRefused where fewer than three can be used.
+    Raises: DataRefused for fewer than three usable recordings.
     """
     data = data or drums_folder()
     items = read_dataset(data).items
@@ -151,7 +151,9 @@ def real_sounds(recognizer: Recognizer, data: Path | None = None, *, most: int =
         except INPUT_ERRORS:
             continue
     if len(sounds) < CLIPS:
-        raise DataRefused(f"{data}: {len(sounds)} of {min(len(items), most)} recordings could be used; 3 are needed.")
+        raise DataRefused(
+            f"{data}: {len(sounds)} of {min(len(items), most)} recordings are usable; at least 3 are needed."
+        )
     return sounds
 
 

@@ -1,4 +1,4 @@
-"""Graphs as files: ONNX with onnxruntime, .pt2 with torch; both hold the weights and one JSON text under `ossicle`."""
+"""Graphs as files: ONNX with onnxruntime, .pt2 with torch; both contain the weights and a JSON text under `ossicle`."""
 
 import contextlib
 import json
@@ -20,13 +20,13 @@ from ossicle.runtime import INPUT, KEY, open_session
 
 Format = Literal["onnx", "pt2"]
 FORMATS: tuple[Format, ...] = ("onnx", "pt2")
-Answer = Callable[[Float32[np.ndarray, "clip time"]], dict[str, np.ndarray]]
+Session = Callable[[Float32[np.ndarray, "clip time"]], dict[str, np.ndarray]]
 
 OPSET = 20  # the first with GELU as one operation
 
 
 def need_onnx() -> None:
-    """Raises ExtraMissing where a package of the extra is absent or broken."""
+    """Raises ExtraMissing if a package of the extra is absent or broken."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -36,13 +36,13 @@ def need_onnx() -> None:
 
 
 def trace(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph with symbols for the number of clips and of samples."""
+    """The exported graph with symbolic numbers of clips and samples."""
     clips = torch.export.Dim("clip", min=1)
     time = torch.export.Dim("time", min=graph.min_samples, max=graph.max_samples)
     # A length that no other number in the network equals.
     samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
     example = torch.zeros(3, samples)
-    # A length that happens to be one somewhere must not be told from the others: without, every axis of windows would.
+    # Sizes of one must not be specialized: otherwise every axis of windows would be.
     with (
         torch.no_grad(),
         quietly(),
@@ -62,9 +62,9 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
 
 
 def drop_assertions(program: torch.export.ExportedProgram) -> None:
-    """Takes out what the graph would refuse: sizes of one, which torch asks for to choose a layout and not a number.
+    """Removes assertions about sizes of one, on which torch depends for the layout but not for the values.
 
-    What a graph may be given stands in its ranges, and that the numbers are right at both ends is checked.
+    The ranges of the graph define its inputs, and the outputs at both ends are checked.
     """
     nodes, assertion = program.graph_module.graph, find("aten._assert_scalar")
     for node in list(nodes.nodes):
@@ -99,7 +99,7 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
     written.save(str(path), external_data=False)
 
 
-def open_onnx(path: Path, *, threads: int | None = None) -> Answer:
+def open_onnx(path: Path, *, threads: int | None = None) -> Session:
     """An ONNX file on the CPU.
 
     Args:
@@ -111,25 +111,25 @@ def open_onnx(path: Path, *, threads: int | None = None) -> Answer:
 
 
 def write_pt2(path: Path, program: torch.export.ExportedProgram, *, about: str) -> None:
-    """Writes what `torch.export.load` reads."""
+    """Writes a file for `torch.export.load`."""
     with quietly():
         torch.export.save(program, path, extra_files={KEY: about})
 
 
-def open_pt2(path: Path, *, outputs: tuple[str, ...]) -> Answer:
+def open_pt2(path: Path, *, outputs: tuple[str, ...]) -> Session:
     """A .pt2 file on the CPU."""
     with quietly():
         module = torch.export.load(path).module()
 
     @torch.inference_mode()
-    def answer(waveform: Float32[np.ndarray, "clip time"]) -> dict[str, np.ndarray]:
+    def session(waveform: Float32[np.ndarray, "clip time"]) -> dict[str, np.ndarray]:
         return dict(zip(outputs, (value.numpy() for value in module(torch.from_numpy(waveform))), strict=True))
 
-    return answer
+    return session
 
 
 def is_export(path: Path) -> bool:
-    """Whether a file was written here."""
+    """Whether a file is an ossicle export."""
     if path.suffix == ".pt2":
         with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             return any(name.endswith(f"extra/{KEY}") for name in archive.namelist())
@@ -138,19 +138,19 @@ def is_export(path: Path) -> bool:
 
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception:  # protobuf's own, which has no common root
+    except Exception:  # protobuf's errors have no common base class
         return False
     return any(entry.key == KEY for entry in model.metadata_props)
 
 
 def metadata_text(values: Mapping[str, Any]) -> str:
-    """JSON without what JSON does not have."""
+    """JSON text; NaN and infinity are refused."""
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without what the exporters say about themselves."""
+    """Suppresses messages of the exporters."""
     loggers = [logging.getLogger(name) for name in ("root", "torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:

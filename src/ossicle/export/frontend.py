@@ -29,7 +29,7 @@ class MatrixLogMel(nn.Module):
     """Turns samples into normalized log-mel features, as `LogMel` does.
 
     Args:
-        frames: silence follows shorter features up to so many; None leaves them as they are.
+        frames: shorter features are padded with silence to this length; None does not pad.
 
     Shape:
         - Input: (clip, time), with `frontend.min_samples` or more.

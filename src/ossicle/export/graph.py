@@ -1,7 +1,7 @@
-"""A recognizer as one graph: samples in; scores, logits and features out; windows of any length that one pass takes.
+"""A model as one graph from samples to scores, logits and features, for windows of any length of one pass.
 
-Shapes are symbols while the graph is made, so nothing here may ask how long a window is; the networks do the same by
-other operations where `torch.compiler.is_exporting()`.
+Shapes are symbolic during export, so no code here may depend on the length of a window; the networks use other
+operations if `torch.compiler.is_exporting()`.
 """
 
 from typing import cast
@@ -28,7 +28,7 @@ class Graph(nn.Module):
 
     Args:
         max_samples: longest window; `frontend.min_samples` is the shortest.
-        frames: silence follows shorter features up to so many.
+        frames: shorter features are padded with silence to this length.
     """
 
     outputs: tuple[str, ...] = ("scores", "logits", "features")
@@ -43,11 +43,11 @@ class Graph(nn.Module):
 
     @property
     def frontend_config(self) -> FrontendConfig:
-        """Of the front end that is part of the graph."""
+        """Configuration of the front end in the graph."""
         return self.frontend.config
 
     def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
-        """Everything but the scores, the logits first."""
+        """All outputs except the scores, the logits first."""
         raise NotImplementedError
 
     def forward(self, waveform: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
@@ -58,7 +58,7 @@ class Graph(nn.Module):
 
 
 class NetworkGraph(Graph):
-    """A network of ours with its front end."""
+    """An ossicle network with its front end."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         bundle, frontend, model = recognizer.bundle, recognizer.frontend, recognizer.model
@@ -82,7 +82,7 @@ class NetworkGraph(Graph):
 
 
 class TunedGraph(Graph):
-    """A head on a network of ours with its front end."""
+    """A head on an ossicle network with its front end."""
 
     def __init__(self, recognizer: TunedRecognizer) -> None:
         encoder = cast(BundleEncoder, recognizer.encoder)
@@ -108,16 +108,16 @@ class TunedGraph(Graph):
 
 
 def longest_window(model: Network, frontend: LogMel) -> int:
-    """Samples of the longest window that one pass of the graph takes."""
+    """Longest window of one pass, in samples."""
     frames = model.export_frames(frontend.frames(round(MAX_WINDOW_SECONDS * frontend.rate)))
     return frontend.samples(frames + 1) - 1
 
 
 def make_graph(recognizer: Recognizer) -> Graph:
-    """The graph of a recognizer.
+    """The graph of a model.
 
     Raises:
-        ExportRefused: a frozen encoder of another library, or a window that one pass does not take.
+        ExportRefused: a frozen encoder of another library, or a window longer than one pass.
     """
     graph: Graph
     if not isinstance(recognizer, TunedRecognizer):
@@ -132,7 +132,7 @@ def make_graph(recognizer: Recognizer) -> Graph:
     window, rate = recognizer.window_samples()[0], recognizer.rate
     if window > graph.max_samples:
         raise ExportRefused(
-            f"the model's window of {window / rate:g} s is longer than the {graph.max_samples / rate:g} s that one "
-            "pass of its network takes, and an exported graph is one pass."
+            f"the model's window of {window / rate:g} s exceeds the {graph.max_samples / rate:g} s of one pass of "
+            "its network, which is the limit of an exported graph."
         )
     return graph.eval()

@@ -1,7 +1,7 @@
-"""Eight bits for an exported graph: weights once, activations as they come (dynamic quantization by onnxruntime).
+"""Dynamic int8 quantization of an exported graph by onnxruntime.
 
-Products with weights alone are quantized, each output channel with a scale of its own. What stays in float32: the front
-end, whose smallest numbers count as much as its largest; convolutions; the head, which is small and decides.
+Only products with weights are quantized, with one scale per output channel. The front end (large dynamic range),
+convolutions and the head (small, sensitive) stay in float32.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ossicle.errors import DataRefused
 from ossicle.evaluation import choose_part
 from ossicle.evaluation.parts import read_labeled
 from ossicle.export.check import first_window, real_sounds
-from ossicle.export.formats import Answer, metadata_text, quietly
+from ossicle.export.formats import Session, metadata_text, quietly
 from ossicle.files import printable
 from ossicle.metrics import decide, mean_average_precision
 from ossicle.recognizer import Recognizer
@@ -30,12 +30,12 @@ from ossicle.runtime import KEY
 
 
 def write_int8(path: Path, source: Path) -> None:
-    """Writes the quantized graph of the ONNX file `source`, with its metadata but a version of its own."""
+    """Writes the quantized graph of the ONNX file `source`, with its metadata and a new version."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
-    # Shapes of a dynamic graph are symbols that the quantizer does not read.
+    # The quantizer does not read symbolic shapes.
     del model.graph.value_info[:]
     for entry in model.metadata_props:
         if entry.key == KEY:
@@ -54,12 +54,12 @@ def write_int8(path: Path, source: Path) -> None:
 
 
 def kept_in_float(model: Any) -> Iterator[str]:
-    """Names of products that lose more than they gain: of the front end, and of whole clips, which are the heads'."""
+    """Names of products to keep in float32: those of the front end, and those of whole clips, which are heads."""
     for node in model.graph.node:
         if node.op_type == "MatMul" and any(name.startswith("frontend.") for name in node.input):
             yield node.name
         if node.op_type == "Gemm":
-            yield f"{node.name}_MatMul"  # what the quantizer makes of it first
+            yield f"{node.name}_MatMul"  # its name after the quantizer's first step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +73,33 @@ class Sounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced:
-    """What eight bits cost and gave."""
+    """Accuracy, size and speed of a quantized file."""
 
     path: Path
-    agreement: float  # share of windows with the same best label
-    clips: int  # that this was measured on
-    figure: str  # of merit: accuracy, or mAP where several labels may be right
-    values: tuple[float, float] | None  # of the figure in float32 and in int8; None without labels
+    agreement: float  # fraction of windows with the same best label
+    clips: int  # of the measurement
+    metric: str  # accuracy, or mAP for multi-label
+    values: tuple[float, float] | None  # of the metric in float32 and in int8; None without labels
     protocol: str
-    seconds: tuple[float, float]  # that a window takes, float32 and int8
+    seconds: tuple[float, float]  # per window, float32 and int8
 
     def lines(self, float_megabytes: float) -> list[str]:
-        """What there is to say."""
+        """A summary in two lines."""
         size, (slow, fast) = megabytes(self.path), self.seconds
-        said = [
+        lines = [
             f"Wrote {printable(self.path)}: {size:.1f} MB, {float_megabytes / size:.1f} times smaller; "
-            f"{fast:.4f} s a clip, {slow / fast:.2f} times faster"
+            f"{fast:.4f} s per clip, {slow / fast:.2f} times faster"
         ]
         kept = ""
         if self.values is not None:
-            kept = f"{self.figure} {self.values[0]:.4f} in float32, {self.values[1]:.4f} in int8; "
-        return [*said, f"On {self.protocol}: {kept}the best label agrees in {100 * self.agreement:.1f} %"]
+            kept = f"{self.metric} {self.values[0]:.4f} in float32, {self.values[1]:.4f} in int8; "
+        return [*lines, f"On {self.protocol}: {kept}the best label agrees in {100 * self.agreement:.1f} %"]
 
 
 def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
-    """Reads the part of labeled data that was not trained on, or all of it; the first window of each recording.
+    """Reads labeled data that were not trained on, or all of them; the first window of each recording.
 
-    Raises: DataRefused where no recording can be used.
+    Raises: DataRefused if no recording is usable.
     """
     folder = find_bundle(model)
     dataset, same = read_labeled(recognizer, data, folder=folder)
@@ -113,55 +113,55 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
         windows.append(np.pad(window, (0, max(0, recognizer.min_samples - len(window)))))
         used.append(index)
     if not windows:
-        raise DataRefused(f"{data}: not one of {len(chosen)} recordings could be used.")
+        raise DataRefused(f"{data}: none of {len(chosen)} recordings is usable.")
     return Sounds(windows=windows, targets=dataset.targets()[used], protocol=protocol)
 
 
-def measure(path: Path, int8: Answer, float32: Answer, *, recognizer: Recognizer, sounds: Sounds | None) -> Reduced:
+def measure(path: Path, int8: Session, float32: Session, *, recognizer: Recognizer, sounds: Sounds | None) -> Reduced:
     """Compares the quantized file with its source, on labeled recordings or on the built-in ones."""
     window = recognizer.window_samples()[0]
     if sounds is None:
         windows = [np.resize(sound, window) for sound in real_sounds(recognizer, most=20)]
     else:
         windows = list(sounds.windows)
-    logits = [np.concatenate([answer(window[None])["logits"] for window in windows]) for answer in (float32, int8)]
+    logits = [np.concatenate([session(window[None])["logits"] for window in windows]) for session in (float32, int8)]
     values = None
     if sounds is not None:
-        of_float32, of_int8 = (figure_of(recognizer, of_file, targets=sounds.targets) for of_file in logits)
+        of_float32, of_int8 = (metric_of(recognizer, of_file, targets=sounds.targets) for of_file in logits)
         values = (of_float32, of_int8)
-    slow, fast = take_turns([float32, int8], window)
+    slow, fast = time_alternately([float32, int8], window)
     return Reduced(
         path=path,
         agreement=float((logits[0].argmax(1) == logits[1].argmax(1)).mean()),
         clips=len(windows),
-        figure="accuracy" if recognizer.task == "single-label" else "mAP",
+        metric="accuracy" if recognizer.task == "single-label" else "mAP",
         values=values,
         protocol=f"{len(windows)} of the built-in recordings" if sounds is None else sounds.protocol,
         seconds=(slow, fast),
     )
 
 
-def figure_of(
+def metric_of(
     recognizer: Recognizer, logits: Float32[np.ndarray, "clip label"], *, targets: Bool[np.ndarray, "clip label"]
 ) -> float:
-    """Share of right decisions; of several labels the mAP, as most of them are absent from most clips."""
+    """Accuracy, or for multi-label the mAP, as most labels are absent from most clips."""
     scores = recognizer.activate(logits)
     if recognizer.task == "multi-label":
         return mean_average_precision(scores, targets)[0]
     return float((decide(scores, task="single-label") == targets).all(1).mean())
 
 
-def take_turns(answers: Sequence[Answer], samples: int, *, rounds: int = 7) -> list[float]:
-    """Median seconds of each for one window of so many samples; in turns, so that a busy machine hurts all of them."""
+def time_alternately(sessions: Sequence[Session], samples: int, *, rounds: int = 7) -> list[float]:
+    """Median seconds of each for one window, run alternately so that other load affects all of them equally."""
     window = np.random.default_rng(0).normal(scale=0.1, size=(1, samples)).astype(np.float32)
-    times: list[list[float]] = [[] for _ in answers]
+    times: list[list[float]] = [[] for _ in sessions]
     for number in range(rounds + 1):
-        for answer, of_answer in zip(answers, times, strict=True):
+        for session, seconds in zip(sessions, times, strict=True):
             began = time.perf_counter()
-            answer(window)
+            session(window)
             if number:  # the first warms up
-                of_answer.append(time.perf_counter() - began)
-    return [statistics.median(of_answer) for of_answer in times]
+                seconds.append(time.perf_counter() - began)
+    return [statistics.median(seconds) for seconds in times]
 
 
 def megabytes(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""Changes to clips that keep, or mix, their labels. Each draws from the generator it is handed, once per clip.
+"""Augmentations of clips, which keep or mix their labels. Each draws once per clip from the generator passed.
 
 Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018),
 SpecAugment (Park et al., Interspeech 2019).
@@ -26,7 +26,7 @@ def gain(
 def roll(
     wave: Float[Tensor, "clip time"], *, generator: torch.Generator, max_samples: int = 50
 ) -> Float[Tensor, "clip time"]:
-    """Turns each clip in time, end to start, by up to `max_samples` either way, uniformly drawn."""
+    """Rolls each clip in time by up to `max_samples` either way, uniformly drawn."""
     shifts = torch.randint(-max_samples, max_samples + 1, (len(wave),), generator=generator).tolist()
     return torch.stack([torch.roll(clip, shift) for clip, shift in zip(wave, shifts, strict=True)])
 
@@ -39,9 +39,9 @@ def mix_waves(
     probability: float = 0.5,
     alpha: float = 2.0,
 ) -> tuple[Float[Tensor, "clip time"], Float[Tensor, "clip label"]]:
-    """Mixes each clip, with a `probability`, with one of the batch drawn at random; labels in the same parts.
+    """Mixes each clip, with a `probability`, with a random one of the batch; labels in the same proportion.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). Both clips lose their means, so that
+    The weights are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). Both clips lose their means, so that
     the mix has none; clips that are not mixed stay as they are. On average one clip of a batch draws itself.
     """
     partner, part = _partners(len(wave), alpha, generator)
@@ -62,9 +62,9 @@ def mix_spectrograms(
     generator: torch.Generator,
     alpha: float = 0.3,
 ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
-    """Mixes the features of each clip with those of one of the batch drawn at random, and the labels in the same parts.
+    """Mixes the features of each clip with those of a random one of the batch; labels in the same proportion.
 
-    The parts are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so
+    The weights are l and 1 - l with l = max(b, 1 - b), b from Beta(alpha, alpha). It belongs after the front end, so
     after its masks and normalization.
     """
     partner, part = _partners(len(spec), alpha, generator)
@@ -82,7 +82,7 @@ def mask(
     time_mask: int,
     value: float = 0.0,
 ) -> Float[Tensor, "clip mel frame"]:
-    """Hides one band of mel bins and one run of frames of each clip behind `value`.
+    """Replaces one band of mel bins and one run of frames of each clip by `value`.
 
     Widths are whole and uniform from 0 to the option less one, and at most half of the axis; places are uniform. An
     option of 0 hides nothing.

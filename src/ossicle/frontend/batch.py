@@ -1,4 +1,4 @@
-"""Clips of any lengths to one block of features, without a clip's features depending on its neighbors."""
+"""Batches of features for clips of any lengths, where no clip's features depend on the others."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -47,6 +47,6 @@ def spectrograms(
 
 
 def silence(frontend: LogMel) -> float:
-    """The value of a feature where nothing sounds."""
+    """The value of a feature of digital silence."""
     floor = torch.tensor(KALDI_FLOOR if frontend.config.kind == "kaldi" else PASST_OFFSET).log()
     return float(normalize(floor, frontend.config))

@@ -19,8 +19,8 @@ def mel_filterbank(
 
     The weight of the highest frequency (half the rate) is 0, as in Kaldi.
 
-    A filter narrower than the distance of two frequencies may hold none, and is then all zero; so is number 3 of
-    `kaldi_fbank`, as in the reference.
+    A filter narrower than the distance of two frequencies may be all zero, such as number 3 of `kaldi_fbank`, also in
+    the reference.
 
     Source: Kaldi `mel-computations.cc`. The range's ends and the step are Python doubles, all else is float32:
     published PaSST weights were trained on these roundings (others differ by 1e-5 in weight).

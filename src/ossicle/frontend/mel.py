@@ -6,12 +6,12 @@ power of a centered short-time Fourier transform, Kaldi's mel filters, log(mel +
 Kaldi (`feature-fbank.cc`, as AST and MBT call it: symmetric Hann window, no dither, no energy, power): the clip loses
 its mean, is cut into frames without padding, each frame loses its mean and is pre-emphasized; log(max(mel, 2^-23)).
 Samples are in [-1, 1], as AST feeds them, not 16-bit integers: the floor depends on it. Cells some 90 dB below the
-loudest of their frame hold float32 rounding, in Kaldi as here.
+loudest of their frame contain float32 rounding, in Kaldi as here.
 
 Deviations from the PaSST reference:
 - Masks are drawn for each clip; its environments shared one mask in a batch (later versions of its library do not).
 - A mask hides at most half of an axis, see `augment`.
-- Evaluation draws nothing; the reference draws the jitter also there and throws it away.
+- Evaluation draws nothing; the reference draws the jitter also there and discards it.
 - Everything runs in float32 under any autocast; the reference does so for the mel product alone.
 """
 
@@ -30,8 +30,8 @@ from ossicle.frontend.filterbank import mel_filterbank
 from ossicle.frontend.recipes import FrontendConfig, frontend_config
 
 PREEMPHASIS = 0.97
-PASST_OFFSET = 1e-5  # added to the mel power, so that silence has a logarithm
-KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the least mel power
+PASST_OFFSET = 1e-5  # added to the mel power, so that the logarithm of silence is finite
+KALDI_FLOOR = float(torch.finfo(torch.float32).eps)  # the smallest mel power
 
 
 def log_mel(wave: Float[Tensor, "clip time"], config: FrontendConfig) -> Float[Tensor, "clip mel frame"]:
@@ -93,7 +93,7 @@ def _kaldi_log_mel(wave: Tensor, config: FrontendConfig, window: Tensor, bank: T
     frames = wave.unfold(-1, config.window_samples, config.hop_samples)  # (clip, frame, window)
     frames = frames - frames.mean(dim=-1, keepdim=True)
     # The first sample of a frame has no left neighbor, but the window hides it anyway; leaving it out shifts the frame
-    # by one sample, which the power does not see.
+    # by one sample, which does not change the power.
     frames = (frames[..., 1:] - PREEMPHASIS * frames[..., :-1]) * window[1:]
     spectrum = torch.fft.rfft(frames, n=config.fft_samples)
     power = (spectrum.real.square() + spectrum.imag.square()).transpose(-1, -2)  # (clip, freq, frame)
@@ -114,14 +114,14 @@ def _bank(config: FrontendConfig) -> Tensor:
     )
 
 
-NO_GENERATOR = "the front end draws in training and needs a generator; call eval() for fixed features"
+NO_GENERATOR = "the front end needs a generator in training; call eval() for deterministic features"
 
 
 class LogMel(nn.Module):
     """Turns samples into normalized log-mel features.
 
-    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks hide a band of
-    mel bins and a run of frames (one draw a clip) behind 0 in log-mel units, before the normalization. In evaluation
+    In training the edges of the filterbank move (one draw for the whole batch) and SpecAugment masks replace a band of
+    mel bins and a run of frames (one draw per clip) by 0 in log-mel units, before the normalization. In evaluation
     nothing is drawn. A clip's features are bit-identical alone and in a batch of clips of its length. There are no
     weights.
 
@@ -146,7 +146,7 @@ class LogMel(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """The shortest clip that is taken."""
+        """The shortest supported clip, in samples."""
         return self.config.min_samples
 
     def frames(self, samples: int) -> int:
@@ -179,8 +179,8 @@ class LogMel(nn.Module):
         """Computes the features.
 
         Args:
-            generator: of the CPU; needed in training, untouched in evaluation.
-            bank: of a batch that comes in parts, from `draw_bank`; by default drawn for these clips.
+            generator: of the CPU; needed in training, unused in evaluation.
+            bank: from `draw_bank`, for a batch in several parts; by default drawn for these clips.
 
         Raises: ValueError for clips shorter than `min_samples`, and in training without a generator.
         """
@@ -209,7 +209,7 @@ def jitter_edges(config: FrontendConfig, *, generator: torch.Generator) -> Front
     """Draws the filterbank's edges around those of `config`, as the PaSST reference does in training.
 
     The lower edge rises by 0 to `min_hertz_jitter - 1` Hz; the upper one falls by 0 to `max_hertz_jitter - 1` Hz from
-    half that range above `max_hertz`. The result has no jitter of its own.
+    half that range above `max_hertz`. The result has no jitter.
     """
 
     def draw(span: int) -> int:
@@ -238,7 +238,7 @@ def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendCon
     Args:
         waves: one clip each, (time,), at `config.rate`; lengths may differ. Give it the training part only.
 
-    Raises: ValueError when there is no clip, one is too short, or all cells are equal (silence: nothing to divide by).
+    Raises: ValueError without clips, for clips that are too short, or if all values are equal (silence).
     """
     window, bank = _window(config), _bank(config)
     count, mean, squares = 0, 0.0, 0.0
@@ -253,8 +253,8 @@ def measure_statistics(waves: Iterable[Tensor | np.ndarray], config: FrontendCon
         mean += delta * cells.numel() / total
         count = total
     if count == 0:
-        raise ValueError("there is no clip to measure the front end's statistics on")
+        raise ValueError("the statistics of the front end need at least one clip")
     deviation = math.sqrt(squares / count)
     if deviation == 0.0:
-        raise ValueError("all log-mel values are equal (silence); there is no deviation to divide by")
+        raise ValueError("all log-mel values are equal (silence); their deviation is zero")
     return mean, deviation

@@ -18,7 +18,7 @@ KINDS = ("passt", "kaldi")
 
 @dataclass(frozen=True, kw_only=True)
 class FrontendConfig:
-    """Holds everything between samples and the features a model reads.
+    """All settings between samples and the features of a model.
 
     Raises: ValueError for values that make no filterbank.
     """
@@ -36,9 +36,9 @@ class FrontendConfig:
     min_hertz: float = 0.0
     max_hertz: float = 15_000.0
     min_hertz_jitter: int = 10
-    """In training the lower edge rises by 0 to this number less one, hertz; 1 switches it off."""
+    """In training the lower edge rises by 0 to this number less one, hertz; 1 disables it."""
     max_hertz_jitter: int = 2_000
-    """In training the upper edge moves within this many hertz around `max_hertz`; 1 switches it off."""
+    """In training the upper edge moves within this many hertz around `max_hertz`; 1 disables it."""
     freq_mask: int = 48
     """In training a mask hides 0 to this number less one mel bins; 0 switches it off."""
     time_mask: int = 80
@@ -50,7 +50,7 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
+            raise ValueError(f"kind is {self.kind!r}; expected {', '.join(KINDS)}")
         for name in ("rate", "mels", "fft_samples", "window_samples", "hop_samples", "min_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -94,11 +94,11 @@ class FrontendConfig:
 
     @property
     def min_samples(self) -> int:
-        """The shortest clip the front end takes: `min_frames` frames of it."""
+        """The shortest supported clip: `min_frames` frames."""
         return self.samples(self.min_frames)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives plain JSON values; `from_dict` is the way back."""
+        """Returns JSON values; the inverse of `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -154,13 +154,13 @@ RECIPES: dict[str, FrontendConfig] = {
 def frontend_config(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> FrontendConfig:
     """Finds a recipe by name, or reads a stored one, and replaces the fields in `overrides`.
 
-    Raises: ModelUnknown for a name that is no recipe; BundleRefused for a mapping that `to_dict` did not write;
-    ValueError for an override that is no field, or makes no filterbank.
+    Raises: ModelUnknown for an unknown recipe; BundleRefused for a mapping that is not from `to_dict`; ValueError for
+    an override that is not a field, or an invalid filterbank.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             near = difflib.get_close_matches(recipe, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-            raise ModelUnknown(f"no front end is called {recipe!r}; the nearest are {', '.join(near)}")
+            raise ModelUnknown(f"front end {recipe!r} is not available; similar names: {', '.join(near)}")
         config = RECIPES[recipe]
     else:
         config = recipe if isinstance(recipe, FrontendConfig) else FrontendConfig.from_dict(recipe)

@@ -1,13 +1,12 @@
-"""The arithmetic that this package does itself because torch's own is slow or keeps too much, and which routine does
-it.
+"""Kernels that replace slow or memory-intensive operations of torch, and the choice among them.
 
-Each function gives the numbers of the plain expression that it replaces, to rounding, in the first and in further
-derivatives, and stands aside for `torch.compile`, `torch.export` and other devices, which see the plain expression.
-`kernels="plain"`, `OSSICLE_KERNELS=plain` and `using_kernels("plain")` turn all of it off.
+Each function equals the plain expression that it replaces, up to rounding, including first and higher derivatives.
+`torch.compile`, `torch.export` and other devices use the plain expression.
+`kernels="plain"`, `OSSICLE_KERNELS=plain` and `using_kernels("plain")` disable all of them.
 
-    choice     `Kernels`: which routine does what; the one in use
-    measure    what is faster on this machine, measured once and kept
-    operators  what torch keeps to itself, with the plain expression for a torch without it
+    choice     `Kernels`: the choice of routines; the one in use
+    measure    the fastest routines on this machine, measured once and cached
+    operators  private operators of torch, with plain expressions as fallback
     products   matrix products, and the linear layer made of them
     attention  softmax attention a few heads at a time; with a position bias
 """

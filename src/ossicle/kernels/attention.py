@@ -1,12 +1,10 @@
 """Softmax attention in tiles that stay in the cache, without and with a position bias.
 
-- `multihead_attention`: a few heads at a time where that is faster than torch's fused kernel, which on a CPU with
-  bfloat16
-  runs at a fifth of the rate of its matrix products. A small attention matrix is kept for the backward pass, a large
-  one is computed again.
-- `attend`: a position bias, on a CPU. torch keeps the whole attention matrix there as soon as the bias wants a
-  gradient;
-  ours keeps queries, keys, values and what the bias is made of, and computes the matrix again, a few heads at a time.
+- `multihead_attention`: a few heads at a time if that is faster than torch's fused kernel, which on a CPU with bfloat16
+  runs at a fifth of the rate of its matrix products. A small attention matrix is saved for the backward pass, a large
+  one is recomputed.
+- `attend`: a position bias, on a CPU. torch saves the whole attention matrix if the bias requires a gradient; ours
+  saves queries, keys, values and the inputs of the bias, and recomputes the matrix, a few heads at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,11 +20,10 @@ from ossicle.kernels import operators
 from ossicle.kernels.choice import by_hand, current_kernels
 from ossicle.kernels.products import forward_product, multiplied
 
-TILE = 2**20  # entries of the attention matrices in work at once: 2 MB in bfloat16
-# Up to so many tokens the matrix is smaller than what else the block keeps, and is kept too: 4 % of a training step.
+TILE = 2**20  # entries of the attention matrices processed at once: 2 MB in bfloat16
+# Up to this number of tokens the matrix is smaller than the block's other saved tensors, and is saved: 4 % of a step.
 KEPT_TOKENS = 512
-# The same where there is a bias, in float32: of lines whose bias is made together (16 MB), and of what is attended to
-# together (1 MB).
+# The same with a bias, in float32: entries of the bias computed at once (16 MB), and of the logits (1 MB).
 BIAS_TILE, PART_TILE = 2**22, 2**18
 
 
@@ -73,7 +70,7 @@ class TiledAttention(torch.autograd.Function):
 def multihead_attention(
     qkv: Float[Tensor, "clip token qkv"], *, num_heads: int, queries: int | None = None
 ) -> Float[Tensor, "clip query dim"]:
-    """Softmax attention from the joint projection; of the first `queries` tokens to all, or of all."""
+    """Softmax attention from the joint projection, for the first `queries` tokens or all."""
     kind = {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(qkv.dtype)
     if queries is None and qkv.device.type == "cpu" and kind and not torch.compiler.is_compiling():
         training = torch.is_grad_enabled() and qkv.requires_grad
@@ -95,7 +92,7 @@ def written_out_heads(qkv: Float[Tensor, "clip token qkv"], num_heads: int) -> F
 
 
 def gradients_of(y: Tensor, inputs: tuple[Tensor, ...], dy: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients to those inputs that want one, with a graph of their own: for derivatives of derivatives."""
+    """The gradients of inputs that require one, with a graph for higher derivatives."""
     wanted = [t for t in inputs if t.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
     return tuple(next(found) if t.requires_grad else None for t in inputs)
@@ -106,7 +103,7 @@ def attention_matrix(q: Float[Tensor, "head token dim"], k: Float[Tensor, "head 
 
 
 def tiles(q: Float[Tensor, "head token dim"]) -> list[slice]:
-    """Heads to work on together, so that their matrices stay in the cache."""
+    """Groups of heads whose matrices fit in the cache."""
     heads, tokens, _ = q.shape
     step = max(1, TILE // tokens**2)
     return [slice(i, i + step) for i in range(0, heads, step)]
@@ -135,7 +132,7 @@ def softmax_attention(
     *,
     bias: Tensor | None = None,
 ) -> Float[Tensor, "*row query dim"]:
-    """`scaled_dot_product_attention`; written out for runtimes, which fuse what they see, and for more derivatives."""
+    """`scaled_dot_product_attention`; written out for runtimes, which fuse it, and for higher derivatives."""
     if torch.compiler.is_exporting() or not by_hand():
         return written_out(q, k, v, bias=bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -149,23 +146,23 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None) 
 
 @runtime_checkable
 class Bias(Protocol):
-    """A position bias, made from tensors that may want gradients; a row is what `attend` calls one."""
+    """A position bias, made from tensors that may require gradients; rows are those of `attend`."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """The queries are the places of a map: so many lines, and places on each."""
+        """Lines of the map of queries, and positions per line."""
 
     @property
     def prepare(self) -> Callable[..., tuple[Tensor, ...]]:
-        """(*inputs): what every tile needs, computed once."""
+        """(*inputs): tensors for all tiles, computed once."""
 
     @property
     def tile(self) -> Callable[..., Float[Tensor, "#row head key line place"]]:
-        """(slice of rows, slice of lines, *prepared): the bias of these, in memory of its own: it is written over."""
+        """(slice of rows, slice of lines, *prepared): their bias, in new memory, as it is overwritten."""
 
     @property
     def whole(self) -> Callable[..., Float[Tensor, "#row head query key"]]:
-        """(*inputs, again=False): the bias of all rows, in operations that every device has.
+        """(*inputs, again=False): the bias of all rows, in operations for every device.
 
         Args:
             again: in operations that can be differentiated any number of times
@@ -180,7 +177,7 @@ def attend(
     bias: Bias,
     inputs: tuple[Tensor, ...],
 ) -> Float[Tensor, "row head query dim"]:
-    """Softmax attention with a bias on the logits; a row is a clip, a window, a group of heads: it meets no other."""
+    """Softmax attention with a bias on the logits; rows are independent: clips, windows, or groups of heads."""
     if q.device.type == "cpu" and not torch.compiler.is_compiling() and by_hand():
         # In one precision in both directions: the backward pass is outside of autocast.
         return BiasedAttention.apply(bias, *(t.contiguous() for t in multiplied(q, k, v)), *inputs)
@@ -188,7 +185,7 @@ def attend(
 
 
 class BiasedAttention(torch.autograd.Function):
-    """The matrices have keys as rows and queries as columns, as the bias is cheapest to make."""
+    """The matrices have keys as rows and queries as columns, which is fastest for the bias."""
 
     @staticmethod
     def forward(ctx: Any, bias: Bias, q: Tensor, k: Tensor, v: Tensor, *inputs: Tensor) -> Tensor:
@@ -222,7 +219,7 @@ class BiasedAttention(torch.autograd.Function):
             with torch.enable_grad():
                 own = ctx.bias.tile(tile.rows, tile.lines, *held)
             b = own.detach().expand(tile.number, -1, -1, -1, -1)
-            # The gradient takes the place of the bias, which is read once.
+            # The gradient overwrites the bias, which is read once.
             db = b if len(own) == tile.number else torch.empty_like(b, memory_format=torch.contiguous_format)
             for part, of_keys, of_queries in tile.parts():
                 p = probabilities(q[of_queries], k[of_keys], b[part], norms=norms[of_queries])
@@ -245,10 +242,10 @@ def exponentials(
     k: Float[Tensor, "row head key dim"],
     bias: Float[Tensor, "#row head key line place"],
 ) -> tuple[Float[Tensor, "row head key query"], Float[Tensor, "row head 1 query"], Float[Tensor, "row head query"]]:
-    """The softmax before its division, what to divide by, and the logarithm of what that makes of exp(logits)."""
+    """The softmax before normalization, its normalizer, and the logarithm of the normalizer of exp(logits)."""
     logits = biased_logits(q, k, bias)
     if logits.dtype == torch.float32:
-        # In place, the fewest passes; in bfloat16 the difference would lose digits that softmax keeps.
+        # In place, for few passes; in bfloat16 the difference would lose precision.
         peak = logits.amax(-2, keepdim=True)
         p = logits.sub_(peak).exp_()
         total = p.sum(-2, keepdim=True)
@@ -265,7 +262,7 @@ def probabilities(
     *,
     norms: Float[Tensor, "row head query"],
 ) -> Float[Tensor, "row head key query"]:
-    """The softmax again, from what `exponentials` said of it."""
+    """Recomputes the softmax from the logarithms of `exponentials`."""
     logits = biased_logits(q, k, bias)
     return logits.sub_(norms.unsqueeze(-2)).exp_() if logits.dtype == torch.float32 else torch.softmax(logits, -2)
 
@@ -273,7 +270,7 @@ def probabilities(
 def softmax_gradient(
     dp: Float[Tensor, "row head key query"], p: Float[Tensor, "row head key query"]
 ) -> Float[Tensor, "row head key query"]:
-    """The gradient of the logits from that of the softmax, which it may write over."""
+    """The gradient of the logits from that of the softmax, which may be overwritten."""
     if p.dtype != torch.float32:  # torch's own rounds once; in float32 it is ten times slower over keys as rows
         return operators.softmax_gradient(dp, p, -2)
     ds = dp.mul_(p)
@@ -303,7 +300,7 @@ def products(a: Float[Tensor, "row head m d"], b: Float[Tensor, "row head n d"])
 
 @dataclass(frozen=True)
 class MapTile:
-    """Rows and lines whose bias is made together, and the parts of it that are attended to together."""
+    """Rows and lines whose bias is computed together, and the parts of it for one attention product."""
 
     rows: slice
     lines: slice
@@ -313,7 +310,7 @@ class MapTile:
     step: tuple[int, int]  # rows and heads of a part
 
     def parts(self) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice, slice]]]:
-        """Where a part lies in the bias, in the keys and in the queries."""
+        """Slices of a part in the bias, in the keys and in the queries."""
         for row in range(0, self.number, self.step[0]):
             inside = slice(row, min(row + self.step[0], self.number))
             rows = slice(self.rows.start + inside.start, self.rows.start + inside.stop)
@@ -325,7 +322,7 @@ class MapTile:
 def tiles_of_map(
     q: Float[Tensor, "row head query dim"], k: Float[Tensor, "row head key dim"], size: tuple[int, int]
 ) -> Iterator[MapTile]:
-    """Divides the work so that what is in hand stays small: in the cache, if it can."""
+    """Divides the work into tiles that fit in the cache, if possible."""
     (heads, keys), (lines, places) = (k.shape[1], k.shape[2]), size
     row_size, line_size = max(heads * keys * lines * places, 1), heads * keys * places
     rows = max(1, BIAS_TILE // row_size)

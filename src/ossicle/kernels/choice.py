@@ -1,8 +1,8 @@
-"""Which routine does a matrix product or an attention: a choice by kind, direction and size, written as one line.
+"""Choice of routines for matrix products and attention, by kind, direction and size, as one line of text.
 
-No rule holds for all processors. On AMD's Zen 5 oneDNN's float32 products take half of the time of MKL's, on Zen 4 the
+No rule fits all processors. On AMD's Zen 5 oneDNN's float32 products take half of the time of MKL's, on Zen 4 the
 two are alike, and on Intel's AVX-512 oneDNN is faster in some shapes and 1.7 times slower in others. So the choice is
-data, made by `measure`, kept in the settings of a run or job, and handed to its workers: the same choice gives the same
+measured by `measure`, stored in the settings of a run or job, and passed to its workers: the same choice gives the same
 bits.
 """
 
@@ -19,7 +19,7 @@ from ossicle.errors import SettingRefused
 Direction = Literal["forward", "input", "weight"]  # y = x W^T, its gradient to x, its gradient to W
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
-# The products that stand for all others: rows of x, features in, features out.
+# The measured products: rows of x, features in, features out; others use the most similar one.
 PRODUCTS = tuple(
     (rows, *pair)
     for small, large, numbers in (
@@ -30,7 +30,7 @@ PRODUCTS = tuple(
     for pair in ((small, large), (large, small))
     for rows in numbers
 )
-# The attentions that stand for all others: tokens, and whether gradients follow.
+# The measured attentions: tokens, and whether gradients are computed.
 ATTENTIONS = ((256, False), (1024, False), (256, True), (1024, True))
 
 
@@ -47,7 +47,7 @@ class Kernels:
     weight: str
     float32: str
     bfloat16: str
-    by_hand: bool = True  # False: nothing but torch's own expressions, whatever the letters say
+    by_hand: bool = True  # False: only torch's own expressions, whatever the letters
 
     def __post_init__(self) -> None:
         for name, value in self.letters():
@@ -64,16 +64,16 @@ class Kernels:
         return " ".join(f"{name}={value}" for name, value in self.letters())
 
     def by_onednn(self, direction: Direction, *, rows: int, into: int, out: int) -> bool:
-        """Whether oneDNN does the product of x (rows, into) and W (out, into), or its gradient in that direction."""
+        """Whether to use oneDNN for the product of x (rows, into) and W (out, into), or for that gradient of it."""
         return getattr(self, direction)[product_cell(rows, into, out)] == "o"
 
     def in_tiles(self, dtype: Literal["float32", "bfloat16"], *, tokens: int, training: bool) -> bool:
-        """Whether attention among so many tokens is done a few heads at a time."""
+        """Whether to compute attention over `tokens` a few heads at a time."""
         return getattr(self, dtype)[2 * training + (tokens > 512)] == "h"
 
 
 def product_cell(rows: int, into: int, out: int) -> int:
-    """The place in `PRODUCTS` of what is most like this product: of its width, its direction, its rows."""
+    """The index in `PRODUCTS` of the most similar product, by width, direction and rows."""
     width = (into * out) ** 0.5
     size = (width > 192) + (width > 543)
     bounds = ((724, 4096), (181, 1024), (128, 512))[size]  # between the numbers of rows, on a scale of ratios
@@ -92,7 +92,7 @@ NAMED = {"plain": PLAIN, "torch": TORCH, "onednn": ONEDNN}
 
 
 def parse_kernels(text: str) -> Kernels:
-    """Reads what `str` of a choice gives, or one of the names plain, torch and onednn.
+    """Parses the `str` of a choice, or one of the names plain, torch and onednn.
 
     Raises: SettingRefused for anything else.
     """
@@ -101,14 +101,12 @@ def parse_kernels(text: str) -> Kernels:
     parts = dict(part.partition("=")[::2] for part in text.split())
     names = [name for name, _ in TORCH.letters()]
     if list(parts) != names:
-        raise SettingRefused(
-            f"kernels={text!r} is not one of auto, {', '.join(NAMED)}, nor a choice that a run has kept."
-        )
+        raise SettingRefused(f"kernels={text!r} is not one of auto, {', '.join(NAMED)}, nor a choice stored by a run.")
     return from_letters(parts)
 
 
 def from_letters(letters: Mapping[str, str]) -> Kernels:
-    """The choice of these letters, by what they are of."""
+    """The choice with these letters by name."""
     return Kernels(*(letters[name] for name, _ in TORCH.letters()))  # type: ignore[arg-type]
 
 
@@ -119,24 +117,24 @@ def current_kernels() -> Kernels:
     """The choice in use: that of `using_kernels`, else of OSSICLE_KERNELS, else the measured one."""
     if chosen := _in_use.get():
         return chosen
-    from ossicle.kernels.measure import measured_kernels  # which stands above, and is asked when nothing is said
+    from ossicle.kernels.measure import measured_kernels  # imports this module; needed only without an explicit choice
 
     return measured_kernels()
 
 
 def by_hand() -> bool:
-    """Whether anything but the plainest expressions may run; for `torch.compile`, which cannot trace this, always."""
+    """Whether kernels of this package may run; always for `torch.compile`, which cannot trace this."""
     return torch.compiler.is_compiling() or current_kernels().by_hand
 
 
 @contextlib.contextmanager
 def using_kernels(kernels: Kernels | str) -> Iterator[Kernels]:
-    """Uses a choice inside the block, in this thread alone.
+    """Uses a choice inside the block, in this thread only.
 
     Args:
-        kernels: one of plain (torch's own expressions and nothing else), torch and onednn, or a choice.
+        kernels: plain (only torch's own expressions), torch, onednn, or a choice.
 
-    Raises: SettingRefused for a text that is none.
+    Raises: SettingRefused for an invalid text.
     """
     chosen = parse_kernels(kernels) if isinstance(kernels, str) else kernels
     token = _in_use.set(chosen)

@@ -1,9 +1,8 @@
-"""What is faster on this machine: measured once for each processor, version of torch and number of threads, and kept.
+"""Measures the fastest routines once for each processor, version of torch and number of threads, and caches them.
 
-Each routine in question runs on the sizes of `choice`, in turns with the other, so that other work on the machine slows
-both alike; the shortest time of each counts. That takes some two seconds. What was found on a quiet machine is written
-to the cache folder, so that later processes choose alike; beside other work each process measures for itself, for some
-seconds at most.
+The routines run alternately on the sizes of `choice`, so that other load on the machine affects both equally; the
+shortest time of each counts. That takes about two seconds. Results of an idle machine are written to the cache folder,
+so that later processes make the same choice; under other load each process measures again, for a few seconds at most.
 """
 
 import contextlib
@@ -39,23 +38,23 @@ from ossicle.kernels.choice import (
 )
 
 VARIABLE = "OSSICLE_KERNELS"
-MARGIN = 0.97  # of the time of torch's own routine: what is no clearer than that is noise
+MARGIN = 0.97  # of the time of torch's own routine; smaller gains are noise
 TURNS = 4  # the first of each warms up
-LONGEST = 5.0  # seconds, after which torch's own routine does what has not been measured
-QUIET = 0.8  # of the time in which this thread must have run, or the measurement is not kept
+LONGEST = 5.0  # seconds, after which torch's own routine is used for the rest
+QUIET = 0.8  # fraction of the time that this thread must have run, or the measurement is not cached
 DISPATCH = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # of the libraries
 
 
 def resolve_kernels(name: str) -> Kernels:
     """The choice of that name or text; `auto` is that of OSSICLE_KERNELS, or the measured one.
 
-    Raises: SettingRefused for a text that is none.
+    Raises: SettingRefused for an invalid text.
     """
     return measured_kernels() if name == "auto" else parse_kernels(name)
 
 
 def measured_kernels() -> Kernels:
-    """What OSSICLE_KERNELS says, or else the faster routines on this processor with as many threads as torch has."""
+    """The choice in OSSICLE_KERNELS, or the fastest routines on this processor with torch's number of threads."""
     name = os.environ.get(VARIABLE, "auto")
     return parse_kernels(name) if name != "auto" else known_here(torch.get_num_threads())[0]
 
@@ -63,14 +62,14 @@ def measured_kernels() -> Kernels:
 def bfloat16_speedup() -> float:
     """How many times faster the products of a training step are in bfloat16 than in float32 on this processor.
 
-    0 where bfloat16 does not work at all.
+    0 if bfloat16 does not work.
     """
     return known_here(torch.get_num_threads())[1]
 
 
 @functools.cache
 def known_here(threads: int) -> tuple[Kernels, float]:
-    """The measured choice and the gain of bfloat16: from the cache folder, or measured now and kept there."""
+    """The measured choice and the speedup of bfloat16: from the cache folder, or measured now and cached."""
     path = cache_folder() / "kernels" / f"{fingerprint(threads)}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SettingRefused):
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -89,14 +88,14 @@ def known_here(threads: int) -> tuple[Kernels, float]:
 
 
 def fingerprint(threads: int) -> str:
-    """Names all that the speed of a routine depends on here."""
+    """Everything that the speed of a routine depends on, as text."""
     parts = [processor(), torch.__version__, torch.backends.cpu.get_cpu_capability(), str(threads), str(os.cpu_count())]
     parts += [f"{name}={os.environ.get(name, '')}" for name in DISPATCH] + ["".join(map(str, (PRODUCTS, ATTENTIONS)))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def processor() -> str:
-    """The processor's name and model, where the system tells them."""
+    """The processor's name and model, if the system has them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -113,7 +112,7 @@ def processor() -> str:
 
 
 def measure(until: float = float("inf")) -> Kernels:
-    """Measures the routines of `Kernels`; those that a busy machine leaves no time for until then are torch's own."""
+    """Measures the routines of `Kernels` until the deadline; the rest are torch's own."""
     chosen = dict(TORCH.letters())
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         attentions = (measure_attention(dtype, tokens, training=training) for tokens, training in ATTENTIONS)
@@ -126,7 +125,7 @@ def measure(until: float = float("inf")) -> Kernels:
 
 
 def before(until: float, letters: Iterator[str], *, rest: str) -> str:
-    """Takes letters while there is time, and then those of the rest."""
+    """Takes letters until the deadline, then `rest`."""
     taken = ""
     while len(taken) < len(rest) and time.perf_counter() < until:
         taken += next(letters)
@@ -195,7 +194,7 @@ def is_faster(function: Callable[[], Any], *, than: Callable[[], Any]) -> bool:
 
 
 def in_turns(*functions: Callable[[], Any]) -> list[float]:
-    """The shortest time of each, in seconds, of some turns."""
+    """The shortest time of each in seconds, over alternating calls."""
     best = [float("inf")] * len(functions)
     for turn in range(TURNS):
         for place, function in enumerate(functions):

@@ -1,4 +1,4 @@
-"""Operators that torch keeps to itself, and what does the same where a version of torch has them no longer."""
+"""Private operators of torch, with fallbacks for versions of torch without them."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @functools.cache
 def find(name: str) -> Callable[..., Any] | None:
-    """The operator of that name, such as `aten.gelu_backward`; None where this torch has none."""
+    """The operator of that name, such as `aten.gelu_backward`; None if this torch does not have it."""
     namespace, _, operator = name.partition(".")
     return getattr(getattr(torch.ops, namespace), operator, None)
 
@@ -37,7 +37,7 @@ def softmax_gradient(dp: Tensor, p: Tensor, dim: int) -> Tensor:
 def grid_gradients(
     dy: Tensor, maps: Tensor, grid: Tensor, *, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `grid_sample` between corners to the maps and to the grid, those that are wanted."""
+    """The gradients of `grid_sample` between corners to the maps and to the grid, as far as required."""
     if (operator := find("aten.grid_sampler_2d_backward")) is not None:
         found = operator(dy, maps, grid, 0, 0, True, list(wanted))
     else:

@@ -1,8 +1,8 @@
-"""Matrix products of a linear layer, each by the library that is faster at it here, and a GELU that keeps little.
+"""Matrix products of a linear layer by the fastest library on this machine, and a GELU that saves memory.
 
-torch sends float32 products on an x86 CPU to MKL. oneDNN, in the same torch, does them too, by an operator for fused
-layers; `Kernels` says where it is the faster one. With `gelu` the input is kept before the GELU, which the backward
-pass computes again: a quarter less kept, for one elementwise pass.
+torch computes float32 products on an x86 CPU with MKL. oneDNN, in the same torch, has an operator for fused
+layers; `Kernels` determines where it is used. With `gelu` the input before the GELU is saved, and the backward pass
+recomputes the GELU: a quarter less memory for one elementwise pass.
 """
 
 from typing import Any, TypeGuard
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ossicle.kernels import operators
 from ossicle.kernels.choice import Kernels, by_hand, current_kernels
 
-# Private to torch: where it is missing, and off x86, torch's own product is all there is.
+# Private to torch: without it, and on other processors than x86, torch's own product is used.
 LINEAR_POINTWISE = operators.find("mkldnn._linear_pointwise")
 HAS_ONEDNN = LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
 
-# Where torch keeps a module's hooks.
+# Attributes with a module's hooks.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -32,24 +32,24 @@ class Linear(nn.Linear):
 
 
 def is_plain_layer(layer: nn.Module) -> TypeGuard[Linear]:
-    """Whether calling the layer is its product and nothing else: no adapter in its place, no hook on it."""
+    """Whether calling the layer is only its product: not an adapter, without hooks."""
     return type(layer) is Linear and not any(getattr(layer, hooks, None) for hooks in HOOKS)
 
 
 def gelu_linear(h: Float[Tensor, "*row hidden"], layer: nn.Module) -> Float[Tensor, "*row dim"]:
-    """`layer(gelu(h))`, keeping `h` alone for the backward pass."""
+    """`layer(gelu(h))`, saving only `h` for the backward pass."""
     if is_plain(h) or not is_plain_layer(layer):
         return layer(F.gelu(h))
     return linear(h, layer.weight, layer.bias, gelu=True)
 
 
 def linear_gelu(x: Float[Tensor, "*row dim"], layer: nn.Module) -> Float[Tensor, "*row hidden"]:
-    """`gelu(layer(x))` where no gradient is wanted: oneDNN applies the GELU while a result is still in the cache."""
+    """`gelu(layer(x))` without gradients: oneDNN applies the GELU while the result is in the cache."""
     if not is_plain(x) and is_plain_layer(layer):
         x, weight, bias = multiplied(x, layer.weight, layer.bias)
         kernels = current_kernels()
         if chosen(kernels, "forward", x, weight):
-            assert LINEAR_POINTWISE is not None  # or it would not be chosen
+            assert LINEAR_POINTWISE is not None  # otherwise it is not chosen
             return LINEAR_POINTWISE(x, weight, bias, "gelu", [], "none")
     return F.gelu(layer(x))
 
@@ -57,7 +57,7 @@ def linear_gelu(x: Float[Tensor, "*row dim"], layer: nn.Module) -> Float[Tensor,
 def linear(
     x: Float[Tensor, "*row dim"], weight: Float[Tensor, "out dim"], bias: Tensor | None, *, gelu: bool = False
 ) -> Float[Tensor, "*row out"]:
-    """`F.linear`, of gelu(x) if so asked."""
+    """`F.linear`, optionally of gelu(x)."""
     if is_plain(x):
         return F.linear(F.gelu(x) if gelu else x, weight, bias)
     kernels = current_kernels()
@@ -68,12 +68,12 @@ def linear(
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether x meets torch's own expressions: in what torch compiles, off the CPU, and where the switch says so."""
+    """Whether to use torch's own expressions for x: in compiled code, on other devices than CPU, or by choice."""
     return torch.compiler.is_compiling() or x.device.type != "cpu" or not by_hand()
 
 
 class LinearFunction(torch.autograd.Function):
-    """Made of operations that can be differentiated again where a graph of the gradient is asked for."""
+    """Its gradient is made of differentiable operations if `create_graph` is set."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, kernels: Kernels) -> Tensor:
@@ -123,8 +123,8 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN does x weight^T, which is the layer's product in that direction."""
-    # With a graph of the gradient under way, only what torch can differentiate again will do.
+    """Whether to use oneDNN for x weight^T, the layer's product in that direction."""
+    # With a graph of the gradient, only operations that torch can differentiate again are allowed.
     backward = direction != "forward"
     if not HAS_ONEDNN or (backward and torch.is_grad_enabled()) or not (suits_onednn(x) and suits_onednn(weight)):
         return False
@@ -137,7 +137,7 @@ def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:
 
 
 def suits_onednn(x: Tensor) -> bool:
-    """Not empty, and contiguous or the transpose of a contiguous matrix: for other strides it has very slow routes."""
+    """Not empty, and contiguous or the transpose of a contiguous matrix; other strides are very slow."""
     packed = x.is_contiguous() or x.ndim == 2 and x.T.is_contiguous()
     return x.device.type == "cpu" and x.dtype == torch.float32 and packed and x.numel() > 0
 
@@ -146,7 +146,7 @@ def suits_onednn(x: Tensor) -> bool:
 
 
 def multiplied(*tensors: Tensor | None) -> list[Any]:
-    """Each in the precision in which autocast has it multiplied; it leaves doubles alone."""
+    """Tensors in the precision of autocast; float64 does not change."""
     return [
         x.to(torch.get_autocast_dtype(x.device.type))
         if x is not None and autocasts(x) and x.dtype != torch.float64

@@ -30,7 +30,7 @@ class Attention(nn.Module):
     def proportional(
         self, x: Float[Tensor, "clip token dim"], *, sizes: Float[Tensor, "clip token"] | None, queries: int | None
     ) -> tuple[Float[Tensor, "clip query dim"], Float[Tensor, "clip token key"]]:
-        """As `forward`, with each key counted as often as its size says; and the mean of the keys over the heads."""
+        """As `forward`, with keys weighted by their sizes; also returns the mean of the keys over the heads."""
         q, k, v = split_heads(self.qkv(x), self.num_heads)
         bias = None if sizes is None else log_sizes(sizes).to(q.dtype)
         y = F.scaled_dot_product_attention(q[:, :, :queries], k, v, attn_mask=bias)
@@ -39,7 +39,7 @@ class Attention(nn.Module):
     def weights(
         self, x: Float[Tensor, "clip token dim"], *, sizes: Float[Tensor, "clip token"] | None = None
     ) -> Float[Tensor, "clip head token token"]:
-        """The attention matrix itself, which `forward` never forms whole; each row sums to one."""
+        """The attention matrix, which `forward` does not materialize; each row sums to one."""
         q, k, _ = split_heads(self.qkv(x), self.num_heads)
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if sizes is not None:
@@ -48,7 +48,7 @@ class Attention(nn.Module):
 
 
 def log_sizes(sizes: Float[Tensor, "clip token"]) -> Float[Tensor, "clip 1 1 token"]:
-    """What a key that stands for so many equal ones adds to its logits: the softmax is then that over all of them."""
+    """Added to the logits of a key that represents several equal keys, so that the softmax is over all of them."""
     return sizes.log()[:, None, None]
 
 
@@ -86,9 +86,9 @@ class Block(nn.Module):
         queries: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "clip query dim"]:
-        """All tokens go in; the first `queries` come out (by default all), and only these are computed."""
-        x = x[:, :queries] + self.thin(self.attn(self.norm1(x), queries=queries), generator)
-        return x + self.thin(self.mlp(self.norm2(x)), generator)
+        """Computes the outputs of the first `queries` tokens, by default all."""
+        x = x[:, :queries] + self.drop_branch(self.attn(self.norm1(x), queries=queries), generator)
+        return x + self.drop_branch(self.mlp(self.norm2(x)), generator)
 
     def merge(
         self,
@@ -106,7 +106,7 @@ class Block(nn.Module):
             x, sizes = merge_tokens(x, keys=keys, sizes=sizes, count=count, fixed=fixed)
         return x + self.mlp(self.norm2(x)), sizes
 
-    def thin(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
+    def drop_branch(self, branch: Float[Tensor, "clip token dim"], generator: torch.Generator | None) -> Tensor:
         """Drops values (dropout) and whole branches (stochastic depth, by clip) while training; the mean is kept."""
         if not self.training:
             return branch
@@ -118,7 +118,7 @@ class Block(nn.Module):
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Refuses to drop less than nothing or everything."""
+    """Raises ValueError outside 0 to below 1."""
     if not 0 <= fraction < 1:
         raise ValueError(f"{name} is {fraction}; expected a fraction from 0 to below 1")
 

@@ -1,7 +1,7 @@
-"""What every network is from outside: a log-mel in, one logit per label out, and all that the package asks of one.
+"""Base class of all networks: from a log-mel spectrogram to one logit per label.
 
-A family of networks is one file with a frozen configuration and a subclass of `Network`; `register_network` gives its
-presets their names (see `ossicle.models.registry`). Other files use what stands here and know no family.
+A family of networks is one file with a frozen configuration and a subclass of `Network`; `register_network` registers
+its presets (see `ossicle.models.registry`). Other files use only this interface and depend on no family.
 
 A subclass needs `config_class`, `forward_features`, `layout`, an `nn.Module` called `head`, and its blocks in an
 `nn.ModuleList` called `blocks`, each with its width as `dim`, or a `stack` of its own. Everything else has a default.
@@ -22,25 +22,25 @@ from ossicle.models.heads import HeadKind, HeadSpec
 
 
 class Output(NamedTuple):
-    """What a pass computes, by name; a family may have an output of its own with more fields."""
+    """Outputs of a pass; a family may define an output with more fields."""
 
     logits: Float[Tensor, "clip label"]
     features: Float[Tensor, "clip dim"]  # before the head
-    hidden_states: tuple[Tensor, ...] | None = None  # what enters the first block, then what leaves each
+    hidden_states: tuple[Tensor, ...] | None = None  # input of the first block, then the output of each
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The hidden states that an encoder reads of a network."""
+    """The hidden states that an encoder reads from a network."""
 
     num_layers: int
     dim: int
-    description: str  # what a state is, in words; another text is another encoder
+    description: str  # of a state; part of the encoder's fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockParts:
-    """The linear layers of a block, whole names or their last parts, by what they make; a block has some of each."""
+    """Names of a block's linear layers, full or their last parts, by their output; a block has some of each."""
 
     queries: tuple[str, ...] = ("q_proj", "qkv")
     keys: tuple[str, ...] = ("kv_proj", "qkv")
@@ -50,9 +50,9 @@ class BlockParts:
 
 @contextlib.contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Has torch's global generator on the CPU give the numbers of this one: `torch.compile` traces no other.
+    """Sets torch's global CPU generator to the state of this one, as `torch.compile` supports no other generator.
 
-    The block draws what it would if the generator were passed; afterwards the global one is as before.
+    The block draws the same numbers as with the generator passed; afterwards the global one is restored.
     """
     before = torch.get_rng_state()
     torch.set_rng_state(generator.get_state())
@@ -67,16 +67,16 @@ class Network(nn.Module):
     """The base class of every family."""
 
     config_class: ClassVar[type[Any]]
-    """Frozen dataclass with `num_classes`, `mels` and every other option; its values are what JSON holds, or tuples."""
+    """Frozen dataclass with `num_classes`, `mels` and every other option; its values are JSON values or tuples."""
     train_settings: ClassVar[tuple[str, ...]] = ()
-    """The options that a training sets by settings of its own: any of depth, drop_path, patchout_t, _f and _u."""
+    """Options that are separate settings of a run: any of depth, drop_path, patchout_t, _f and _u."""
     block_parts: ClassVar[BlockParts] = BlockParts()
     reduces_tokens: ClassVar[bool] = False
     """Whether `forward_features` takes a `reduction`, a `TokenReduction`."""
     head_kinds: ClassVar[tuple[HeadKind, ...]] = ("one class", "several classes")
 
     forward_features: Callable[..., Any]
-    """(spec, *, generator=None, hidden_states=False): everything a pass computes, by name; at least an `Output`."""
+    """(spec, *, generator=None, hidden_states=False): all outputs of a pass, at least those of `Output`."""
     head: nn.Module
 
     def __init__(self, config: Any, *, frontend: str) -> None:
@@ -93,8 +93,8 @@ class Network(nn.Module):
         """Scores a batch of spectrograms of one length.
 
         Args:
-            generator: on the CPU, of what training draws: patchout, dropout, drop path, the offset of a short clip's
-                positions. None draws from torch's global one.
+            generator: CPU generator for training: patchout, dropout, drop path, the offset of a short clip's positions.
+                By default torch's global one.
         """
         return self.forward_features(spec, generator=generator).logits
 
@@ -102,7 +102,7 @@ class Network(nn.Module):
         """The spectrogram without a channel axis.
 
         Raises:
-            ValueError: what does not fit, with what would.
+            ValueError: the shape does not fit; the message has the expected one.
         """
         if spec.ndim == 4 and spec.shape[1] == 1:
             spec = spec.squeeze(1)
@@ -141,7 +141,7 @@ class Network(nn.Module):
         """Longest input of an exported graph, which is a single pass.
 
         Args:
-            longest: frames beyond which no graph needs to go.
+            longest: maximum number of frames that is needed.
         """
         return longest if self.max_frames is None else self.max_frames
 
@@ -149,7 +149,7 @@ class Network(nn.Module):
 
     @classmethod
     def option_types(cls) -> dict[str, Any]:
-        """The type of each option that `create_model` takes: the fields of the configuration but the labels."""
+        """The type of each option that `create_model` takes: the fields of the configuration except the labels."""
         return {name: hint for name, hint in get_type_hints(cls.config_class).items() if name != "num_classes"}
 
     @classmethod
@@ -159,7 +159,7 @@ class Network(nn.Module):
         return cls(cls.config_class(num_classes=num_classes, **values), frontend=frontend)
 
     def options(self) -> dict[str, Any]:
-        """The options that `from_options` builds this network from, for a bundle to keep."""
+        """The options for `from_options` to build this network again; stored in a bundle."""
         options = dataclasses.asdict(self.config)
         del options["num_classes"]
         return options
@@ -172,21 +172,21 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def stack(self, layers: int | None = None) -> list[nn.Module]:
-        """The blocks that run until so many layers of `layout` are through, by default all, in order."""
+        """The blocks of the first `layers` layers of `layout`, by default all, in order."""
         return list(cast("Iterable[nn.Module]", self.blocks))[:layers]
 
     def layer_frames(self, window: int) -> int:
-        """Longest input whose layers are read in one pass, of a network that predicts in windows of so many frames."""
+        """Longest input of `layer_states`, for a network that predicts in windows of `window` frames."""
         return window if self.max_frames is None else self.max_frames
 
     def layer_times(self, frames: int) -> int:
-        """Times of a layer's states over so many frames."""
+        """Number of times of a layer's states for an input of `frames`."""
         return frames
 
     def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
-        """What leaves each of the first so many layers, in evaluation.
+        """The outputs of the first `layers` layers, in evaluation.
 
-        By default the hidden states as they are, of blocks that work on (clip, time, dim).
+        By default the hidden states, for blocks on (clip, time, dim).
         """
         states = self.forward_features(spec, hidden_states=True).hidden_states
         return torch.stack(states[1 : layers + 1], dim=1)
@@ -202,42 +202,42 @@ class Network(nn.Module):
 
     @classmethod
     def check_head(cls, head: HeadSpec) -> None:
-        """Raises ValueError for a head that the network cannot have."""
+        """Raises ValueError for an unsupported head."""
         if head.kind not in cls.head_kinds:
             raise ValueError(f"a {cls.__name__} has no head for {head.kind}; available: {', '.join(cls.head_kinds)}")
 
     @classmethod
     def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
-        """The settings of a training that follow from its clips, by name, each with the reason.
+        """The settings of a run that follow from its clips, by name, each with the reason.
 
         Args:
-            options: of the network, where they are not the configuration's defaults.
-            frames: of a training clip.
+            options: of the network that differ from the defaults.
+            frames: length of a training clip.
         """
         return {}
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
-        """Raises ValueError for settings of a training that do not suit its clips; see `derive_settings`."""
+        """Raises ValueError for settings of a run that do not fit its clips; see `derive_settings`."""
 
     # --- weights of others --------------------------------------------------------------------------------------------
 
     @classmethod
     def options_of(cls, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The options that given weights decide, such as their depth."""
+        """The options that follow from given weights, such as the depth."""
         return {}
 
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
-        """What misshapen tensors mean, in a clause; of each tensor the shape that was found and the one wanted."""
+        """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""
         return []
 
     def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
-        """The tensors of a checkpoint as this network can load them; what does not fit stays, and is refused there.
+        """Converts the tensors of a checkpoint for this network; tensors that do not fit are refused when loading.
 
-        A head for other labels gives way to this network's new one.
+        A head for other labels is replaced by this network's new one.
 
         Args:
-            source: where they come from, for a refusal.
+            source: file of the tensors, for error messages.
 
         Raises:
             WeightsRefused: tensors that cannot be adapted.

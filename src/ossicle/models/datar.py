@@ -1,4 +1,4 @@
-"""DATAR: a pyramid transformer over the log-mel that attends where the data say.
+"""DATAR: a pyramid transformer over the log-mel with deformable attention.
 
 Four stages on ever smaller maps (4, 8, 16 and 32 frames and bins to a place); in the last two, blocks of local
 windows alternate with blocks of deformable attention. No class token: the mean over the last map goes to a linear head.
@@ -8,12 +8,11 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
 3.2.
 
 **Deviations**
-- Maps of any size: a stage repeats its last row or column where two do not divide, windows are filled up and the
-  filling is masked, so no clip is stretched to a fixed length.
+- Maps of any size: a stage repeats its last row or column if the size is odd, windows are padded and the padding is
+  masked, so no clip is resized to a fixed length.
 - Tokens stay channels-last; stem and merges are linear maps of gathered pixels, the same numbers as convolutions.
-- The input adaptor's equation is not known to us, and there is no public code; three readings are offered, none of
-  which changes an untrained network's output, and a learned position table as the control that the paper lacks; none
-  is on by default.
+- The input adaptor's equation is not known to us, and there is no public code; there are three variants, none of which
+  changes an untrained network's output, and a learned position table as a control; none is on by default.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +38,7 @@ Adaptor = Literal["none", "spectrogram", "feature", "bottleneck", "position_tabl
 
 @dataclass(frozen=True, kw_only=True)
 class DatarConfig:
-    """What a DATAR network is made of; tuples have one entry for each of the four stages."""
+    """Configuration of a DATAR network; tuples have one entry for each of the four stages."""
 
     num_classes: int
     dims: tuple[int, ...] = (96, 192, 384, 768)
@@ -50,15 +49,15 @@ class DatarConfig:
     kernels: tuple[int, ...] = (9, 7, 5, 3)  # of the offset networks
     key_strides: tuple[int, ...] = (8, 4, 1, 1)  # places from key to key
     window: tuple[int, int] = (8, 8)  # rows and columns of a local window
-    segment: int | None = None  # frames whose keys a query meets; None is all
-    offset_range: float | None = 1.0  # furthest move of a key, in key cells; None is unbounded
+    segment: int | None = None  # frames whose keys a query attends to; None is all
+    offset_range: float | None = 1.0  # maximum offset of a key, in key cells; None is unbounded
     offsets: Offsets = "both"
     position_bias: bool = True  # of the deformable blocks
     adaptor: Adaptor = "none"
     hop_features: bool = False  # keep the time resolution of the third stage in the output
     drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
     mels: int = 128
-    frames: int = 1024  # length that position tables are made for; any other is taken too
+    frames: int = 1024  # length of the position tables; other lengths are supported
 
     def __post_init__(self) -> None:
         for name in ("dims", "depths", "num_heads", "deform", "num_groups", "kernels", "key_strides"):
@@ -86,20 +85,20 @@ class DatarConfig:
 
 
 class DatarOutput(NamedTuple):
-    """Everything a pass computes, by name."""
+    """Outputs of a pass."""
 
     logits: Float[Tensor, "clip label"]
     features: Float[Tensor, "clip dim"]  # mean over the last map, before the head
     # Of each hop of 16 frames, before the head, where the network has them: `model.head` turns them into logits.
     hop_features: Float[Tensor, "clip hop dim"] | None
-    # (clip, row, column, dim): what enters the first block, then what leaves each.
+    # (clip, row, column, dim): input of the first block, then the output of each.
     hidden_states: tuple[Float[Tensor, "clip _ _ _"], ...] | None
     # (clip, key_row, key_column, group, 2) of each deformable block: row and column in pixels of its stage's map.
     points: tuple[Float[Tensor, "clip _ _ _ 2"], ...] | None
 
 
 class TrainableSignal(nn.Module):
-    """A learned tensor added to every map, zero at first; another length stretches it along time."""
+    """A learned tensor added to every map, zero at first; interpolated along time for other lengths."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -110,7 +109,7 @@ class TrainableSignal(nn.Module):
 
 
 def stretch(theta: Float[Tensor, "1 row time *dim"], length: int) -> Float[Tensor, "1 row length *dim"]:
-    """The tensor at another length, linear between its places."""
+    """The tensor interpolated linearly to another length."""
     if not torch.compiler.is_exporting() and theta.shape[2] == length:
         return theta
     line = theta.movedim(2, -1)
@@ -133,8 +132,8 @@ class WindowAttention(nn.Module):
     """Attention inside windows of a map, with a learned bias of the distance.
 
     Args:
-        window: rows and columns of a window; cut to the map where that is smaller.
-        shift: move the windows by half of one, so that they join what the unshifted ones part.
+        window: rows and columns of a window; limited to the size of the map.
+        shift: shift the windows by half of one, so that they cross the borders of the unshifted ones.
     """
 
     def __init__(self, dim: int, num_heads: int, *, window: tuple[int, int], shift: bool) -> None:
@@ -167,10 +166,10 @@ class WindowAttention(nn.Module):
         return self.proj(y[:, : size[0], : size[1]])
 
     def exported(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
-        """The same where the number of columns is a symbol.
+        """As `forward`, for a symbolic number of columns.
 
-        Nothing asks how many there are: the mask is always there, a window is as wide as ever and filled up, and the
-        shift is a number that is zero where one window holds all columns. Both are moves of whole places.
+        No operation depends on the number: there is always a mask, windows are padded to full width, and the shift is
+        zero if one window covers all columns. Shifts are whole positions.
         """
         clips, *size, _ = x.shape
         window = (min(self.window[0], size[0]), self.window[1])
@@ -213,7 +212,7 @@ def from_windows(
 def window_mask(
     size: list[int], *, full: list[int], window: tuple[int, int], shift: list[int], device: torch.device
 ) -> Bool[Tensor, "window place place"]:
-    """Which places of a window may meet: not those that the shift wrapped round, and not the filling."""
+    """Which positions of a window attend to each other: not across the wrapped border, and no padding."""
     rows, columns = (regions(*sides, device=device) for sides in zip(size, full, shift, strict=True))
     region = 4 * rows[:, None] + columns
     region = to_windows(region[None, :, :, None].float(), window)[..., 0]
@@ -221,7 +220,7 @@ def window_mask(
 
 
 def regions(size: int, full: int, shift: int, *, device: torch.device) -> Int[Tensor, "full"]:
-    """A number for each place along a side: whether the shift wrapped it round, and whether it is filling."""
+    """A number for each position along a side: whether it was wrapped by the shift, and whether it is padding."""
     place = torch.arange(full, device=device) + shift
     return (place >= full).int() + 2 * (wrapped(place, full) >= size).int()
 
@@ -275,14 +274,14 @@ class PyramidBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "clip row column dim"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "clip row column dim"]:
-        x = x + self.thin(self.attn(self.attended(x)), generator)
-        return x + self.thin(self.mlp(self.norm2(x)), generator)
+        x = x + self.drop_branch(self.attn(self.attended(x)), generator)
+        return x + self.drop_branch(self.mlp(self.norm2(x)), generator)
 
     def attended(self, x: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip row column dim"]:
-        """What the attention sees."""
+        """The input of the attention."""
         return self.adaptor(self.norm1(x))
 
-    def thin(self, branch: Float[Tensor, "clip row column dim"], generator: torch.Generator | None) -> Tensor:
+    def drop_branch(self, branch: Float[Tensor, "clip row column dim"], generator: torch.Generator | None) -> Tensor:
         """Drops whole branches (stochastic depth, by clip) while training; the mean is kept."""
         if not (self.training and self.drop_path):
             return branch
@@ -403,11 +402,11 @@ class Datar(Network):
 
     @property
     def hop_frames(self) -> int | None:
-        """A place of the third map, where its time resolution is kept."""
+        """A position of the third map, if its time resolution is kept."""
         return HOP_FRAMES if self.config.hop_features else None
 
     def export_frames(self, longest: int) -> int:
-        """One segment, where there are segments: a graph has no loop over them."""
+        """One segment, if there are segments, as a graph has no loop over them."""
         return longest if self.config.segment is None else min(longest, self.config.segment)
 
     @property
@@ -426,14 +425,14 @@ class Datar(Network):
         )
 
     def stack(self, layers: int | None = None) -> list[nn.Module]:
-        """The stages before the one that is read run whole; those behind it only where all blocks are asked for."""
+        """All stages before the one that is read; those after it only for all blocks."""
         stages = [list(cast("Iterable[nn.Module]", stage.blocks)) for stage in self.stages]
         if layers is not None:
             stages = [*stages[: self.read_stage], stages[self.read_stage][:layers]]
         return [block for blocks in stages for block in blocks]
 
     def layer_frames(self, window: int) -> int:
-        """The length that its tables are made for."""
+        """The length of its position tables."""
         return self.config.frames
 
     def layer_times(self, frames: int) -> int:
@@ -441,7 +440,7 @@ class Datar(Network):
         return -(-frames // (PATCH * 2**self.read_stage))
 
     def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
-        """The mean over frequency of what leaves each block of that stage; no later block runs."""
+        """The outputs of the blocks of that stage, averaged over frequency; no later block runs."""
         x, last = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1), self.read_stage
         states: list[Tensor] = []
         for number, stage in enumerate(cast("list[Stage]", list(self.stages)[: last + 1])):
@@ -462,7 +461,7 @@ class Datar(Network):
         hidden_states: bool = False,
         points: bool = False,
     ) -> DatarOutput:
-        """As `forward`, with the features, and on request the hidden states and the sampling points."""
+        """As `forward`, with the features, and optionally the hidden states and the sampling points."""
         x = self.spectrogram_adaptor(self.check(spec)).unsqueeze(-1)
         maps, states, sampled = [], [], []
         for number, stage in enumerate(cast("Iterable[Stage]", self.stages)):
@@ -494,7 +493,7 @@ class Datar(Network):
     def hops(
         self, fine: Float[Tensor, "clip _ hop _"], coarse: Float[Tensor, "clip _ _ dim"]
     ) -> Float[Tensor, "clip hop dim"]:
-        """What the last two maps say about each column of the finer one."""
+        """Features of each column of the finer of the last two maps."""
         assert self.lateral is not None
         line = coarse.mean(1).index_select(1, torch.arange(fine.shape[2], device=fine.device) // 2)
         return line + self.lateral(fine.mean(1))
@@ -511,7 +510,7 @@ class Datar(Network):
     def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
         """The tensors of a DATAR of another length or with other labels.
 
-        Bias tables are cut or continued by their border, and learned signals stretched; the head is the new one.
+        Bias tables are cropped or padded by their border, and learned signals interpolated; the head is the new one.
         """
         adapted = super().adapted(tensors, source=source)
         for name, own in self.state_dict().items():

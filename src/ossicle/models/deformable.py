@@ -1,18 +1,18 @@
-"""Deformable multi-head attention: few keys, at places that the data choose.
+"""Deformable multi-head attention: few keys, at positions that depend on the data.
 
-A small network looks at the queries and moves a grid of reference points; keys and values are what the map holds there,
-read bilinearly. The points belong to a group of heads and not to the single query, so a layer costs queries times keys,
-and the stride says how few the keys are.
+A small network computes offsets of a grid of reference points from the queries; keys and values are sampled bilinearly
+from the map there. Points belong to a group of heads and not to a query, so a layer costs queries times keys, and the
+stride determines the number of keys.
 
 Source: Xia et al., "Vision Transformer with Deformable Attention" (CVPR 2022), section 3.2, on maps of a spectrogram as
 in Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228).
 
 **Deviations** from the published code of the first:
-- Positions are pixels: a reference point is the center of its cell, and what would leave the map is clamped to its
+- Positions are pixels: a reference point is the center of its cell, and points outside the map are clamped to its
   border. The published grid is shrunk by half a pixel at either end, which is a lot on maps of four rows; a layer
   without offsets and with stride 1 is ordinary attention here.
 - Maps have any height and width, down to one row; beyond its table a position bias is that of the table's border.
-- The map can be cut in time: a query then meets the keys of its segment, whose points may lie across the border.
+- The map can be split in time: a query then attends to the keys of its segment, whose points may cross the border.
 - Positions are float32 under any autocast: in bfloat16, points on a map of 256 columns would be half a pixel apart.
 """
 
@@ -43,7 +43,7 @@ MAX_STRIPS = 2**20  # numbers in the lines of a bias table that are laid out for
 
 
 class OffsetNetwork(nn.Module):
-    """Moves of the reference points, in key cells and not yet bounded, from the queries of one group."""
+    """Unbounded offsets of the reference points, in key cells, from the queries of one group."""
 
     def __init__(self, dim: int, *, kernel: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class OffsetNetwork(nn.Module):
     def forward(self, q: Float[Tensor, "map row column dim"]) -> Float[Tensor, "map key_row key_column 2"]:
         x, depthwise = q.permute(0, 3, 1, 2), self.depthwise
         if torch.compiler.is_exporting():
-            # torch chooses a kernel by the size that goes in; of one that is filled up beforehand it knows enough.
+            # torch chooses a kernel by the input size; padding beforehand makes the size known.
             filled = F.pad(x, [side for size in reversed(depthwise.kernel_size) for side in (size // 2, size // 2)])
             h = F.conv2d(filled, depthwise.weight, depthwise.bias, depthwise.stride, groups=depthwise.groups)
         else:
@@ -68,10 +68,10 @@ class DeformableAttention(nn.Module):
 
     Args:
         num_groups: of heads and channels that share their points.
-        table: rows and columns of the map that the position bias is made for; None does without a bias.
+        table: rows and columns of the map of the position bias; None is without bias.
         kernel: of the offset network, odd.
         stride: places from key to key, along rows and columns.
-        offset_range: furthest move, in key cells; None is unbounded.
+        offset_range: maximum offset, in key cells; None is unbounded.
         offsets: "time" moves along columns alone, "none" keeps the reference points.
         segment: columns of a segment, a multiple of the stride; None makes one of the whole map.
 
@@ -97,9 +97,9 @@ class DeformableAttention(nn.Module):
         if dim % num_heads or num_heads % num_groups:
             raise ValueError(f"dim {dim}, num_heads {num_heads} and num_groups {num_groups} do not divide")
         if kernel % 2 == 0:
-            raise ValueError(f"the kernel of the offset network is {kernel}; it must be odd")
+            raise ValueError(f"the kernel of the offset network is {kernel}; expected an odd number")
         if segment is not None and segment % stride[1]:
-            raise ValueError(f"a segment of {segment} columns is no multiple of the stride {stride[1]}")
+            raise ValueError(f"a segment of {segment} columns is not a multiple of the stride {stride[1]}")
         self.num_heads, self.num_groups = num_heads, num_groups
         self.stride, self.offset_range, self.offsets, self.segment = stride, offset_range, offsets, segment
         self.q_proj = Linear(dim, dim)
@@ -124,7 +124,7 @@ class DeformableAttention(nn.Module):
         return self.move(self.q_proj(x))
 
     def move(self, q: Float[Tensor, "clip row column dim"]) -> Float[Tensor, "clip key_row key_column group 2"]:
-        """The points that the queries ask for."""
+        """The sampling points for the queries."""
         clips, rows, columns, _ = q.shape
         centers, cells = reference(rows, columns, stride=self.stride, segment=self.segment, like=at_least_float32(q))
         points = centers[None, :, :, None].expand(clips, -1, -1, self.num_groups, -1)
@@ -138,7 +138,7 @@ class DeformableAttention(nn.Module):
                     .flatten(0, 1)
                 )
                 if self.stride == (1, 1) and by_hand() and not torch.compiler.is_exporting():
-                    # With a key at every place, what lies between is cheap, and as large as q four times over.
+                    # With a key at every position, the intermediate result is cheap, and four times as large as q.
                     moves = checkpoint(self.offset, grouped, use_reentrant=False, preserve_rng_state=False)
                 else:
                     moves = self.offset(grouped)
@@ -172,7 +172,7 @@ class DeformableAttention(nn.Module):
         inside = points.unflatten(2, (groups, 2)).transpose(1, 2).flatten(0, 1)  # (clip * segment * group, key, 2)
         inside = torch.stack([inside[..., 0], inside[..., 1] - starts.repeat_interleave(groups)[:, None]], -1)
 
-        # The bias is made in lines along one side of the map; along the long one they may be too many to keep at hand.
+        # The bias is computed in lines along one side of the map; along the long side they may exceed the memory limit.
         table: Tensor | None = self.relative_position_bias_table
         size, margin = (rows, run.width), (0, self.margin())
         swap = not torch.compiler.is_exporting() and (
@@ -192,7 +192,7 @@ class DeformableAttention(nn.Module):
         return y.reshape(clips, rows, run.count * run.width, dim)
 
     def margin(self) -> int:
-        """Columns beyond a segment where a point of it can lie before its bias is that of the table's border."""
+        """Columns beyond a segment that its points can reach before the bias is that of the table's border."""
         table = self.relative_position_bias_table
         if self.segment is None or table is None or torch.compiler.is_exporting():
             return 0
@@ -212,7 +212,7 @@ class Run:
 
 
 def runs(columns: int, segment: int | None, stride: int) -> list[Run]:
-    """The segments of a map of so many columns, from left to right."""
+    """The segments of a map, from left to right."""
     # A graph has no loop over segments: it takes maps of one at most.
     full = 0 if segment is None or torch.compiler.is_exporting() else columns // segment
     found = [Run(0, full, segment, 0, segment // stride)] if segment is not None and full else []
@@ -254,7 +254,7 @@ def key_cells(found: list[Run], *, like: Tensor) -> tuple[Float[Tensor, "key"], 
 def sample(
     x: Float[Tensor, "clip row column dim"], points: Float[Tensor, "clip key_row key_column group 2"]
 ) -> Float[Tensor, "clip key_row key_column dim"]:
-    """What the map holds at points in pixels, each group of channels at its own: bilinear between places."""
+    """Samples the map bilinearly at points in pixels, each group of channels at its own points."""
     clips, rows, columns, _ = x.shape
     groups = points.shape[3]
     maps = at_least_float32(x).unflatten(3, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
@@ -312,15 +312,15 @@ def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
 
 @dataclass(frozen=True)
 class PositionBias:
-    """The bias of queries on all places of a map and keys at points in pixels: a table read at query minus key.
+    """The bias of queries on all positions of a map and keys at points in pixels: a table at query minus key.
 
-    The query's places are whole numbers, so one key reads the table at the same fractions for all of them: its bias is
-    four crops of the table, blended. A row of `strips` is one line of such a crop for all heads of a group, and the row
-    behind it the next line; a weighted sum of four rows is what an embedding bag computes.
+    Query positions are integers, so one key reads the table at the same fractions for all of them: its bias is a
+    weighted sum of four crops of the table. A row of `strips` is one line of such a crop for all heads of a group, and
+    the following row the next line; an embedding bag computes the weighted sum of four rows.
     """
 
-    size: tuple[int, int]  # lines, and places on each
-    margin: tuple[int, int] = (0, 0)  # lines and places beyond the map where keys may lie
+    size: tuple[int, int]  # lines, and positions per line
+    margin: tuple[int, int] = (0, 0)  # lines and positions beyond the map that keys can reach
     num_groups: int = 1
 
     def prepare(
@@ -357,7 +357,7 @@ class PositionBias:
         self, points: Float[Tensor, "row key 2"], table: Float[Tensor, "num_heads y x"], *, again: bool = False
     ) -> Float[Tensor, "row head query key"]:
         if again or torch.compiler.is_exporting():
-            # Runtimes gather rows at the speed of memory, and sample a grid a number at a time.
+            # Runtimes gather rows fast, and sample grids slowly.
             strip, weight, strips = self.prepare(points, table)
             strip, weight = of_every_line(strip, weight, lines=self.size[0])
             corner = (F.embedding(strip[..., c], strips) * weight[..., c, None] for c in range(4))
@@ -427,7 +427,7 @@ def of_every_line(
 
 
 def sliding(table: Float[Tensor, "*line x"], width: int) -> Float[Tensor, "*line start width"]:
-    """Every stretch of that width along the last axis."""
+    """All sliding windows of that width along the last axis."""
     if not torch.compiler.is_exporting():
         return table.unfold(-1, width, 1)
     starts = table.shape[-1] - width + 1

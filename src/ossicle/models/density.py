@@ -10,15 +10,15 @@ by that name; each has its own here. With mu and sigma^2 the mean and variance o
 - `DensityMixture`, the sum of K Gaussians that the others are often taken for, as in the follow-up on JEPA
   (arXiv 2512.07168): y = x (1 + alpha sum_k pi_k N(z; offset_k, scale_k)).
 
-Heads divide the axis itself, one stretch of it after the other; the last takes the remainder. None of them looks at
-another clip, and apart from mu and sigma none mixes what lies along the axis: they are gates.
+Heads divide the axis into consecutive parts; the last takes the remainder. Clips are independent, and apart from mu and
+sigma the entries along the axis are not mixed: the operators are gates.
 
 **Deviations** from the authors' code, each where that code gives wrong numbers:
 - spreads and scales are stored as logarithms, so that they stay positive; theirs may cross zero, and the gate explodes;
 - the variance is computed in two passes, the rest in the log domain and in float32: no cancellation, no underflow of
   all densities at once, no NaN from a small scale or an axis of one entry;
-- a mask is a mask: padding leaves mean, variance, normalizer and output, where theirs counts as zeros in all of them
-  and is recognized by equality of floats;
+- padding is masked in mean, variance, normalizer and output; theirs counts as zeros in all of them and is detected by
+  equality of floats;
 - offsets are in units of x in the gate and in the product, as theirs, and in units of sigma in the mixture, as there.
 """
 
@@ -37,10 +37,10 @@ MIXTURE_EPS = 1e-6
 
 
 class Density(nn.Module):
-    """The common part: parameters per head, and what is done with the weights.
+    """Base class: parameters per head, and the use of the weights.
 
     Args:
-        num_heads: stretches that `axis` is divided into.
+        num_heads: number of parts of `axis`.
         axis: of the mean and the variance.
         feature_axis: along which parameters differ, where they do.
     """
@@ -50,11 +50,11 @@ class Density(nn.Module):
         self.num_heads, self.axis, self.feature_axis = num_heads, axis, feature_axis
 
     def weights(self, x: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None) -> Float[Tensor, "..."]:
-        """What x is multiplied with, in float32 and of its shape.
+        """The factors of x, in float32 and of its shape.
 
         Args:
-            mask: true where an entry is real; of a shape that broadcasts to x. The others weigh nothing. Heads divide
-                the axis as it is, padding included: several heads on a padded axis depend on how long the padding is.
+            mask: true where an entry is real; of a shape that broadcasts to x. The others have weight 0. Heads divide
+                the axis as it is, padding included: with several heads the result depends on the length of the padding.
 
         Raises:
             ValueError: more heads than entries along the axis.
@@ -74,7 +74,7 @@ class DensityGate(Density):
     On an axis of one entry z is the offset alone, so at the start it is the identity.
 
     Args:
-        dim: features along `feature_axis`; 1 shares one Gaussian among all.
+        dim: features along `feature_axis`; 1 uses one Gaussian for all.
     """
 
     def __init__(self, dim: int, *, num_heads: int = 1, axis: int = 1, feature_axis: int = -1) -> None:
@@ -189,7 +189,7 @@ def deviations(x: Tensor, mask: Tensor | None, axis: int, *, unbiased: bool) -> 
 
 
 def real(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x in at least float32, with zeros where the mask is false, whatever stood there."""
+    """x in at least float32, with zeros where the mask is false."""
     x = at_least_float32(x)
     return x if mask is None else torch.where(mask, x, 0)
 
@@ -204,9 +204,9 @@ def by_head(
     axis: int,
     feature_axis: int = -1,
 ) -> Float[Tensor, "..."]:
-    """Applies `function(x, mask, axis, *parameters)` to each head's stretch of the axis.
+    """Applies `function(x, mask, axis, *parameters)` to each head's part of the axis.
 
-    All stretches of one length are computed at once, on an axis of their own in front of `axis`.
+    All parts of one length are computed at once, on a new axis before `axis`.
     """
     axis, feature_axis = axis % x.ndim, feature_axis % x.ndim
     size = x.shape[axis]

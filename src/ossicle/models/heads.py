@@ -1,4 +1,4 @@
-"""What a task asks of a network's head."""
+"""Specification of a network's head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ HeadKind = Literal["one class", "several classes", "numbers", "several heads"]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """What comes out of a head: scores of classes that exclude each other or do not, numbers, or of each head its own.
+    """Outputs of a head: exclusive classes, independent classes, numbers, or several named heads.
 
-    Today networks have heads for classes; `Network.check_head` refuses the others.
+    Networks currently have heads for classes; `Network.check_head` refuses the others.
     """
 
     kind: HeadKind
@@ -20,6 +20,6 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         if self.outputs < 1:
-            raise ValueError(f"a head has at least 1 output, not {self.outputs}")
+            raise ValueError(f"expected at least 1 output, got {self.outputs}")
         if (self.kind == "several heads") != bool(self.heads):
             raise ValueError(f"expected heads by name for several heads and for nothing else, got {self.kind}")

@@ -7,9 +7,9 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - Patches are gathered before they are embedded, so a dropped patch costs nothing; the reference convolves first.
   The numbers are the same.
 - Attention is `scaled_dot_product_attention`, in bfloat16 on a CPU `tiled_attention`; the reference forms the matrix.
-- An input longer than the time positions is split into windows whose logits are averaged, or, when asked, seen in one
-  pass with interpolated positions; the reference cuts it (and reads its length too early, so that patchout then fails).
-- At stride 20 the time table has room for all 50 columns of 10 s; the reference makes 49 and cuts one.
+- An input longer than the time positions is split into windows whose logits are averaged, or optionally processed
+  in one pass with interpolated positions; the reference cuts it (and reads its length too early, so patchout fails).
+- At stride 20 the time table has all 50 columns of 10 s; the reference has 49 and cuts one.
 - Every random number comes from the generator that the caller passes, where one is passed.
 """
 
@@ -30,7 +30,7 @@ from ossicle.models.base import Layout, Network
 from ossicle.models.tokens import PATCHOUT, Patchout, TokenReduction, drop_count, select_patches, whole
 
 PATCH = 16  # mel bins and frames on a side of a patch
-# Of published networks, whose checkpoints do not say.
+# Of published networks; not stored in checkpoints.
 STRIDES = (10, 12, 14, 16, 20)
 LENGTHS = (998, 2000, 3000, 3200)
 HEAD_DIM = 64
@@ -38,7 +38,7 @@ HEAD_DIM = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PasstConfig:
-    """What a PaSST network is made of."""
+    """Configuration of a PaSST network."""
 
     num_classes: int
     dim: int = 768
@@ -50,13 +50,13 @@ class PasstConfig:
     patchout: Patchout = field(default_factory=Patchout)
     dropout: float = 0.0  # fraction of each branch's values, in training
     drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
-    interpolate_positions: bool = False  # see an input beyond the table in one pass
+    interpolate_positions: bool = False  # process an input beyond the table in one pass
 
     def __post_init__(self) -> None:
         if min(self.num_classes, self.dim, self.num_heads, self.depth, self.stride) < 1:
             raise ValueError("num_classes, dim, num_heads, depth and stride are at least 1")
         if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is no multiple of num_heads {self.num_heads}")
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
         check_fraction("dropout", self.dropout)
@@ -88,14 +88,14 @@ def kept_blocks(depth: int, cut: int) -> list[int]:
 
 
 class PasstOutput(NamedTuple):
-    """Everything a pass computes, by name.
+    """Outputs of a pass.
 
-    For an input seen in windows, hidden states and attention have one entry per window, clip after clip.
+    For an input processed in windows, hidden states and attention have one entry per window, clip after clip.
     """
 
     logits: Float[Tensor, "clip label"]
     features: Float[Tensor, "clip dim"]  # mean of the two class tokens, before the head
-    # (clip, token, dim): what enters the first block, then what leaves each.
+    # (clip, token, dim): input of the first block, then the output of each.
     hidden_states: tuple[Float[Tensor, "window token dim"], ...] | None
     # (clip, head, token, token) of each block; the tokens are cls, dist, then the patches row by row.
     attention: tuple[Float[Tensor, "window head token token"], ...] | None
@@ -113,7 +113,7 @@ class PatchEmbed(nn.Module):
         self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
     ) -> Float[Tensor, "clip patch dim"]:
         if patches is None and torch.compiler.is_exporting():
-            # Other runtimes have no views, and a fast convolution.
+            # Other runtimes have no views, but a fast convolution.
             return F.conv2d(spec[:, None], self.proj.weight, self.proj.bias, self.stride).flatten(2).mT
         # A view: (clip, row, column, PATCH, PATCH).
         grid = spec.unfold(1, PATCH, self.stride).unfold(2, PATCH, self.stride)
@@ -180,7 +180,7 @@ class Passt(Network):
 
     @property
     def max_frames(self) -> int:
-        """Longest input that one pass sees with its own positions."""
+        """Longest input of one pass without interpolated positions."""
         return self.config.columns * self.config.stride + PATCH - 1
 
     @property
@@ -221,7 +221,7 @@ class Passt(Network):
         return patches_along(max(frames, PATCH), self.config.stride)
 
     def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
-        """The mean over frequency of what leaves each of the first blocks; no later one runs."""
+        """The outputs of the first blocks, averaged over frequency; no later block runs."""
         x, states = self.embed(spec, generator=None), []
         for block in self.stack(layers):
             x = block(x)
@@ -237,13 +237,13 @@ class Passt(Network):
         attention: bool = False,
         reduction: TokenReduction | None = None,
     ) -> PasstOutput:
-        """As `forward`, with the features, and on request the hidden states and the attention matrices.
+        """As `forward`, with the features, and optionally the hidden states and the attention matrices.
 
         Args:
             reduction: computes fewer tokens, in evaluation; of a long input, in each of its windows.
 
         Raises:
-            ValueError: a reduction in training, which has its patchout; or one that merges more than the blocks can.
+            ValueError: a reduction in training, or one that merges more tokens than possible.
         """
         if reduction is not None and self.training:
             raise ValueError("a reduction is for evaluation; training drops patches by its patchout")
@@ -255,7 +255,7 @@ class Passt(Network):
         for i, block in enumerate(cast("Iterable[Block]", self.blocks)):
             if attention:
                 maps.append(block.attn.weights(block.norm1(tokens), sizes=sizes))
-            # The head reads the class tokens alone, so the last block owes no other, unless they are asked for.
+            # The head uses only the class tokens, so the last block computes only them, except for hidden states.
             queries = 2 if i == depth - 1 and not hidden_states else None
             if any(merges):
                 tokens, sizes = block.merge(tokens, sizes=sizes, count=merges[i], fixed=2, queries=queries)
@@ -316,7 +316,7 @@ class Passt(Network):
 
     @classmethod
     def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
-        """Patchout where clips have the patches for it."""
+        """Patchout, if clips have enough patches."""
         columns = patches_along(frames, options.get("stride", PasstConfig.stride))
         return {
             "patchout_t": (0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches"),
@@ -325,7 +325,7 @@ class Passt(Network):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
-        """Refuses patchout that leaves nothing of a clip."""
+        """Refuses patchout that drops all patches of a clip."""
         stride = options.get("stride", PasstConfig.stride)
 
         def left(name: str, total: int, what: str) -> int:
@@ -334,7 +334,7 @@ class Passt(Network):
                 return total - drop_count(whole(amount), total, what=what)
             except ValueError as error:
                 raise ValueError(
-                    f"{name}={amount:g}: {error}. A fraction suits every length: {name}=0.3; {name}=0 drops none"
+                    f"{name}={amount:g}: {error}. Use a fraction such as {name}=0.3; {name}=0 drops none"
                 ) from None
 
         columns = left("patchout_t", patches_along(frames, stride), "patch columns")
@@ -356,14 +356,14 @@ class Passt(Network):
             return []
         (freq, own_freq), (time, own_time) = tables
         return [
-            f"the file holds {freq[2]} x {time[3]} positions (frequency x time), the network asks for {own_freq[2]} x "
-            f"{own_time[3]}: choose the stride and length the weights were made for"
+            f"the file has {freq[2]} x {time[3]} positions (frequency x time), expected {own_freq[2]} x "
+            f"{own_time[3]}; use the stride and length of the weights"
         ]
 
     def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
         """The tensors of a PaSST, or of the image transformer DeiT, for this network.
 
-        A color kernel becomes a mono one, and an image's positions become ours; a head for other labels gives way to
+        A color kernel is converted to mono, and positions of an image to ours; a head for other labels is replaced by
         the new one.
 
         Source: section 3.2 of the paper, and models/passt.py of the reference code.
@@ -391,10 +391,10 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     """Reads width, depth, stride, length and labels from the shapes of a PaSST checkpoint.
 
     Args:
-        num_heads: no shape tells it; by default heads of 64, as in every published network.
+        num_heads: not determined by shapes; by default heads of width 64, as in every published network.
 
     Raises:
-        WeightsRefused: no tensors of a PaSST, or tables that no stride gives.
+        WeightsRefused: not the tensors of a PaSST, or position tables that fit no stride.
     """
     try:
         rows = tensors["freq_new_pos_embed"].shape[2]
@@ -422,7 +422,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
 
 
 def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
-    """A color patch kernel for spectrograms: the sum over colors, which is what a gray image would have met."""
+    """A color patch kernel for spectrograms: the sum over colors, as for a gray image."""
     return kernel.sum(dim=1, keepdim=True)
 
 
@@ -431,7 +431,7 @@ def positions_from_image(
 ) -> dict[str, Tensor]:
     """Splits an image's position table (two class tokens, then a square) into ours for time and for frequency.
 
-    The square is stretched bicubically to (rows, columns); each of our tables is its mean over the other axis.
+    The square is resized bicubically to (rows, columns); each of our tables is its mean over the other axis.
     """
     tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
     side = round(patches.shape[1] ** 0.5)

@@ -1,6 +1,6 @@
-"""The models by name, as data: our architectures, and the published PaSST checkpoints that have a name.
+"""Presets: our architectures, and the published PaSST checkpoints.
 
-A preset says how to build a network and which front end feeds it; it holds no weights. Published names are those of the
+A preset has the options of a network and its front end, without weights. Published names are those of the
 reference packages; `url` is where their weights are. Five published files have no name there and none here: the folds
 of ESC-50 in release v.0.0.6, which `passt_base_s10` with 50 labels takes. No torch here, so that names can be listed at
 once.

@@ -1,8 +1,7 @@
-"""Models by name: register, list, describe and build them. Importing this loads no torch; building does.
+"""Model registry: register, list, describe and build networks by name. Only building a network imports torch.
 
-A family of networks becomes known by `register_network`, which gives its presets their names: ours in
-`ossicle.models.presets`, an installed package's in a module that an entry point of the group `ossicle.networks` names
-and that is imported when a model is first asked for.
+`register_network` registers the presets of a family: ours in `ossicle.models.presets`, those of an installed package in
+a module given by an entry point of the group `ossicle.networks`, which is imported on first use.
 
     [project.entry-points."ossicle.networks"]
     mine = "my_package.networks"
@@ -73,22 +72,22 @@ _registered: dict[str, tuple[Preset, "str | type[Network]"]] = {}
 
 
 def register_network(network: "str | type[Network]", *, presets: Iterable[Preset]) -> None:
-    """Makes a family of networks known by the names of its presets.
+    """Registers a family of networks under the names of its presets.
 
     Args:
         network: the subclass of `Network`; or "module:Class", which is imported when a network is built.
 
     Raises:
-        ValueError: a name that another family has; nothing is registered then.
+        ValueError: a name of another family; then nothing is registered.
     """
     new = {preset.name: (preset, network) for preset in presets}
     if taken := sorted(name for name in new.keys() & _registered.keys() if not is_same(_registered[name][1], network)):
-        raise ValueError(f"there is a model {taken[0]} already; choose another name")
+        raise ValueError(f"model {taken[0]} is already registered; choose another name")
     _registered.update(new)
 
 
 def is_same(one: "str | type[Network]", other: "str | type[Network]") -> bool:
-    """Whether both are the class of that name in that module, which may have been defined again in a notebook."""
+    """Whether both have the same module and name, as a class that is defined again in a notebook."""
     first, second = (n if isinstance(n, str) else f"{n.__module__}:{n.__qualname__}" for n in (one, other))
     return first == second
 
@@ -99,7 +98,7 @@ def load_entry_points() -> None:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        # A module of another package can fail in every way there is, and no other model depends on it.
+        # Modules of other packages can raise any exception; the other models do not depend on them.
         except Exception as error:
             logging.getLogger("ossicle").warning("The networks of %s are left out: %s", point.value, error)
 
@@ -118,21 +117,21 @@ def find_preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:
-        ModelUnknown: no such name; the nearest ones are shown.
+        ModelUnknown: unknown name; the message has similar ones.
     """
     names = list_models()
     if name in _registered:
         return _registered[name][0]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"the nearest are {', '.join(near)}" if near else "`ossicle models list` shows all"
-    raise ModelUnknown(f"there is no model {name!r}; {hint}")
+    hint = f"similar names: {', '.join(near)}" if near else "`ossicle models list` lists all"
+    raise ModelUnknown(f"model {name!r} is not available; {hint}")
 
 
 def network_class(name: str) -> "type[Network]":
-    """The class of the model of that name, imported now if it was not.
+    """The class of the model of that name, imported on first use.
 
     Raises:
-        ModelUnknown: no such name.
+        ModelUnknown: unknown name.
     """
     find_preset(name)
     network = _registered[name][1]
@@ -161,9 +160,9 @@ def create_model(
             1; of a DATAR `DatarConfig` (adaptor, offsets, key_strides, drop_path, ...).
 
     Raises:
-        ModelUnknown: no such name.
-        WeightsRefused: the name of a published checkpoint, whose weights are not here.
-        ValueError: an option that no such network has, a value outside its range, or another head.
+        ModelUnknown: unknown name.
+        WeightsRefused: the name of a published checkpoint, whose weights are not included.
+        ValueError: an unknown option, a value outside its range, or an unsupported head.
     """
     preset, network = find_preset(name), network_class(name)
     if preset.url is None and pretrained:

@@ -1,17 +1,16 @@
-"""Which tokens a pass works on: the one seam for everything that drops or merges them.
+"""Token selection: patchout in training, and fewer tokens in evaluation.
 
 A selection is the flat, row-major, ascending indices of the kept patches (rows are frequency, columns are time), the
-same for every clip of the batch, or `None` for all of them. The network gathers these patches before it computes
-anything, so what is dropped costs nothing. Training selects by `Patchout`, at random; a trained network may be run on
-fewer tokens by a `TokenReduction`, which draws nothing: it selects patches, or merges tokens that are alike on their
-way through the blocks.
+same for every clip of the batch, or `None` for all of them. The network gathers these patches first, so
+dropped patches cost nothing. Training selects randomly by `Patchout`; a trained network may run on fewer tokens by a
+`TokenReduction`, which is deterministic: it selects patches, or merges similar tokens in the blocks.
 
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout" (arXiv 2110.05069), section 2.2;
 Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023, arXiv 2210.09461), section 3.
-**Deviations** of patchout: an amount may be a fraction of what the clip has, because a count made for 10 s empties
-shorter clips; dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges
-the same fraction of its tokens, where the paper merges the same number, so that a network can do less than half of its
-work; the last block merges none, because nothing but its class tokens is computed; tokens keep their order.
+**Deviations** of patchout: an amount may be a fraction, because a count for 10 s may drop all patches of shorter clips;
+dropping everything is refused instead of failing later on an empty tensor. Of merging: each block merges the same
+fraction of its tokens, where the paper merges the same number, so that a network can do less than half of its work; the
+last block merges none, because only its class tokens are computed; tokens keep their order.
 """
 
 import functools
@@ -29,7 +28,7 @@ PATCHOUT = {"patchout_t": "time", "patchout_f": "freq", "patchout_u": "unstructu
 
 @dataclass(frozen=True, kw_only=True)
 class Patchout:
-    """What training drops: a count (int) or a fraction of what is there (float in (0, 1)); 0 drops nothing."""
+    """Patches to drop in training: a count (int) or a fraction (float in (0, 1)); 0 drops nothing."""
 
     time: int | float = 0  # columns
     freq: int | float = 0  # rows
@@ -51,7 +50,7 @@ def whole(amount: int | float) -> int | float:
 
 
 def drop_count(amount: int | float, total: int, *, what: str) -> int:
-    """How many of `total` an amount drops; a fraction is rounded to the nearest number that leaves one.
+    """Number of `total` that an amount drops; a fraction is rounded, and leaves at least one.
 
     Raises:
         ValueError: a count drops all of them.
@@ -64,21 +63,21 @@ def drop_count(amount: int | float, total: int, *, what: str) -> int:
 
 
 def keep_some(total: int, *, drop: int, generator: torch.Generator | None) -> Int[Tensor, "kept"]:
-    """Draws which of `total` stay when `drop` of them go, in ascending order."""
+    """Draws `total - drop` indices of `total`, in ascending order."""
     return torch.randperm(total, generator=generator)[: total - drop].sort().values
 
 
 def subgrid(
     kept_rows: Int[Tensor, "row"], kept_columns: Int[Tensor, "column"], *, columns: int
 ) -> Int[Tensor, "patch"]:
-    """The patches where these rows and columns of a grid of so many columns meet."""
+    """The patches at the intersections of rows and columns, in a grid with `columns` columns."""
     return (kept_rows[:, None] * columns + kept_columns).flatten()
 
 
 def select_patches(
     grid: tuple[int, int], patchout: Patchout, *, generator: torch.Generator | None
 ) -> Int[Tensor, "patch"] | None:
-    """Draws the patches of a (rows, columns) grid that survive patchout; a structured draw keeps a subgrid."""
+    """Draws the patches of a (rows, columns) grid that patchout keeps; a structured draw keeps a subgrid."""
     if not patchout:
         return None
     rows, columns = grid
@@ -98,7 +97,7 @@ Method = Literal["strided", "merge"]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReduction:
-    """Runs a trained network on a fraction of its patch tokens, each clip by itself and without a random number.
+    """Runs a trained network on a fraction of its patch tokens, deterministically and for each clip alone.
 
     Args:
         method: `strided` selects evenly spaced rows and columns in proportion, the shape that structured patchout
@@ -123,12 +122,12 @@ class TokenReduction:
             return None
         rows, columns = grid
         few_rows = max(round(self.keep**0.5 * rows), math.ceil(self.keep * rows))
-        # The columns, which are more, mend what rounding the rows has done to the fraction.
+        # The columns, which are more, compensate the rounding of the rows.
         few_columns = min(columns, max(1, round(self.keep * rows * columns / few_rows)))
         return subgrid(evenly(rows, few_rows), evenly(columns, few_columns), columns=columns)
 
     def merges(self, patches: int, *, depth: int) -> list[int]:
-        """How many of its patch tokens each block merges into others."""
+        """Number of patch tokens that each block merges into others."""
         if self.keep == 1 or self.method != "merge":
             return [0] * depth
         fraction = merged_fraction(self.keep, depth)
@@ -140,7 +139,7 @@ class TokenReduction:
 
 
 def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
-    """So many of `total`, ascending: the middle ones of as many equal stretches.
+    """Indices of `kept` of `total`, ascending: the middles of equal parts.
 
     >>> evenly(8, 3)
     tensor([1, 4, 6])
@@ -150,10 +149,10 @@ def evenly(total: int, kept: int) -> Int[Tensor, "kept"]:
 
 @functools.cache
 def merged_fraction(keep: int | float, depth: int) -> float:
-    """What fraction of its tokens each block hands on, so that the mean over the blocks of what enters one is `keep`.
+    """The fraction of tokens that each block outputs, so that the mean fraction of inputs over the blocks is `keep`.
 
     Raises:
-        ValueError: less than is left when every block halves its tokens.
+        ValueError: less than what remains if every block halves its tokens.
     """
     least = sum(0.5**block for block in range(depth)) / depth
     if keep < least:
@@ -176,13 +175,13 @@ def merge_tokens(
     count: int,
     fixed: int,
 ) -> tuple[Float[Tensor, "clip kept dim"], Float[Tensor, "clip kept"]]:
-    """Averages the `count` tokens of each clip that are most like another into that one, by bipartite soft matching.
+    """Merges the `count` tokens of each clip that are most similar to others, by bipartite soft matching.
 
-    Every second token looks for the one of the others whose key points most in its direction; the pairs that agree best
-    are merged, weighted by size. The rest keeps its order.
+    Every second token is matched to the other token with the most similar key (cosine); the most similar pairs are
+    averaged, weighted by size. The rest keeps its order.
 
     Args:
-        sizes: how many tokens each one already stands for; None for one each.
+        sizes: number of tokens that each one represents; None for one each.
         count: at most half of the tokens after the `fixed` ones.
         fixed: the first tokens, which are neither merged nor merged into.
 

@@ -1,7 +1,6 @@
-"""Figures of merit as a person reads them: lines in a terminal, pictures, and one page that needs nothing else.
+"""Reports of metrics: lines for the terminal, plots, and a self-contained HTML page.
 
-matplotlib is imported where something is drawn, and only its object-oriented part: no pyplot, no global state, safe in
-threads.
+matplotlib is imported on first use, and only its object-oriented interface: no pyplot, no global state, thread-safe.
 """
 
 from ossicle.report.figures import (

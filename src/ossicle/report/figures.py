@@ -11,10 +11,10 @@ from ossicle.metrics.arrays import ratio
 from ossicle.report.style import (
     BLUE,
     FAINT,
+    FRACTIONS,
     INK,
     ORANGE,
     RULE,
-    SHARES,
     VERMILION,
     Figure,
     dress,
@@ -29,10 +29,9 @@ MOST_NAMED = 100
 
 
 def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence[str]) -> Figure:
-    """Draws where the clips of each class went: a row per true label, shaded by its fraction of the row.
+    """Draws the confusion matrix: one row per true label, shaded by fraction of the row.
 
-    Counts are written into the cells while there is room for them (up to 25 labels), and names beside them (up to 100).
-    A row without clips is crossed out.
+    Counts are shown for up to 25 labels, names for up to 100. A row without clips is crossed out.
     """
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
@@ -44,7 +43,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     figure = new_figure(count * cell + 2.6, count * cell + 1.7)
     axes = figure.subplots()
     image = axes.imshow(
-        fractions, cmap=colormaps[SHARES].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
+        fractions, cmap=colormaps[FRACTIONS].with_extremes(bad="white"), vmin=0, vmax=1, interpolation="nearest"
     )
     dress(axes, x="recognized as", y="true label")
     size = float(np.clip(cell * 22, 6.5, 9))
@@ -85,7 +84,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
 
 
 def reliability_figure(bins: CalibrationBins) -> Figure:
-    """Draws observed frequency over stated confidence, and below it how many predictions each bin holds.
+    """Draws observed frequency over confidence, and below it the number of predictions in each bin.
 
     Bars below the diagonal: more confident than right. Above it: more right than confident.
     """
@@ -168,7 +167,7 @@ def learning_curve_figure(rows: Sequence[Mapping[str, Any]], *, score_name: str 
 
 
 def _best(score: Float[np.ndarray, " row"], loss: Float[np.ndarray, " row"]) -> int:
-    """The row that a training keeps: of equal scores that with the smallest loss, of equal losses the first."""
+    """The row of the best epoch: ties are broken by the smallest loss, then the first epoch."""
     ranked = np.lexsort((np.nan_to_num(loss, nan=np.inf), -np.nan_to_num(score, nan=-np.inf)))
     return int(ranked[0])
 
@@ -220,7 +219,7 @@ def per_class_figure(classes: Sequence[ClassMetrics]) -> Figure:
 
 
 def outside_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Names what is drawn above the axes, where it hides nothing."""
+    """A legend above the axes."""
     figure.legend(
         handles,
         names,

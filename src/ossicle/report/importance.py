@@ -1,7 +1,7 @@
-"""Which layers of an encoder a density weighs: the Importance Factor, and what it must be compared with.
+"""Report of the Importance Factor of an encoder's layers.
 
-Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.5 of version 4. That the curve of the
-untrained head stands beside the trained one, and the accuracy of each layer alone below both, is ours.
+Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.5 of version 4. The comparison with
+the untrained head and with the accuracy of each layer alone is ours.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ from ossicle.report.style import (
 )
 from ossicle.report.text import number
 
-if TYPE_CHECKING:  # they bring torch, and this room has none
+if TYPE_CHECKING:  # they import torch, which this package must not
     from ossicle.tuning.importance import Correlation, Importance
 
-MOST_NUMBERS = 26  # of layers along an axis
+MOST_NUMBERS = 26  # of layer labels on an axis
 MOST_COLUMNS = 1200  # of features
 
 
 def importance_figure(factor: Float[np.ndarray, "layer dim"], *, layers: Sequence[int]) -> Figure:
     """Draws the Importance Factor, a row for each layer with the first at the bottom.
 
-    Of more than 1200 features neighbors share a column, which shows their mean.
+    For more than 1200 features, a column is the mean of several neighbors.
 
     Args:
         factor: 0 to 1.
@@ -74,10 +74,10 @@ def layer_share_figure(
     probes: Float[np.ndarray, " layer"] | None = None,
     probe_name: str = "balanced accuracy",
 ) -> Figure:
-    """Draws each layer's share of the weights, trained and at the start, and below it what each layer alone is worth.
+    """Draws each layer's fraction of the weights, trained and initial, and below it the score of each layer alone.
 
     Args:
-        share: percent, as is `initial`.
+        share: fraction of each layer in percent, as is `initial`.
         layers: numbers of the layers.
         probes: a score of each layer alone, called `probe_name`.
     """
@@ -90,7 +90,7 @@ def layer_share_figure(
     untrained: Any = style | {"linestyle": (0, (4, 2)), "markersize": 5.5, "markerfacecolor": "white"}
     (start,) = panels[0].plot(places, initial, color=VERMILION, **untrained)
     (trained,) = panels[0].plot(places, share, color=BLUE, **style)
-    dress(panels[0], title="share of the weights", y="percent", grid="y")
+    dress(panels[0], title="fraction of the weights", y="percent", grid="y")
     legend(
         panels[0],
         [trained, start, even],
@@ -110,23 +110,23 @@ def layer_share_figure(
 
 
 def importance_section(importance: "Importance", *, probe_name: str = "balanced accuracy") -> Section:
-    """The Importance Factor of a trained head, beside that of the head that has seen no label.
+    """The Importance Factor of a trained head, compared with that of the untrained head.
 
     Args:
-        probe_name: what the probes are measured by.
+        probe_name: metric of the probes.
     """
     layers, clips, probes = importance.layers, importance.clips, importance.probes
     factor, share, initial = importance.trained.factor, importance.trained.share, importance.initial.share
-    found = f"with the untrained ones {_said(importance.against_initial)}"
+    found = f"with the untrained ones {_correlation(importance.against_initial)}"
     if importance.against_probes is not None:
-        found += f", with the {probe_name} of each layer alone {_said(importance.against_probes)}"
+        found += f", with the {probe_name} of each layer alone {_correlation(importance.against_probes)}"
     paragraph = (
         "The map shows how much weight the trained head gives each layer and feature, on average over "
-        f"{clips} clip{'' if clips == 1 else 's'} and stretched to run from 0 to 1; the curve below it shows each "
-        "layer's part of all weights. The untrained head has seen no label: it weighs a layer by how near its values "
-        "lie to the mean of the layers, whatever the task. So the trained curve says something about the task only "
-        f"where it leaves the untrained one. {_heads_said(importance.heads)} "
-        f"Spearman's rank correlation of the trained shares: {found}. The p-values are of a "
+        f"{clips} clip{'' if clips == 1 else 's'} and scaled to run from 0 to 1; the curve below it shows each "
+        "layer's fraction of all weights. The untrained head has not been trained on any label: it weights a layer by "
+        "the distance of its values to the mean of the layers, whatever the task. So only differences between the "
+        f"trained and the untrained curve are about the task. {_about_heads(importance.heads)} "
+        f"Spearman's rank correlation of the trained fractions: {found}. The p-values are of a "
         "permutation test that takes layers for independent; neighboring layers are alike, so they are rather too "
         "small."
     )
@@ -139,25 +139,25 @@ def importance_section(importance: "Importance", *, probe_name: str = "balanced 
         ),
         Chart(
             figure=layer_share_figure(share, initial=initial, layers=layers, probes=probes, probe_name=probe_name),
-            alt=f"Share of the weights of {named}, trained and untrained"
+            alt=f"Fraction of the weights of {named}, trained and untrained"
             + ("" if probes is None else f", and {probe_name} of each layer alone"),
             caption=_caption(share, layers)
-            + ("" if probes is None else " Below, a logistic regression on each layer alone, on the validation part."),
+            + ("" if probes is None else " Below, a logistic regression on each layer alone, on the validation data."),
         ),
     ]
     return Section(title="Importance of the layers", blocks=[paragraph, *charts])
 
 
-def _heads_said(heads: int) -> str:
+def _about_heads(heads: int) -> str:
     if heads == 1:
         return "The density has one head over all layers."
     return (
-        f"The density has {heads} heads, each over a stretch of the layers, and weighs a layer against those of its "
-        "own head: shares compare layers inside a head, not across heads."
+        f"The density has {heads} heads, each over a part of the layers, and weights a layer relative to those of "
+        "its own head: fractions compare layers within a head, not across heads."
     )
 
 
-def _said(found: "Correlation") -> str:
+def _correlation(found: "Correlation") -> str:
     value, layers, p = found
     if value is None or p is None:
         return f"not defined (all values of one side are equal; {layers} layers)"

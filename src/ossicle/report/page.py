@@ -1,4 +1,4 @@
-"""One self-contained HTML page: opened from disk, sent by mail, printed; no script, and nothing from the network."""
+"""A self-contained HTML page without scripts or network access."""
 
 import base64
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from ossicle.report.style import Figure, png_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """A table cell between 0 and 1, drawn as a number with a bar, or with its interval if it has one."""
+class FractionCell:
+    """A table cell between 0 and 1: a number with a bar, or with its interval if it has one."""
 
     value: float
     low: float | None = None
@@ -25,14 +25,14 @@ class Table:
     """Rows of text, numbers as text, or fractions with a bar; columns in `words` are prose, the others numbers."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Share]]
+    rows: Sequence[Sequence[str | FractionCell]]
     caption: str = ""
     words: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A plot, what it shows for those who cannot see it, and a caption."""
+    """A plot with alternative text and a caption."""
 
     figure: Figure
     alt: str
@@ -48,7 +48,7 @@ class Section:
 
 
 def write_report(path: Path, *, title: str, sections: Sequence[Section]) -> None:
-    """Writes the page. Every text is escaped: a label may hold markup and stays a label."""
+    """Writes the page. All text is escaped, such as markup in labels."""
     write_atomically(path, report_html(title, sections))
 
 
@@ -87,7 +87,7 @@ def _block_html(block: str | Table | Chart) -> str:
         return f"<p>{escape(block)}</p>"
     if isinstance(block, Chart):
         content = base64.b64encode(png_bytes(block.figure)).decode()
-        width = round(block.figure.get_figwidth() * 96)  # as wide as on paper: text of every chart has one size
+        width = round(block.figure.get_figwidth() * 96)  # natural width, so that text of all charts has one size
         caption = f"<figcaption>{escape(block.caption)}</figcaption>" if block.caption else ""
         source = f"data:image/png;base64,{content}"
         return f'<figure><img src="{source}" alt="{escape(block.alt)}" width="{width}">{caption}</figure>'
@@ -104,14 +104,14 @@ def _block_html(block: str | Table | Chart) -> str:
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
-def _cell_html(cell: str | Share, kind: str, *, first: bool) -> str:
+def _cell_html(cell: str | FractionCell, kind: str, *, first: bool) -> str:
     if isinstance(cell, str):  # a label may be written from right to left
         opened, closed = ('<th scope="row"', "th") if first else ("<td", "td")
         return f'{opened}{kind} dir="auto">{escape(cell)}</{closed}>'
     low, high = (0.0, cell.value) if cell.low is None or cell.high is None else (cell.low, cell.high)
     drawn = f"--from:{100 * low:.1f}%;--to:{100 * high:.1f}%"
     kind, dot = ("bar", "") if cell.low is None else ("range", f'<b style="--at:{100 * cell.value:.1f}%"></b>')
-    return f'<td class="share">{cell.value:.3f}<span class="{kind}"><i style="{drawn}"></i>{dot}</span></td>'
+    return f'<td class="fraction">{cell.value:.3f}<span class="{kind}"><i style="{drawn}"></i>{dot}</span></td>'
 
 
 CSS = """
@@ -137,13 +137,13 @@ th:first-child, td:first-child { padding-left: .2rem; }
 tbody th { font-weight: inherit; }
 thead th { border-bottom: 2px solid var(--rule); color: var(--faint); font-weight: 600; }
 tbody tr:hover { background: var(--card); }
-.share span { display: inline-block; position: relative; width: 6rem; height: .55rem; margin-left: .7rem;
+.fraction span { display: inline-block; position: relative; width: 6rem; height: .55rem; margin-left: .7rem;
   border-radius: 2px; background: var(--rule); }
-.share i { position: absolute; left: var(--from); width: max(1px, calc(var(--to) - var(--from))); top: 0; bottom: 0;
+.fraction i { position: absolute; left: var(--from); width: max(1px, calc(var(--to) - var(--from))); top: 0; bottom: 0;
   background: var(--accent); border-radius: 2px; }
-.share .bar { width: 4rem; }
-.share .range i { opacity: .45; }
-.share b { position: absolute; left: calc(var(--at) - 1.5px); width: 3px; top: -2px; bottom: -2px;
+.fraction .bar { width: 4rem; }
+.fraction .range i { opacity: .45; }
+.fraction b { position: absolute; left: calc(var(--at) - 1.5px); width: 3px; top: -2px; bottom: -2px;
   background: var(--accent); }
 figure { margin: 1rem 0 1.4rem; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--rule); border-radius: 6px;

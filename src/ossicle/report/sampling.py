@@ -1,4 +1,4 @@
-"""Where a deformable layer looked: its sampling points over the log-mel."""
+"""Plot of the sampling points of a deformable layer over the log-mel."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ def sampling_figure(
     centers: Float[np.ndarray, "key 2"],
     seconds: float,
 ) -> Figure:
-    """Draws a row of pictures for each group of heads, one for each entry of `points` (before and after training, say).
+    """Draws a row of plots for each group of heads, one for each entry of `points`, such as before and after training.
 
-    A line leads from the center of a key's cell to where the key is read.
+    A line connects the center of a key's cell and its sampling point.
 
     Args:
         mel: log-mel in any unit, lowest band first.
-        points: by what they show; mel bin and frame of each key.
+        points: by title; mel bin and frame of each key.
         centers: of the keys' cells, in the same units.
         seconds: length of the recording.
     """
@@ -60,6 +60,6 @@ def sampling_figure(
                 y=f"group {row + 1}\nmel band" if column == 0 else "",
             )
             axes.set(xlim=(0, seconds), ylim=(-0.5, mel.shape[0] - 0.5))
-            said = f"moved by {moved:.1f} bins and frames on average"
-            note(axes, 1.0, 1.02, said, transform=axes.transAxes, ha="right", va="bottom", color=FAINT)
+            text = f"moved by {moved:.1f} bins and frames on average"
+            note(axes, 1.0, 1.02, text, transform=axes.transAxes, ha="right", va="bottom", color=FAINT)
     return figure

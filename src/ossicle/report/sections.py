@@ -5,7 +5,7 @@ from typing import Any
 
 from ossicle.metrics import Estimate, Metrics, mean_over_folds
 from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
-from ossicle.report.page import Chart, Section, Share, Table
+from ossicle.report.page import Chart, FractionCell, Section, Table
 from ossicle.report.style import Figure
 from ossicle.report.text import (
     SHOWN,
@@ -35,7 +35,7 @@ def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
     """Cross-validation: every fold's metrics, by its name, and their mean with Student's t interval."""
     summary = mean_over_folds(list(evaluations.values()))
     names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
-    rows: list[list[str | Share]] = [
+    rows: list[list[str | FractionCell]] = [
         [fold, str(one.clips), *(number(one.headline[name].value) for name in names)]
         for fold, one in evaluations.items()
     ]
@@ -44,8 +44,8 @@ def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
     return Section(
         title="Folds",
         blocks=[
-            f"{len(evaluations)} folds, each tested by a model that never saw it. The interval is Student's t over "
-            "the folds; they share training clips, so it is the least that is uncertain.",
+            f"{len(evaluations)} folds, each tested by a model trained on the others. The interval is Student's t over "
+            "the folds; it is a lower bound of the uncertainty, as folds share training clips.",
             Table(header=["fold", "clips", *(SHOWN[name].title for name in names)], rows=rows),
         ],
     )
@@ -56,18 +56,18 @@ def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "va
     chart = Chart(
         figure=learning_curve_figure(rows, score_name=score_name),
         alt=f"Loss and {score_name} over {len(rows)} epochs",
-        caption="The validation part is cut from the training part; the test part plays no role here.",
+        caption="The validation data are split from the training data; the test data are not used here.",
     )
     return Section(title="Training", blocks=[chart])
 
 
 def sampling_section(figure: Figure, *, clip: str) -> Section:
-    """Where a deformable layer looked in one clip, before and after the training."""
+    """Sampling points of a deformable layer in one clip, before and after training."""
     chart = Chart(
         figure=figure,
         alt="Sampling points of each group of heads over the log-mel, before and after training",
-        caption=f"The keys of the last deformable layer on the finest map that has one, in {clip}. A line leads from "
-        "the center of a key's cell to where the key is read; its mean length is in mel bands and frames.",
+        caption=f"The keys of the last deformable layer on the finest map that has one, in {clip}. A line connects "
+        "the center of a key's cell and its sampling point; its mean length is in mel bands and frames.",
     )
     return Section(title="Sampling points", blocks=[chart])
 
@@ -86,32 +86,32 @@ def _result(metrics: Metrics) -> list[str | Table | Chart]:
     ]
 
 
-def _cell(name: str, estimate: Estimate) -> str | Share:
+def _cell(name: str, estimate: Estimate) -> str | FractionCell:
     if estimate.value is None or not SHOWN[name].fraction:
         return number(estimate.value)
-    return Share(value=estimate.value, low=estimate.low, high=estimate.high)
+    return FractionCell(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
 def _classes(metrics: Metrics) -> list[str | Table | Chart]:
     header = class_header(metrics)
     bars = {header.index(name): name for name in ("F1", "AP")}
-    rows: list[list[str | Share]] = []
+    rows: list[list[str | FractionCell]] = []
     for i, one in enumerate(metrics.classes):
-        row: list[str | Share] = list(class_cells(metrics, i))
+        row: list[str | FractionCell] = list(class_cells(metrics, i))
         for column, name in bars.items():
             value = one.f1 if name == "F1" else one.average_precision
             if value is not None:
-                row[column] = Share(value=value)
+                row[column] = FractionCell(value=value)
         rows.append(row)
     decision = (
-        "the label with the highest score is given"
+        "the label with the highest score is predicted"
         if metrics.task == "single-label"
-        else "a label is given when its score reaches its threshold"
+        else "a label is predicted if its score reaches its threshold"
     )
     table = Table(
         header=header,
         rows=rows,
-        caption=f"“clips” have the label, “given” is how often it was given: {decision}. A dash: not defined.",
+        caption=f"“clips” have the label, “predicted” counts predictions: {decision}. A dash: not defined.",
     )
     if all(row.average_precision is None for row in metrics.classes):
         return [table]
@@ -128,14 +128,14 @@ def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
     chart = Chart(
         figure=confusion_figure(metrics.confusion, metrics.labels),
         alt=f"Confusion matrix of {len(metrics.labels)} labels; the mistakes are in the table below",
-        caption="Rows are true labels, columns the given ones; shades are fractions of the row.",
+        caption="Rows are true labels, columns predicted labels; shades are fractions of the row.",
     )
     mistakes = worst_confusions(metrics)
     if not mistakes:
-        return [chart, "No clip was mistaken."]
+        return [chart, "All clips are correct."]
     rows = [[true, given, str(count), f"{100 * fraction:.0f} %"] for true, given, count, fraction in mistakes]
     table = Table(
-        header=["true label", "recognized as", "clips", "of its clips"],
+        header=["true label", "predicted label", "clips", "of its clips"],
         rows=rows,
         caption="The most frequent mistakes",
         words=(0, 1),
@@ -145,13 +145,13 @@ def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
 
 def _calibration(metrics: Metrics) -> list[str | Table | Chart]:
     what = (
-        "The confidence is the score of the given label"
+        "The confidence is the score of the predicted label"
         if metrics.task == "single-label"
         else "Every score of every label counts"
     )
     chart = Chart(
         figure=reliability_figure(metrics.calibration),
-        alt=f"Observed frequency over stated confidence; calibration error {metrics.calibration.error:.3f}",
-        caption=f"{what}. Of predictions stated with 0.8, eight in ten should be right: bars on the dashed line.",
+        alt=f"Observed frequency over confidence; calibration error {metrics.calibration.error:.3f}",
+        caption=f"{what}. Of predictions with confidence 0.8, 80 % should be correct: bars on the dashed line.",
     )
     return [chart]

@@ -1,4 +1,4 @@
-"""One look for every picture: colors that the color-blind tell apart and a gray printer keeps in order, few lines.
+"""Style of all plots: colors for the color-blind and for gray printing, few lines.
 
 The colors are Okabe and Ito's (2008, Color universal design); the two sequential maps rise evenly in lightness.
 """
@@ -14,7 +14,7 @@ from ossicle.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-else:  # drawn with, never imported before something is drawn
+else:  # imported on first use
     Axes = Figure = Any
 
 INK = "#1f2933"
@@ -27,7 +27,7 @@ GREEN = "#009E73"
 SKY = "#56B4E9"
 PURPLE = "#CC79A7"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
-SHARES = "Blues"  # white to dark blue
+FRACTIONS = "Blues"  # white to dark blue
 LEVELS = "magma"  # black to cream, for spectrograms
 
 DPI = 160
@@ -67,7 +67,7 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = 
 def set_labels(
     axes: Axes, which: str, positions: Any, labels: Any, *, size: float = 8.5, rotation: float = 0.0
 ) -> None:
-    """Writes people's labels along an axis as they are: a dollar sign starts no formula, a long one is cut."""
+    """Sets labels of an axis as plain text: dollar signs start no formula, long labels are shortened."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(list(positions), [short(label) for label in labels])
     for text in axis.get_ticklabels():
@@ -83,7 +83,7 @@ def short(label: str) -> str:
 
 
 def note(axes: Axes, x: float, y: float, text: str, **options: Any) -> Any:
-    """Text at a place, without formulas."""
+    """Text at a position, without formulas."""
     return axes.text(x, y, text, **{"fontsize": 8.5, "color": INK, "parse_math": False, **options})
 
 
@@ -98,12 +98,12 @@ _drawn: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as PNG, drawn once: files and pages show the same."""
+    """The figure as PNG."""
     if figure in _drawn:
         return _drawn[figure]
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # A label in a script that the font lacks is drawn as boxes; the page and the tables have it right.
+        # A label in a script that the font lacks is drawn as boxes; pages and tables show it correctly.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
         figure.savefig(content, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
@@ -112,6 +112,6 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure as PNG, whole or not at all."""
+    """Writes the figure as PNG, atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(png_bytes(figure))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ossicle.metrics import METRICS, Estimate, Metrics
 
-FEW_GROUPS = 10  # below, the intervals of a bootstrap hold the truth too seldom
+FEW_GROUPS = 10  # below, bootstrap intervals are too narrow
 SHOWN = {metric.name: metric for metric in METRICS}
 
 
@@ -19,7 +19,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def subject(metrics: Metrics) -> str:
-    """What was measured and how the intervals came about, in one sentence."""
+    """A sentence about the clips and the method of the intervals."""
     clips = f"{metrics.clips} clips" if metrics.clips != 1 else "1 clip"
     of_groups = "" if metrics.groups is None else f" of {metrics.groups} groups"
     classes = f"{metrics.classes_scored} of {len(metrics.labels)} classes occur"
@@ -27,17 +27,17 @@ def subject(metrics: Metrics) -> str:
         return f"{clips}{of_groups}; {classes}."
     draws = f"{metrics.resamples} bootstrap draws of {'clips' if metrics.groups is None else 'whole groups'}"
     few = metrics.groups is not None and metrics.groups < FEW_GROUPS
-    caution = "; so few groups make them too narrow" if few else ""
+    caution = "; with so few groups they are too narrow" if few else ""
     return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}{caution}."
 
 
 def baseline_sentence(metrics: Metrics) -> str:
-    """The bar that knowing nothing sets, in one sentence."""
+    """A sentence about the baseline."""
     baseline = metrics.baseline
     if baseline.accuracy is not None:
         verdict = "the whole accuracy interval lies above it" if metrics.beats_baseline else "not clearly beaten"
         return (
-            f"Always answering '{baseline.label}', the most frequent label of these clips, "
+            f"Always predicting '{baseline.label}', the most frequent label of these clips, "
             f"has accuracy {number(baseline.accuracy)}: {verdict}."
         )
     verdict = "the whole mAP interval lies above it" if metrics.beats_baseline else "not clearly beaten"
@@ -67,7 +67,7 @@ def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
 def class_header(metrics: Metrics) -> list[str]:
     """The columns of the class table; thresholds where there are any."""
     thresholds = ["threshold"] if _has_thresholds(metrics) else []
-    return ["class", "clips", "given", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
+    return ["class", "clips", "predicted", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
 
 
 def class_cells(metrics: Metrics, index: int) -> list[str]:
@@ -92,7 +92,7 @@ def _metric_lines(headline: Mapping[str, Estimate]) -> list[str]:
 
 
 def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
-    """The ten most frequent mistakes as (true label, given label, clips, fraction of the true label's clips)."""
+    """The ten most frequent mistakes as (true label, predicted label, clips, fraction of the true label's clips)."""
     if metrics.confusion is None:
         return []
     mistakes = [

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from ossicle.inference import Row
 from ossicle.report.style import CYCLE, FAINT, INK, LEVELS, RULE, Figure, dress, legend, new_figure, note, set_labels
 
-MOST_COLUMNS = 1000  # even; no more than the picture has dots in a row, so that each column is seen
+MOST_COLUMNS = 1000  # even; at most the pixels of a row, so that every column is visible
 STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between the ticks of a long recording
 HERTZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
@@ -26,7 +26,7 @@ def timeline_figure(
 ) -> Figure:
     """Draws a recording's log-mel with one lane of events for each label below it, on one axis of seconds.
 
-    Found events are filled, the fainter the lower their score; reference events are outlined around them.
+    Predicted events are filled, paler for lower scores; reference events are outlined.
 
     Args:
         mel: log-mel in any unit, at most `MOST_COLUMNS` frames; the bands, lowest first, are evenly spaced from `fmin`
@@ -58,13 +58,13 @@ def timeline_figure(
     ticks = [hertz for hertz in HERTZ if fmin <= hertz <= fmax]
     lowest, highest = _mel(np.array([fmin, fmax], float))
     places = (_mel(np.array(ticks, float)) - lowest) / (highest - lowest) * mel.shape[0]
-    roomy = np.diff(places, append=np.inf) > mel.shape[0] / 14  # the mel scale crowds its low octaves
+    roomy = np.diff(places, append=np.inf) > mel.shape[0] / 14  # low octaves are close on the mel scale
     ticks, places = [hertz for hertz, fits in zip(ticks, roomy, strict=True) if fits], places[roomy]
     dress(upper, title=title, y="hertz")
     set_labels(upper, "y", places, [f"{hertz // 1000}k" if hertz >= 1000 else str(hertz) for hertz in ticks])
     upper.tick_params(axis="x", labelbottom=False)
 
-    least = seconds / 400  # an onset without length still shows
+    least = seconds / 400  # so that an onset without length is visible
     for lane, label in enumerate(lanes):
         color = CYCLE[lane % len(CYCLE)]
         lower.axhline(lane + 0.5, color=RULE, linewidth=0.8)
@@ -98,7 +98,7 @@ def timeline_figure(
             Rectangle((0, 0), 1, 1, color=FAINT, linewidth=0),
             Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK),
         ]
-        names = ["found (paler: lower score)", "reference"]
+        names = ["predicted (paler: lower score)", "reference"]
         legend(upper, handles, names, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the data decide where the user did not: window, epochs, batch size, balance, patchout."""
+"""Defaults derived from the data: window, epochs, batch size, balance, patchout."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from ossicle.frontend import FrontendConfig
 from ossicle.models import find_preset, network_class
 from ossicle.training.config import TrainConfig, short_warmup
 
-CLIPS_SEEN = 96_000  # by a model that starts at random: about 60 epochs of 1600 clips
+CLIPS_SEEN = 96_000  # in a run from random weights: about 60 epochs of 1600 clips
 LONGEST_WINDOW = 10.0  # seconds
 
 
@@ -21,22 +21,22 @@ def resolve(
     counts: Int64[np.ndarray, "label"],
     frontend: FrontendConfig,
 ) -> tuple[TrainConfig, list[str]]:
-    """Fills in every setting that is None, and says in a sentence each why it is what it is.
+    """Fills in every setting that is None; returns the settings, and a sentence with the reason for each.
 
     Args:
-        seconds: length of each clip of the training part.
-        counts: clips of each label in the training part.
+        seconds: length of each training clip.
+        counts: number of training clips of each label.
 
     Raises:
-        SettingRefused: settings that do not suit the clips, such as patchout that leaves nothing of one.
+        SettingRefused: settings that do not fit the clips, such as patchout of all patches.
     """
     chosen: dict[str, object] = {}
-    said: list[str] = []
+    reasons: list[str] = []
 
     def choose(name: str, value: object, why: str) -> None:
         if getattr(config, name) is None:
             chosen[name] = value
-            said.append(f"{name}={value} ({why})")
+            reasons.append(f"{name}={value} ({why})")
 
     shortest = (frontend.min_samples + frontend.hop_samples) / frontend.rate
     typical = float(np.quantile(seconds, 0.9))
@@ -55,7 +55,7 @@ def resolve(
     choose(
         "balance",
         "class" if uneven >= 2 else "none",
-        f"the commonest label has {uneven:.1f} times the clips of the rarest",
+        f"the most frequent label has {uneven:.1f} times the clips of the rarest",
     )
     window = config.window if config.window is not None else float(str(chosen["window"]))
     frames = frontend.frames(max(round(window * frontend.rate), frontend.min_samples))
@@ -67,4 +67,4 @@ def resolve(
         network.check_settings(dataclasses.asdict(settled), options=options, mels=frontend.mels, frames=frames)
     except ValueError as error:
         raise SettingRefused(f"With clips of {window:g} s, {error}.") from None
-    return settled, said + short_warmup(settled)
+    return settled, reasons + short_warmup(settled)

@@ -1,4 +1,4 @@
-"""The network at the first step: random, or from weights that somebody trained."""
+"""Initial network of a run: random weights, or given ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,27 +17,26 @@ from ossicle.training.config import TrainConfig
 from ossicle.weights.foreign import read_checkpoint
 from ossicle.weights.tensors import load_into
 
-FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # that weights come in
-NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a training that are options of a network
+FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # of weights
+NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that are options of a network
 
 
 def start_from(
-    config: TrainConfig, *, num_classes: int, frames: int, told: Callable[[str], None] = lambda sentence: None
+    config: TrainConfig, *, num_classes: int, frames: int, report: Callable[[str], None] = lambda sentence: None
 ) -> Network:
     """Builds the network of a run.
 
-    Random weights, also those of a new head on given ones, depend on `config.seed` alone and leave the global generator
-    as it was. Given weights may bring options of their own, such as length and depth; a head for another number of
-    labels is replaced.
+    Random weights, also those of a new head, depend on `config.seed` alone and leave the global generator unchanged.
+    Given weights may determine options, such as length and depth; a head for another number of labels is replaced.
 
     Args:
-        frames: of a training clip; the `frames` of a network that has this option, where weights bring no other.
-        told: which weights of a checkpoint with several were taken, in a sentence.
+        frames: length of a training clip; the option `frames` of the network, unless the weights determine it.
+        report: called with a sentence about which weights were read from a checkpoint with several.
 
     Raises:
-        BundleRefused: `config.weights` names no file, bundle or run.
+        BundleRefused: `config.weights` is not a file, bundle or run.
         SettingRefused: options that this network does not have, or values outside their range.
-        WeightsRefused: tensors that do not fit the network, or none for the name of a published checkpoint.
+        WeightsRefused: tensors that do not fit the network, or a published checkpoint without weights.
     """
     tensors, found = None, {"frames": frames}
     if config.weights is not None:
@@ -46,7 +45,7 @@ def start_from(
             raise BundleRefused(f"{path}: there is no such file.")
         if not path.is_file():
             path = find_bundle(config.weights) / WEIGHTS
-        tensors = read_checkpoint(path, average=config.weights_average, told=told)
+        tensors = read_checkpoint(path, average=config.weights_average, report=report)
         found |= network_class(config.model).options_of(tensors)
     model = build(config, num_classes=num_classes, **found)
     if tensors is not None:
@@ -55,10 +54,10 @@ def start_from(
 
 
 def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
-    """The network that the settings ask for, with random weights.
+    """Builds the network of the settings with random weights.
 
     Args:
-        found: options that the data or given weights decide, where the settings say nothing.
+        found: options determined by the data or given weights, unless the settings have them.
 
     Raises:
         SettingRefused: options that this network does not have, or values outside their range.
@@ -66,10 +65,10 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
     """
     network = network_class(config.model)
     if twice := [name for name in config.network if name in NETWORK_SETTINGS]:
-        raise SettingRefused(f"network.{twice[0]}: this is a setting of its own; write {twice[0]}=VALUE.")
+        raise SettingRefused(f"network.{twice[0]} is a separate setting; use {twice[0]}=VALUE.")
     given = {name: value for name in NETWORK_SETTINGS if (value := getattr(config, name)) is not None}
     if foreign := [name for name, value in given.items() if value and name not in network.train_settings]:
-        raise SettingRefused(f"{', '.join(foreign)}: not a setting of {config.model}; leave it out.")
+        raise SettingRefused(f"{', '.join(foreign)}: not a setting of {config.model}; remove it.")
     options = {name: value for name, value in found.items() if name in network.option_types()}
     options |= {name: value for name, value in given.items() if name in network.train_settings}
     with torch.random.fork_rng(devices=[]):
@@ -83,9 +82,9 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
 
 
 def checked_network(config: TrainConfig) -> dict[str, Any]:
-    """The options of the network, each number of the type that it wants; the others the network checks itself.
+    """The options of the network, with numbers converted to their types; the network checks the others.
 
-    Raises: SettingRefused for another type, such as 16.5 rows, or a word where true or false is meant.
+    Raises: SettingRefused for another type, such as 16.5 rows, or text instead of true or false.
     """
     hints = network_class(config.model).option_types()
     numbers = {name for name, hint in hints.items() if set(get_args(hint) or (hint,)) <= {bool, int, float, NoneType}}

@@ -1,5 +1,4 @@
-"""Named runs. Each is a function that returns one complete configuration; its docstring says how to run it, where, and
-what came out."""
+"""Recipes: functions that return a complete configuration, with command, machine and result in the docstring."""
 
 import difflib
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from ossicle.training.config import TrainConfig
 
 
 def scratch() -> TrainConfig:
-    """A small network from random weights, on anything: the default of `ossicle train`.
+    """A small network from random weights, for any data: the default of `ossicle train`.
 
     Command: ossicle train DATA
     """
@@ -17,18 +16,18 @@ def scratch() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """A published PaSST checkpoint on one's own data, with the settings of the authors' code for ESC-50.
+    """Fine-tuning of a published PaSST checkpoint, with the settings of the authors' code for ESC-50.
 
     Command: ossicle train DATA --recipe finetune --init passt-s-f128-p16-s10-ap.476-swa.pt
-    Machine and result in the paper: minutes a fold on one GPU, accuracy 0.968 on ESC-50. Not repeated here.
+    Machine and result in the paper: minutes per fold on one GPU, accuracy 0.968 on ESC-50. Not reproduced here.
 
     Source: PaSST, section 4.2, and the released ESC-50 script: AdamW, 1e-5 after a warm-up of 5 epochs, mixup 0.3,
-    clips turned by up to 50 samples, mean of the weights of each epoch from the second on. Patchout is counted for
-    clips of 5 s: shorter ones need a share, patchout_t=0.3.
+    clips rolled by up to 50 samples, mean of the weights of each epoch from the second on. Patchout is counted for
+    clips of 5 s: shorter ones need a fraction, patchout_t=0.3.
     **Deviations**
     - The norm of the gradient is at most 1; decay spares biases and norms; the warm-up is linear, from step to step.
-    - A validation part of 15 % chooses the epoch; the script trains on all that is not tested, and keeps the last.
-    - Where labels are uneven, rare ones are drawn more often (`balance` is the data's); the script draws none so.
+    - Validation data (15 %) choose the epoch; the script trains on everything but the test data, and keeps the last.
+    - Rare labels are drawn more often where labels are unbalanced (`balance`); the script does not balance.
     - The mean is of the weights after an epoch, not before; numbers are bfloat16 or float32, not float16.
     """
     return TrainConfig(
@@ -55,7 +54,7 @@ def audioset() -> TrainConfig:
 
     Command: ossicle train AUDIOSET.csv --recipe audioset --init deit_base_distilled_patch16_384-d0272ac0.pth
     Machine and result in the paper: one RTX 2080 Ti, about 50 hours, mAP 0.471 (0.476 with averaged weights). Not
-    repeated here.
+    reproduced here.
 
     Source: PaSST, section 3, and its released code: lr 2e-5 after a warm-up of 5 epochs, falling linearly to a
     hundredth from epoch 50 to 100, 100,000 clips an epoch drawn by the weights 1000 / (count + 100), patchout of 40
@@ -100,9 +99,9 @@ def recipe(name: str) -> TrainConfig:
     """The recipe of that name.
 
     Raises:
-        SettingRefused: no such name; the nearest are shown.
+        SettingRefused: unknown name; the message has similar ones.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=2) or list(RECIPES)
-        raise SettingRefused(f"there is no recipe {name!r}; did you mean {', '.join(near)}?")
+        raise SettingRefused(f"Recipe {name!r} is not available; did you mean {', '.join(near)}?")
     return RECIPES[name]()

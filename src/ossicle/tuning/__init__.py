@@ -1,1 +1,1 @@
-"""Few trainable parameters on a frozen encoder: heads, tuners, the guard, and what mattered."""
+"""Parameter-efficient training on a frozen encoder: heads, tuners, gradient guard, layer importance."""

@@ -1,16 +1,16 @@
-"""The gradient guard: no training goes on with a weight that silently does not train, or a frozen one that does.
+"""Gradient guard: stops a training with a trainable weight that does not train, or a frozen one that does.
 
-An adapter around a layer whose weight the network reads without calling the layer runs for hours and learns nothing;
-the loss falls all the same, since a head trains beside it. So the first passes are looked at:
+An adapter around a layer whose weight the network reads without calling the layer learns nothing, while the loss
+decreases, since a head trains too. So these parameters raise an error with their names:
 
-- a parameter that is to train, and whose gradient was absent or all zero in every one of the first 10 passes, is named.
-  Not in a single pass: a matrix behind a zero-initialized one (A of LoRA) gets its first gradient after the first step,
-  and LayerDrop or drop path leave out a block now and then;
-- so is one that was to train and has lost `requires_grad`, and a frozen one that has a gradient, in the same pass;
-- so is a frozen one whose values changed, whatever changed them: after 10 passes, and at the end.
+- a trainable parameter whose gradient was absent or zero in each of the first 10 passes. A single pass is not enough: a
+  matrix after a zero-initialized one (A of LoRA) gets its first gradient after the first step, and LayerDrop or drop
+  path skip blocks at random;
+- a trainable parameter that has lost `requires_grad`, or a frozen one that has a gradient, in the same pass;
+- a frozen parameter whose values changed: after 10 passes, and at the end.
 
-After 10 passes a check costs nothing. Until then it asks the device one question a pass, and only while some parameter
-has had no gradient, which in most networks is over after the second.
+After 10 passes a check is free. Until then it synchronizes with the device once per pass, and only while some parameter
+has had no gradient, in most networks for two passes.
 """
 
 from collections.abc import Iterable
@@ -26,33 +26,33 @@ WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # whol
 
 
 class GradientGuard:
-    """Watches parameters from here on; which of them are to train is what `requires_grad` says now.
+    """Checks parameters from now on; those with `requires_grad` at construction are trainable.
 
         guard = GradientGuard(model.named_parameters())
         loss.backward()
         guard.check()  # before the optimizer's step
-        guard.finish()  # behind the last step
+        guard.finish()  # after the last step
 
-    Where gradients are accumulated, one check before each step is the better measure: a matrix behind a
-    zero-initialized one has no gradient before the first step, however many passes it is made of.
+    With gradient accumulation, check once before each step: a matrix after a zero-initialized one has no gradient
+    before the first step, whatever the number of passes.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         names: dict[nn.Parameter, str] = {}
         for name, p in parameters:
-            names.setdefault(p, name)  # one may be listed twice, as a tuner's own and as the network's
+            names.setdefault(p, name)  # may be listed twice, for a tuner and for the network
         self.trained = {name: p for p, name in names.items() if p.requires_grad}
         self.frozen = {name: p for p, name in names.items() if not p.requires_grad}
         self.passes = 0
-        self._silent = dict(self.trained)  # those without any gradient other than zero so far
-        self._unreached = dict(self.trained)  # those without any gradient so far, also none of zeros
+        self._silent = dict(self.trained)  # those with absent or zero gradients so far
+        self._unreached = dict(self.trained)  # those with absent gradients so far
         self._sums = bit_sums(self.frozen.values())
 
     def check(self) -> None:
-        """Looks at the gradients of a pass.
+        """Checks the gradients of a pass.
 
         Raises:
-            RunRefused: names parameters that should train and do not, or should not and do.
+            RunRefused: trainable parameters do not train, or frozen ones do; the message has their names.
         """
         if self.passes == PASSES:
             return
@@ -77,11 +77,10 @@ class GradientGuard:
             self._refuse_changed()
 
     def finish(self) -> None:
-        """Judges a run at its end.
+        """Checks a run at its end.
 
-        Of a run of fewer than 10 passes, all that it had: from two passes on as above, so that LayerDrop at a high rate
-        can be mistaken for a dead weight there; after a single pass, in which zeros are in order, only those without
-        any gradient. Without a pass nothing is judged.
+        With 2 to 9 passes all are checked as above, so LayerDrop at a high rate can cause a false alarm. After a single
+        pass, in which zero gradients are normal, only absent gradients are refused. Without a pass nothing is checked.
 
         Raises:
             RunRefused: as `check`, and for frozen parameters that changed after the first passes.
@@ -110,22 +109,22 @@ class GradientGuard:
 
 
 def refuse(names: list[str], *, of: dict[str, nn.Parameter], what: str) -> None:
-    """Stops the run, unless there is no name."""
+    """Raises an error if there are names."""
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise RunRefused(f"{', '.join(names[:SHOWN])}{more}: {len(names)} of {len(of)} parameters that {what}.")
 
 
 def any_nonzero(tensors: Iterable[Tensor]) -> list[bool]:
-    """Whether each tensor has an entry other than zero (NaN is one); the device is waited for once."""
+    """Whether each tensor has an entry other than zero (including NaN); synchronizes with the device once."""
     found = [tensor.any() for tensor in tensors]
     return torch.stack([one.to(found[0].device) for one in found]).tolist() if found else []
 
 
 def bit_sums(tensors: Iterable[Tensor]) -> list[int]:
-    """The sum of each tensor's bits, read as whole numbers: other values have, but for a rare chance, another sum.
+    """The sum of each tensor's bits, read as integers: a checksum of its values.
 
-    Instead of a copy, which would double the memory of a frozen network.
+    It replaces a copy, which would double the memory of a frozen network.
     """
     words = (tensor.detach().flatten().view(WORDS[tensor.element_size()]) for tensor in tensors)
     sums = [word.sum(dtype=torch.int64) for word in words]

@@ -1,19 +1,19 @@
-"""Heads: what is trained on the layers of a frozen encoder. (clip, layer, dim) in, one logit per label out.
+"""Heads on the layers of a frozen encoder: (clip, layer, dim) in, one logit per label out.
 
 Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.4 of version 4: the hidden states of
 every layer, averaged over time, are weighted by an attention module, laid out as images with a channel per layer, and
-classified by two convolutions and a linear map. Beside it the heads that the field compares with: SUPERB's weighted sum
+classified by two convolutions and a linear map. Also common baselines: SUPERB's weighted sum
 (arXiv 2105.01051, section 3), attentive statistics pooling (Okabe et al., arXiv 1803.10963), attention over layers.
 
 **Deviations** from the authors' code:
 - attention over layers attends over layers. Theirs hands (clip, layer, dim) to a module that takes the first axis for
   the sequence, so clips attend to the other clips of their batch;
-- a group of queries (GQ-DAAM) keeps a softmax of its own for every query, and the group's results are averaged; theirs
-  adds the logits of a group before the softmax, which is one query under four names. The parameters are the same;
+- in a group of queries (GQ-DAAM) every query has its own softmax, and the results of the group are averaged; theirs
+  adds the logits of a group before the softmax, which equals one query. The parameters are the same;
 - the 512 values of GQ-DAAM are laid out as an image of 16 x 32, theirs of 8 x 64, of texts 64 x 8: a grid here is as
   near to a square as the width allows, which at the widths of the paper's other heads, 1024 and 5120, is theirs;
-- a density head with fewer than three layers a head is refused: among two values z^2 is one for both, whatever they
-  are, and the gate is a constant.
+- a density head with fewer than three layers per head is refused: with two values z^2 is one for both, and the gate is
+  constant.
 """
 
 import math
@@ -31,23 +31,23 @@ from ossicle.models.attention import Attention
 from ossicle.models.density import Density, DensityGate, DensityMixture, DensityProduct
 from ossicle.settings import checked_options
 
-LEAST_LAYERS = 3  # of a head of a density
+LEAST_LAYERS = 3  # per head of a density
 
 Form = Literal["gate", "product", "mixture"]
 Decoder = Literal["conv", "linear"]
 
 
 class Head(nn.Module):
-    """The common face.
+    """Base class of heads.
 
-    Class attribute `takes_time`: whether it wants (clip, layer, time, dim) and the mask of real time, and not the mean.
+    Class attribute `takes_time`: whether the input is (clip, layer, time, dim) with a mask, instead of the mean.
     """
 
     takes_time = False
 
     @property
     def density(self) -> Density | None:
-        """The density over the layers that it is given, if it has one."""
+        """The density over its input layers, if it has one."""
         return None
 
     def forward(
@@ -70,7 +70,7 @@ class MeanHead(Head):
 
 
 class WeightedSum(nn.Module):
-    """The layers' average by softmax weights, one a layer, equal at first."""
+    """The average of the layers with one softmax weight per layer, equal at first."""
 
     def __init__(self, layers: int, *, normalize: bool = False) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ class WeightedSum(nn.Module):
 
 
 class WeightedSumHead(Head):
-    """SUPERB's: the weighted sum of layers, a projection, a linear map. The mean over time commutes with all of it.
+    """SUPERB's head: weighted sum of layers, projection, linear map. The mean over time commutes with all of it.
 
     Args:
-        normalize: normalize every layer's vector first, as S3PRL does on request.
+        normalize: normalize every layer's vector first, an option of S3PRL.
         hidden: width of the projection.
     """
 
@@ -118,17 +118,17 @@ class AttentiveStatisticsHead(Head):
         if mask is not None:
             score = score.masked_fill(~mask[..., None], -torch.inf)
             h = torch.where(mask[..., None], h, 0)
-        share = score.softmax(1)
-        mean = (share * h).sum(1)
-        deviation = (share * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
+        weight = score.softmax(1)
+        mean = (weight * h).sum(1)
+        deviation = (weight * (h - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
         return self.fc(torch.cat([mean, deviation], -1))
 
 
 class LayersHead(Head):
-    """Something done to the layers, `weigh`, and a decoder of all of them. By itself it weighs nothing.
+    """A weighting of the layers, `weigh`, and a decoder of all of them. The base class has no weighting.
 
     Args:
-        decoder: conv is the paper's; linear maps all layers' values at once.
+        decoder: conv is the paper's; linear is one linear map of all values.
         hidden: channels between the two convolutions.
     """
 
@@ -158,8 +158,8 @@ class DensityHead(LayersHead):
     """DAT: a density over the layers, then the decoder.
 
     Args:
-        form: gate is the paper's DAAM; product its "mixture", with x added; mixture a true one.
-        num_heads: stretches of layers; by default as many as leave three layers each.
+        form: gate is the paper's DAAM; product its "mixture", with x added; mixture a real mixture.
+        num_heads: parts of the layers; by default as many as have at least three layers each.
         num_gaussians: of product and mixture.
     """
 
@@ -180,7 +180,7 @@ class DensityHead(LayersHead):
 
 
 class GroupQueryHead(LayersHead):
-    """GQ-DAAM: the density gate, then grouped-query attention over the layers at a width of its own."""
+    """GQ-DAAM: the density gate, then grouped-query attention over the layers at a separate width."""
 
     def __init__(
         self,
@@ -249,14 +249,14 @@ class GroupQueryAttention(nn.Module):
         groups = self.num_groups
         q = self.q(x).unflatten(-1, (groups, self.num_heads // groups, -1)).permute(0, 2, 3, 1, 4)
         k, v = (t.unflatten(-1, (groups, 1, -1)).permute(0, 2, 3, 1, 4) for t in (self.k(x), self.v(x)))
-        # One axis of heads, since exporters to ONNX know no attention with two.
+        # One axis of heads, since ONNX exporters do not support attention with two.
         y = F.scaled_dot_product_attention(*(t.expand_as(q).flatten(1, 2) for t in (q, k, v)))
         y = y.unflatten(1, (groups, -1)).mean(2)  # (clip, group, layer, d)
         return self.proj(self.norm(y.transpose(1, 2).flatten(2)))
 
 
 class ConvDecoder(nn.Module):
-    """The layers' vectors as images, a channel a layer; two convolutions; a linear map."""
+    """The layers' vectors as images, one channel per layer; two convolutions; a linear map."""
 
     def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
         super().__init__()
@@ -285,13 +285,13 @@ def create_density(
     """A density over the layer axis of (clip, layer, dim).
 
     Raises:
-        SettingRefused: fewer than three layers a head, or more Gaussians than there may be.
+        SettingRefused: fewer than three layers per head, or too many Gaussians.
     """
     heads = max(1, layers // LEAST_LAYERS) if num_heads is None else num_heads
     if heads < 1 or layers // heads < LEAST_LAYERS:
         raise SettingRefused(
-            f"num_heads={heads} over {layers} layers leaves a head fewer than {LEAST_LAYERS}: among two values the "
-            f"density is the same for both, whatever they are; at most {layers // LEAST_LAYERS} heads are possible."
+            f"num_heads={heads} over {layers} layers is fewer than {LEAST_LAYERS} layers per head, where the density "
+            f"is constant; at most {layers // LEAST_LAYERS} heads are possible."
         )
     if not 1 <= num_gaussians <= 64:
         raise SettingRefused(f"num_gaussians={num_gaussians} lies outside its range, 1 to 64.")
@@ -322,10 +322,10 @@ def create_head(
         options: of the head, by name.
 
     Raises:
-        SettingRefused: no such head, or an option or value that it does not have.
+        SettingRefused: unknown head, or an invalid option or value.
     """
     if name not in HEADS:
-        raise SettingRefused(f"there is no head {name!r}; there are {', '.join(HEADS)}.")
+        raise SettingRefused(f"Head {name!r} is not available. Available: {', '.join(HEADS)}.")
     kind = HEADS[name]
     fixed = ("layers", "dim", "num_classes")
     chosen = checked_options(kind.__init__, options or {}, what=f"the head {name}", fixed=fixed)

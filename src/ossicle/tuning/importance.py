@@ -1,19 +1,18 @@
-"""Which layers of a frozen encoder a head of a density looks at, and what that says.
+"""Importance Factor: which layers of a frozen encoder a density head weights.
 
 Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.5 of version 4: the Importance Factor
-is the mean of the density's weights over the clips of the validation set, for each layer and feature, stretched to
-0 to 1; a layer's share is its part of the sum of all means.
+is the mean of the density's weights over the clips of the validation set, for each layer and feature, scaled to
+0 to 1; a layer's share is its fraction of the sum of all means.
 
-A gate weighs a value by how near it lies to the mean of the layers, and does so before any label was seen. So a map of
-the trained head says little alone. Here it comes with the map of the same head at its start, with the accuracy of a
-probe on each single layer, and with the rank correlations of the layers' shares with both. Their p-values are those of
-a permutation test, which takes layers for exchangeable; neighboring layers are alike, so they are rather too small.
-A density of several heads weighs a layer against its own head's layers: of three, mostly the middle one. So layers are
-ranked by a density of one head.
+A gate weights a value by its distance to the mean of the layers, also without training. So the map of a trained head
+needs a comparison: the map of the same head at its start, the accuracy of a probe on each layer alone, and the rank
+correlations of the layers' fractions with both. Their p-values are from a permutation test, which assumes that layers
+are exchangeable; neighboring layers are similar, so the p-values are too small. A density of several heads weights a
+layer relative to its own head's layers: of three, mostly the middle one. So layers are ranked by a density of one head.
 
 **Deviations** from the authors' code:
-- the mean is over the clips of one pass. Theirs averages batch means, of all epochs together;
-- padding leaves the mean: a head is given clips that are averaged over their real time.
+- the mean is over the clips of one pass. Theirs averages batch means of all epochs;
+- padding is excluded from the mean: the input of a head is averaged over the time without padding.
 """
 
 import math
@@ -35,7 +34,7 @@ from ossicle.metrics.arrays import check_scores
 from ossicle.models.density import Density
 from ossicle.types import Task
 
-EXACT = 7  # layers whose permutations are all tried
+EXACT = 7  # up to so many layers all permutations are tried
 DRAWS = 10_000
 
 # ---------------------------------------------------------------- the Importance Factor
@@ -43,28 +42,28 @@ DRAWS = 10_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DensityMap:
-    """The mean weight that each layer and feature is given."""
+    """The mean weight of each layer and feature."""
 
     mean: Float[np.ndarray, "layer dim"]
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 2 or not np.isfinite(self.mean).all() or self.mean.min() < 0 or not self.mean.any():
-            raise ValueError("a map of densities is (layer, dim), finite, nowhere negative and somewhere positive")
+            raise ValueError("expected a finite map of densities (layer, dim), not negative and not all zero")
 
     @property
     def factor(self) -> Float[np.ndarray, "layer dim"]:
-        """The Importance Factor, 0 to 1 over the whole map; 0 everywhere where nothing differs."""
+        """The Importance Factor, 0 to 1 over the whole map; 0 if all values are equal."""
         low, high = self.mean.min(), self.mean.max()
         return (self.mean - low) / (high - low) if high > low else np.zeros_like(self.mean)
 
     @property
     def share(self) -> Float[np.ndarray, " layer"]:
-        """Each layer's part of all weights, in percent."""
+        """Each layer's fraction of all weights, in percent."""
         return 100 * self.mean.sum(1) / self.mean.sum()
 
 
 class DensityMean:
-    """Gathers the mean of a density's weights, batch by batch; how clips are divided into batches changes nothing."""
+    """Accumulates the mean of a density's weights over batches of any size."""
 
     def __init__(self, density: Density) -> None:
         self.density = density
@@ -73,8 +72,8 @@ class DensityMean:
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "clip layer dim"]) -> None:
-        """Adds a batch, as the head is given it."""
-        self.total += self.density.weights(x).cpu().double().sum(0).numpy()  # Apple's GPUs have no doubles
+        """Adds a batch of the head's input."""
+        self.total += self.density.weights(x).cpu().double().sum(0).numpy()  # Apple's GPUs have no float64
         self.clips += len(x)
 
     def result(self) -> DensityMap:
@@ -100,28 +99,28 @@ class Importance:
     """The encoder's hidden layers that the maps describe, ascending, counted from 1."""
     clips: int
     heads: int = 1
-    """Of the density, each over a stretch of the layers; a share compares a layer with those of its own head."""
+    """Number of heads of the density, each over a part of the layers; a fraction compares layers within a head."""
     probes: Float[np.ndarray, " layer"] | None = None
-    """A figure of merit of each layer alone, as from `probe_layers`."""
+    """A metric of each layer alone, as from `probe_layers`."""
 
     def __post_init__(self) -> None:
         count = len(self.layers)
         if list(self.layers) != sorted(set(self.layers)) or not count or self.layers[0] < 1:
-            raise ValueError(f"layers are {self.layers}; they ascend, from 1")
+            raise ValueError(f"layers are {self.layers}; expected ascending numbers from 1")
         if self.trained.mean.shape != self.initial.mean.shape or len(self.trained.mean) != count:
             shapes = f"{self.trained.mean.shape} and {self.initial.mean.shape}"
-            raise ValueError(f"the maps are {shapes}; both are (layer, dim), of {count} layers")
+            raise ValueError(f"the maps are {shapes}; expected both (layer, dim) with {count} layers")
         if self.probes is not None and (self.probes.shape != (count,) or not np.isfinite(self.probes).all()):
-            raise ValueError(f"probes are {self.probes}; one finite number for each of {count} layers")
+            raise ValueError(f"probes are {self.probes}; expected one finite number for each of {count} layers")
 
     @property
     def against_initial(self) -> Correlation:
-        """The layers' shares against those of the head that has seen no label."""
+        """Correlation of the layers' fractions with those of the untrained head."""
         return rank_correlation(self.trained.share, self.initial.share)
 
     @property
     def against_probes(self) -> Correlation | None:
-        """The layers' shares against the probes, where there are any."""
+        """Correlation of the layers' fractions with the probes, if there are any."""
         return None if self.probes is None else rank_correlation(self.trained.share, self.probes)
 
     def to_json(self) -> dict[str, Any]:
@@ -149,11 +148,11 @@ def measure_importance(
     layers: Sequence[int] | None = None,
     probes: Float[np.ndarray, " layer"] | None = None,
 ) -> Importance:
-    """The mean densities over batches that are given as the head is given them.
+    """The mean densities over batches of the head's input.
 
     Args:
-        initial: of a head built anew.
-        layers: numbers from 1 of the encoder's layers that the batches hold; by default 1, 2, 3, ...
+        initial: density of a new, untrained head.
+        layers: numbers, from 1, of the encoder's layers in the batches; by default 1, 2, 3, ...
     """
     means = DensityMean(trained), DensityMean(initial)
     for x in batches:
@@ -178,10 +177,10 @@ def least_p(layers: int) -> float:
 def rank_correlation(a: Shaped[np.ndarray, " layer"], b: Shaped[np.ndarray, " layer"], *, seed: int = 0) -> Correlation:
     """Spearman's correlation, ties at their mean rank, with the p-value of a permutation test.
 
-    Up to 7 layers all permutations are tried; else 10000 are drawn, and what was found counts as one of them.
+    Up to 7 layers all permutations are tried; else 10000 are drawn, and the observed one is added.
     """
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"{a} and {b} cannot be correlated: both are finite, a number for each layer")
+        raise ValueError(f"cannot correlate {a} and {b}; expected finite numbers, one for each layer")
     # Twice the rank less its mean: whole numbers, so that permutations that tie do so exactly.
     a, b = (np.sign(v[:, None] - v).sum(1).astype(np.int64) for v in (a, b))
     found, most = int(a @ b), math.sqrt(int(a @ a) * int(b @ b))
@@ -196,42 +195,42 @@ def rank_correlation(a: Shaped[np.ndarray, " layer"], b: Shaped[np.ndarray, " la
 
 
 class Ranking(NamedTuple):
-    """A choice of layers that is yet to be made."""
+    """A choice of layers by a ranking."""
 
-    by: Literal["best", "IF"]  # single-layer probes, or shares of the Importance Factor
+    by: Literal["best", "IF"]  # single-layer probes, or Importance Factor
     number: int
 
 
 def read_choice(choice: str | None, *, layers: int) -> Ranking | tuple[int, ...]:
-    """What `keep_layers` asks for: a ranking, or numbers of layers, ascending and from 1; without a choice all.
+    """Parses `keep_layers`: a ranking, or numbers of layers, ascending and from 1; None is all layers.
 
     Args:
         choice: "best:K" or "IF:K"; or numbers, as "1,3,5".
-        layers: how many there are.
+        layers: number of layers of the encoder.
 
     Raises:
-        SettingRefused: a choice that is none of these, or of layers that there are not.
+        SettingRefused: an invalid choice, or layers out of range.
     """
     if choice is None:
         return tuple(range(1, layers + 1))
-    told = f"keep_layers={choice!r}"
+    setting = f"keep_layers={choice!r}"
     if ranked := re.fullmatch(r"(best|IF):([0-9]{1,9})", choice):
         number = int(ranked[2])
         if not 1 <= number <= layers:
-            raise SettingRefused(f"{told} asks for {number} of {layers} layers; 1 to {layers} can be kept.")
+            raise SettingRefused(f"{setting} selects {number} of {layers} layers; expected 1 to {layers}.")
         return Ranking("best" if ranked[1] == "best" else "IF", number)
     if not re.fullmatch(r" *[0-9]{1,9} *(, *[0-9]{1,9} *)*", choice):
-        raise SettingRefused(f"{told} is neither best:K nor IF:K, with K a number, nor numbers such as 1,3,5.")
+        raise SettingRefused(f"{setting}: expected best:K, IF:K, or numbers such as 1,3,5.")
     kept = sorted(int(part) for part in choice.split(","))
     if wrong := [number for number in kept if not 1 <= number <= layers]:
-        raise SettingRefused(f"{told} names layer {wrong[0]}; there are 1 to {layers}.")
+        raise SettingRefused(f"{setting} has layer {wrong[0]}; expected 1 to {layers}.")
     if len(set(kept)) < len(kept):
-        raise SettingRefused(f"{told} names a layer twice.")
+        raise SettingRefused(f"{setting} has a layer twice.")
     return tuple(kept)
 
 
 def largest(values: Float[np.ndarray, " layer"], number: int) -> tuple[int, ...]:
-    """Numbers of the layers with the largest values, ascending and from 1; of equals the earlier."""
+    """Numbers of the layers with the largest values, ascending and from 1; ties go to earlier layers."""
     return tuple(sorted((np.argsort(-values, kind="stable")[:number] + 1).tolist()))
 
 
@@ -247,37 +246,37 @@ def probe_layers(
     task: Task,
     l2: float = 1.0,
 ) -> Float[np.ndarray, " layer"]:
-    """How well a logistic regression on each layer alone does on the validation part.
+    """The validation score of a logistic regression on each layer alone.
 
-    Balanced accuracy in a single-label task, mAP in a multi-label one. Every feature is standardized by the training
-    part. Nothing is drawn, and the layers do not depend on each other.
+    Balanced accuracy for single-label tasks, mAP for multi-label ones. Features are standardized by the training data.
+    The result is deterministic, and the layers do not depend on each other.
 
     Args:
         l2: see `fit_logistic`.
 
     Raises:
-        ValueError: features and targets that do not fit, or a validation part without any label.
+        ValueError: features and targets that do not match, or validation data without labels.
     """
     x, val_x = torch.as_tensor(features), torch.as_tensor(val_features)
     for clips, truth in ((x, targets), (val_x, val_targets)):
         check_scores(np.zeros((len(clips), truth.shape[1])), truth, task)
     if not val_targets.any():
-        raise ValueError("no clip of the validation part has a label: the probes have nothing to be measured on")
-    figures = []
+        raise ValueError("the probes need validation clips with labels; there are none")
+    results = []
     for layer in range(x.shape[1]):
         own, dev = x[:, layer].double(), val_x[:, layer].double()
         mean, deviation = own.mean(0), own.std(0, correction=0)
-        deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1)  # constant, to rounding: it tells nothing
+        deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1)  # constant up to rounding
         weight, bias = fit_logistic((own - mean) / deviation, torch.from_numpy(targets), task=task, l2=l2)
         scores = ((dev - mean) / deviation @ weight + bias).numpy()
         single = task == "single-label"
-        figures.append(
+        results.append(
             balanced_accuracy(scores, val_targets) if single else mean_average_precision(scores, val_targets)[0]
         )
-    return np.array(figures)
+    return np.array(results)
 
 
-# About p (1 - p) of clips that are answered well. It scales the steps of the descent and leaves their end where it is.
+# About p (1 - p) of well-classified clips. It scales the steps of the optimizer and does not change the minimum.
 CURVATURE = 0.003
 
 
@@ -289,7 +288,7 @@ def fit_logistic(
     They minimize the cross-entropy, summed over the clips, plus l2 / 2 |weight|^2: scikit-learn's with C = 1 / l2, but
     for two labels of a single-label task, where it has one vector of weights and this has two.
     """
-    # In the axes of x^T x, and each at its own scale, the loss is nearly round, and a tenth of the steps suffices.
+    # In the eigenbasis of x^T x, scaled by axis, the loss is well-conditioned, and a tenth of the steps is enough.
     values, axes = torch.linalg.eigh(x.T @ x)
     scale = (CURVATURE * values.clamp(min=0) + l2).rsqrt()
     rotated = x @ (axes * scale)

@@ -1,7 +1,7 @@
-"""A head on a frozen encoder, as it is saved and loaded, and as it answers.
+"""A head on a frozen encoder: saving, loading and prediction.
 
-The bundle holds the head and, if there is one, the tuner inside the encoder; of the encoder it holds the name, the
-settings and a fingerprint, so it is small, and no other encoder passes for the one that the head was tuned on.
+The bundle contains the head and, if there is one, the tuner inside the encoder. Of the encoder it has only the name,
+settings and a fingerprint, so it is small, and another encoder is refused.
 """
 
 import json
@@ -35,8 +35,8 @@ class TunedHead(nn.Module):
     """Hidden states to logits: pooling over time, standardization, the head.
 
     Args:
-        pool: mean over time, or statistics: the mean and behind it the deviation. A head that takes time has neither.
-        layers: numbers of the encoder's layers that it sees, from 1, ascending.
+        pool: mean over time, or statistics: the mean followed by the deviation; "time" for heads that take time.
+        layers: numbers of the encoder's layers in its input, from 1, ascending.
         dim: of the encoder.
     """
 
@@ -57,35 +57,35 @@ class TunedHead(nn.Module):
         self.register_buffer("deviation", torch.ones(len(self.layers), width))
 
     def anew(self) -> Head:
-        """Another head of the same kind, with random weights; what a density starts from is not random."""
+        """A new head of the same kind with initial weights, which are not random in a density."""
         return create_head(self.name, **self._sizes, options=self.options)
 
     def forward(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
-        """Logits of all hidden states of an encoder, from its first layer on."""
+        """Logits from all hidden states of an encoder, from its first layer on."""
         return self.score(self.pooled(hidden))
 
     def pooled(self, hidden: Hidden) -> Hidden:
-        """The layers that the head sees, as it takes them in time."""
+        """The input layers of the head, pooled over time."""
         return pool_time(self.chosen(hidden), self.pool)
 
     def chosen(self, hidden: Hidden) -> Hidden:
-        """The layers that the head sees."""
+        """The input layers of the head."""
         if self.layers == tuple(range(1, hidden.features.shape[1] + 1)):
             return hidden
         return Hidden(features=hidden.features[:, [number - 1 for number in self.layers]], mask=hidden.mask)
 
     def score(self, hidden: Hidden) -> Float[Tensor, "clip label"]:
-        """Logits of what `pooled` gives."""
+        """Logits from the output of `pooled`."""
         x = self.standardized(hidden)
         return self.head(x, hidden.mask.to(x.device)) if self.head.takes_time else self.head(x[:, :, 0])
 
     def standardized(self, hidden: Hidden) -> Float[Tensor, "clip layer time dim"]:
-        """The features as the head is given them."""
+        """The standardized input features of the head."""
         return (hidden.features.to(self.mean.device) - self.mean[:, None]) / self.deviation[:, None]
 
 
 def pool_time(hidden: Hidden, pool: Pool) -> Hidden:
-    """One frame of the mean over real time, or of mean and deviation; or all frames, for "time"."""
+    """One frame of the mean over time without padding, or of mean and deviation; or all frames, for "time"."""
     if pool == "time":
         return hidden
     mask = hidden.mask[:, None, :, None]
@@ -93,14 +93,14 @@ def pool_time(hidden: Hidden, pool: Pool) -> Hidden:
     parts = [mean]
     if pool == "statistics":
         apart = torch.where(mask, hidden.features - mean[:, :, None], 0)
-        # The root has no slope at zero, where one frame leaves it.
+        # The square root has no gradient at zero, the variance of a single frame.
         parts.append((apart.square().sum(2) / mask.sum(2) + 1e-12).sqrt())
     return Hidden(features=torch.cat(parts, -1)[:, :, None], mask=hidden.mask.any(1, keepdim=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned(ModelInfo):
-    """A loaded head with its encoder, in evaluation mode; the tuner, if there is one, is in its place."""
+    """A loaded head with its encoder and tuner, in evaluation mode."""
 
     encoder: Encoder
     model: TunedHead
@@ -139,19 +139,19 @@ def save_tuned(
 
 
 def encoder_settings(encoder: Encoder) -> dict[str, Any]:
-    """What else than the weights the features are made by, as JSON has it."""
+    """Everything besides the weights that the features depend on, as JSON values."""
     settings: dict[str, Any] = json.loads(json.dumps({"hidden_states": HIDDEN_STATES, **encoder.settings}))
     return settings
 
 
 def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_only: bool = False) -> Tuned:
-    """Reads the bundle of a head, and the encoder that it was tuned on.
+    """Reads the bundle of a head, and its encoder.
 
     Args:
-        encoder: where the encoder is now, if not where it was.
+        encoder: path of the encoder, if it has moved.
 
     Raises:
-        BundleRefused: a damaged configuration, no encoder where it should be, or another one
+        BundleRefused: a damaged configuration, or the encoder is missing or another one
         WeightsRefused: tensors that do not fit
     """
     config, tensors, info = open_bundle(folder)
@@ -160,7 +160,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         found = load_encoder(encoder or wanted["name"], crop=wanted["crop"], local_files_only=local_files_only)
     except BundleRefused as error:
         raise BundleRefused(
-            f"{path}: the encoder of this head is not there; --encoder says where it is: {error}"
+            f"{path}: the encoder of this head was not found; set its path with --encoder: {error}"
         ) from error
     except SettingRefused as error:
         raise BundleRefused(f"{path}: {error}") from error
@@ -168,14 +168,14 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         stored, here = wanted["settings"], encoder_settings(found)
         others = [name for name in {**stored, **here} if stored.get(name) != here.get(name)]
         raise BundleRefused(
-            f"{path}: the head was tuned on an encoder with the fingerprint {wanted['fingerprint']}; "
+            f"{path}: the head expects an encoder with the fingerprint {wanted['fingerprint']}; "
             f"{found.name} has {found.fingerprint}: other {', '.join(others) or 'weights'}."
         )
     layers, pool = config["features"]["layers"], config["features"]["pool"]
     if pool not in get_args(Pool):
         raise BundleRefused(f"{path}: features.pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
     if not (layers and all(isinstance(n, int) and 1 <= n <= found.num_layers for n in layers)):
-        raise BundleRefused(f"{path}: features.layers is {layers}; the encoder has layers 1 to {found.num_layers}.")
+        raise BundleRefused(f"{path}: features.layers is {layers}; expected 1 to {found.num_layers}.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten
             model = TunedHead(
@@ -201,7 +201,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
     if tuner is not None:
         tuner.load_state_dict(parts["tuner"])
     elif parts["tuner"]:
-        raise WeightsRefused(f"{folder / WEIGHTS}: holds tensors of a tuner, and {path} names none.")
+        raise WeightsRefused(f"{folder / WEIGHTS}: there are tensors of a tuner, but {path} has no tuner.")
     model_name = f"{config['head']['name']} on {Path(found.name).name}"
     return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **info)
 
@@ -209,8 +209,8 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
 class TunedRecognizer(Recognizer):
     """A head on a frozen encoder, ready to predict. Made by `ossicle.load`.
 
-    Sound is predicted as by every recognizer, window by window. A text (str) or an image (a path, or uint8 (row,
-    column, 3)) is predicted whole, in one row without times.
+    Audio is predicted window by window, as in `Recognizer`. A text (str) or an image (a path, or uint8 (row, column,
+    3)) is predicted as a whole, in one row without times.
     """
 
     bundle: Tuned
@@ -234,14 +234,14 @@ class TunedRecognizer(Recognizer):
 
     @property
     def rate(self) -> int:
-        """Samples per second that the encoder takes."""
+        """Sampling rate of the encoder in hertz."""
         if self.encoder.rate is None:
             raise ValueError(f"{self.encoder.name} is an encoder of {self._inputs.plural}, which have no rate")
         return self.encoder.rate
 
     @property
     def hertz(self) -> tuple[float, float]:
-        """Lowest and highest frequency that the encoder is given; texts and images have none."""
+        """Lowest and highest frequency of the encoder's input; texts and images have none."""
         if isinstance(self.encoder, BundleEncoder):
             config = self.encoder.frontend.config
             return config.min_hertz, config.max_hertz
@@ -249,27 +249,29 @@ class TunedRecognizer(Recognizer):
 
     @property
     def min_samples(self) -> int:
-        """One: the encoder itself puts silence behind what is too short for it."""
+        """One: the encoder pads short inputs itself."""
         return 1
 
     @property
     def hop_feature_seconds(self) -> float | None:
-        """None: a head answers once for each window."""
+        """None: a head has one output for each window."""
         return None
 
     def spectrogram(self, windows: Float32[np.ndarray, "window time"]) -> Float32[Tensor, "window mel frame"]:
-        """Raises: ValueError, since what an encoder is given need be no spectrogram, and is its own affair."""
-        raise ValueError(f"{self.bundle.model_name} has no spectrogram; encoder.prepare gives what its encoder takes")
+        """Raises: ValueError, since the input of an encoder need not be a spectrogram."""
+        raise ValueError(
+            f"{self.bundle.model_name} has no spectrogram; encoder.prepare returns the input of its encoder"
+        )
 
     def __repr__(self) -> str:
         return f"TunedRecognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.device})"
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item as a whole, as the head was tuned, before temperature and softmax or sigmoid."""
-        return self.answer([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
+        return self.compute([self._inputs.read(item, rate=self.encoder.rate)])[0][0]
 
     def predict(self, inputs: Any, **options: Any) -> Any:
-        """Predicts one input, or each of a list; for sound see `Recognizer.predict`."""
+        """Predicts one input, or each of a list; for audio see `Recognizer.predict`."""
         if self._inputs.timed:
             return super().predict(inputs, **options)
         if isinstance(inputs, list):
@@ -278,17 +280,19 @@ class TunedRecognizer(Recognizer):
         return self.predict_whole(content, file=file, **options)
 
     def embed(self, inputs: Any, **options: Any) -> Any:
-        """Gives the mean of the layers that the head sees, of what `predict` takes; see `Recognizer.embed`."""
+        """Returns the mean of the head's input layers, for inputs as in `predict`; see `Recognizer.embed`."""
         if self._inputs.timed:
             return super().embed(inputs, **options)
         if options:
-            raise ValueError(f"{self._inputs.plural} are embedded whole: {' and '.join(options)} are options of sound")
+            raise ValueError(
+                f"{self._inputs.plural} are embedded as a whole; {' and '.join(options)} are options for audio"
+            )
         if isinstance(inputs, list):
             return [self.embed(one) for one in inputs]
-        return self.answer([self._inputs.open(inputs)[0]])[1][0]
+        return self.compute([self._inputs.open(inputs)[0]])[1][0]
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
-        """Predicts an item: a file of sound window by window, a text or an image whole."""
+        """Predicts an item: an audio file window by window, a text or an image as a whole."""
         if self._inputs.timed:
             return super().predict_item(item, **options)
         return self.predict_whole(self._inputs.read(item), file=item.place, **options)
@@ -305,12 +309,14 @@ class TunedRecognizer(Recognizer):
     ) -> Prediction:
         """Predicts one text, or the pixels of one image, in rows without times.
 
-        Raises: ValueError for a window or a hop, which only sound has.
+        Raises: ValueError for a window or a hop, which are for audio only.
         """
         if any(value is not None for value in times.values()):
-            raise ValueError(f"{self._inputs.plural} are predicted whole: {' and '.join(times)} are options of sound")
+            raise ValueError(
+                f"{self._inputs.plural} are predicted as a whole; {' and '.join(times)} are options for audio"
+            )
         reporting = reporting or Reporting(top_k=top_k, min_score=min_score)
-        scores = self.activate(self.answer([content])[0][0])
+        scores = self.activate(self.compute([content])[0][0])
         whole = WindowScores(starts=np.zeros(1), ends=np.zeros(1), scores=scores[None], padded_samples=0)
         rows = [row for some in self._rows_of([whole], file, reporting) for row in some]
         return Prediction(
@@ -324,10 +330,10 @@ class TunedRecognizer(Recognizer):
         )
 
     @torch.inference_mode()
-    def answer(
+    def compute(
         self, inputs: Sequence[Any]
     ) -> tuple[Float32[np.ndarray, "clip label"], Float32[np.ndarray, "clip dim"]]:
-        """Logits of inputs as `Encoder.prepare` takes them, and the mean of the layers that the head sees."""
+        """Logits of inputs as for `Encoder.prepare`, and the mean of the head's input layers."""
         model = self.bundle.model
         batch = self.encoder.prepare(inputs)  # front ends are float32
         with self._arithmetic():
@@ -335,5 +341,5 @@ class TunedRecognizer(Recognizer):
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
 
-    def _answer(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.answer(list(np.ascontiguousarray(windows)))
+    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.compute(list(np.ascontiguousarray(windows)))

@@ -3,14 +3,14 @@
 From `peft`, around linear layers: LoRA (Hu et al., arXiv 2106.09685; with `dora` also Liu et al., arXiv 2402.09353),
 IA3 (Liu et al., arXiv 2205.05638), VeRA (Kopiczko et al., arXiv 2310.11454).
 
-Ours: the density gate of "Density Adaptive Attention is All You Need" (arXiv 2401.11143, Algorithm 1) behind every
-block. What leaves a block, y, becomes y + strength (gate(y) - y), one strength a block, zero at first. **Deviation**:
-the paper puts its gate on the hidden states of an encoder that has ended. Inside, gate(y) would start by weighing every
-value down by its distance from the mean, and the next block again, and y + gate(y) by blowing it up; what was trained
-would be lost in either. So the start is the identity to the bit, as that of LoRA, and a strength of 1 the paper's gate.
+Ours: the density gate of "Density Adaptive Attention is All You Need" (arXiv 2401.11143, Algorithm 1) after every
+block. The output y of a block becomes y + strength (gate(y) - y), with one strength per block, zero at first.
+**Deviation**: the paper applies its gate to the final hidden states of an encoder. Inside, gate(y) would initially
+attenuate values in every block, and y + gate(y) amplify them, which destroys the pretrained features. So the start is
+exactly the identity, as with LoRA, and a strength of 1 is the paper's gate.
 
-Every tuner starts as the identity, adapts only blocks that run, and keeps its tensors in the encoder's network, beside
-the encoder's own, which stay as they are.
+Every tuner starts as the identity, adapts only blocks that run, and stores its tensors in the encoder's network, whose
+own tensors do not change.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from ossicle.errors import ExtraMissing, SettingRefused, WeightsRefused
 from ossicle.models.base import BlockParts, Network
 from ossicle.models.density import DensityGate
 from ossicle.settings import checked_options
-from ossicle.weights.tensors import told
+from ossicle.weights.tensors import listed
 
 Blocks = Mapping[str, nn.Module]
 Undo = Callable[[], Any]
@@ -39,7 +39,7 @@ PARTS = BlockParts(
     values=("v_proj", "value", "v", "v_lin", "qkv"),
     feed_forward_end=("feed_forward.output_dense", "output.dense", "fc2", "lin2", "down_proj"),
 )
-# Model types whose attention reads the weights of its linear layers and never calls them: an adapter would do nothing.
+# Model types whose attention reads the weights of its linear layers without calling them: an adapter has no effect.
 WITHOUT_CALLS = ("wavlm",)
 FEED_FORWARD = ("intermediate_dense", "output_dense")  # theirs
 
@@ -53,28 +53,28 @@ class Tuner:
         self._own = {key: p for key, p in encoder.network.named_parameters() if p.requires_grad}
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those that train, and no other."""
+        """The trainable parameters."""
         yield from self._own.items()
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Those that train, and no other."""
+        """The trainable parameters."""
         yield from self._own.values()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is needed beside the name and the options to have the tuner again."""
+        """The tensors needed, with name and options, to restore the tuner."""
         return {name: parameter.detach() for name, parameter in self._own.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copies tensors in; on a refusal nothing has changed.
+        """Copies tensors; on an error nothing has changed.
 
         Raises:
-            WeightsRefused: names what is missing, unexpected or misshapen.
+            WeightsRefused: tensors are missing, unexpected or misshapen.
         """
         shapes = {key: (tuple(tensors[key].shape), tuple(p.shape)) for key, p in self._own.items() if key in tensors}
         problems = [
-            *told("missing", sorted(self._own.keys() - tensors.keys())),
-            *told("unexpected", sorted(tensors.keys() - self._own.keys())),
-            *told("misshapen", [f"{key} {a}, wanted {b}" for key, (a, b) in shapes.items() if a != b]),
+            *listed("missing", sorted(self._own.keys() - tensors.keys())),
+            *listed("unexpected", sorted(tensors.keys() - self._own.keys())),
+            *listed("misshapen", [f"{key} {a}, wanted {b}" for key, (a, b) in shapes.items() if a != b]),
         ]
         if problems:
             raise WeightsRefused(f"the weights do not fit {self.name} in {self.encoder.name}: {'; '.join(problems)}")
@@ -83,7 +83,7 @@ class Tuner:
                 parameter.copy_(tensors[key])
 
     def remove(self) -> None:
-        """Leaves the encoder as it was before."""
+        """Restores the encoder."""
         self._undo()
         self.encoder.adapted = False
         self.encoder.train(self.encoder.training)
@@ -100,20 +100,20 @@ def create_tuner(
     """Puts a tuner into an encoder. Its random weights depend on `seed` alone.
 
     Args:
-        layers: adapt the first so many of the encoder's blocks; by default all. What no head reads cannot learn.
+        layers: number of blocks to adapt, from the first; by default all. Blocks that no head reads cannot train.
         options: of the tuner, by name; see `TUNERS`.
 
     Raises:
-        SettingRefused: no such tuner, or an option or value that it does not have.
+        SettingRefused: unknown tuner, or an invalid option or value.
         ExtraMissing: the tuner needs `peft`.
-        ValueError: the encoder has a tuner already, or not so many layers.
+        ValueError: the encoder already has a tuner, or fewer layers.
     """
     if name not in TUNERS:
-        raise SettingRefused(f"there is no tuner {name!r}; there are {', '.join(TUNERS)}.")
+        raise SettingRefused(f"Tuner {name!r} is not available. Available: {', '.join(TUNERS)}.")
     if encoder.adapted:
-        raise ValueError(f"{encoder.name} has a tuner already; remove() it first")
+        raise ValueError(f"{encoder.name} already has a tuner; remove() it first")
     if layers is not None and not 1 <= layers <= encoder.num_layers:
-        raise ValueError(f"layers is {layers}; {encoder.name} has 1 to {encoder.num_layers}")
+        raise ValueError(f"layers is {layers}; expected 1 to {encoder.num_layers} for {encoder.name}")
     tune = TUNERS[name]
     chosen = checked_options(tune, options or {}, what=f"the tuner {name}", fixed=("encoder", "blocks"))
     blocks = blocks_that_run(encoder, layers or encoder.num_layers)
@@ -125,14 +125,14 @@ def create_tuner(
             raise SettingRefused(f"the tuner {name} cannot be built with these options: {error}") from error
     convolutions: Any = getattr(encoder.network, "feature_extractor", None)
     if hasattr(convolutions, "_freeze_parameters"):
-        convolutions._freeze_parameters()  # or the library asks for the gradient of the samples too
+        convolutions._freeze_parameters()  # otherwise the library computes the gradient of the samples too
     encoder.adapted = True
-    encoder.network.train(encoder.network.training)  # what is new evaluates or trains as the rest
+    encoder.network.train(encoder.network.training)  # new modules get the mode of the others
     return Tuner(encoder, name=name, undo=undo)
 
 
 def blocks_that_run(encoder: Encoder, layers: int) -> dict[str, nn.Module]:
-    """The blocks that the encoder's first so many layers pass through, by their names in its network."""
+    """The blocks of the encoder's first `layers` layers, by their names in its network."""
     network = bare(encoder.network)
     if isinstance(network, Network):
         blocks = network.stack(layers)
@@ -156,21 +156,21 @@ def lora(
     dropout: float = 0.0,
     dora: bool = False,
 ) -> Undo:
-    """W + alpha / rank B A, by default around queries and values; B is zero at first.
+    """W + alpha / rank B A, by default around queries and values; B starts at zero.
 
     Args:
         targets: names of linear layers in a block, whole or their last part.
-        dropout: of what the adapter is given, in training.
-        dora: the length of each column of the sum trains too.
+        dropout: of the adapter's input, in training.
+        dora: also train the norm of each column of the sum.
     """
     settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "use_dora": dora}
     return wrap(encoder, targeted(encoder, blocks, targets), kind="Lora", **settings)
 
 
 def ia3(encoder: Encoder, blocks: Blocks, *, targets: Sequence[str] | None = None) -> Undo:
-    """A factor for every feature of what a layer gives, one at first; by default of keys and values.
+    """A factor for every output feature of a layer, one at first; by default of keys and values.
 
-    The layer that ends a feed-forward part, which the default has too, has it on what it is given.
+    For the last layer of a feed-forward part, also in the default, the factor is on the input.
     """
     parts = parts_of(encoder)
     layers = targeted(encoder, blocks, targets, default=(*parts.keys, *parts.values, *parts.feed_forward_end))
@@ -186,7 +186,7 @@ def vera(
     rank: int = 256,
     dropout: float = 0.0,
 ) -> Undo:
-    """LoRA with matrices that are random, fixed and the same in all layers; a factor for each of their rows trains."""
+    """LoRA with random, fixed matrices shared by all layers; a factor for each of their rows trains."""
     return wrap(encoder, targeted(encoder, blocks, targets), kind="Vera", r=rank, vera_dropout=dropout)
 
 
@@ -200,17 +200,17 @@ def targeted(
     """The linear layers to adapt, by their names in the network; by default those of queries and values.
 
     Raises:
-        SettingRefused: a target that no block has; those that there are, are named.
+        SettingRefused: a target that no block has; the message lists the available ones.
     """
     if targets is None:
         parts = parts_of(encoder)
-        silent = encoder.settings["family"] in WITHOUT_CALLS
-        return named(blocks, FEED_FORWARD if silent else default or (*parts.queries, *parts.values))
+        uncalled = encoder.settings["family"] in WITHOUT_CALLS
+        return named(blocks, FEED_FORWARD if uncalled else default or (*parts.queries, *parts.values))
     missing = [target for target in targets if not named(blocks, [target])]
     if missing or not targets:
         there = sorted({key for block in blocks.values() for key in linear_layers(block)})
         found = f"no block has a linear layer {missing[0]!r}" if missing else "targets are empty"
-        raise SettingRefused(f"{found}; in {encoder.name} there are {', '.join(there)}.")
+        raise SettingRefused(f"{found}; available in {encoder.name}: {', '.join(there)}.")
     return named(blocks, targets)
 
 
@@ -221,7 +221,7 @@ def parts_of(encoder: Encoder) -> BlockParts:
 
 
 def named(blocks: Blocks, targets: Sequence[str]) -> list[str]:
-    """The blocks' linear layers that are called so, by their names in the network."""
+    """The blocks' linear layers with one of these names, by their names in the network."""
     return [
         f"{place}.{key}"
         for place, block in blocks.items()
@@ -240,7 +240,7 @@ def wrap(encoder: Encoder, layers: Sequence[str], *, kind: str, **settings: Any)
         peft = importlib.import_module("peft")
     except ImportError as error:
         raise ExtraMissing(
-            f"this tuner needs peft, which cannot be imported here ({error}); pip install 'ossicle[peft]'"
+            f"this tuner needs peft, which cannot be imported ({error}); pip install 'ossicle[peft]'"
         ) from error
     network = encoder.network
     bare = {key: network.get_submodule(key) for key in layers}
@@ -263,7 +263,7 @@ def wrap(encoder: Encoder, layers: Sequence[str], *, kind: str, **settings: Any)
 
 
 class Gate(nn.Module):
-    """y + strength (gate(y) - y); by feature, its statistics over the time of a clip, or the places of its map."""
+    """y + strength (gate(y) - y) for each feature, with statistics over time, or over the positions of a map."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -279,12 +279,12 @@ class Gate(nn.Module):
 
 
 def density(encoder: Encoder, blocks: Blocks) -> Undo:
-    """A density gate behind every block.
+    """A density gate after every block.
 
-    What an encoder pads a batch with (text) is masked. The silence that a network itself is given behind a short clip
-    (Whisper, bundles trained with it) is part of its input, and of the statistics.
+    Padding of a batch (text) is masked. Silence that pads a short clip (Whisper, bundles trained with it) is part of
+    the input and of the statistics.
     """
-    mask: list[Tensor | None] = [None]  # of the pass under way
+    mask: list[Tensor | None] = [None]  # of the current pass
 
     def keep_mask(network: nn.Module, inputs: Any, options: dict[str, Any]) -> None:
         given = options.get("attention_mask")

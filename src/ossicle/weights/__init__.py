@@ -1,1 +1,1 @@
-"""Weights and run state on disk, and the one door for other people's checkpoints."""
+"""Weights and checkpoints on disk, and conversion of published checkpoints."""

@@ -1,13 +1,13 @@
-"""The state of a run on disk: tensors as safetensors, all else as JSON, whole or absent, and checked when read.
+"""Checkpoints of a run: tensors as safetensors, everything else as JSON, written atomically and checked when read.
 
     checkpoints/
         step-00001200/
             tensors.safetensors
-            state.json          the tree, with each tensor's name in its place, and the SHA-256 of all this
+            state.json          the tree, with names in place of tensors, and the SHA-256 of everything
 
-A folder is written under another name, flushed, and renamed last; so a folder that has its name is whole. The reader
-still compares the hash, and goes back to the folder before where a disk has damaged one. There is no pickle: a
-checkpoint from somebody else can be continued without running their code.
+A folder is written under a temporary name, flushed and then renamed, so a folder with its final name is complete. The
+reader compares the hash, and falls back to the previous checkpoint if one is damaged. There are no pickles: resuming
+a checkpoint from an untrusted source runs no code of it.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class SafeCheckpointIO(CheckpointIO):
         save_state(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads what `save_checkpoint` wrote; tensors come to the CPU and their owners move them."""
+        """Reads what `save_checkpoint` wrote; tensors are on the CPU."""
         return load_state(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -50,7 +50,7 @@ def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
     """Writes a tree of dictionaries, lists, tuples, numbers, text and tensors as the folder `folder`.
 
     Raises:
-        TypeError: a value of another type, named by its place in the tree.
+        TypeError: a value of another type; the message has its path in the tree.
     """
     tensors: dict[str, torch.Tensor] = {}
     encoded = _encode(tree, tensors, "state")
@@ -72,15 +72,15 @@ def load_state(folder: Path) -> dict[str, Any]:
     """Reads the tree that `save_state` wrote.
 
     Raises:
-        RunRefused: a file is missing, is not what it should be, or differs from its hash.
+        RunRefused: a file is missing, invalid, or differs from its hash.
     """
     try:
         content = json.loads((folder / _TREE).read_text(encoding="utf-8"))
         if _seal(folder, content["tree"]) != content["sha256"]:
-            raise RunRefused(f"{folder}: what is in it differs from the hash in {_TREE}: the checkpoint is damaged.")
+            raise RunRefused(f"{folder}: the checkpoint is damaged: its content differs from the hash in {_TREE}.")
         return _decode(content["tree"], load_file(folder / _TENSORS))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise RunRefused(f"{folder}: not a whole checkpoint of ossicle ({error}).") from None
+        raise RunRefused(f"{folder}: not a complete ossicle checkpoint ({error}).") from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -89,10 +89,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_state(folder: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each newer one that is not.
+    """The newest valid checkpoint, and a sentence for each newer one that is damaged.
 
     Raises:
-        RunRefused: there is none.
+        RunRefused: there is no valid checkpoint.
     """
     damaged = []
     for candidate in checkpoints(folder):
@@ -103,7 +103,7 @@ def newest_state(folder: Path) -> tuple[Path, list[str]]:
         else:
             return candidate, damaged
     reason = f" ({damaged[0]})" if damaged else ""
-    raise RunRefused(f"{folder}: no checkpoint to continue from{reason}; train anew in another folder with -o.")
+    raise RunRefused(f"{folder}: no checkpoint to resume from{reason}; start a new run in another folder with -o.")
 
 
 def _seal(folder: Path, tree: Any) -> str:
@@ -118,7 +118,7 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:
         # JSON has no NaN or infinity; hexadecimal keeps every bit of the others too.
         return {"float": value.hex()}
     if isinstance(value, torch.Tensor):
-        # A copy of its own: safetensors refuses tensors that share memory.
+        # A copy, as safetensors refuses tensors that share memory.
         tensors[place] = value.detach().cpu().clone().contiguous()
         return {"tensor": place}
     if isinstance(value, list | tuple):
@@ -130,7 +130,7 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], place: str) -> Any:
                 raise TypeError(f"{place} has the key {key!r}; keys of a checkpoint are text or whole numbers.")
         # Pairs, since JSON would turn whole-number keys (the optimizer's) into text.
         return {"map": [[key, _encode(entry, tensors, f"{place}.{key}")] for key, entry in value.items()]}
-    raise TypeError(f"{place} is a {type(value).__name__}, which a checkpoint without pickles cannot hold.")
+    raise TypeError(f"{place} is a {type(value).__name__}, which a checkpoint without pickles cannot store.")
 
 
 def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -1,7 +1,7 @@
-"""Weights on disk: safetensors in, safetensors out, and nothing loads unless every tensor fits.
+"""Read and write weights as safetensors; loading is strict.
 
-The format can express no code. A file is refused as a whole when it is damaged, or when one tensor is missing,
-unexpected or of another shape.
+The format cannot contain code. A file is refused if it is damaged, or if a tensor is missing, unexpected or has another
+shape.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ SHOWN = 5  # tensors named of each kind before "and n more"
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors by name, bit for bit, so that `path` is whole or unchanged."""
+    """Writes named tensors, bit for bit and atomically."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"format": "pt", **(metadata or {})}
     write_atomically(Path(path), lambda temporary: safetensors.torch.save_file(ready, temporary, metadata=about))
@@ -30,7 +30,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Reads every tensor of a safetensors file onto the CPU.
 
     Raises:
-        WeightsRefused: there is no such file, or its bytes are no whole safetensors file.
+        WeightsRefused: the file is missing or not a complete safetensors file.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,25 +38,25 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
-        raise WeightsRefused(f"{path}: no whole safetensors file ({error})") from error
+        raise WeightsRefused(f"{path}: not a complete safetensors file ({error})") from error
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
-    """Copies tensors into a module that has exactly these names and shapes; on a refusal the module is unchanged.
+    """Copies tensors into a module with exactly these names and shapes; on an error the module is unchanged.
 
     Args:
-        source: where the tensors come from, named in the refusal.
+        source: file of the tensors, for error messages.
 
     Raises:
-        WeightsRefused: the names, with both shapes, of what is missing, unexpected or misshapen.
+        WeightsRefused: tensors are missing, unexpected or misshapen; the message has their names and shapes.
     """
     wanted = module.state_dict()
     shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in tensors.keys() & wanted.keys()}
     problems = [
-        *told("missing", [f"{n} {tuple(wanted[n].shape)}" for n in wanted if n not in tensors]),
-        *told("unexpected", [f"{n} {tuple(tensors[n].shape)}" for n in sorted(tensors.keys() - wanted.keys())]),
-        *told("misshapen", [f"{n} {a}, wanted {b}" for n, (a, b) in sorted(shapes.items()) if a != b]),
-        *told("not of floating point", sorted(n for n in shapes if differs_in_kind(tensors[n], wanted[n]))),
+        *listed("missing", [f"{n} {tuple(wanted[n].shape)}" for n in wanted if n not in tensors]),
+        *listed("unexpected", [f"{n} {tuple(tensors[n].shape)}" for n in sorted(tensors.keys() - wanted.keys())]),
+        *listed("misshapen", [f"{n} {a}, wanted {b}" for n, (a, b) in sorted(shapes.items()) if a != b]),
+        *listed("not of floating point", sorted(n for n in shapes if differs_in_kind(tensors[n], wanted[n]))),
     ]
     if problems:
         found = "; ".join([*problems, *(module.explain_misfit(shapes) if isinstance(module, Network) else [])])
@@ -64,8 +64,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
     module.load_state_dict(dict(tensors), strict=True)
 
 
-def told(kind: str, names: Iterable[str]) -> list[str]:
-    """One clause about what is wrong with some tensors; none if there are none."""
+def listed(kind: str, names: Iterable[str]) -> list[str]:
+    """A clause such as "2 missing (a, b)" for an error message; no clause without names."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return [f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{more})"] if names else []
