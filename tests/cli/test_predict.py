@@ -278,7 +278,8 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
 class Pictures(Predictor):
     """Sees a cat in every picture: what becomes of answers does not depend on the model."""
 
-    modality, rate, min_samples = "image", 8000, 1  # type: ignore[assignment]
+    modality, plural, timed = "image", "images", False
+    rate, min_samples = 8000, 1  # type: ignore[assignment]
     bundle = ModelInfo(
         model_name="cats",
         task="single-label",
