@@ -15,7 +15,8 @@ from ossicle.jobs.predict import predict_files
 class Cats(Predictor):
     """Sees a cat in every image but one."""
 
-    modality, rate, min_samples = "image", 8000, 1  # type: ignore[assignment]
+    modality, plural, timed = "image", "images", False
+    rate, min_samples = 8000, 1  # type: ignore[assignment]
     bundle = ModelInfo(
         model_name="cats",
         task="single-label",

@@ -185,7 +185,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "config.yaml", TrainConfig)
     with pytest.raises(SettingRefused, match="no such configuration"):
         read_config(tmp_path / "nowhere.yaml", TrainConfig)
-    with pytest.raises(SettingRefused, match="no recipe 'scrach'; did you mean scratch"):
+    with pytest.raises(SettingRefused, match="Recipe 'scrach' is not available; did you mean scratch"):
         recipe("scrach")
     with pytest.raises(RunRefused, match="no run to continue"):
         settle_config(TrainConfig(), {}, columns={}, output=tmp_path / "run", resume=True)
@@ -217,11 +217,11 @@ def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() ->
         config = dataclasses.replace(recipe("finetune"), **settings)
         return resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))[0]
 
-    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* every length: patchout_t=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* such as patchout_t=0.3"):
         settle()
-    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* every length: patchout_f=0.3"):
+    with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* such as patchout_f=0.3"):
         settle(patchout_t=0.3, patchout_f=12)
-    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .*: patchout_u=0.3"):
+    with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .* such as patchout_u=0.3"):
         settle(patchout_t=3, patchout_f=3, patchout_u=54)
     assert settle(patchout_t=0.3).patchout_t == 0.3
 
