@@ -24,7 +24,7 @@ import torch
 from common import RESULTS, about_this_run, in_turns, runs_to_add_to, write_result
 
 from ossicle.allocator import keep_freed_memory
-from ossicle.data import Dataset, Split, read_input
+from ossicle.data import Dataset, Split, modality_of
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.encoders.cache import open_features
 from ossicle.metrics import Estimate
@@ -129,7 +129,7 @@ def parameters_by_depth(encoder: Encoder) -> list[int]:
 @torch.inference_mode()
 def seconds_by_depth(encoder: Encoder, dataset: Dataset, *, clips: int = 8, rounds: int = 5) -> list[float]:
     """Median processor seconds an item of a pass that ends behind the first, the second, ... layer; they take turns."""
-    inputs = [read_input(item, modality=encoder.modality, rate=encoder.rate) for item in dataset.items[:clips]]
+    inputs = [modality_of(encoder.modality).read(item, rate=encoder.rate) for item in dataset.items[:clips]]
     batches = [encoder.prepare([one]) for one in inputs]
 
     def go(depth: int) -> None:

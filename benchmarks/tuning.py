@@ -54,9 +54,10 @@ from torch import Tensor, nn
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle
 from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
+from ossicle.data.parts import read_split
 from ossicle.encoders import Encoder, Hidden, load_encoder
 from ossicle.encoders.cache import FeatureStore
-from ossicle.evaluation.parts import split_of_run
+from ossicle.evaluation import SPLIT
 from ossicle.metrics import Estimate, balanced_accuracy, mean_interval
 from ossicle.training import TuneConfig
 from ossicle.training.features import HeadInputs, open_inputs
@@ -279,7 +280,7 @@ def splits_of(name: str, arguments: argparse.Namespace, dataset: Dataset) -> lis
     """
     if name != "esc50":
         return [split_dataset(dataset, fold=fold) for fold in split_folds(dataset)]
-    split = split_of_run(find_bundle(arguments.passt), dataset)
+    split = read_split(find_bundle(arguments.passt).parent / SPLIT, dataset)
     ours = split_dataset(dataset, fold="1")
     if split is None or not np.array_equal(split.test, ours.test) or not len(split.validation):
         raise SystemExit(f"{arguments.passt}: not a run on ESC-50 that left out fold 1 and a validation part")

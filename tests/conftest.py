@@ -7,6 +7,7 @@ import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jaxtyping
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
+
+from ossicle.errors import ImageRefused
+from ossicle.inference import ModelInfo, Predictor, Reporting, Row
 
 # Nothing in a test depends on what is faster on the machine that it runs on.
 os.environ["OSSICLE_KERNELS"] = "onednn"
@@ -121,3 +125,31 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the library logs, from INFO on."""
     caplog.set_level("INFO", logger="ossicle")
     return caplog
+
+
+@pytest.fixture
+def cats() -> Predictor:
+    """A model of images that needs no network."""
+    return Cats()
+
+
+class Cats(Predictor):
+    """Sees a cat in every image but one."""
+
+    modality, plural, timed = "image", "images", False
+    rate, min_samples = 8000, 1  # type: ignore[assignment]
+    bundle = ModelInfo(
+        model_name="cats",
+        task="single-label",
+        labels=("cat",),
+        window_seconds=1.0,
+        hop_seconds=1.0,
+        library_version="0",
+        version="0" * 12,
+    )
+    scores = features = None  # type: ignore[assignment]
+
+    def predict_item(self, item: Any, *, reporting: Reporting) -> Any:
+        if item.file.name == "bad.png":
+            raise ImageRefused(f"{item.file}: no image")
+        return SimpleNamespace(rows=(Row(file=item.place, start=0.0, end=0.0, label="cat", score=1.0),))

@@ -105,3 +105,8 @@ def test_cross_validation_resumed_without_its_arguments_stays_cross_validation(
     assert len(again.folds) == len(first.folds) > 1
     with pytest.raises(ossicle.OssicleError, match="begun with folds=all"):
         ossicle.train(data, output=tmp_path / "run", folds="1", resume=True)
+
+
+def test_a_number_given_as_text_is_refused_in_python(untyped: Callable) -> None:
+    with untyped(), pytest.raises(ossicle.OssicleError, match="epochs='30' is text; expected 30"):
+        TrainConfig(epochs="30")  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import soundfile
 from typer.testing import Result
 
 from ossicle.errors import AudioUnreadable, JobStopped
-from ossicle.inference import ModelInfo, Predictor, Reporting, Row
+from ossicle.inference import Predictor
 from ossicle.loading import load
 
 Run = Callable[..., Result]
@@ -275,30 +275,10 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
 
 
-class Pictures(Predictor):
-    """Sees a cat in every picture: what becomes of answers does not depend on the model."""
-
-    modality, plural, timed = "image", "images", False
-    rate, min_samples = 8000, 1  # type: ignore[assignment]
-    bundle = ModelInfo(
-        model_name="cats",
-        task="single-label",
-        labels=("cat",),
-        window_seconds=1.0,
-        hop_seconds=1.0,
-        library_version="0",
-        version="0" * 12,
-    )
-    scores = features = None  # type: ignore[assignment]
-
-    def predict_item(self, item: Any, *, reporting: Reporting) -> Any:
-        return SimpleNamespace(rows=(Row(file=item.place, start=0.0, end=0.0, label="cat", score=1.0),))
-
-
 def test_tables_of_images_replace_only_what_ossicle_wrote(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, cats: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ossicle.jobs.predict.open_model", lambda *_, **__: Pictures())
+    monkeypatch.setattr("ossicle.jobs.predict.open_model", lambda *_, **__: cats)
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("precious")

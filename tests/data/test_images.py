@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ossicle.data import Item, check_dataset, group_ids, read_dataset, read_input
+from ossicle.data import Item, check_dataset, group_ids, modality_of, read_dataset
 from ossicle.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ORIENTATION, read_image
 from ossicle.errors import DataRefused, ImageRefused
 
@@ -101,7 +101,7 @@ def test_every_format_is_read_as_rgb(tmp_path, suffix):
     assert pixels.flags.writeable and pixels.flags.c_contiguous
     if suffix in (".png", ".webp", ".bmp"):
         np.testing.assert_array_equal(pixels, PIXELS)
-    np.testing.assert_array_equal(read_input(Item(file=path, labels=()), modality="image"), pixels)
+    np.testing.assert_array_equal(modality_of("image").read(Item(file=path, labels=())), pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

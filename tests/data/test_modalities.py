@@ -6,7 +6,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from ossicle.cli.data import app
-from ossicle.data import MODALITIES, Item, Modality, check_dataset, find_items, read_dataset, read_input, split_dataset
+from ossicle.data import MODALITIES, Item, Modality, check_dataset, modality_of, read_dataset, split_dataset
 from ossicle.data.modalities import IMAGE, SOUND, TEXT
 from ossicle.errors import DataRefused
 
@@ -46,8 +46,8 @@ def test_another_modality_is_one_object(motion):
         ("contradiction", "b/1.npy"),
     }
     assert "broken: 1 of 7 movements (cannot be decoded, or lies outside the limits)" in str(report)
-    assert len(find_items(motion, modality="motion")) == 7
-    assert read_input(Item(file=motion / "a" / "2.npy", labels=()), modality="motion").shape == (4, 3)
+    assert len(modality_of("motion").find(motion)) == 7
+    assert modality_of("motion").read(Item(file=motion / "a" / "2.npy", labels=())).shape == (4, 3)
 
 
 def test_a_table_names_its_files_and_the_others_know_it(motion):

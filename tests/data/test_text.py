@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ossicle.cli.data import app
-from ossicle.data import Item, check_dataset, group_ids, read_dataset, read_input, split_dataset
+from ossicle.data import Item, check_dataset, group_ids, modality_of, read_dataset, split_dataset
 from ossicle.errors import DataRefused
 
 FOUR = ("good day,kind", "bad day,rude", "lovely,kind", "awful,rude")
@@ -42,7 +42,7 @@ def test_each_row_is_a_text_with_its_line(tree, column):
     assert dataset.labels == ("kind", "rude") and dataset.modality == "text"
     assert f"table meta.csv (texts from `{column}`, labels from `label`): 4 texts, 2 classes" in dataset.layout
     assert "every row is its own group" in dataset.layout
-    assert [read_input(item, modality="text") for item in dataset.items] == [item.text for item in dataset.items]
+    assert [modality_of("text").read(item) for item in dataset.items] == [item.text for item in dataset.items]
 
 
 def test_csv_tsv_and_jsonl_say_the_same(tree):
@@ -175,7 +175,7 @@ def test_a_run_finds_its_split_again_and_names_rows_in_its_predictions(tree, tmp
 
 def test_an_item_without_text_is_a_slip(tmp_path):
     with pytest.raises(ValueError, match="modality='text'"):
-        read_input(Item(file=tmp_path / "a.wav", labels=()), modality="text")
+        modality_of("text").read(Item(file=tmp_path / "a.wav", labels=()))
 
 
 def test_the_same_text_in_two_rows_is_named(tree):

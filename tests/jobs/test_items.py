@@ -2,43 +2,19 @@
 
 import csv
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ossicle.errors import ImageRefused
-from ossicle.inference import ModelInfo, Predictor, Reporting, Row
+from ossicle.inference import Predictor
 from ossicle.jobs.predict import predict_files
 
 
-class Cats(Predictor):
-    """Sees a cat in every image but one."""
-
-    modality, plural, timed = "image", "images", False
-    rate, min_samples = 8000, 1  # type: ignore[assignment]
-    bundle = ModelInfo(
-        model_name="cats",
-        task="single-label",
-        labels=("cat",),
-        window_seconds=1.0,
-        hop_seconds=1.0,
-        library_version="0",
-        version="0" * 12,
-    )
-    scores = features = None  # type: ignore[assignment]
-
-    def predict_item(self, item: Any, *, reporting: Reporting) -> Any:
-        if item.file.name == "bad.png":
-            raise ImageRefused(f"{item.file}: no image")
-        return SimpleNamespace(rows=(Row(file=item.place, start=0.0, end=0.0, label="cat", score=1.0),))
-
-
-def test_images_become_rows_in_memory_and_in_a_folder(tmp_path: Path) -> None:
+def test_images_become_rows_in_memory_and_in_a_folder(cats: Predictor, tmp_path: Path) -> None:
     files = [tmp_path / "a.png", tmp_path / "bad.png", tmp_path / "b.png", tmp_path / "a.png"]
     seen: list[int] = []
-    memory = predict_files(Cats(), files, progress=lambda outcome, done, total: seen.append(done))
-    folder = predict_files(Cats(), files, output=tmp_path / "out", formats="csv")
+    memory = predict_files(cats, files, progress=lambda outcome, done, total: seen.append(done))
+    folder = predict_files(cats, files, output=tmp_path / "out", formats="csv")
     for results in (memory, folder):
         assert results.files == (files[0], files[2])  # each once
         assert [row.file for row in results.rows] == [str(files[0]), str(files[2])]
@@ -58,9 +34,9 @@ def test_images_become_rows_in_memory_and_in_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_options_of_sound_are_refused_by_name(
-    options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], said: str, cats: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
-        predict_files(Cats(), "a.png", **options)
+        predict_files(cats, "a.png", **options)
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 from ossicle.data.check import DataReport, Problem, check_dataset
 from ossicle.data.dataset import Dataset
-from ossicle.data.inputs import find_items, read_input
 from ossicle.data.items import Item
 from ossicle.data.modalities import MODALITIES, Modality, modality_of
 from ossicle.data.reading import read_dataset
@@ -17,11 +16,9 @@ __all__ = [
     "Problem",
     "Split",
     "check_dataset",
-    "find_items",
     "group_ids",
     "modality_of",
     "read_dataset",
-    "read_input",
     "split_dataset",
     "split_folds",
 ]

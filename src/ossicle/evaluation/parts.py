@@ -11,8 +11,8 @@ import yaml
 from jaxtyping import Int64
 
 from ossicle.bundle import CARD
-from ossicle.data import Dataset, Split, read_dataset
-from ossicle.data.parts import Known, Past, found_again, read_past, read_split, recognize, unseen
+from ossicle.data import Dataset, read_dataset
+from ossicle.data.parts import Known, Past, found_again, read_past, recognize, unseen
 from ossicle.errors import DataRefused, RunRefused
 from ossicle.recognizer import Recognizer
 
@@ -81,11 +81,6 @@ def stored_data(folder: Path) -> dict[str, Any]:
         raise RunRefused(
             f"{path}: not a run's config.yaml ({why}); without it the columns of the training are unknown."
         ) from error
-
-
-def split_of_run(folder: Path, dataset: Dataset) -> Split | None:
-    """The split of the run that a bundle's folder is in, if that was trained on this data."""
-    return read_split(folder.parent / SPLIT, dataset) if folder.name == "model" else None
 
 
 def choose_part(

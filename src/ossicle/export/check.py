@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32
 
 from ossicle.data import Item, read_dataset
-from ossicle.data.inputs import INPUT_ERRORS, read_input
+from ossicle.data.modalities import SOUND
 from ossicle.data.recordings import drums_folder
 from ossicle.errors import DataRefused, ExportRefused
 from ossicle.export.formats import Session
@@ -148,7 +148,7 @@ def real_sounds(recognizer: Recognizer, data: Path | None = None, *, most: int =
     for item in items[:: max(1, len(items) // most)][:most]:
         try:
             sounds.append(first_window(recognizer, item))
-        except INPUT_ERRORS:
+        except SOUND.errors:
             continue
     if len(sounds) < CLIPS:
         raise DataRefused(
@@ -159,5 +159,5 @@ def real_sounds(recognizer: Recognizer, data: Path | None = None, *, most: int =
 
 def first_window(recognizer: Recognizer, item: Item) -> Float32[np.ndarray, "_"]:
     """The beginning of a recording, as long as a window or shorter."""
-    samples = read_input(item, modality="sound", rate=recognizer.rate)
+    samples = SOUND.read(item, rate=recognizer.rate)
     return np.asarray(samples, dtype=np.float32)[: recognizer.window_samples()[0]]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ossicle.bundle import find_bundle
-from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.data.modalities import SOUND
 from ossicle.errors import DataRefused
 from ossicle.evaluation import choose_part
 from ossicle.evaluation.parts import read_labeled
@@ -108,7 +108,7 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
     for index in chosen:
         try:
             window = first_window(recognizer, dataset.items[index])
-        except INPUT_ERRORS:
+        except SOUND.errors:
             continue
         windows.append(np.pad(window, (0, max(0, recognizer.min_samples - len(window)))))
         used.append(index)

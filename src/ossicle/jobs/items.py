@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.audio import AudioInfo
-from ossicle.data import Item, find_items
-from ossicle.data.inputs import INPUT_ERRORS
+from ossicle.data import Item, Modality, modality_of
 from ossicle.errors import DataRefused
 from ossicle.inference.formats import FILE_FORMATS
 from ossicle.inference.reporting import Reporting
@@ -49,12 +48,13 @@ def predict_each_item(
     recognizer: Any, items: Iterable[Item], store: MemoryStore, *, reporting: Reporting
 ) -> Generator[Outcome]:
     """Predicts items one after the other and stores their rows."""
+    errors = modality_of(recognizer.modality).errors
     for item in items:
         try:
             rows = recognizer.predict_item(item, reporting=reporting).rows
             store.write(item.place, rows, about={})
             outcome = Outcome(file=item.place)
-        except INPUT_ERRORS as error:
+        except errors as error:
             outcome = Outcome(file=item.place, error=str(error))
         yield outcome
 
@@ -66,21 +66,21 @@ def items_in(recognizer: Any, inputs: Sequence[Path], options: PredictOptions) -
         WrongUsage: an option of sound
         DataRefused: a folder without an input
     """
-    modality = recognizer.modality
+    modality = modality_of(recognizer.modality)
     refuse_times(modality, inputs, options)
     items: dict[str, Item] = {}
     for path in inputs:
-        found = find_items(path, modality=modality, text=options.text)
+        found = modality.find(path, column=options.text)
         if not found:
-            raise DataRefused(f"{path}: there is no {modality} in this folder or below it.")
+            raise DataRefused(f"{path}: there is no {modality.noun} in this folder or below it.")
         items |= {item.place: item for item in found}
     return list(items.values())
 
 
-def refuse_times(modality: Any, inputs: Sequence[Path], options: PredictOptions) -> None:
+def refuse_times(modality: Modality, inputs: Sequence[Path], options: PredictOptions) -> None:
     """Raises WrongUsage for an option of sound."""
     given = [f"`{name}`" for name in OF_SOUND if getattr(options, name) != getattr(PredictOptions(), name)]
     given += [f"`formats` {name}" for name in options.format_names if getattr(FILE_FORMATS.get(name), "timed", False)]
     given += [STANDARD_INPUT] if options.live(inputs) else []
     if given:
-        raise WrongUsage(f"This model predicts {modality}s, which have no times: leave out {given[0]}.")
+        raise WrongUsage(f"This model predicts {modality.plural}, which have no times: leave out {given[0]}.")

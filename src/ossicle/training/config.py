@@ -15,6 +15,7 @@ import yaml
 
 from ossicle.devices import Precision
 from ossicle.errors import RunRefused, SettingRefused
+from ossicle.evaluation import CONFIG
 from ossicle.files import write_atomically
 from ossicle.models.tokens import PATCHOUT
 from ossicle.settings import from_yaml, typed
@@ -143,7 +144,10 @@ Config = TypeVar("Config", TrainConfig, TuneConfig)
 def check_values(config: FitConfig) -> None:
     """Refuses a value of the wrong type, out of its range or that would have to be rounded, and a name that is none."""
     for name, hint in get_type_hints(type(config)).items():
-        typed(name, getattr(config, name), hint)
+        value = getattr(config, name)
+        read = typed(name, value, hint)
+        if isinstance(value, str) and read != value:
+            raise SettingRefused(f"{name}={value!r} is text; expected {read!r}.")
     for name, known in (("loss", LOSSES), ("schedule", SCHEDULES)):
         if (value := getattr(config, name)) not in known:
             raise SettingRefused(f"{name}={value} is not available; available: {', '.join(known)}.")
@@ -292,7 +296,6 @@ def read_config(path: Path, kind: type[Config]) -> tuple[Config, dict[str, Any]]
         raise SettingRefused(f"{path}: {error}") from None
 
 
-CONFIG_FILE = "config.yaml"  # in a run folder
 NO_OUTPUT = "--resume continues the run in a folder, and none is given: -o RUN names it."
 _KEYS: dict[type, str] = {TrainConfig: "training", TuneConfig: "tuning"}
 RENAMED = {"development": "validation", "standardise": "standardize"}  # in runs of an older version
@@ -322,9 +325,9 @@ def settle_config(
     if resume:
         if output is None:
             raise RunRefused(NO_OUTPUT)
-        if not (output / CONFIG_FILE).exists():
+        if not (output / CONFIG).exists():
             raise RunRefused(f"{output}: no run to continue; --resume needs -o RUN, a folder that holds config.yaml.")
-        config = config or output / CONFIG_FILE
+        config = config or output / CONFIG
     stored: dict[str, Any] = {}
     if config is not None:
         start, stored = read_config(config, type(start))

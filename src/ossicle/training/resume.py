@@ -1,6 +1,7 @@
 """What a run goes on with when it is resumed, and what it refuses."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ossicle.data.parts import PARTS, read_split
 from ossicle.errors import RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.jobs.store import HIDDEN
-from ossicle.training.config import Config, TrainConfig, read_config
+from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, read_config
 from ossicle.weights.state import checkpoints
 
 UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
@@ -27,6 +28,28 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
     if output.is_dir() and any(path.name != HIDDEN for path in output.iterdir()):
         raise RunRefused(f"{output}: holds files that belong to no run; choose another folder with -o.")
+
+
+def starting_point(
+    config: Config | None, kind: type[Config], *, output: str | os.PathLike[str] | None, resume: bool
+) -> tuple[Config, dict[str, Any]]:
+    """The settings that a run starts with: those given, or those of the run to resume, or the defaults of `kind`; and
+    where the data of the run to resume are.
+
+    Raises:
+        RunRefused: a run to resume is not named.
+        TypeError: settings of another kind.
+    """
+    if config is not None and not isinstance(config, kind):
+        raise TypeError(f"config must be a {kind.__name__}, got a {type(config).__name__}")
+    if not resume:
+        return config or kind(), {}
+    if output is None:
+        raise RunRefused(NO_OUTPUT)
+    if not (begun := Path(output) / CONFIG).exists():
+        return config or kind(), {}
+    stored, data = read_config(begun, kind)
+    return config or stored, data
 
 
 def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
@@ -58,12 +81,12 @@ def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
             f"{folder}: a run continues with the settings that it has: {', '.join(refused)}; begin another with -o"
             + (f" (--init {folder} starts it from these weights)." if isinstance(stored, TrainConfig) else ".")
         )
-    if "epochs" in new and isinstance(stored, TrainConfig):
+    if "epochs" in new:
         refuse_longer(stored, folder)
     return replace(stored, **new), stored if new else None
 
 
-def refuse_longer(config: TrainConfig, folder: Path) -> None:
+def refuse_longer(config: FitConfig, folder: Path) -> None:
     """Raises RunRefused for a run that more epochs would not continue."""
     why = None
     if config.average == "swa":

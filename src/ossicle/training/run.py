@@ -48,7 +48,7 @@ from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.metrics import fit_temperature, fit_thresholds
 from ossicle.report import Section, evaluation_lines
 from ossicle.training.callbacks import Progress, Recorder
-from ossicle.training.config import NO_OUTPUT, Config, read_config, write_config
+from ossicle.training.config import Config, write_config
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
@@ -62,7 +62,7 @@ from ossicle.training.results import (
     save_test_scores,
     sentences,
 )
-from ossicle.training.resume import begun_with, continued, longer, refuse_taken
+from ossicle.training.resume import begun_with, continued, longer, refuse_taken, starting_point
 
 logger = logging.getLogger(__name__)
 ENVIRONMENT = "environment.json"  # in a run folder
@@ -273,17 +273,11 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         progress: Progress = False,
     ) -> None:
         super().__init__()
-        if config is not None and not isinstance(config, kind):
-            raise TypeError(f"config must be a {kind.__name__}, got a {type(config).__name__}")
-        if output is None and resume:
-            raise RunRefused(NO_OUTPUT)
-        stored: dict[str, Any] = {}
-        if resume and (begun := Path(output or "") / CONFIG).exists():
-            settings, stored = read_config(begun, kind)
-            config, folds = config or settings, folds or stored.get("folds")
-            if (folds == "all") != (stored.get("folds") == "all"):
-                raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
-        self.config: Config = config or kind()
+        config, stored = starting_point(config, kind, output=output, resume=resume)
+        self.config: Config = config
+        folds = folds or stored.get("folds")
+        if stored and (folds == "all") != (stored.get("folds") == "all"):
+            raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
         kept = {name: stored[name] for name in COLUMNS if stored.get(name) is not None}
         self.columns = kept | {name: value for name, value in (columns or {}).items() if value is not None}
         self.dataset = (

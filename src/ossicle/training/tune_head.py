@@ -43,6 +43,7 @@ from ossicle.training.layers import (
 )
 from ossicle.training.module import HeadTraining
 from ossicle.training.results import FoldResult, TrainResult
+from ossicle.training.resume import starting_point
 from ossicle.training.run import ENVIRONMENT, Positions, Run, RunOptions, Runs
 from ossicle.tuning.tuned import save_tuned
 
@@ -74,13 +75,10 @@ def tune(
         RunRefused: `output` holds a run already, or one of another encoder, or a parameter that should train does not.
         SettingRefused: a head, a tuner or a choice of layers that is not available.
     """
-    if config is not None and not isinstance(config, TuneConfig):
-        raise TypeError(f"config must be a TuneConfig, got a {type(config).__name__}")
-    if config is None and options.get("resume") and (begun := Path(options.get("output") or "") / CONFIG).exists():
-        config, _ = read_config(begun, TuneConfig)
+    output, resume = options.get("output"), options.get("resume", False)
+    config, _ = starting_point(config, TuneConfig, output=output, resume=resume)
     if not isinstance(encoder, Encoder):
-        about = config or TuneConfig()
-        encoder = load_encoder(str(encoder), crop=about.crop, device=str(choose_device(about.device)))
+        encoder = load_encoder(str(encoder), crop=config.crop, device=str(choose_device(config.device)))
     for sentence in encoder.assumed:
         logger.info(sentence)
     with Runs(data, config, kind=TuneConfig, modality=encoder.modality, **options) as runs:
