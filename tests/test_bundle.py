@@ -133,7 +133,7 @@ def test_a_failed_save_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ossicle.bundle.save_weights", full)
+    monkeypatch.setattr("ossicle.bundle.folder.save_weights", full)
     with pytest.raises(OSError, match="No space"):
         saved(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

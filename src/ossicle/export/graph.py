@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ossicle.bundle import MAX_WINDOW_SECONDS
 from ossicle.encoders import Hidden
 from ossicle.encoders.hidden import bare
 from ossicle.encoders.ours import BundleEncoder
 from ossicle.errors import ExportRefused
 from ossicle.export.frontend import MatrixLogMel
 from ossicle.frontend import FrontendConfig, LogMel
+from ossicle.inference import MAX_WINDOW_SECONDS
 from ossicle.models.base import Network
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer

@@ -1,0 +1,25 @@
+"""Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
+
+from ossicle.bundle.card import Card
+from ossicle.bundle.find import find_bundle
+from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, save_bundle, write_bundle
+from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
+from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, info_config, read_bundle_config
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "HUB_ID",
+    "WEIGHTS",
+    "Bundle",
+    "Card",
+    "find_bundle",
+    "hub_folder",
+    "info_config",
+    "load_bundle",
+    "open_bundle",
+    "push_to_hub",
+    "read_bundle_config",
+    "save_bundle",
+    "write_bundle",
+]
