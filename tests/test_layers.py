@@ -18,6 +18,7 @@ ROOMS_WITHOUT_TORCH = [
     "errors",
     "files",
     "settings",
+    "catalog",
     "allocator",
     "waiting",
     "audio",

@@ -1,7 +1,7 @@
 """Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
 
 from ossicle.bundle.card import Card
-from ossicle.bundle.find import find_bundle
+from ossicle.bundle.find import find_bundle, find_weights
 from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, save_bundle, write_bundle
 from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, info_config, read_bundle_config
@@ -14,6 +14,7 @@ __all__ = [
     "Bundle",
     "Card",
     "find_bundle",
+    "find_weights",
     "hub_folder",
     "info_config",
     "load_bundle",

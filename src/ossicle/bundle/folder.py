@@ -196,7 +196,7 @@ def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -
             raise BundleRefused(f"model.options.{name} is {value}, but there are only {numbers} weights.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, so the generators are restored
-            return create_model(model["name"], num_classes=len(labels), pretrained=False, **model["options"])
+            return create_model(model["name"], num_classes=len(labels), **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
 

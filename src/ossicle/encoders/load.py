@@ -22,7 +22,7 @@ def load_encoder(
     """Loads a frozen encoder strictly: every tensor must be in the file.
 
     Args:
-        name: an ossicle bundle or run folder; a folder of Hugging Face's `transformers`; a Hub id ("user/name") of
+        name: an ossicle bundle or run folder; published weights by name; a folder of Hugging Face's `transformers`; a Hub id ("user/name") of
             either; or "package:NAME" for an installed Python package with such a folder
         device: auto, cpu, cuda, mps, ...
         crop: for Whisper: limit the input to the clip instead of 30 s, which changes the features
@@ -55,7 +55,7 @@ def find_folder(name: str, *, local_files_only: bool = False) -> Path:
         return package_folder(name.removeprefix(PACKAGE))
     if re.fullmatch(HUB_ID, name) and not Path(name).exists():
         return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only)
-    return find_bundle(name, local_files_only=True)
+    return find_bundle(name, local_files_only=local_files_only)
 
 
 def package_folder(package: str) -> Path:

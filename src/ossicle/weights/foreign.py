@@ -153,7 +153,7 @@ def load_checkpoint(
     """Loads a published checkpoint into a network, as the network's family adapts it; see `read_checkpoint`.
 
     Example:
-        model = create_model("passt_s_swa_p16_128_ap476", pretrained=False)
+        model = create_model("passt_base_s10")
         load_checkpoint(model, "passt-s-f128-p16-s10-ap.476-swa.pt")
 
     Raises:

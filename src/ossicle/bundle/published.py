@@ -1,0 +1,87 @@
+"""Published weights as a bundle in the local store: fetched, or from a file, once."""
+
+import functools
+from pathlib import Path
+
+import torch
+
+from ossicle.bundle.card import Card
+from ossicle.bundle.folder import save_bundle
+from ossicle.bundle.schema import WEIGHTS
+from ossicle.catalog import Checkpoint, store
+from ossicle.catalog.store import Published
+from ossicle.errors import WeightsRefused
+from ossicle.frontend import frontend_config
+from ossicle.models import create_model, find_preset
+from ossicle.models.passt import infer_config
+from ossicle.weights.foreign import read_checkpoint
+from ossicle.weights.tensors import load_into, save_weights
+
+
+def published_folder(row: Checkpoint, *, local_files_only: bool = False) -> Path:
+    """The folder of a row of the catalogue in the store, which is fetched if it is not there.
+
+    Raises:
+        WeightsRefused: it is not there and cannot be fetched, or what arrives is not that file
+    """
+    if folder := store.kept_folder(row):
+        return folder
+    if local_files_only:
+        raise WeightsRefused(
+            f"{row.name} is not in {store.store_folder()}, and nothing is to be fetched: {store.by_hand(row)}."
+        )
+    return store.settle(row, wanted=functools.partial(store.fetch, row), convert=functools.partial(keep, row))
+
+
+def add_file(row: Checkpoint, file: Path) -> Path:
+    """Puts a file that came another way into the store, as if it had been fetched.
+
+    Raises: WeightsRefused for another file than the row's.
+    """
+    return store.settle(row, wanted=lambda _: store.adopt(row, file), convert=functools.partial(keep, row))
+
+
+def fetch_file(row: Checkpoint, folder: Path) -> Published:
+    """Downloads the file as it is published into a folder, for another machine."""
+    return store.fetch(row, folder / row.file)
+
+
+def keep(row: Checkpoint, published: Published, folder: Path) -> None:
+    """Writes a published file as the store keeps it: a bundle, or the tensors of a start under their own names.
+
+    Raises: WeightsRefused for tensors that are not those of the network, or not finite.
+    """
+    tensors = read_checkpoint(published.path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsRefused(f"{published.path.name}: tensor {name} has NaN or infinity.")
+    if row.is_start:
+        save_weights(folder / WEIGHTS, tensors)
+        return
+    architecture = row.architecture
+    if row.by_shapes:
+        architecture = f"{architecture.rpartition('_s')[0]}_s{infer_config(tensors).stride}"
+    model = create_model(architecture, num_classes=len(row.labels))
+    load_into(model, tensors, source=published.path.name)
+    save_bundle(
+        folder,
+        model=model,
+        model_name=architecture,
+        frontend=frontend_config(find_preset(architecture).frontend),
+        task=row.task,
+        labels=row.labels,
+        window_seconds=row.window_seconds,
+        weights_license=row.license,
+        card=card_of(row),
+    )
+
+
+def card_of(row: Checkpoint) -> Card:
+    """The model card of published weights."""
+    measured = f"{row.metric} on {row.data}, as its authors report it ({row.paper}, {row.page}); not measured here"
+    return Card(
+        title=row.name,
+        data=f"Trained by its authors on {row.data}. Published as {row.url}.",
+        metrics=(measured,) if row.metric else (),
+        limits="\n\n".join(part for part in (row.note and f"Note: {row.note}.", row.terms and f"License: {row.terms}.") if part),
+    )

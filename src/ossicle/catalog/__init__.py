@@ -1,0 +1,19 @@
+"""Published weights by name: the catalogue as data, the download, and the local store. No torch."""
+
+from ossicle.catalog.rows import (
+    Checkpoint,
+    checkpoint,
+    default_checkpoint,
+    find_checkpoint,
+    list_checkpoints,
+    shapes_digest,
+)
+
+__all__ = [
+    "Checkpoint",
+    "checkpoint",
+    "default_checkpoint",
+    "find_checkpoint",
+    "list_checkpoints",
+    "shapes_digest",
+]
