@@ -78,10 +78,11 @@ def keep(row: Checkpoint, published: Published, folder: Path) -> None:
 
 def card_of(row: Checkpoint) -> Card:
     """The model card of published weights."""
-    measured = f"{row.metric} on {row.data}, as its authors report it ({row.paper}, {row.page}); not measured here"
     return Card(
         title=row.name,
         data=f"Trained by its authors on {row.data}. Published as {row.url}.",
-        metrics=(measured,) if row.metric else (),
-        limits="\n\n".join(part for part in (row.note and f"Note: {row.note}.", row.terms and f"License: {row.terms}.") if part),
+        metrics=(f"{row.metric} on {row.metric.data}, as its authors report it ({row.metric.source}); not measured here",)
+        if row.metric
+        else (),
+        limits="\n\n".join(f"{about[0].upper()}{about[1:]}." for about in (row.note, row.terms) if about),
     )

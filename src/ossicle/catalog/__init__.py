@@ -6,6 +6,7 @@ from ossicle.catalog.rows import (
     default_checkpoint,
     find_checkpoint,
     list_checkpoints,
+    megabytes,
     shapes_digest,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "default_checkpoint",
     "find_checkpoint",
     "list_checkpoints",
+    "megabytes",
     "shapes_digest",
 ]

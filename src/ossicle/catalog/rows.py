@@ -8,10 +8,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ossicle.errors import ModelUnknown
-from ossicle.types import Task
 
 HERE = Path(__file__).parent
 UNKNOWN = "unknown"
@@ -24,6 +23,10 @@ class Metric:
 
     name: str
     value: float
+    data: str
+    """The test part of which."""
+    source: str
+    """Where they report it."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.4g}"
@@ -56,9 +59,11 @@ class Checkpoint:
     """Whether the shapes in the file decide the architecture, as its name is doubtful."""
     labels_list: str | None = None
     """A list in labels/; None for a start, whose head is for other data."""
-    task: Task = "multi-label"
+    task: Literal["single-label", "multi-label"] = "multi-label"
     data: str
     """What it was trained on."""
+    rate: int | None = None
+    """Samples per second of what it hears."""
     window_seconds: float = 10.0
     metric: Metric | None = None
     license: str | None = None
@@ -120,16 +125,16 @@ def checkpoints() -> Mapping[str, Checkpoint]:
 def _row(entry: dict[str, Any], content: Mapping[str, Any]) -> Checkpoint:
     source = content["sources"][entry["source"]]
     own = {name: value for name, value in entry.items() if name not in ("source", "file", "filename", "labels", "metric")}
-    own |= {name: source[name] for name in ("page", "paper", "license", "terms") if name in source}
+    own |= {name: source[name] for name in ("page", "paper", "rate", "license", "terms") if name in source}
     own["url"] = source["address"] + entry["file"]
     own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]
     if "sha256" in entry:
         own["hashes"] = source["hashes"]
-    if "metric" in entry:
-        own["metric"] = Metric(**entry["metric"])
     if labels := entry.get("labels"):
         about = content["labels"][labels]
         own |= {"labels_list": labels, "data": about["data"], "task": about["task"]}
+    if "metric" in entry:
+        own["metric"] = Metric(**{"data": own["data"], "source": source["page"], **entry["metric"]})
     return Checkpoint(**own)
 
 

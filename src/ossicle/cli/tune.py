@@ -14,7 +14,7 @@ def tune(
     encoder: Annotated[
         str,
         typer.Argument(
-            help="A bundle or run of ours; a transformers folder or Hub id (wav2vec2, HuBERT, WavLM, Whisper, BERT, "
+            help="A bundle or run of ours; published weights by name; a transformers folder or Hub id (wav2vec2, HuBERT, WavLM, Whisper, BERT, "
             "Llama, ViT, BEiT, DINOv2 and their kin); or package:NAME."
         ),
     ],
