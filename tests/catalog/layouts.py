@@ -4,6 +4,7 @@ Source: the published code of each: PaSST and DeiT (facebookresearch/deit models
 (microsoft/Swin-Transformer models/swin_transformer.py) and DAT as of 2022 (LeapLabTHU/DAT models/dat.py, configs).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -119,15 +120,24 @@ def shapes_of(row: Checkpoint) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def write_published(row: Checkpoint, path: Path, *, seed: int = 0) -> Path:
+def write_published(
+    row: Checkpoint,
+    path: Path,
+    *,
+    shapes: Shapes | None = None,
+    seed: int = 0,
+    damage: Callable[[dict[str, torch.Tensor]], object] | None = None,
+) -> Path:
     """A file in the layout of a row's, with random numbers; DeiT, DAT and Swin wrap it in `model`."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {
         name: torch.zeros(shape, dtype=torch.int64)
         if name.endswith("_index")
         else 0.05 * torch.randn(shape, generator=generator)
-        for name, shape in shapes_of(row).items()
+        for name, shape in (shapes or shapes_of(row)).items()
     }
+    if damage is not None:
+        damage(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         save_weights(path, tensors)
