@@ -67,7 +67,7 @@ def shrink(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a registered PaSST one of few numbers, in the same grid."""
     preset, network = registry._registered[name]
     if name.startswith("passt"):
-        small = dataclasses.replace(preset, options={**preset.options, "dim": DIM, "num_heads": 1, "depth": 2})
+        small = dataclasses.replace(preset, options={**preset.options, "dim": DIM, "num_heads": 1, "depth": 3})
         monkeypatch.setitem(registry._registered, name, (small, network))
 
 
@@ -75,4 +75,4 @@ def small_shapes(row: Checkpoint) -> Shapes:
     """The layout of a row's file for the network that `shrink` leaves."""
     if not row.is_start:
         return shapes_of(row)
-    return vit(DIM, image=64, tokens=2, depth=2) if "deit" in row.name else swin(DIM, (1, 1, 1, 1), (1, 1, 1, 1))
+    return vit(DIM, image=64, tokens=2, depth=3) if "deit" in row.name else swin(DIM, (1, 1, 1, 1), (1, 1, 1, 1))

@@ -39,7 +39,11 @@ def contents(store: Path) -> set[str]:
 
 
 def test_a_name_is_fetched_once_and_predicts_with_its_labels(
-    publish: Publish, server: Server, store: Path, caplog: pytest.LogCaptureFixture
+    publish: Publish,
+    server: Server,
+    store: Path,
+    caplog: pytest.LogCaptureFixture,
+    record: Callable[..., Path],
 ) -> None:
     row = publish(AUDIOSET, hashed=True)
     with caplog.at_level(logging.INFO, logger="ossicle"):
@@ -50,7 +54,7 @@ def test_a_name_is_fetched_once_and_predicts_with_its_labels(
     assert caplog.records[0].name.startswith("ossicle.") and caplog.messages[-1] == f"Kept in {store / AUDIOSET}."
     assert len(model.labels) == 527 and model.labels[0] == "Speech" and model.task == "multi-label"
     assert model.window_samples()[0] == 320_000 and model.rate == 32_000
-    prediction = model.predict(np.zeros(32_000, np.float32), rate=32_000)
+    prediction = model.predict(record("tone.wav"))
     assert prediction.rows[0].label in model.labels
     asked = len(server.requests)
     assert find_bundle(AUDIOSET) == find_bundle("passt_s_swa_p16_128_ap476") == store / AUDIOSET
@@ -415,14 +419,14 @@ def served(row: Checkpoint, server: Server, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_checkpoint_of_full_size_predicts(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Callable[..., Path]
 ) -> None:
     row = checkpoint("passt_l_kd_p16_128_ap47")
     content = served(row, server, tmp_path, monkeypatch)
     server.behave = [breaks_off(100_000_000)]
     model = ossicle.load(row.name)
     assert server.sent == len(content) > 200e6
-    prediction = model.predict(np.zeros(32_000, np.float32), rate=32_000)
+    prediction = model.predict(record("tone.wav"))
     assert prediction.top in model.labels and len(model.labels) == 527
     assert shelf.verify(checkpoint(row.name)) is None
     published = torch.load(tmp_path / "published" / row.file, weights_only=True, mmap=True)

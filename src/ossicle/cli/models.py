@@ -183,9 +183,12 @@ def add(
 ) -> None:
     """Add a file of published weights that came without a network, checked as a download is."""
     from ossicle.bundle.published import add_file
-    from ossicle.catalog import checkpoint
+    from ossicle.catalog import checkpoint, store
 
     row = checkpoint(name)
+    if folder := store.kept_folder(row):
+        print(f"{row.name}: already in {folder}")
+        return
     print(f"{row.name}: in {add_file(row, file)}")
 
 
