@@ -29,7 +29,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the store, which is empty; nothing of the user's settings, and no pauses."""
-    for name in ("OSSICLE_OFFLINE", "HF_HUB_OFFLINE", "OSSICLE_MIRROR", "OSSICLE_MIRROR_TOKEN", "HTTP_PROXY", "HTTPS_PROXY"):
+    for name in (
+        "OSSICLE_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "OSSICLE_MIRROR",
+        "OSSICLE_MIRROR_TOKEN",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -39,9 +46,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def publish(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Checkpoint]:
+def publish(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Checkpoint]:
     """Makes a row of the catalogue available: a file in its layout, of a network of few numbers, on the server.
 
     Changes are to the row; `hashed=True` also gives it the hash and size of the file, and `damage` changes its tensors.
@@ -50,9 +55,15 @@ def publish(
     def make(name: str, *, hashed: bool = False, seed: int = 0, damage: Any = None, **changes: Any) -> Checkpoint:
         row = checkpoint(name)
         shrink(row.architecture, monkeypatch)
-        path = write_published(row, tmp_path / "published" / row.file, shapes=small_shapes(row), seed=seed, damage=damage)
+        path = write_published(
+            row, tmp_path / "published" / row.file, shapes=small_shapes(row), seed=seed, damage=damage
+        )
         content = path.read_bytes()
-        facts: dict[str, Any] = {"bytes": None, "sha256": None, "shapes": None if row.by_shapes else shapes_digest(small_shapes(row))}
+        facts: dict[str, Any] = {
+            "bytes": None,
+            "sha256": None,
+            "shapes": None if row.by_shapes else shapes_digest(small_shapes(row)),
+        }
         if hashed:
             facts |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         row = dataclasses.replace(row, **{"numbers": 1000, **facts, **changes})

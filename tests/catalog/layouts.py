@@ -64,7 +64,9 @@ def swin(dim: int = 96, depths: tuple[int, ...] = (2, 2, 6, 2), heads: tuple[int
 
 def dat(dim: int, depths: tuple[int, ...], heads: tuple[int, ...], groups: tuple[int, int]) -> Shapes:
     """DAT on images of 224: windows in the first two stages, then windows and deformable attention in turn."""
-    shapes: Shapes = {"patch_proj.0.weight": (dim, 3, 4, 4), "patch_proj.0.bias": (dim,)} | norm("patch_proj.1.norm", dim)
+    shapes: Shapes = {"patch_proj.0.weight": (dim, 3, 4, 4), "patch_proj.0.bias": (dim,)} | norm(
+        "patch_proj.1.norm", dim
+    )
     for stage, depth in enumerate(depths):
         width, side = dim * 2**stage, 56 // 2**stage
         for i in range(depth):

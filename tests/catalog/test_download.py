@@ -57,7 +57,9 @@ def test_a_stalled_transfer_is_given_up_and_taken_up(
 def test_a_later_process_goes_on_where_an_earlier_one_was_stopped(server: Server, target: Path) -> None:
     server.always = breaks_off(0)
     server.behave = [breaks_off(200_000)]
-    with pytest.raises(WeightsRefused, match=r"ended the transfer at 200,000 of 512,004 bytes, in 5 attempts; 0.2 MB are kept"):
+    with pytest.raises(
+        WeightsRefused, match=r"ended the transfer at 200,000 of 512,004 bytes, in 5 attempts; 0.2 MB are kept"
+    ):
         download(URL, target, sha256=HASH)
     assert parts(target) == ["weights.pt.part", "weights.pt.part.json"]
     server.always, server.sent = None, 0
@@ -297,7 +299,9 @@ def test_a_disk_that_fills_up_keeps_what_has_arrived(server: Server, target: Pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(WeightsRefused, match=r"got: File too large at .* MB of the download; .*the same command goes on"):
+        with pytest.raises(
+            WeightsRefused, match=r"got: File too large at .* MB of the download; .*the same command goes on"
+        ):
             download(URL, target, sha256=HASH)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -20,7 +20,8 @@ from tests.catalog.server import Server, breaks_off, says
 import ossicle
 from ossicle.bundle import CONFIG, find_bundle, find_weights, load_bundle
 from ossicle.bundle.published import add_file, fetch_file, published_folder
-from ossicle.catalog import Checkpoint, checkpoint, store as shelf
+from ossicle.catalog import Checkpoint, checkpoint
+from ossicle.catalog import store as shelf
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, WeightsRefused
 from ossicle.training import TrainConfig
 from ossicle.training.initial import start_from
@@ -59,7 +60,9 @@ def test_a_name_is_fetched_once_and_predicts_with_its_labels(
     asked = len(server.requests)
     assert find_bundle(AUDIOSET) == find_bundle("passt_s_swa_p16_128_ap476") == store / AUDIOSET
     assert len(server.requests) == asked
-    assert contents(store) == {f"{AUDIOSET}/{name}" for name in ("config.json", "model.safetensors", "README.md", "source.json")}
+    assert contents(store) == {
+        f"{AUDIOSET}/{name}" for name in ("config.json", "model.safetensors", "README.md", "source.json")
+    }
 
 
 def test_the_store_says_where_weights_came_from(publish: Publish, server: Server, store: Path) -> None:
@@ -111,7 +114,9 @@ def test_a_network_of_images_is_kept_under_its_own_names_and_predicts_nothing(pu
     tensors = ossicle.weights.tensors.load_weights(find_weights(START))
     assert tensors["pos_embed"].shape == (1, 2 + 16, 8) and tensors["patch_embed.proj.weight"].shape[1] == 3
     assert contents(store / START) == {"model.safetensors", "source.json"}
-    with pytest.raises(WeightsRefused, match=f"predicts nothing here; start a training from it: `ossicle train DATA --init {START}`"):
+    with pytest.raises(
+        WeightsRefused, match=f"predicts nothing here; start a training from it: `ossicle train DATA --init {START}`"
+    ):
         ossicle.load(START)
 
 
@@ -146,15 +151,23 @@ def test_a_name_with_weights_never_gives_random_ones(publish: Publish, monkeypat
     with pytest.raises(ValueError, match="passt_tiny_s20 is an architecture without published weights"):
         ossicle.create_model("passt_tiny_s20", pretrained=True)
     monkeypatch.setenv("OSSICLE_OFFLINE", "1")
-    for refused in (lambda: ossicle.create_model(AUDIOSET), lambda: ossicle.create_model("passt_base_s10", pretrained=True)):
+    for refused in (
+        lambda: ossicle.create_model(AUDIOSET),
+        lambda: ossicle.create_model("passt_base_s10", pretrained=True),
+    ):
         with pytest.raises(WeightsRefused, match="OSSICLE_OFFLINE forbids the network"):
             refused()
 
 
 def test_weights_are_no_architecture() -> None:
-    with pytest.raises(ModelUnknown, match=f"{AUDIOSET} is the name of weights; expected that of an architecture, such as passt_base_s10"):
+    with pytest.raises(
+        ModelUnknown,
+        match=f"{AUDIOSET} is the name of weights; expected that of an architecture, such as passt_base_s10",
+    ):
         start_from(TrainConfig(model=AUDIOSET), num_classes=3, frames=100)
-    with pytest.raises(WeightsRefused, match=f"passt_base_s10 is an architecture without trained weights.*such as {AUDIOSET}"):
+    with pytest.raises(
+        WeightsRefused, match=f"passt_base_s10 is an architecture without trained weights.*such as {AUDIOSET}"
+    ):
         ossicle.load("passt_base_s10")
 
 
@@ -184,7 +197,9 @@ def test_local_files_only_asks_nobody(server: Server, publish: Publish) -> None:
 
 def test_a_server_that_is_not_there_says_what_else_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSSICLE_MIRROR", "http://127.0.0.1:9")
-    with pytest.raises(WeightsRefused, match=r"the connection failed \(Connection refused\)\. Without a network: .*models add"):
+    with pytest.raises(
+        WeightsRefused, match=r"the connection failed \(Connection refused\)\. Without a network: .*models add"
+    ):
         find_bundle(AUDIOSET)
 
 
@@ -237,7 +252,9 @@ def test_another_network_is_refused_and_nothing_is_kept(
 
 def test_a_start_of_other_shapes_is_refused_by_its_digest(publish: Publish, store: Path) -> None:
     row = publish(START, damage=wrong("extra"))
-    with pytest.raises(WeightsRefused, match=rf"digest [0-9a-f]{{16}}, and those of {START} {row.shapes}: this is another network"):
+    with pytest.raises(
+        WeightsRefused, match=rf"digest [0-9a-f]{{16}}, and those of {START} {row.shapes}: this is another network"
+    ):
         published_folder(row)
     assert contents(store) == set()
 
@@ -285,7 +302,10 @@ def test_an_unknown_hash_is_pinned_at_the_first_download_and_said(
     published_folder(row)  # the same file
     shelf.remove(row)
     other = publish(AUDIOSET, seed=1)
-    with pytest.raises(WeightsRefused, match=rf"expected {pinned}\. It was pinned on 20\d\d-.*`ossicle models remove {AUDIOSET} --forget-hash`"):
+    with pytest.raises(
+        WeightsRefused,
+        match=rf"expected {pinned}\. It was pinned on 20\d\d-.*`ossicle models remove {AUDIOSET} --forget-hash`",
+    ):
         published_folder(other)
     shelf.unpin(row)
     published_folder(other)
@@ -433,7 +453,15 @@ def test_a_checkpoint_of_full_size_predicts(
     assert all(torch.equal(tensor, published[name]) for name, tensor in model.model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["passt_tiny_s16.deit_imagenet", "passt_tiny_s16.augreg_imagenet", "datar_tiny.dat_imagenet", "datar_tiny.swin_imagenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "passt_tiny_s16.deit_imagenet",
+        "passt_tiny_s16.augreg_imagenet",
+        "datar_tiny.dat_imagenet",
+        "datar_tiny.swin_imagenet",
+    ],
+)
 def test_a_start_of_full_size_is_kept(
     name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,10 +25,21 @@ def test_show_counts_parameters_and_work() -> None:
 def test_show_says_where_weights_come_from() -> None:
     done = run.invoke(app, ["show", "passt_s_swa_p16_128_ap476"])
     assert done.exit_code == 0 and done.stdout.startswith("passt_base_s10.audioset_ap476\n")
-    for part in ("527 labels (multi-label)", "mAP 0.476", "unknown: the repository", "344.7 MB", "ap.476-swa.pt", "302903fa"):
+    for part in (
+        "527 labels (multi-label)",
+        "mAP 0.476",
+        "unknown: the repository",
+        "344.7 MB",
+        "ap.476-swa.pt",
+        "302903fa",
+    ):
         assert part in done.stdout
     start = run.invoke(app, ["show", "deit_base_distilled_patch16_384"]).stdout
-    assert "d0272ac0... (from the name of the file)" in start and "Apache-2.0" in start and "predicts          nothing" in start
+    assert (
+        "d0272ac0... (from the name of the file)" in start
+        and "Apache-2.0" in start
+        and "predicts          nothing" in start
+    )
 
 
 def test_weights_are_listed_with_license_metric_and_size() -> None:

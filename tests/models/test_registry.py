@@ -42,7 +42,9 @@ def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gm
 
 
 def test_the_name_of_weights_is_answered_with_its_architecture() -> None:
-    with pytest.raises(ModelUnknown, match="x is the name of weights; expected that of an architecture, such as passt_base_s10"):
+    with pytest.raises(
+        ModelUnknown, match="x is the name of weights; expected that of an architecture, such as passt_base_s10"
+    ):
         create_model("passt_base_s10.x")
 
 

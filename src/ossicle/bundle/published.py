@@ -81,7 +81,9 @@ def card_of(row: Checkpoint) -> Card:
     return Card(
         title=row.name,
         data=f"Trained by its authors on {row.data}. Published as {row.url}.",
-        metrics=(f"{row.metric} on {row.metric.data}, as its authors report it ({row.metric.source}); not measured here",)
+        metrics=(
+            f"{row.metric} on {row.metric.data}, as its authors report it ({row.metric.source}); not measured here",
+        )
         if row.metric
         else (),
         limits="\n\n".join(f"{about[0].upper()}{about[1:]}." for about in (row.note, row.terms) if about),

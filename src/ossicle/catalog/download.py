@@ -4,8 +4,8 @@ What has arrived is in NAME.part beside the file, and NAME.part.json says of whi
 asked for the rest of this very version (Range with If-Range), and begins anew if it has another. Redirects are followed
 here and not by the library: never from https to http, and credentials stay with the host that they are for.
 
-Variables: HTTPS_PROXY, HTTP_PROXY, NO_PROXY and SSL_CERT_FILE as everywhere; OSSICLE_OFFLINE or HF_HUB_OFFLINE forbid the
-network; OSSICLE_MIRROR takes the place of scheme and host of every address (a path may follow it), and
+Variables: HTTPS_PROXY, HTTP_PROXY, NO_PROXY and SSL_CERT_FILE as everywhere; OSSICLE_OFFLINE or HF_HUB_OFFLINE forbid
+the network; OSSICLE_MIRROR takes the place of scheme and host of every address (a path may follow it), and
 OSSICLE_MIRROR_TOKEN goes to it as a bearer token.
 """
 
@@ -115,7 +115,9 @@ def download(url: str, path: Path, *, size: int | None = None, sha256: str | Non
             break
         forget(path)
         if not resumed:
-            raise OtherFile(f"{mirrored(url)}: the file that arrived has the SHA-256 {found}, expected {begins(sha256)}.")
+            raise OtherFile(
+                f"{mirrored(url)}: the file that arrived has the SHA-256 {found}, expected {begins(sha256)}."
+            )
         logger.warning(f"{path.name}: what was there of it belongs to another file; it is fetched from the start.")
         resumed = False
     count = part.stat().st_size
@@ -145,8 +147,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed + SPARE:
         raise WeightsRefused(
-            f"{folder}: {megabytes(needed + SPARE)} are needed there and {megabytes(free)} are free; make space, or name "
-            "another folder (OSSICLE_CACHE, or --to)."
+            f"{folder}: {megabytes(needed + SPARE)} are needed there and {megabytes(free)} are free; make space, or "
+            "name another folder (OSSICLE_CACHE, or --to)."
         )
 
 
@@ -175,7 +177,9 @@ class _Transfer:
                         tried = "" if broken.last else f", in {ATTEMPTS} attempts"
                         kept = f"; {megabytes(self.done)} are kept, and the same command goes on" if self.done else ""
                         raise NotReached(f"{self.shown}: {broken}{tried}{kept}.") from None
-                    time.sleep(min(LONGEST_PAUSE, PAUSE * 2 ** (failures - 1) if broken.pause is None else broken.pause))
+                    time.sleep(
+                        min(LONGEST_PAUSE, PAUSE * 2 ** (failures - 1) if broken.pause is None else broken.pause)
+                    )
                 except KeyboardInterrupt:
                     raise KeyboardInterrupt(
                         f"Interrupted at {megabytes(self.done)}; the same command goes on from there."
@@ -278,8 +282,8 @@ class _Transfer:
                 raise _Broken(said, pause=float(after) if after.isdecimal() else None)
             raise WeightsRefused(f"{self.shown}: {said}.")
         if self.size is not None and total is not None and total != self.size:
-            said = _page_title(response)
-            raise WeightsRefused(f"{self.shown}: the server offers {said or f'{total:,} bytes'}, expected {self.size:,}.")
+            offer = _page_title(response) or f"{total:,} bytes"
+            raise WeightsRefused(f"{self.shown}: the server offers {offer}, expected {self.size:,}.")
         if (total or 0) > MOST:
             raise WeightsRefused(f"{self.shown}: the server offers {megabytes(total or 0)}; at most {megabytes(MOST)}.")
         check_space(self.part.parent, (total or self.size or 0) - self.done)
@@ -311,8 +315,8 @@ class _Transfer:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS):
                 raise
             raise WeightsRefused(
-                f"{self.part.parent}: {error.strerror} at {megabytes(self.done)} of the download; once there is space, the "
-                "same command goes on from there."
+                f"{self.part.parent}: {error.strerror} at {megabytes(self.done)} of the download; once there is space, "
+                "the same command goes on from there."
             ) from None
 
     def _version(self) -> str | None:
@@ -360,7 +364,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _not_weights(block: bytes) -> str | None:
-    """What a text is that came in place of weights: a page of a login or a proxy, a JSON error, a pointer of Git LFS."""
+    """What a text is that came in place of weights: a page of a login, a JSON error, a pointer of Git LFS."""
     try:
         text = block[:512].decode("utf-8-sig").lstrip()
     except UnicodeDecodeError as error:
@@ -400,7 +404,9 @@ def _reason(error: Exception) -> str:
     if isinstance(inner, http.client.IncompleteRead):
         return "the connection broke off"
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({inner.verify_message}); SSL_CERT_FILE names another list of authorities"
+        return (
+            f"its certificate is not trusted ({inner.verify_message}); SSL_CERT_FILE names another list of authorities"
+        )
     if isinstance(inner, OSError) and inner.strerror:
         return f"the connection failed ({inner.strerror})"
     return f"the connection failed ({_one_line(str(inner)) or type(inner).__name__})"

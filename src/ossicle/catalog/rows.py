@@ -124,7 +124,9 @@ def checkpoints() -> Mapping[str, Checkpoint]:
 
 def _row(entry: dict[str, Any], content: Mapping[str, Any]) -> Checkpoint:
     source = content["sources"][entry["source"]]
-    own = {name: value for name, value in entry.items() if name not in ("source", "file", "filename", "labels", "metric")}
+    own = {
+        name: value for name, value in entry.items() if name not in ("source", "file", "filename", "labels", "metric")
+    }
     own |= {name: source[name] for name in ("page", "paper", "rate", "license", "terms") if name in source}
     own["url"] = source["address"] + entry["file"]
     own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]

@@ -75,7 +75,9 @@ def fetch(row: Checkpoint, path: Path) -> Published:
     Raises: WeightsRefused without a network, with a sentence on what to do; and as `download`.
     """
     if variable := download.offline():
-        raise WeightsRefused(f"{row.name} is not in {store_folder()}, and {variable} forbids the network: {by_hand(row)}.")
+        raise WeightsRefused(
+            f"{row.name} is not in {store_folder()}, and {variable} forbids the network: {by_hand(row)}."
+        )
     url = download.mirrored(row.url)
     trained = f"trained on {row.data}"
     license = f"license of the weights: {row.license_or_unknown}" + (f" ({row.terms})" if row.terms else "")
@@ -135,8 +137,8 @@ def pin(row: Checkpoint, published: Published) -> None:
             now = datetime.date.today().isoformat()
             write_json(path, pins | {row.name: {"sha256": published.sha256, "since": now}})
             logger.warning(
-                f"No source states the SHA-256 of {row.file}: {published.sha256} is pinned from now on, and another file "
-                "is refused."
+                f"No source states the SHA-256 of {row.file}: {published.sha256} is pinned from now on, and another "
+                "file is refused."
             )
 
 
@@ -147,9 +149,7 @@ def unpin(row: Checkpoint) -> None:
         write_json(path, {name: pinned for name, pinned in _pins().items() if name != row.name})
 
 
-def settle(
-    row: Checkpoint, *, wanted: Callable[[Path], Published], convert: Callable[[Published, Path], None]
-) -> Path:
+def settle(row: Checkpoint, *, wanted: Callable[[Path], Published], convert: Callable[[Published, Path], None]) -> Path:
     """The folder of a row in the store, which is made if it is not there; one process at a time.
 
     Args:
@@ -214,7 +214,9 @@ def remove(row: Checkpoint) -> int:
     with holding(store_folder() / DOWNLOADS / f"{row.name}.lock", waiting_for=row.name):
         freed = kept_bytes(row)
         if not freed:
-            raise WeightsRefused(f"{row.name} is not in {store_folder()}; `ossicle models list --weights` shows what is.")
+            raise WeightsRefused(
+                f"{row.name} is not in {store_folder()}; `ossicle models list --weights` shows what is."
+            )
         download.forget(_arriving(row))
         shutil.rmtree(store_folder() / row.name, ignore_errors=True)
     return freed
@@ -223,8 +225,8 @@ def remove(row: Checkpoint) -> int:
 def by_hand(row: Checkpoint) -> str:
     """What to do where there is no network, as the end of a sentence."""
     return (
-        f"on a machine with one, download {row.url} ({row.size}), or `ossicle models fetch {row.name} --to DIR`; then here "
-        f"`ossicle models add {row.file} --as {row.name}`"
+        f"on a machine with one, download {row.url} ({row.size}), or `ossicle models fetch {row.name} --to DIR`; then "
+        f"here `ossicle models add {row.file} --as {row.name}`"
     )
 
 

@@ -26,7 +26,8 @@ Name = Annotated[str, typer.Argument(help="Name from `ossicle models list --weig
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'passt_tiny_*'.")] = "*",
     weights: Annotated[
-        bool, typer.Option("--weights", help="List published weights: data, metric, license, size, and what is kept here.")
+        bool,
+        typer.Option("--weights", help="List published weights: data, metric, license, size, and what is kept here."),
     ] = False,
 ) -> None:
     """List the networks, or the published weights, whose name matches."""
@@ -47,7 +48,9 @@ def networks_table(pattern: str) -> "Table":
 
     names = list_models(pattern)
     if not names:
-        there = " among the networks; try --weights" if list_checkpoints(pattern) else "; `ossicle models list` lists all"
+        there = (
+            " among the networks; try --weights" if list_checkpoints(pattern) else "; `ossicle models list` lists all"
+        )
         raise ModelUnknown(f"no model matches {pattern!r}{there}")
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -146,7 +149,9 @@ def weights_facts(row: "Checkpoint") -> dict[str, str]:
         "address": row.url,
         "page": f"{row.page}, {row.paper}",
         "size": row.size,
-        "SHA-256": f"{hash}{'' if len(hash) == 64 else '...'} ({by})" if hash else "unknown: pinned at the first download",
+        "SHA-256": f"{hash}{'' if len(hash) == 64 else '...'} ({by})"
+        if hash
+        else "unknown: pinned at the first download",
         "kept here": f"{source['since']}, {store.store_folder() / row.name}" if source else "no",
         "note": row.note,
     }

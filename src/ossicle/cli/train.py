@@ -74,7 +74,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name from `ossicle models list`; by default that of published weights, of the recipe, or passt_tiny_s16."
+            help="Name from `ossicle models list`; by default that of published weights, else passt_tiny_s16 or the recipe's."
         ),
     ] = None,
     recipe: Annotated[

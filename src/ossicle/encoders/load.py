@@ -22,8 +22,8 @@ def load_encoder(
     """Loads a frozen encoder strictly: every tensor must be in the file.
 
     Args:
-        name: an ossicle bundle or run folder; published weights by name; a folder of Hugging Face's `transformers`; a Hub id ("user/name") of
-            either; or "package:NAME" for an installed Python package with such a folder
+        name: an ossicle bundle or run folder; published weights by name; a folder of Hugging Face's `transformers`; a
+            Hub id ("user/name") of either; or "package:NAME" for an installed Python package with such a folder
         device: auto, cpu, cuda, mps, ...
         crop: for Whisper: limit the input to the clip instead of 30 s, which changes the features
         local_files_only: read a Hub id from the local cache, without network access
