@@ -19,7 +19,7 @@ from tests.catalog.server import Server, breaks_off, says
 
 import ossicle
 from ossicle.bundle import CONFIG, find_bundle, find_weights, load_bundle
-from ossicle.bundle.published import add_file, fetch_file, published_folder
+from ossicle.bundle.published import add_file, fetch_file, keep, published_folder
 from ossicle.catalog import Checkpoint, checkpoint
 from ossicle.catalog import store as shelf
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, WeightsRefused
@@ -209,9 +209,23 @@ def test_a_file_travels_without_a_network(
     row = publish(AUDIOSET, hashed=True)
     got = fetch_file(row, tmp_path / "stick")
     assert got.path == tmp_path / "stick" / row.file and not store.exists()
+    assert fetch_file(row, tmp_path / "stick").sha256 == got.sha256 and len(server.requests) == 1
     monkeypatch.setenv("OSSICLE_OFFLINE", "1")
     add_file(row, got.path)
     assert got.path.exists() and ossicle.load(AUDIOSET).labels[0] == "Speech"
+
+
+def test_a_file_for_another_machine_is_checked_and_pinned_too(publish: Publish, tmp_path: Path) -> None:
+    row = publish(START, damage=wrong("extra"))
+    with pytest.raises(WeightsRefused, match="this is another network"):
+        fetch_file(row, tmp_path / "stick")
+    assert list((tmp_path / "stick").iterdir()) == [] and shelf.pinned_hash(row) is None
+    row = publish(START)
+    assert fetch_file(row, tmp_path / "stick").sha256 == shelf.pinned_hash(row)
+    (tmp_path / "stick" / row.file).write_bytes(b"of the user")
+    with pytest.raises(WeightsRefused, match="its SHA-256 is"):
+        fetch_file(row, tmp_path / "stick")
+    assert (tmp_path / "stick" / row.file).read_bytes() == b"of the user"
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -385,6 +399,28 @@ published_folder(dataclasses.replace(checkpoint(sys.argv[1]), bytes=None, sha256
 """
 
 
+def test_a_full_disk_in_the_middle_leaves_nothing_half_there(publish: Publish, server: Server, store: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits on the size of files")
+    row = publish(AUDIOSET, hashed=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arrived = store / ".downloads" / row.file
+
+    def full(arriving: Path) -> shelf.Published:
+        published = shelf.fetch(row, arriving)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # less than the bundle has
+        return published
+
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            shelf.settle(row, wanted=full, convert=lambda published, folder: keep(row, published, folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(error.value.filename).endswith("model.safetensors")
+    assert contents(store) == {str(arrived.relative_to(store))} and shelf.kept_bytes(row) == row.bytes
+    published_folder(row)
+    assert len(server.requests) == 1 and not arrived.exists()
+
+
 def test_two_processes_at_once_fetch_once(publish: Publish, server: Server, store: Path) -> None:
     row = publish(AUDIOSET)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
@@ -447,7 +483,7 @@ def test_a_checkpoint_of_full_size_predicts(
     model = ossicle.load(row.name)
     assert server.sent == len(content) > 200e6
     prediction = model.predict(record("tone.wav"))
-    assert prediction.top in model.labels and len(model.labels) == 527
+    assert prediction.top[0] in model.labels and len(model.labels) == 527
     assert shelf.verify(checkpoint(row.name)) is None
     published = torch.load(tmp_path / "published" / row.file, weights_only=True, mmap=True)
     assert all(torch.equal(tensor, published[name]) for name, tensor in model.model.state_dict().items())

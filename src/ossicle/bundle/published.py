@@ -8,7 +8,7 @@ import torch
 from ossicle.bundle.card import Card
 from ossicle.bundle.folder import save_bundle
 from ossicle.bundle.schema import WEIGHTS
-from ossicle.catalog import Checkpoint, store
+from ossicle.catalog import Checkpoint, shapes_digest, store
 from ossicle.catalog.store import Published
 from ossicle.errors import WeightsRefused
 from ossicle.frontend import frontend_config
@@ -42,8 +42,23 @@ def add_file(row: Checkpoint, file: Path) -> Path:
 
 
 def fetch_file(row: Checkpoint, folder: Path) -> Published:
-    """Downloads the file as it is published into a folder, for another machine."""
-    return store.fetch(row, folder / row.file)
+    """Downloads the file as it is published into a folder, for another machine; one that is there is compared.
+
+    Raises: WeightsRefused as for the store.
+    """
+    path = folder / row.file
+    there = path.exists()
+    published = store.adopt(row, path) if there else store.fetch(row, path)
+    if not row.has_whole_hash:
+        try:
+            tensors = read_checkpoint(path)
+            store.check_shapes(row, shapes_digest({name: tensor.shape for name, tensor in tensors.items()}))
+        except WeightsRefused:
+            if not there:
+                path.unlink()
+            raise
+        store.pin(row, published)
+    return published
 
 
 def keep(row: Checkpoint, published: Published, folder: Path) -> None:

@@ -11,6 +11,7 @@ A folder appears as a whole: it is made beside and renamed.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import logging
@@ -65,7 +66,7 @@ def kept() -> list[Checkpoint]:
 def kept_bytes(row: Checkpoint) -> int:
     """The size on disk of the weights of that name, and of what has arrived of them."""
     folder = store_folder() / row.name
-    files = [*folder.glob("*"), beside(_arriving(row), ".part")]
+    files = [*folder.glob("*"), _arriving(row), beside(_arriving(row), ".part")]
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
@@ -109,21 +110,23 @@ def adopt(row: Checkpoint, file: Path) -> Published:
     return Published(path=file, url=str(file.absolute()), bytes=size, sha256=found)
 
 
-def check_shapes(row: Checkpoint, tensors: Path) -> None:
-    """Compares names and shapes in a safetensors file where no whole hash has vouched for what was published.
+def check_shapes(row: Checkpoint, found: str) -> None:
+    """Compares a digest of names and shapes where no whole hash has vouched for what was published.
 
     Raises: WeightsRefused.
     """
-    if row.shapes is None or row.has_whole_hash:
-        return
-    with open(tensors, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    found = shapes_digest({name: about["shape"] for name, about in header.items() if name != "__metadata__"})
-    if found != row.shapes:
+    if row.shapes is not None and not row.has_whole_hash and found != row.shapes:
         raise WeightsRefused(
             f"{row.file}: the names and shapes of its tensors have the digest {found}, and those of {row.name} "
             f"{row.shapes}: this is another network."
         )
+
+
+def header_digest(tensors: Path) -> str:
+    """The digest of the names and shapes in a safetensors file that was written here."""
+    with open(tensors, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return shapes_digest({name: about["shape"] for name, about in header.items() if name != "__metadata__"})
 
 
 def pin(row: Checkpoint, published: Published) -> None:
@@ -169,17 +172,20 @@ def settle(row: Checkpoint, *, wanted: Callable[[Path], Published], convert: Cal
         for abandoned in store.glob(f".{row.name}.*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         made = store / f".{row.name}.{secrets.token_hex(4)}"
+        published = _arrived(row, arriving) or wanted(arriving)
+        download.check_space(store, published.bytes)
         try:
-            published = wanted(arriving)
-            download.check_space(store, published.bytes)
             convert(published, made)
-            check_shapes(row, made / TENSORS)
+            check_shapes(row, header_digest(made / TENSORS))
             _seal(row, published, made)
             pin(row, published)
             _place(made, store / row.name)
+            arriving.unlink(missing_ok=True)
+        except WeightsRefused:  # it is not what it should be
+            arriving.unlink(missing_ok=True)
+            raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
-            arriving.unlink(missing_ok=True)  # refused, or kept as a bundle
         logger.warning(f"Kept in {store / row.name}.")
         return store / row.name
 
@@ -218,6 +224,7 @@ def remove(row: Checkpoint) -> int:
                 f"{row.name} is not in {store_folder()}; `ossicle models list --weights` shows what is."
             )
         download.forget(_arriving(row))
+        _arriving(row).unlink(missing_ok=True)
         shutil.rmtree(store_folder() / row.name, ignore_errors=True)
     return freed
 
@@ -249,6 +256,17 @@ def holding(path: Path, *, waiting_for: str) -> Iterator[bool]:
 
 def _arriving(row: Checkpoint) -> Path:
     return store_folder() / DOWNLOADS / row.file
+
+
+def _arrived(row: Checkpoint, path: Path) -> Published | None:
+    """The file that an earlier process fetched and could not keep, if it is the right one."""
+    if not path.is_file():
+        return None
+    try:
+        return dataclasses.replace(adopt(row, path), url=download.mirrored(row.url))
+    except WeightsRefused:
+        path.unlink()
+        return None
 
 
 def _pins() -> dict[str, Any]:

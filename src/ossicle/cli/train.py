@@ -74,7 +74,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name from `ossicle models list`; by default that of published weights, else passt_tiny_s16 or the recipe's."
+            help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe or of --init NAME."
         ),
     ] = None,
     recipe: Annotated[

@@ -4,6 +4,8 @@ The format cannot contain code. A file is refused if it is damaged, or if a tens
 shape.
 """
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,10 +22,22 @@ SHOWN = 5  # tensors named of each kind before "and n more"
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors, bit for bit and atomically."""
+    """Writes named tensors, bit for bit and atomically.
+
+    Raises: OSError if they cannot be written, as on a full disk.
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"format": "pt", **(metadata or {})}
-    write_atomically(Path(path), lambda temporary: safetensors.torch.save_file(ready, temporary, metadata=about))
+
+    def save(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(ready, temporary, metadata=about)
+        except SafetensorError as error:
+            if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from None
+
+    write_atomically(Path(path), save)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
