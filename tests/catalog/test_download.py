@@ -278,9 +278,10 @@ def test_a_proxy_is_used_unless_the_host_is_excepted(
         download("http://host.example/x", target)
 
 
-def test_a_mirror_that_is_no_address_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OSSICLE_MIRROR", "mirror.example")
-    with pytest.raises(WeightsRefused, match="mirror.example/releases/v1/weights.pt: this cannot be fetched"):
+@pytest.mark.parametrize("mirror", ["mirror.example", "file:///tmp", "ftp://127.0.0.1", "http://127.0.0.1:port"])
+def test_a_mirror_that_is_no_address_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    monkeypatch.setenv("OSSICLE_MIRROR", mirror)
+    with pytest.raises(WeightsRefused, match=f"^{mirror}/releases/v1/weights.pt: this cannot be fetched"):
         download(URL, tmp_path / "weights.pt")
 
 

@@ -38,7 +38,7 @@ from ossicle.files import beside, write_json
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 30.0  # seconds without a byte until a connection counts as stalled
+TIMEOUT = 20.0  # seconds without a byte until a connection counts as stalled
 ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second; doubled before each further one
 LONGEST_PAUSE = 60.0  # that a server may ask for
@@ -50,14 +50,17 @@ HOPELESS = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationErro
 AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may change
 
 
+Show = Callable[[int, int | None], None]
+
+
 @contextlib.contextmanager
-def _no_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    yield lambda done: None
+def _no_bar(name: str) -> Iterator[Show]:
+    yield lambda done, total: None
 
 
-# Shows how far a download is: called with the file's name and its size, yields what to call with the bytes that are
-# there. The command line sets it; a library draws nothing.
-bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] = _no_bar
+# Shows how far a download is: called with the file's name, yields what to call with the bytes that are there and the
+# size of the file, if it is known. The command line sets it; a library draws nothing.
+bar: Callable[[str], AbstractContextManager[Show]] = _no_bar
 
 
 class NotReached(WeightsRefused):
@@ -166,7 +169,7 @@ class _Transfer:
         """Fetches what is missing and returns the hash of all of it."""
         self._begin()
         failures, most = 0, 0
-        with bar(name, self.size) as show:
+        with bar(name) as show:
             while True:
                 try:
                     self._attempt(show)
@@ -200,7 +203,7 @@ class _Transfer:
         self.part.unlink(missing_ok=True)
         _state(self.part).unlink(missing_ok=True)
 
-    def _attempt(self, show: Callable[[int], None]) -> None:
+    def _attempt(self, show: Show) -> None:
         version = self._version()
         if self.done and self.size is not None and self.done > self.size or self.done and version is None:
             self._restart()
@@ -228,19 +231,23 @@ class _Transfer:
         url, credentials = self.url, _credentials(self.url)
         for _ in range(REDIRECTS + 1):
             plain = _without_credentials(url)
+            if urlsplit(plain).scheme not in ("http", "https"):
+                raise WeightsRefused(
+                    f"{plain}: this cannot be fetched; expected an address of https, as OSSICLE_MIRROR too."
+                )
             own = {"User-Agent": f"ossicle/{__version__}", "Accept-Encoding": "identity"}
-            if credentials and _origin(url) == _origin(self.url):
-                own["Authorization"] = credentials
             try:
+                if credentials and _origin(url) == _origin(self.url):
+                    own["Authorization"] = credentials
                 request = urllib.request.Request(plain, headers=own | headers)
                 response: Any = self.opener.open(request, timeout=TIMEOUT)
             except urllib.error.HTTPError as error:
                 response = error
+            except (ValueError, http.client.InvalidURL) as error:  # a port or a proxy that is none
+                raise WeightsRefused(f"{plain}: this cannot be fetched: {error}.") from None
             except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
                 inner = getattr(error, "reason", error)
                 raise _Broken(_reason(error), last=isinstance(inner, HOPELESS)) from None
-            except ValueError as error:  # an address or a proxy that is none
-                raise WeightsRefused(f"{plain}: this cannot be fetched: {error}.") from None
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             url = self._redirected(url, response)
@@ -252,8 +259,8 @@ class _Transfer:
         schemes = urlsplit(url).scheme, urlsplit(target).scheme
         if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
             raise WeightsRefused(
-                f"{self.shown}: the server redirects to {_without_credentials(target)}, and from {schemes[0]} to "
-                f"{schemes[1] or 'nothing'} none is followed."
+                f"{self.shown}: the server redirects to {_without_credentials(target).partition('?')[0]}, and from "
+                f"{schemes[0]} to {schemes[1]} none is followed."
             )
         return target
 
@@ -292,7 +299,7 @@ class _Transfer:
         write_json(_state(self.part), {"url": self.shown, "version": version})
         return total
 
-    def _receive(self, response: Any, show: Callable[[int], None], total: int | None) -> None:
+    def _receive(self, response: Any, show: Show, total: int | None) -> None:
         limit = self.size or total or MOST
         with self._writing() as file:
             while block := response.read1(BLOCK):
@@ -303,7 +310,7 @@ class _Transfer:
                 file.write(block)
                 self.digest.update(block)
                 self.done += len(block)
-                show(self.done)
+                show(self.done, total)
             os.fsync(file.fileno())
 
     @contextlib.contextmanager

@@ -39,9 +39,9 @@ def downloads_shown() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bytes_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def _bytes_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, total: None
         return
     from rich import progress as rich
     from rich.console import Console
@@ -53,5 +53,5 @@ def _bytes_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         rich.TransferSpeedColumn(),
     )
     with rich.Progress(*columns, rich.TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
