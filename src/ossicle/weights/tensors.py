@@ -22,22 +22,28 @@ SHOWN = 5  # tensors named of each kind before "and n more"
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors, bit for bit and atomically.
-
-    Raises: OSError if they cannot be written, as on a full disk.
-    """
+    """Writes named tensors, bit for bit and atomically."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"format": "pt", **(metadata or {})}
+    write_atomically(Path(path), lambda temporary: write_tensors(temporary, ready, metadata=about))
 
-    def save(temporary: Path) -> None:
-        try:
-            safetensors.torch.save_file(ready, temporary, metadata=about)
-        except SafetensorError as error:
-            if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(temporary)) from None
 
-    write_atomically(Path(path), save)
+def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Writes contiguous tensors of the CPU, with the permissions of any other file.
+
+    Raises:
+        OSError: no space, no right; safetensors has an error of its own for it.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
+    try:
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(mode)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
