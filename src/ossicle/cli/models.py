@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ossicle.cli import convert
 from ossicle.cli.outcome import Sentences
 
 app = typer.Typer(
@@ -70,3 +71,6 @@ def show(name: Annotated[str, typer.Argument(help="Name from `ossicle models lis
     print(preset.name)
     for key, value in rows.items():
         print(f"  {key:16}  {value}")
+
+
+app.command()(convert.convert)

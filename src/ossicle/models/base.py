@@ -227,6 +227,28 @@ class Network(nn.Module):
         """The options that follow from given weights, such as the depth."""
         return {}
 
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Every option that follows from published weights of this family, with `num_classes`; None for others.
+
+        Args:
+            settings: those in the file beside the weights, such as `config.json`; may be empty.
+
+        Raises:
+            WeightsRefused, ValueError: weights of this family that make no network.
+        """
+        return None
+
+    @classmethod
+    def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
+        """Which network of images has these weights, if `adapted` takes them as a start."""
+        return None
+
+    @classmethod
+    def kept_blocks(cls, depth: int, kept: int) -> list[int]:
+        """The blocks that stay when a network of `depth` blocks is cut to `kept`; ValueError if it cannot be cut."""
+        raise ValueError(f"the depth of a {cls.__name__} cannot be cut")
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""
         return []

@@ -13,6 +13,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - Every random number comes from the generator that the caller passes, where one is passed.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def patches_along(length: int, stride: int) -> int:
     return (length - PATCH) // stride + 1
 
 
-def kept_blocks(depth: int, cut: int) -> list[int]:
+def blocks_left(depth: int, cut: int) -> list[int]:
     """The blocks that `Passt.cut_depth` leaves."""
     if cut >= depth or cut < 0 and depth < 2:
         raise ValueError(f"cutting the depth by {cut} leaves nothing sensible of {depth} blocks")
@@ -174,7 +175,7 @@ class Passt(Network):
 
         Source: section 2.3.2 of the paper (PaSST-L).
         """
-        kept = kept_blocks(len(self.blocks), cut)
+        kept = blocks_left(len(self.blocks), cut)
         self.blocks = nn.ModuleList(self.blocks[i] for i in kept)
         self.config = replace(self.config, depth=len(kept))
 
@@ -349,6 +350,24 @@ class Passt(Network):
         config = infer_config(tensors)
         return {"frames": config.frames, "depth": config.depth}
 
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The options of a published PaSST; its tables of positions are found in no other network."""
+        if not {"freq_new_pos_embed", "time_new_pos_embed"} & tensors.keys():
+            return None
+        config = infer_config(tensors)
+        return {
+            name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
+        }
+
+    @classmethod
+    def kept_blocks(cls, depth: int, kept: int) -> list[int]:
+        """Every k-th block as in PaSST-L, 7 of 12, if some k leaves as many; else the first and the last ones."""
+        if not 1 <= kept <= depth:
+            raise ValueError(f"a network of {depth} blocks cannot be cut to {kept}")
+        ways = (blocks_left(depth, cut) for cut in (*range(-1, -depth, -1), depth - kept))
+        return next(blocks for blocks in ways if len(blocks) == kept)
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Position tables of other sizes mean another stride or length."""
         tables = [shapes[name] for name in ("freq_new_pos_embed", "time_new_pos_embed") if name in shapes]
@@ -399,10 +418,10 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     try:
         rows = tensors["freq_new_pos_embed"].shape[2]
         columns = tensors["time_new_pos_embed"].shape[3]
-        dim = tensors["cls_token"].shape[2]
-        num_classes = tensors["head.1.bias"].shape[0]
     except (KeyError, IndexError) as error:
         raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
+    dim = most_common(tensors, r"blocks\.\d+\.norm[12]\.(weight|bias)")
+    num_classes = most_common(tensors, r"(head\.1|head_dist)\.(weight|bias)")
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     for stride in STRIDES:
         for frames in (*LENGTHS, columns * stride):
@@ -419,6 +438,17 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     raise WeightsRefused(
         f"no stride of {', '.join(map(str, STRIDES))} gives {rows} x {columns} positions (frequency x time)"
     )
+
+
+def most_common(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """The most common first axis of the tensors whose name matches, so that a single misshapen one is found out.
+
+    Raises: WeightsRefused if there is none.
+    """
+    sizes = [tensor.shape[0] for name, tensor in tensors.items() if re.fullmatch(pattern, name) and tensor.ndim]
+    if not sizes:
+        raise WeightsRefused(f"these are not the tensors of a PaSST: none has a name like {pattern}")
+    return max(sizes, key=sizes.count)
 
 
 def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
