@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ossicle.models import create_model
-from ossicle.models.passt import Passt, PasstConfig, PatchEmbed, blocks_left
+from ossicle.models.passt import Passt, PasstConfig
+from ossicle.models.patches import PatchEmbed, blocks_left
 from ossicle.models.tokens import Method, Patchout, TokenReduction
 from ossicle.weights.tensors import load_into, load_weights, save_weights
 

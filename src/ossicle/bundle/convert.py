@@ -85,7 +85,7 @@ def convert_checkpoint(
         output: folder of the bundle; an older bundle there is replaced
         model: name of its architecture, by default found from the shapes
         labels: in the order of the outputs; by default those of the file, or `class_0` and so on
-        task: by default what the file says, or multi-label
+        task: by default what the file says; else multi-label, but single-label for a folder of `transformers`
         frontend: name or settings; by default those of the file, or of the architecture
         average: of a file with weights and their average, whether to take the average; by default yes, if it fits
         depth: number of blocks to keep, as PaSST-L keeps 7 of 12
@@ -371,6 +371,9 @@ def choose_task(found: Found, *, count: int, note: Say) -> Task:
     }
     if (problem := str(found.settings.get("problem_type"))) in stated:
         return stated[problem]
-    if count != AUDIOSET:
-        note("The file does not say whether labels exclude each other; taken as multi-label: change it with --task.")
-    return "multi-label"
+    if count == AUDIOSET:
+        return "multi-label"
+    # Without a statement transformers trains with a softmax.
+    task: Task = "single-label" if "model_type" in found.settings else "multi-label"
+    note(f"The file does not say whether its labels exclude each other; taken as {task}, which --task changes.")
+    return task

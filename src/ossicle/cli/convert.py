@@ -22,7 +22,7 @@ def convert(
     frontend: Annotated[str | None, typer.Option(help="Front end; by default that of the architecture.")] = None,
     task: Annotated[
         Literal["single-label", "multi-label"] | None,
-        typer.Option(help="Whether labels exclude each other; by default what the file says, or multi-label."),
+        typer.Option(help="Whether labels exclude each other; by default what the file says, if it does."),
     ] = None,
     average: Annotated[
         bool | None,

@@ -7,7 +7,7 @@ once.
 
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069);
 releases of github.com/kkoutini/PaSST. Zhu, "Deformable Audio Transformer for Audio Event Detection" (arXiv 2312.16228),
-its sizes those of DAT (Xia et al., CVPR 2022).
+its sizes those of DAT (Xia et al., CVPR 2022). Gong et al., "AST: Audio Spectrogram Transformer" (arXiv 2104.01778).
 """
 
 from typing import Any
@@ -142,5 +142,19 @@ PASST = (
     _published("passt_l_kd_p16_128_ap47", "v.0.0.10/passt-l-kd-ap.47.pt", 0.4708, depth=7),
 )
 
+AST = tuple(
+    Preset(
+        name=f"ast_base_s{stride}",
+        options={"stride": stride, "frames": 1024},
+        frontend="ast",
+        counted_frames=1024,
+        width="768",
+        depth="12",
+        stride=str(stride),
+    )
+    for stride in (10, 12, 14, 16)
+)
+
 register_network("ossicle.models.passt:Passt", presets=PASST)
+register_network("ossicle.models.ast:Ast", presets=AST)
 register_network("ossicle.models.datar:Datar", presets=DATAR)
