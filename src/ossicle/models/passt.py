@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer
+from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
 
 # Of published networks; not stored in checkpoints.
 STRIDES = (10, 12, 14, 16, 20)
@@ -39,7 +39,7 @@ class PasstConfig(PatchConfig):
     @property
     def columns(self) -> int:
         """Length of the time table: as published (frames // stride), and never less than `frames` need."""
-        return max(self.frames // self.stride, super().columns)
+        return max(self.frames // self.stride, patches_along(self.frames, self.stride))
 
 
 class Passt(PatchTransformer):
