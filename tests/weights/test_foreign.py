@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.passt import Passt, PasstConfig, infer_config, mono_kernel, positions_from_image
+from ossicle.models.images import mono_kernel
+from ossicle.models.passt import Passt, PasstConfig, infer_config, positions_from_image
 from ossicle.weights.foreign import load_checkpoint, read_checkpoint
 from ossicle.weights.tensors import load_weights, save_weights
 

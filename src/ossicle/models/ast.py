@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
+from ossicle.models.images import join_parts
 from ossicle.models.patches import HEAD_DIM, PATCH, PatchConfig, PatchTransformer, patches_along
 from ossicle.models.tokens import TokenReduction
 
@@ -102,7 +103,11 @@ class Ast(PatchTransformer):
         if not {AUTHORS, HUGGING} & tensors.keys() and not {"pos_embed", "head.0.weight"} <= tensors.keys():
             return None
         own = renamed(tensors)
-        positions, dim = own["pos_embed"].shape[1:]
+        if own["pos_embed"].ndim != 3:
+            raise WeightsRefused(
+                f"the table of positions has the shape {tuple(own['pos_embed'].shape)}; expected three axes"
+            )
+        _, positions, dim = own["pos_embed"].shape
         classes = own.get("head.1.bias", own.get("head.1.weight"))
         if classes is None:
             raise WeightsRefused("an AST without a head for labels; expected ASTForAudioClassification")
@@ -116,9 +121,15 @@ class Ast(PatchTransformer):
         }
         return options | (sizes_of(settings) if settings else sizes_by_table(positions))
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
         """The tensors under our names; a head for other labels is replaced by the new one."""
-        return super().adapted(renamed(tensors), source=source)
+        return super().adapted(renamed(tensors), source=source, report=report)
 
 
 # --- names of others --------------------------------------------------------------------------------------------------
@@ -161,11 +172,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for theirs, ours in NAMES:
             name = re.sub(theirs, ours, name)
         named[name] = tensor
-    for name in [name for name in named if ".attn.query." in name]:
-        parts = [name.replace("query", part) for part in ("query", "key", "value")]
-        if len({named[part].shape for part in parts if part in named}) == 1 and all(part in named for part in parts):
-            named[name.replace("query", "qkv")] = torch.cat([named.pop(part) for part in parts])
-    return named
+    return join_parts(named)
 
 
 # What this network has in one way alone, in the settings of transformers.

@@ -253,13 +253,20 @@ class Network(nn.Module):
         """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""
         return []
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
         """Converts the tensors of a checkpoint for this network; tensors that do not fit are refused when loading.
 
         A head for other labels is replaced by this network's new one.
 
         Args:
             source: file of the tensors, for error messages.
+            report: called with a sentence about tensors that could not be used, or are new.
 
         Raises:
             WeightsRefused: tensors that cannot be adapted.

@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
+from ossicle.models.images import vit_kind, vit_weights
 from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
 
 # Of published networks; not stored in checkpoints.
@@ -106,6 +107,11 @@ class Passt(PatchTransformer):
             name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
         }
 
+    @classmethod
+    def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
+        """DeiT or ViT."""
+        return vit_kind(tensors)
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Position tables of other sizes mean another stride or length."""
         tables = [shapes[name] for name in ("freq_new_pos_embed", "time_new_pos_embed") if name in shapes]
@@ -117,21 +123,29 @@ class Passt(PatchTransformer):
             f"{own_time[3]}; use the stride and length of the weights"
         ]
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
-        """The tensors of a PaSST, or of the image transformer DeiT, for this network.
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
+        """The tensors of a PaSST, or of an image transformer: DeiT, or a ViT with one class token.
 
         A color kernel is converted to mono, and positions of an image to ours; a head for other labels is replaced by
         the new one.
 
         Source: section 3.2 of the paper, and models/passt.py of the reference code.
         """
-        adapted = dict(tensors)
-        kernel = adapted.get("patch_embed.proj.weight")
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-            adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
-        if "pos_embed" in adapted:
+        adapted, kind = dict(tensors), vit_kind(tensors)
+        if kind:
+            adapted = vit_weights(tensors)
             grid = (self.config.rows, self.config.columns)
-            adapted |= positions_from_image(adapted.pop("pos_embed"), grid=grid, source=source)
+            if (table := adapted["pos_embed"]).ndim == 3:
+                del adapted["pos_embed"]
+                adapted |= positions_from_image(table, grid=grid, source=source)
+            once = "" if kind == "DeiT" else "; its class token serves as both of ours"
+            report(f"{source}: weights of {kind}, a network of images{once}. New: head. Not used: its own head.")
         own = self.state_dict()
         head = adapted.get("head.1.weight")
         if head is None or head.shape != own["head.1.weight"].shape:
@@ -189,11 +203,6 @@ def most_common(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return max(sizes, key=sizes.count)
 
 
-def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
-    """A color patch kernel for spectrograms: the sum over colors, as for a gray image."""
-    return kernel.sum(dim=1, keepdim=True)
-
-
 def positions_from_image(
     pos_embed: Float[Tensor, "1 token dim"], *, grid: tuple[int, int], source: str | Path = "the checkpoint"
 ) -> dict[str, Tensor]:
@@ -201,12 +210,12 @@ def positions_from_image(
 
     The square is resized bicubically to (rows, columns); each of our tables is its mean over the other axis.
     """
-    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
-    side = round(patches.shape[1] ** 0.5)
-    if side < 1 or side**2 != patches.shape[1]:
+    side = round(max(pos_embed.shape[1] - 2, 0) ** 0.5)
+    if side < 1 or side**2 != pos_embed.shape[1] - 2:
         raise WeightsRefused(
             f"{source}: pos_embed has {pos_embed.shape[1]} positions; two class tokens and a square are needed"
         )
+    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
     square = patches.mT.unflatten(2, (side, side))  # (1, dim, row, column)
     stretched = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return {

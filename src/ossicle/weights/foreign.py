@@ -178,4 +178,4 @@ def load_checkpoint(
         WeightsRefused: the file cannot be read or does not fit; the network is unchanged.
     """
     tensors = read_checkpoint(path, average=average, report=report)
-    load_into(model, model.adapted(tensors, source=path), source=path)
+    load_into(model, model.adapted(tensors, source=path, report=report), source=path)

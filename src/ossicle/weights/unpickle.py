@@ -12,6 +12,7 @@ Formats: torch's zip archives (since 1.6) and its older files, and numpy's .npz.
 
 import ast
 import contextlib
+import io
 import json
 import math
 import os
@@ -287,8 +288,8 @@ def read_zip(archive: zipfile.ZipFile, names: list[str]) -> Source:
         raise Refused("it is a TorchScript program, which has code; save its state_dict instead")
     if root + "byteorder" in names and entry(archive, root + "byteorder", at_most=16)[0].read().strip() == b"big":
         raise Refused("its numbers are big-endian; expected little-endian")
-    pickled, _ = entry(archive, pickles[0], at_most=MAX_PICKLE)
-    tensors = unwrap(TensorUnpickler(pickled).load())
+    pickled = entry(archive, pickles[0], at_most=MAX_PICKLE)[0].read()  # to its end, where the checksum is compared
+    tensors = unwrap(TensorUnpickler(io.BytesIO(pickled)).load())
     return Source(tensors, lambda storage: entry(archive, f"{root}data/{storage.key}", at_most=MAX_BYTES))
 
 
@@ -476,8 +477,7 @@ def confine(cpu_seconds: int) -> None:
             (resource.RLIMIT_FSIZE, MAX_BYTES + MAX_PICKLE),
             (resource.RLIMIT_CORE, 0),
         ):
-            hard = resource.getrlimit(limit)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            most = min([most, *(one for one in resource.getrlimit(limit) if one != resource.RLIM_INFINITY)])
             with contextlib.suppress(OSError, ValueError):  # a system without such a limit
                 resource.setrlimit(limit, (most, most))
 
