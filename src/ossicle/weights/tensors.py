@@ -4,6 +4,8 @@ The format cannot contain code. A file is refused if it is damaged, or if a tens
 shape.
 """
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,7 +25,25 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: M
     """Writes named tensors, bit for bit and atomically."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"format": "pt", **(metadata or {})}
-    write_atomically(Path(path), lambda temporary: safetensors.torch.save_file(ready, temporary, metadata=about))
+    write_atomically(Path(path), lambda temporary: write_tensors(temporary, ready, metadata=about))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes contiguous tensors of the CPU, with the permissions of any other file.
+
+    Raises:
+        OSError: no space, no right; safetensors has an error of its own for it.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
+    try:
+        safetensors.torch.save_file(dict(tensors), path, metadata=metadata and dict(metadata))
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(mode)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
