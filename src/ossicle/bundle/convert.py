@@ -122,7 +122,7 @@ def convert_checkpoint(
         )
     if kept is not None:
         note(f"Kept blocks {', '.join(map(str, kept))}; fine-tune the network before you rely on its scores.")
-    tensors, cut = without_blocks(network.adapted(found.tensors, source=found.source), kept)
+    tensors, cut = without_blocks(network.adapted(found.tensors, source=found.source, new_head=False), kept)
     check_fit(network, tensors, source=found.source)
     check_finite(tensors, source=found.source)
     wanted = network.state_dict()

@@ -126,10 +126,11 @@ class Ast(PatchTransformer):
         tensors: Mapping[str, Tensor],
         *,
         source: str | Path,
+        new_head: bool = True,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> dict[str, Tensor]:
         """The tensors under our names; a head for other labels is replaced by the new one."""
-        return super().adapted(renamed(tensors), source=source, report=report)
+        return super().adapted(renamed(tensors), source=source, new_head=new_head)
 
 
 # --- names of others --------------------------------------------------------------------------------------------------

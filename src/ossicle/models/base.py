@@ -258,19 +258,19 @@ class Network(nn.Module):
         tensors: Mapping[str, Tensor],
         *,
         source: str | Path,
+        new_head: bool = True,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> dict[str, Tensor]:
         """Converts the tensors of a checkpoint for this network; tensors that do not fit are refused when loading.
 
-        A head for other labels is replaced by this network's new one.
-
         Args:
             source: file of the tensors, for error messages.
+            new_head: replace a head for other labels by this network's new one.
             report: called with a sentence about tensors that could not be used, or are new.
 
         Raises:
             WeightsRefused: tensors that cannot be adapted.
         """
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("head.")}
+        own = {name: tensor for name, tensor in self.state_dict().items() if new_head and name.startswith("head.")}
         other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
         return {**tensors, **{name: own[name].clone() for name in other}}

@@ -519,6 +519,7 @@ class Datar(Network):
         tensors: Mapping[str, Tensor],
         *,
         source: str | Path,
+        new_head: bool = True,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> dict[str, Tensor]:
         """The tensors of a DATAR of another length or with other labels, or of an image pyramid, DAT or Swin.
@@ -532,7 +533,7 @@ class Datar(Network):
                 raise WeightsRefused(f"{source}: {error}") from None
             report(f"{source}: weights of {kind}, a network of images. {'; '.join(told).capitalize()}.")
             return adapted
-        adapted = super().adapted(tensors, source=source)
+        adapted = super().adapted(tensors, source=source, new_head=new_head)
         for name, own in self.state_dict().items():
             given = adapted.get(name)
             if given is None or given.shape == own.shape or given.ndim != own.ndim:

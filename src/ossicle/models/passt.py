@@ -128,6 +128,7 @@ class Passt(PatchTransformer):
         tensors: Mapping[str, Tensor],
         *,
         source: str | Path,
+        new_head: bool = True,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> dict[str, Tensor]:
         """The tensors of a PaSST, or of an image transformer: DeiT, or a ViT with one class token.
@@ -148,7 +149,7 @@ class Passt(PatchTransformer):
             report(f"{source}: weights of {kind}, a network of images{once}. New: head. Not used: its own head.")
         own = self.state_dict()
         head = adapted.get("head.1.weight")
-        if head is None or head.shape != own["head.1.weight"].shape:
+        if new_head and (head is None or head.shape != own["head.1.weight"].shape):
             new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
             adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
             adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}

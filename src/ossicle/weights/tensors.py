@@ -28,7 +28,7 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: M
     write_atomically(Path(path), lambda temporary: write_tensors(temporary, ready, metadata=about))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
     """Writes contiguous tensors of the CPU, with the permissions of any other file.
 
     Raises:
@@ -37,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     path.touch()
     mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
     try:
-        safetensors.torch.save_file(dict(tensors), path, metadata=metadata and dict(metadata))
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

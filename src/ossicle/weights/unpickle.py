@@ -22,7 +22,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 MAX_BYTES = 8 * 2**30  # of all tensors together
 MAX_PICKLE = 2**26  # bytes of the pickle, which has only names and shapes
@@ -61,8 +61,6 @@ HARMLESS = {
     ("argparse", "Namespace"),
     ("collections", "defaultdict"),
     ("collections", "Counter"),
-    ("builtins", "set"),
-    ("__builtin__", "set"),
     ("_codecs", "encode"),
     ("datetime", "datetime"),
     ("numpy", "dtype"),
@@ -88,6 +86,9 @@ HARMLESS = {
     ("yacs.config", "CfgNode"),
 }
 
+HARMLESS |= {
+    (module, name) for module in ("builtins", "__builtin__") for name in ("dict", "list", "set", "int", "float")
+}
 # Types of numbers, where a setting names one.
 HARMLESS |= {
     ("torch", name) for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
@@ -218,7 +219,7 @@ REBUILDING: dict[tuple[str, str], Callable[..., Any]] = {
 class TensorUnpickler(pickle.Unpickler):
     """Reads a pickle whose names are all in the two lists; tensors become `Stored`."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, Storage] = {}
 
@@ -256,10 +257,10 @@ class Source(NamedTuple):
     """The tensors of a file, and how to read a storage: an open file at its first byte, and its bytes."""
 
     tensors: Mapping[str, Stored]
-    open: Callable[[Storage], tuple[IO[bytes], int]]
+    open: Callable[[Storage], tuple[io.BufferedIOBase, int]]
 
 
-def read_source(file: IO[bytes]) -> Source:
+def read_source(file: io.BufferedIOBase) -> Source:
     """The tensors of a file of any supported format, by what it begins with."""
     head = file.read(64)
     file.seek(0)
@@ -293,7 +294,7 @@ def read_zip(archive: zipfile.ZipFile, names: list[str]) -> Source:
     return Source(tensors, lambda storage: entry(archive, f"{root}data/{storage.key}", at_most=MAX_BYTES))
 
 
-def entry(archive: zipfile.ZipFile, name: str, *, at_most: int) -> tuple[IO[bytes], int]:
+def entry(archive: zipfile.ZipFile, name: str, *, at_most: int) -> tuple[io.BufferedIOBase, int]:
     """An entry of an archive, open, and its size."""
     try:
         info = archive.getinfo(name)
@@ -305,10 +306,10 @@ def entry(archive: zipfile.ZipFile, name: str, *, at_most: int) -> tuple[IO[byte
         raise Refused(
             f"{shown(name)} has {info.file_size / 2**30:.1f} GB; at most {at_most / 2**30:.2g} GB are allowed"
         )
-    return archive.open(info), info.file_size
+    return cast(io.BufferedIOBase, archive.open(info)), info.file_size
 
 
-def read_legacy(file: IO[bytes]) -> Source:
+def read_legacy(file: io.BufferedIOBase) -> Source:
     """A file of torch before 1.6: five pickles, then each storage after its length."""
     for expected in LEGACY:
         if TensorUnpickler(file).load() != expected:
@@ -331,7 +332,7 @@ def read_legacy(file: IO[bytes]) -> Source:
         if struct.unpack("<q", length) != (storage.numel,):
             raise Refused(f"storage {shown(key)} has another length than its tensors")
 
-    def open_at(storage: Storage) -> tuple[IO[bytes], int]:
+    def open_at(storage: Storage) -> tuple[io.BufferedIOBase, int]:
         if storage.key not in places:
             raise Refused(f"storage {shown(storage.key)} is missing in it")
         file.seek(places[storage.key])
@@ -366,7 +367,7 @@ def read_npz(archive: zipfile.ZipFile) -> Source:
         tensors[name.removesuffix(".npy")] = Stored(storage, 0, shape, stride)
         headers[name] = (12 if wide else 10) + length
 
-    def open_array(storage: Storage) -> tuple[IO[bytes], int]:
+    def open_array(storage: Storage) -> tuple[io.BufferedIOBase, int]:
         file, size = entry(archive, storage.key, at_most=MAX_BYTES)
         file.read(headers[storage.key])
         return file, size - headers[storage.key]
@@ -402,7 +403,7 @@ def steps(shape: tuple[int, ...]) -> tuple[int, ...]:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_tensors(source: Source, target: IO[bytes]) -> None:
+def write_tensors(source: Source, target: io.BufferedIOBase) -> None:
     """Writes the tensors as a safetensors file; each is compared with the bytes of its storage first."""
     if not source.tensors:
         raise Refused("no named tensors found; expected a state dict")
@@ -429,7 +430,7 @@ def write_tensors(source: Source, target: IO[bytes]) -> None:
         copy(tensor, name, source, target)
 
 
-def copy(tensor: Stored, name: str, source: Source, target: IO[bytes]) -> None:
+def copy(tensor: Stored, name: str, source: Source, target: io.BufferedIOBase) -> None:
     """Copies the bytes of a tensor in the order of its shape."""
     size, count = SIZES[tensor.storage.dtype], math.prod(tensor.shape)
     file, length = source.open(tensor.storage)
@@ -450,7 +451,7 @@ def copy(tensor: Stored, name: str, source: Source, target: IO[bytes]) -> None:
     target.write(np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False).tobytes())
 
 
-def parts(file: IO[bytes], length: int, name: str) -> Iterator[bytes]:
+def parts(file: io.BufferedIOBase, length: int, name: str) -> Iterator[bytes]:
     """The next bytes of a file; a whole entry of a zip file is compared with its checksum at its end."""
     while length:
         part = file.read(min(PART, length))
@@ -467,7 +468,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def confine(cpu_seconds: int) -> None:
-    """Limits this process for good: memory, time, written bytes, no network, no other programs, no other files."""
+    """Limits this process: memory, time, written bytes, no network, no other programs, no other files."""
     with contextlib.suppress(ImportError):  # Windows
         import resource
 
@@ -477,9 +478,10 @@ def confine(cpu_seconds: int) -> None:
             (resource.RLIMIT_FSIZE, MAX_BYTES + MAX_PICKLE),
             (resource.RLIMIT_CORE, 0),
         ):
-            most = min([most, *(one for one in resource.getrlimit(limit) if one != resource.RLIM_INFINITY)])
+            soft, hard = resource.getrlimit(limit)
             with contextlib.suppress(OSError, ValueError):  # a system without such a limit
-                resource.setrlimit(limit, (most, most))
+                # The signal for the first of the two limits says which one it was.
+                resource.setrlimit(limit, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(FORBIDDEN) or event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
@@ -488,11 +490,15 @@ def confine(cpu_seconds: int) -> None:
     sys.addaudithook(watch)
 
 
-def extract(path: str, target: str, cpu_seconds: int) -> dict[str, Any]:
-    """Copies the tensors of one file into another, and says what kept it from that."""
+def extract(path: str, target: str, *, begin: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Copies the tensors of one file into another, and says what kept it from that.
+
+    Args:
+        begin: called when both are open
+    """
     try:
         with open(path, "rb") as file, open(target, "wb") as out:
-            confine(cpu_seconds)
+            begin()
             write_tensors(read_source(file), out)
     except Refused as refused:
         return {"refused": str(refused)}
@@ -509,4 +515,4 @@ def extract(path: str, target: str, cpu_seconds: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(extract(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(extract(sys.argv[1], sys.argv[2], begin=lambda: confine(int(sys.argv[3])))))
