@@ -218,24 +218,44 @@ def recognize(found: Found, *, model: str | None) -> tuple[type[Network], dict[s
     Raises: WeightsRefused if there is none, or another than that of `model`.
     """
     wanted = None if model is None else network_class(model)
+    settings = {**({} if model is None else find_preset(model).options), **found.settings}
     for family in families():
         try:
-            options = family.recognize(found.tensors, settings=found.settings)
+            options = family.recognize(found.tensors, settings=settings)
         except (WeightsRefused, ValueError) as error:
             raise WeightsRefused(f"{found.source}: {error}") from None
         if options is not None and wanted in (None, family):
             return family, options
         if options is not None:
             raise WeightsRefused(f"{found.source}: these are the weights of a {family.__name__}, not of {model}.")
-    for name in list_models() if model is None else [model]:
-        if kind := network_class(name).image_network(found.tensors):
+    for family in families():
+        if kind := family.image_network(found.tensors):
             raise WeightsRefused(
                 f"{found.source}: the weights of {kind}, a network of images, have no labels of sounds; they start a "
-                f"training: ossicle train DATA --model {name} --init {found.source}"
+                f"training: ossicle train DATA --model {model or started(found, family)} --init {found.source}"
             )
     first = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(found.tensors.items())[:3])
     known = ", ".join(family.__name__ for family in families())
     raise WeightsRefused(f"{found.source}: not the weights of a network that ossicle has ({known}); found {first}, ...")
+
+
+def started(found: Found, family: type[Network]) -> str:
+    """The first architecture that can start from these weights."""
+    for preset in architectures(family):
+        with torch.device("meta"):
+            network = family.from_options(num_classes=1, frontend=preset.frontend, **preset.options)
+        try:
+            check_fit(network, network.adapted(found.tensors, source=found.source), source=found.source)
+        except WeightsRefused:
+            continue
+        return preset.name
+    return "NAME"
+
+
+def architectures(family: type[Network]) -> list[Preset]:
+    """The architectures of a family."""
+    presets = (find_preset(name) for name in list_models() if network_class(name) is family)
+    return [preset for preset in presets if getattr(preset, "url", None) is None]
 
 
 def families() -> list[type[Network]]:
@@ -285,8 +305,7 @@ def choose_preset(
     """
     if model is not None:
         return find_preset(model)
-    presets = [find_preset(name) for name in list_models() if network_class(name) is family]
-    presets = [preset for preset in presets if getattr(preset, "url", None) is None]
+    presets = architectures(family)
     defaults = {field.name: field.default for field in dataclasses.fields(family.config_class)}
 
     def differing(preset: Preset) -> list[str]:

@@ -111,15 +111,16 @@ class Ast(PatchTransformer):
         classes = own.get("head.1.bias", own.get("head.1.weight"))
         if classes is None:
             raise WeightsRefused("an AST without a head for labels; expected ASTForAudioClassification")
+        named = settings["num_heads"] if settings.get("dim") == dim and "num_heads" in settings else None
         options = {
             "num_classes": classes.shape[0],
             "dim": dim,
-            "num_heads": settings.get("num_attention_heads", max(1, dim // HEAD_DIM)),
+            "num_heads": settings.get("num_attention_heads", named or max(1, dim // HEAD_DIM)),
             "depth": len({name.split(".")[1] for name in own if name.startswith("blocks.")}),
             "norm_eps": settings.get("layer_norm_eps", 1e-6 if AUTHORS in tensors else AstConfig.norm_eps),
             "head_eps": settings.get("layer_norm_eps", 1e-5 if AUTHORS in tensors else AstConfig.head_eps),
         }
-        return options | (sizes_of(settings) if settings else sizes_by_table(positions))
+        return options | (sizes_of(settings) if "model_type" in settings else sizes_by_table(positions))
 
     def adapted(
         self,

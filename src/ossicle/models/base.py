@@ -232,7 +232,8 @@ class Network(nn.Module):
         """Every option that follows from published weights of this family, with `num_classes`; None for others.
 
         Args:
-            settings: those in the file beside the weights, such as `config.json`; may be empty.
+            settings: those in the file beside the weights, such as `config.json`, and options of the architecture that
+                was named; may be empty.
 
         Raises:
             WeightsRefused, ValueError: weights of this family that make no network.

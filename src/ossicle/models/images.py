@@ -55,15 +55,12 @@ def vit_kind(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def vit_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an image transformer by timm's names: with a mono kernel, two class tokens and no heads.
+    """The tensors of an image transformer by timm's names, with two class tokens and without its heads.
 
     The only class token of a ViT serves as both: the mean of the two outputs is then near its own.
     """
     named = from_flax(tensors) if FLAX in tensors else dict(tensors)
     named = {name: t for name, t in named.items() if not re.match(r"(head|head_dist|pre_logits)\.", name)}
-    kernel = named.get("patch_embed.proj.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        named["patch_embed.proj.weight"] = mono_kernel(kernel)
     if "dist_token" not in named and "cls_token" in named and named["pos_embed"].ndim == 3:
         named["dist_token"] = named["cls_token"]
         named["pos_embed"] = torch.cat([named["pos_embed"][:, :1], named["pos_embed"]], dim=1)

@@ -15,7 +15,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.images import vit_kind, vit_weights
+from ossicle.models.images import mono_kernel, vit_kind, vit_weights
 from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
 
 # Of published networks; not stored in checkpoints.
@@ -103,6 +103,8 @@ class Passt(PatchTransformer):
         if not {"freq_new_pos_embed", "time_new_pos_embed"} & tensors.keys():
             return None
         config = infer_config(tensors)
+        if settings.get("dim") == config.dim and "num_heads" in settings:
+            config = replace(config, num_heads=settings["num_heads"])
         return {
             name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
         }
@@ -140,14 +142,16 @@ class Passt(PatchTransformer):
         """
         adapted, kind = dict(tensors), vit_kind(tensors)
         if kind:
-            adapted = vit_weights(tensors)
+            adapted = vit_weights(adapted)
             grid = (self.config.rows, self.config.columns)
             if (table := adapted["pos_embed"]).ndim == 3:
                 del adapted["pos_embed"]
                 adapted |= positions_from_image(table, grid=grid, source=source)
             once = "" if kind == "DeiT" else "; its class token serves as both of ours"
             report(f"{source}: weights of {kind}, a network of images{once}. New: head. Not used: its own head.")
-        own = self.state_dict()
+        kernel, own = adapted.get("patch_embed.proj.weight"), self.state_dict()
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
+            adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
         head = adapted.get("head.1.weight")
         if new_head and (head is None or head.shape != own["head.1.weight"].shape):
             new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
