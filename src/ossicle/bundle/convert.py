@@ -114,8 +114,7 @@ def convert_checkpoint(
     features = choose_frontend(found, frontend, preset=preset)
     count = options.pop("num_classes")
     names = choose_labels(found, labels, count=count, note=note)
-    with torch.device("meta"):
-        network = family.from_options(num_classes=count, frontend=preset.frontend, **{**preset.options, **options})
+    network = build(found, family, num_classes=count, frontend=preset.frontend, **{**preset.options, **options})
     if features.mels != network.config.mels:
         raise WeightsRefused(
             f"{found.source}: the network takes {network.config.mels} mel bins; the front end has {features.mels}."
@@ -242,8 +241,7 @@ def recognize(found: Found, *, model: str | None) -> tuple[type[Network], dict[s
 def started(found: Found, family: type[Network]) -> str:
     """The first architecture that can start from these weights."""
     for preset in architectures(family):
-        with torch.device("meta"):
-            network = family.from_options(num_classes=1, frontend=preset.frontend, **preset.options)
+        network = build(found, family, num_classes=1, frontend=preset.frontend, **preset.options)
         try:
             check_fit(network, network.adapted(found.tensors, source=found.source), source=found.source)
         except WeightsRefused:
@@ -261,6 +259,15 @@ def architectures(family: type[Network]) -> list[Preset]:
 def families() -> list[type[Network]]:
     """Every family of networks that is registered."""
     return list(dict.fromkeys(network_class(name) for name in list_models()))
+
+
+def build(found: Found, family: type[Network], **options: Any) -> Network:
+    """The network without storage."""
+    try:
+        with torch.device("meta"):
+            return family.from_options(**options)
+    except (TypeError, ValueError) as error:
+        raise WeightsRefused(f"{found.source}: {error}") from None
 
 
 def kept_blocks(found: Found, family: type[Network], *, depth: int | None, of: int) -> list[int] | None:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.images import join_parts
+from ossicle.models.images import join_parts, of_sound
 from ossicle.models.patches import HEAD_DIM, PATCH, PatchConfig, PatchTransformer, patches_along
 from ossicle.models.tokens import TokenReduction
 
@@ -100,7 +100,7 @@ class Ast(PatchTransformer):
     @classmethod
     def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The options of an AST of Hugging Face's transformers, of its authors, or of ours."""
-        if not {AUTHORS, HUGGING} & tensors.keys() and not {"pos_embed", "head.0.weight"} <= tensors.keys():
+        if not {AUTHORS, HUGGING} & tensors.keys() and not ("pos_embed" in tensors and of_sound(tensors)):
             return None
         own = renamed(tensors)
         if own["pos_embed"].ndim != 3:

@@ -49,9 +49,14 @@ def vit_kind(tensors: Mapping[str, Tensor]) -> str | None:
     """Which image transformer of plain blocks these are the weights of."""
     if FLAX in tensors:
         return "ViT"
-    if not {"pos_embed", "patch_embed.proj.weight"} <= tensors.keys() or "head.0.weight" in tensors:
+    if not {"pos_embed", "patch_embed.proj.weight"} <= tensors.keys() or of_sound(tensors):
         return None
     return "DeiT" if "dist_token" in tensors else "ViT"
+
+
+def of_sound(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the head has a norm, as in PaSST and AST."""
+    return any(name.startswith(("head.0.", "head.1.")) for name in tensors)
 
 
 def vit_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
