@@ -96,9 +96,10 @@ def join_parts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with query, key and value of a block, if of equal shapes, as one."""
     joined = dict(tensors)
     for name in [name for name in tensors if ".attn.query." in name]:
-        parts = [name.replace("query", part) for part in ("query", "key", "value")]
-        if len({tensors[part].shape for part in parts if part in tensors}) == 1 and all(p in tensors for p in parts):
-            joined[name.replace("query", "qkv")] = torch.cat([joined.pop(part) for part in parts])
+        names = [name.replace("query", part) for part in ("query", "key", "value")]
+        shapes = {tensors[part].shape if part in tensors else None for part in names}
+        if len(shapes) == 1 and tensors[name].ndim:
+            joined[name.replace("query", "qkv")] = torch.cat([joined.pop(part) for part in names])
     return joined
 
 
@@ -161,7 +162,7 @@ def pyramid_weights(tensors: Mapping[str, Tensor], *, own: Mapping[str, Tensor])
             unused.append(name)
         elif block_of(name) not in deformable or ".attn." not in name or re.search(OF_KIND, name):
             fitted[name] = tensor
-        elif ".attn.qkv." in name:
+        elif ".attn.qkv." in name and tensor.ndim:
             fitted[name.replace("qkv", "q_proj")] = tensor[: len(tensor) // 3]
             fitted[name.replace("qkv", "kv_proj")] = tensor[len(tensor) // 3 :]
         else:
