@@ -294,7 +294,7 @@ def test_a_hash_in_the_name_of_a_file_is_compared(publish: Publish) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(publish: Publish, server: Server, store: Path) -> None:
     row = publish(AUDIOSET)
     server.files[urlsplit(row.url).path] = b"PK\x03\x04" + bytes(1000)
-    with pytest.raises(WeightsRefused, match="cannot be loaded without running code"):
+    with pytest.raises(WeightsRefused, match="the checkpoint cannot be loaded"):
         published_folder(row)
     assert contents(store) == set()
     server.always = says(200, b"<html><title>Log in</title>", kind="text/html")
@@ -415,7 +415,7 @@ def test_a_full_disk_in_the_middle_leaves_nothing_half_there(publish: Publish, s
             shelf.settle(row, wanted=full, convert=lambda published, folder: keep(row, published, folder))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert str(error.value.filename).endswith("model.safetensors")
+    assert Path(error.value.filename).is_relative_to(store)
     assert contents(store) == {str(arrived.relative_to(store))} and shelf.kept_bytes(row) == row.bytes
     published_folder(row)
     assert len(server.requests) == 1 and not arrived.exists()
