@@ -131,8 +131,9 @@ def create_model(
     path = find_weights(row.name, local_files_only=local_files_only)
     tensors, architecture = load_weights(path), row.architecture
     if not row.is_start:
-        architecture = read_bundle_config(path.parent)["model"]["name"]
-        num_classes = len(row.labels) if num_classes is None else num_classes
+        config = read_bundle_config(path.parent)
+        architecture = config["model"]["name"]
+        num_classes = len(config["labels"]) if num_classes is None else num_classes
     options = network_class(architecture).options_of(tensors) | options
     model = registry.create_model(architecture, num_classes=num_classes, head=head, **options)
     load_into(model, model.adapted(tensors, source=path), source=path)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +23,7 @@ from ossicle.bundle import CONFIG, find_bundle, find_weights, load_bundle
 from ossicle.bundle.published import add_file, fetch_file, keep, published_folder
 from ossicle.catalog import Checkpoint, checkpoint
 from ossicle.catalog import store as shelf
+from ossicle.encoders import load_encoder
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, WeightsRefused
 from ossicle.training import TrainConfig
 from ossicle.training.initial import start_from
@@ -184,6 +186,24 @@ def test_offline_says_which_file_to_put_where(server: Server, monkeypatch: pytes
     with pytest.raises(WeightsRefused, match=sentence):
         ossicle.load(AUDIOSET)
     assert server.requests == []
+
+
+def test_offline_the_hub_is_not_asked_either(
+    shared_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[bool] = []
+
+    def snapshot_download(repository: str, *, local_files_only: bool, **_: object) -> str:
+        asked.append(local_files_only)
+        return str(shared_bundle)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    find_bundle("someone/bells")
+    monkeypatch.setenv("OSSICLE_OFFLINE", "yes")
+    find_bundle("someone/bells")
+    load_encoder("someone/bells")
+    assert asked == [False, True, True]
 
 
 def test_local_files_only_asks_nobody(server: Server, publish: Publish) -> None:

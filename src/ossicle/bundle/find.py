@@ -8,6 +8,7 @@ from ossicle.bundle.hub import HUB_ID, hub_folder
 from ossicle.bundle.published import published_folder
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS
 from ossicle.catalog import default_checkpoint, find_checkpoint
+from ossicle.catalog.download import offline
 from ossicle.errors import BundleRefused, WeightsRefused
 from ossicle.models import list_models
 
@@ -56,6 +57,7 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
             f"train it with `ossicle train DATA --model {name}` and use the run's folder{or_else}."
         )
     if re.fullmatch(HUB_ID, name):
+        local_files_only = local_files_only or offline() is not None
         return hub_folder(name, files=(CONFIG, WEIGHTS, CARD), local_files_only=local_files_only)
     raise BundleRefused(
         f"{name}: there is no such folder; expected a bundle, a run folder, published weights "

@@ -111,9 +111,9 @@ def train(
     from ossicle.training.config import settle_config
     from ossicle.training.recipes import recipe as named_recipe
 
-    if model is None and init is not None and (row := find_checkpoint(init)):
-        model = row.architecture
     given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
+    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
+        given["model"] = row.architecture
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, columns, folds = settle_config(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
+from ossicle.catalog.download import offline
 from ossicle.devices import choose_device
 from ossicle.encoders.hidden import Encoder
 from ossicle.encoders.hugging import hugging_encoder
@@ -54,7 +55,7 @@ def find_folder(name: str, *, local_files_only: bool = False) -> Path:
     if name.startswith(PACKAGE):
         return package_folder(name.removeprefix(PACKAGE))
     if re.fullmatch(HUB_ID, name) and not Path(name).exists():
-        return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only)
+        return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only or offline() is not None)
     return find_bundle(name, local_files_only=local_files_only)
 
 
