@@ -3,11 +3,11 @@
     python benchmarks/convert.py --peer PYTHON        about a minute on two cores
 
 A checkpoint of PaSST-S in the published layout (159 tensors, 86,153,758 parameters, random weights) is written once as
-a flat state dict and once as Lightning's checkpoint with `net.` and `net_swa.`, and each is converted by
-`ossicle models convert` in a process of its own. Its resident memory, with that of the process that opens the pickle, is
-read every 5 ms; the pages of files that are mapped count, and so do torch and the program itself. PYTHON is that of an environment
-with hear21passt 0.0.26: there the same file is loaded by the published package, and both compute the logits of the same
-spectrograms.
+a flat state dict and once as Lightning's checkpoint with `net.` and `net_swa.`, and each is converted as by
+`ossicle models convert`, in a process of its own. Its resident memory, with that of the process that opens the pickle,
+is read every 5 ms; pages of mapped files count, and so do torch and the program itself. PYTHON is that of an
+environment with hear21passt 0.0.26: there the published package loads the same file, and both compute the logits of the
+same spectrograms.
 """
 
 import argparse
