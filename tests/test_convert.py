@@ -189,6 +189,14 @@ def test_an_architecture_of_another_family_is_refused(convert: Callable[..., Con
         convert(network().state_dict(), frontend=frontend_config("passt", mels=64))
 
 
+def test_a_datar_wants_its_name(convert: Callable[..., Converted]) -> None:
+    model = create_model("datar_nano", num_classes=4)
+    with pytest.raises(WeightsRefused, match=r"w\.pt: the weights of a Datar, .* name its model"):
+        convert(model.state_dict())
+    made = load_bundle(convert(model.state_dict(), model="datar_nano", labels=LABELS).folder).model
+    assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_another_stride_than_the_named_one_follows_the_shapes(convert: Callable[..., Converted]) -> None:
     done = convert(network().state_dict(), model="passt_tiny_s10")
     assert done.model == "passt_tiny_s10" and load_bundle(done.folder).model.config.stride == 16

@@ -1,6 +1,8 @@
 """AST against transformers, under every name that its weights have."""
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,7 +219,10 @@ def test_a_table_of_no_published_network_wants_its_settings(tmp_path: Path) -> N
         ({"hidden_act": "relu"}, "hidden_act=relu; an Ast has gelu"),
         ({"intermediate_size": 100}, "intermediate_size=100; an Ast has 256"),
         ({"num_mel_bins": 64}, "num_mel_bins=64, preprocessor_config.json 128; they must agree"),
-        ({"max_length": "long"}, "max_length=long"),
+        ({"max_length": "long"}, "max_length is 'long'; expected a whole number"),
+        ({"max_length": 2**62}, "preprocessor_config.json 1024; they must agree"),
+        ({"frequency_stride": 0}, "frequency_stride is 0; expected a whole number"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps is 'tiny'; expected a number"),
         ({"num_attention_heads": 7}, "dim 64 is not a multiple of num_heads 7"),
         ({"id2label": {"a": "bell", "1": "drum", "2": "voice"}}, "id2label has keys that are no numbers"),
         ({"id2label": {"0": "bell", "1": "drum"}}, "the network has 3 outputs; got 2 labels"),
@@ -226,9 +231,6 @@ def test_a_table_of_no_published_network_wants_its_settings(tmp_path: Path) -> N
 def test_settings_of_another_network_are_refused(
     published: tuple[Path, Any], tmp_path: Path, settings: dict[str, Any], said: str
 ) -> None:
-    import json
-    import shutil
-
     folder = shutil.copytree(published[0], tmp_path / "ast")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | settings))
@@ -237,10 +239,33 @@ def test_settings_of_another_network_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"feature_extractor_type": "WhisperFeatureExtractor"},
+            "a WhisperFeatureExtractor; expected ASTFeatureExtractor",
+        ),
+        ({"sampling_rate": "16 kHz"}, "not a front end"),
+        ({"sampling_rate": 0}, "not a front end"),
+        ({"sampling_rate": 1e300}, "not a front end"),
+        ({"std": 0}, "std=0; expected more than 0"),
+        ({"mean": None}, "mean is None; expected a number"),
+        ({"num_mel_bins": 64}, "num_mel_bins=128, preprocessor_config.json 64; they must agree"),
+    ],
+)
+def test_another_front_end_is_refused(
+    published: tuple[Path, Any], tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    folder = shutil.copytree(published[0], tmp_path / "ast")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(WeightsRefused, match=re.escape(said)):
+        convert_checkpoint(folder, output=tmp_path / "out")
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "\ud800".encode("utf-8", "surrogatepass")])
 def test_damaged_settings_are_refused(published: tuple[Path, Any], tmp_path: Path, content: str | bytes) -> None:
-    import shutil
-
     for name in ("config.json", "preprocessor_config.json"):
         folder = shutil.copytree(published[0], tmp_path / name)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -292,12 +317,10 @@ def test_other_labels_get_a_new_head(tmp_path: Path) -> None:
     own = model.state_dict()["head.1.weight"].clone()
     load_checkpoint(model, tmp_path / "w.pth")
     assert torch.equal(model.state_dict()["head.1.weight"], own)
-    assert Ast.options_of(dict(small().state_dict())) == {
-        "frames": 1024,
-        "depth": 2,
-        "norm_eps": 1e-12,
-        "head_eps": 1e-12,
-    }
+    state = dict(small().state_dict())
+    assert Ast.options_of(state) == {"frames": 1024, "depth": 2}
+    authors = {name.removeprefix("module."): tensor for name, tensor in as_authors(state).items()}
+    assert Ast.options_of(authors) == {"frames": 1024, "depth": 2, "norm_eps": 1e-6, "head_eps": 1e-5}
 
 
 def test_the_configuration_is_checked() -> None:

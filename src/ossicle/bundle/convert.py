@@ -31,7 +31,7 @@ from ossicle.weights.foreign import read_checkpoint
 from ossicle.weights.tensors import check_finite, check_fit
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of Hugging Face's `transformers`
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, EXTRACTOR = "preprocessor_config.json", "ASTFeatureExtractor"
 AUDIOSET = 527  # labels of AudioSet, which do not exclude each other
 
 Say = Callable[[str], None]
@@ -121,7 +121,9 @@ def convert_checkpoint(
         )
     if kept is not None:
         note(f"Kept blocks {', '.join(map(str, kept))}; fine-tune the network before you rely on its scores.")
-    tensors, cut = without_blocks(network.adapted(found.tensors, source=found.source, new_head=False), kept)
+    tensors, cut = without_blocks(
+        network.adapted(found.tensors, source=found.source, new_head=False, report=note), kept
+    )
     check_fit(network, tensors, source=found.source)
     check_finite(tensors, source=found.source)
     wanted = network.state_dict()
@@ -266,8 +268,8 @@ def build(found: Found, family: type[Network], **options: Any) -> Network:
     try:
         with torch.device("meta"):
             return family.from_options(**options)
-    except (TypeError, ValueError) as error:
-        raise WeightsRefused(f"{found.source}: {error}") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # the last for sizes beyond any memory
+        raise WeightsRefused(f"{found.source}: {str(error).splitlines()[0]}") from None
 
 
 def kept_blocks(found: Found, family: type[Network], *, depth: int | None, of: int) -> list[int] | None:
@@ -339,6 +341,9 @@ def choose_frontend(found: Found, frontend: str | FrontendConfig | None, *, pres
     given = found.settings.get("preprocessor")
     if frontend is not None or not given:
         return config
+    kind = given.get("feature_extractor_type", EXTRACTOR)
+    if kind != EXTRACTOR:
+        raise WeightsRefused(f"{found.source.with_name(PREPROCESSOR)}: a {kind}; expected {EXTRACTOR}.")
     try:
         rate = given.get("sampling_rate", config.rate)
         window = round(rate * config.window_samples / config.rate)
@@ -354,8 +359,8 @@ def choose_frontend(found: Found, frontend: str | FrontendConfig | None, *, pres
             mean=float(given.get("mean", config.mean)) if normal else 0.0,
             deviation=float(given.get("std", config.deviation)) if normal else 0.5,
         )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise WeightsRefused(f"{found.source.with_name(PREPROCESSOR)}: no front end ({error}).") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WeightsRefused(f"{found.source.with_name(PREPROCESSOR)}: not a front end ({error}).") from None
 
 
 def one_pass(network: Network, preset: Preset, features: FrontendConfig) -> float:

@@ -111,16 +111,16 @@ class Ast(PatchTransformer):
         classes = own.get("head.1.bias", own.get("head.1.weight"))
         if classes is None:
             raise WeightsRefused("an AST without a head for labels; expected ASTForAudioClassification")
-        named = settings["num_heads"] if settings.get("dim") == dim and "num_heads" in settings else None
-        options = {
+        options: dict[str, Any] = {
             "num_classes": classes.shape[0],
             "dim": dim,
-            "num_heads": settings.get("num_attention_heads", named or max(1, dim // HEAD_DIM)),
             "depth": len({name.split(".")[1] for name in own if name.startswith("blocks.")}),
-            "norm_eps": settings.get("layer_norm_eps", 1e-6 if AUTHORS in tensors else AstConfig.norm_eps),
-            "head_eps": settings.get("layer_norm_eps", 1e-5 if AUTHORS in tensors else AstConfig.head_eps),
         }
-        return options | (sizes_of(settings) if "model_type" in settings else sizes_by_table(positions))
+        if "model_type" in settings:
+            return options | sizes_of(settings)
+        named = settings.get("num_heads") if settings.get("dim") == dim else None
+        options |= {"num_heads": named or max(1, dim // HEAD_DIM)} | sizes_by_table(positions)
+        return options | ({"norm_eps": 1e-6, "head_eps": 1e-5} if AUTHORS in tensors else {})
 
     def adapted(
         self,
@@ -131,6 +131,8 @@ class Ast(PatchTransformer):
         report: Callable[[str], None] = lambda sentence: None,
     ) -> dict[str, Tensor]:
         """The tensors under our names; a head for other labels is replaced by the new one."""
+        if unused := [name for name in tensors if name.startswith("v.head")]:
+            report(f"{source}: not used: {', '.join(unused)}, the head of the image network that it started from.")
         return super().adapted(renamed(tensors), source=source, new_head=new_head)
 
 
@@ -182,26 +184,57 @@ FIXED = {"patch_size": PATCH, "hidden_act": "gelu", "qkv_bias": True}
 
 
 def sizes_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stride, bins and frames in the settings of transformers, and the value of the frames that are filled.
+    """Heads, stride, bins, frames and norms in the settings of transformers, and the value of frames that are filled.
 
-    Raises: WeightsRefused for a network of another kind.
+    Raises: WeightsRefused for a network of another kind, or values of another type.
     """
     preprocessor = settings.get("preprocessor") or {}
-    stride, mels = settings.get("frequency_stride", 10), settings.get("num_mel_bins", 128)
-    frames = settings.get("max_length", 1024)
-    expected = FIXED | {"time_stride": stride, "intermediate_size": 4 * settings.get("hidden_size", 768)}
-    for name, value in expected.items():
-        if (given := settings.get(name, value if name != "time_stride" else 10)) != value:
+    sizes = {
+        name: number(settings, name, default, whole=True)
+        for name, default in (
+            ("hidden_size", 768),
+            ("num_attention_heads", 12),
+            ("frequency_stride", 10),
+            ("time_stride", 10),
+            ("num_mel_bins", 128),
+            ("max_length", 1024),
+            ("intermediate_size", 3072),
+        )
+    }
+    fixed = {"time_stride": sizes["frequency_stride"], "intermediate_size": 4 * sizes["hidden_size"]} | FIXED
+    for name, value in fixed.items():
+        if (given := sizes.get(name, settings.get(name, value))) != value:
             raise WeightsRefused(f"config.json has {name}={given}; an Ast has {value}")
-    for name, value in (("num_mel_bins", mels), ("max_length", frames)):
-        if (given := preprocessor.get(name, value)) != value:
-            raise WeightsRefused(f"config.json has {name}={value}, preprocessor_config.json {given}; they must agree")
-    for name, value in (("frequency_stride", stride), ("num_mel_bins", mels), ("max_length", frames)):
-        if not isinstance(value, int) or value < 1:
-            raise WeightsRefused(f"config.json has {name}={value}; expected a whole number")
-    mean, deviation = (preprocessor.get(name, value) for name, value in (("mean", MEAN), ("std", DEVIATION)))
-    fill = -mean / (2 * deviation) if preprocessor.get("do_normalize", True) else 0.0
-    return {"stride": stride, "mels": mels, "frames": frames, "fill": fill}
+    for name in ("num_mel_bins", "max_length"):
+        if (given := preprocessor.get(name, sizes[name])) != sizes[name]:
+            raise WeightsRefused(
+                f"config.json has {name}={sizes[name]}, preprocessor_config.json {given}; they must agree"
+            )
+    mean, deviation = number(preprocessor, "mean", MEAN), number(preprocessor, "std", DEVIATION)
+    if not deviation > 0:
+        raise WeightsRefused(f"preprocessor_config.json has std={deviation}; expected more than 0")
+    eps = number(settings, "layer_norm_eps", AstConfig.norm_eps)
+    return {
+        "num_heads": sizes["num_attention_heads"],
+        "stride": sizes["frequency_stride"],
+        "mels": sizes["num_mel_bins"],
+        "frames": sizes["max_length"],
+        "fill": -mean / (2 * deviation) if preprocessor.get("do_normalize", True) else 0.0,
+        "norm_eps": eps,
+        "head_eps": eps,
+    }
+
+
+def number(settings: Mapping[str, Any], name: str, default: int | float, *, whole: bool = False) -> Any:
+    """A number of settings that were read from a file.
+
+    Raises: WeightsRefused for anything else; for a whole number also below 1.
+    """
+    value = settings.get(name, default)
+    expected = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, expected) or whole and value < 1:
+        raise WeightsRefused(f"{name} is {value!r}; expected a {'whole ' if whole else ''}number")
+    return value
 
 
 def sizes_by_table(positions: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -508,6 +508,16 @@ class Datar(Network):
             for number, stage in stages
             for block in stage.deforming()
         ]
+
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The labels of a DATAR of ours; its other options are those of the architecture that was named."""
+        head = tensors.get("head.weight")
+        if "stages.0.merge.proj.weight" not in tensors or head is None or head.ndim != 2:
+            return None
+        if not settings:
+            raise WeightsRefused("the weights of a Datar, whose options are not all in the shapes; name its model")
+        return {"num_classes": head.shape[0]}
 
     @classmethod
     def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
