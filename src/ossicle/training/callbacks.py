@@ -30,7 +30,7 @@ from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Windows
 from ossicle.training.losses import cross_entropy
-from ossicle.training.module import TrainingModule
+from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
@@ -42,21 +42,66 @@ logger = logging.getLogger(__name__)
 Progress = bool | Callable[[int, int, float], None]
 
 
-class Guard(Callback):
-    """Stops a run in which a parameter silently does not train, or a frozen one does; a resumed run is watched anew."""
+class FrozenStart(Callback):
+    """Keeps all but the head of a network as it is, for the first epochs.
+
+    Comes last among the callbacks, so that the others see at the start which parameters train in all.
+    """
+
+    def __init__(self, module: NetworkTraining) -> None:
+        head = set(module.model.head.parameters())
+        self.body = [p for _, p in module.trained() if p.requires_grad and p not in head]
+        self.epochs = module.config.freeze_epochs
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Freezes, also in a run that is resumed inside an epoch, where no epoch starts."""
+        self.set(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Unfreezes when it is time."""
+        if trainer.current_epoch == self.epochs:
+            logger.info(f"epoch {self.epochs + 1}: from here on the whole network trains, not the head alone")
+        self.set(trainer.current_epoch)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Leaves nothing frozen."""
+        self.set(self.epochs)
+
+    def set(self, epoch: int) -> None:
+        """Freezes or unfreezes what an epoch has so."""
+        for p in self.body:
+            p.requires_grad_(epoch >= self.epochs)
+
+
+class Guard(Callback):
+    """Stops a run in which a parameter silently does not train, or a frozen one does.
+
+    A resumed run is watched anew, and so is one whose frozen start ends.
+    """
+
+    guard: GradientGuard | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Judges a frozen start at its end."""
+        assert isinstance(module, TrainingModule)
+        if self.guard is not None and trainer.current_epoch == getattr(module.config, "freeze_epochs", 0):
+            self.guard.finish()
+            self.guard = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes which parameters are to train."""
         assert isinstance(module, TrainingModule)
-        self.guard = GradientGuard(module.watched())
+        self.guard = self.guard or GradientGuard(module.watched())
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Looks at the gradients of a step, all that it accumulates."""
+        assert self.guard is not None
         self.guard.check()
 
     def on_train_end(self, *_: Any) -> None:
         """Judges what was seen."""
-        self.guard.finish()
+        if self.guard is not None:
+            self.guard.finish()
 
 
 class Averaging(Callback):

@@ -83,6 +83,8 @@ class TrainConfig(FitConfig):
     weights_average: bool | None = None  # of a checkpoint with both: the average, or what it is of; None prefers it
     depth: int | None = None  # blocks of a PaSST; None is the model's own
     network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
+    layer_decay: float = 1.0  # learning rate of a block as a fraction of that of the next; the head has `lr`
+    freeze_epochs: int = 0  # epochs at the start in which the head alone trains
 
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
@@ -211,6 +213,8 @@ def check_acting(config: FitConfig, given: Iterable[str]) -> None:
 _RANGES = {
     "seed": (0, 2**32 - 1),
     "depth": (1, 1000),
+    "layer_decay": (0.01, 1.0),
+    "freeze_epochs": (0, 100_000),
     "window": (0.05, 60.0),
     "validation": (0.0, 0.5),
     "balance_offset": (0, 1e9),

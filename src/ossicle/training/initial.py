@@ -64,6 +64,11 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
         WeightsRefused: the name of a published checkpoint without its weights.
     """
     network = network_class(config.model)
+    if config.freeze_epochs and config.weights is None:
+        raise SettingRefused(
+            f"freeze_epochs={config.freeze_epochs} keeps the weights below the head, and these are random; name "
+            "trained ones with --init, or leave freeze_epochs out."
+        )
     if twice := [name for name in config.network if name in NETWORK_SETTINGS]:
         raise SettingRefused(f"network.{twice[0]} is a separate setting; use {twice[0]}=VALUE.")
     given = {name: value for name in NETWORK_SETTINGS if (value := getattr(config, name)) is not None}

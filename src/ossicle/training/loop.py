@@ -12,9 +12,9 @@ from jaxtyping import Bool
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.training.callbacks import Averaging, Checkpoints, Guard, Progress, Recorder, Reporter
+from ossicle.training.callbacks import Averaging, Checkpoints, FrozenStart, Guard, Progress, Recorder, Reporter
 from ossicle.training.loader import Items, Windows
-from ossicle.training.module import TrainingModule
+from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ def fit(
     own.append(Reporter(recorder, validation=validation, progress=progress))
     if folder is not None:
         own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes))
+    if isinstance(module, NetworkTraining) and module.config.freeze_epochs:
+        own.append(FrozenStart(module))
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),

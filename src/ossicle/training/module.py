@@ -16,7 +16,7 @@ from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
-from ossicle.models.base import drawing_from
+from ossicle.models.base import Network, drawing_from
 from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
 from ossicle.training.losses import mean_loss
@@ -48,6 +48,14 @@ class TrainingModule(lightning.LightningModule):
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that train, by name."""
         raise NotImplementedError
+
+    def rate_scale(self, name: str) -> float:
+        """The learning rate of a parameter, as a multiple of that of the settings."""
+        return 1.0
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer of what trains."""
+        return adamw(self.trained(), self.config, fused=self.fused, scale=self.rate_scale)
 
     def watched(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters that the gradient guard looks at, frozen ones too."""
@@ -111,7 +119,7 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a rate that moves with every step."""
-        optimizer = adamw(self.trained(), self.config, fused=self.fused)
+        optimizer = self.optimizer()
         epochs = self.config.epochs or 1
         steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
         warmup = min(self.config.warmup / epochs, 0.5)
@@ -134,16 +142,24 @@ class NetworkTraining(TrainingModule):
     config: TrainConfig
 
     def __init__(
-        self, model: nn.Module, frontend: LogMel, config: TrainConfig, *, task: Task, frames: int, batches: Batches
+        self, model: Network, frontend: LogMel, config: TrainConfig, *, task: Task, frames: int, batches: Batches
     ) -> None:
         super().__init__(config, task=task, batches=batches)
         self.model, self.frontend, self.frames = model, frontend, frames
         # In a tuple, or the same weights would be registered twice.
         self._network = (torch.compile(model) if config.compile else model,)
+        self._depths = model.parameter_depths() if config.layer_decay != 1 else {}
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All parameters of the network."""
         return self.model.named_parameters()
+
+    def rate_scale(self, name: str) -> float:
+        """A block learns slower than the next by the factor `layer_decay`; the head has the rate of the settings.
+
+        Source: Clark et al., "ELECTRA" (arXiv 2003.10555), appendix; of image transformers BEiT (arXiv 2106.08254).
+        """
+        return self.config.layer_decay ** (max(self._depths.values()) - self._depths[name]) if self._depths else 1.0
 
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors."""
