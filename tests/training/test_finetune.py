@@ -1,17 +1,26 @@
 """Fine-tuning: rates by layer, a frozen start, a new head, positions for the clip, and the recipes of data sets."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from ossicle.bundle import save_bundle
 from ossicle.errors import SettingRefused
+from ossicle.frontend import frontend_config
 from ossicle.models import create_model
+from ossicle.models.tokens import Patchout, select_patches
 from ossicle.training import TrainConfig, TrainResult
-from ossicle.training.callbacks import Checkpoints
+from ossicle.training.callbacks import Checkpoints, is_snapshot
+from ossicle.training.defaults import resolve
+from ossicle.training.initial import build, start_from
 from ossicle.training.optimizers import adamw
+from ossicle.training.recipes import RECIPES, recipe
+from ossicle.training.schedules import learning_rate
 from ossicle.weights.tensors import load_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -126,3 +135,114 @@ def test_random_weights_are_not_frozen(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SettingRefused, match=r"freeze_epochs=2 keeps the weights below the head, and these are random"):
         run(freeze_epochs=2)
     assert not (tmp_path / "run").exists()
+
+
+# --- a new head, and positions for the clip ---------------------------------------------------------------------------
+
+
+def test_a_head_of_other_labels_is_new_and_one_of_the_same_stays(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    given = create_model("passt_tiny_s16", num_classes=2, depth=1)
+    save_bundle(
+        bundle,
+        model=given,
+        model_name="passt_tiny_s16",
+        frontend=frontend_config("passt"),
+        task="single-label",
+        labels=("dog", "cat"),
+        window_seconds=1.0,
+    )
+    config = TrainConfig(weights=str(bundle), depth=1)
+
+    def head(*labels: str) -> tuple[torch.Tensor, list[str]]:
+        said: list[str] = []
+        model = start_from(config, num_classes=2, labels=labels, frames=100, report=said.append)
+        assert torch.equal(model.blocks[0].attn.qkv.weight, given.blocks[0].attn.qkv.weight)
+        return model.head[1].weight, said
+
+    same, nothing = head("dog", "cat")
+    assert torch.equal(same, given.head[1].weight) and nothing == []
+    for labels in (("cat", "dog"), ("car", "bus")):
+        other, said = head(*labels)
+        assert not torch.equal(other, given.head[1].weight)
+        assert said == [f"The head is new: the data have other labels than {bundle}."]
+
+
+def test_a_head_whose_labels_nobody_knows_is_kept_if_it_has_as_many_and_that_is_said(tmp_path: Path) -> None:
+    given = create_model("passt_tiny_s16", num_classes=2, depth=1)
+    torch.save(given.state_dict(), tmp_path / "fold1.pt")
+    said: list[str] = []
+    config = TrainConfig(weights=str(tmp_path / "fold1.pt"))
+    model = start_from(config, num_classes=2, labels=("a", "b"), frames=100, report=said.append)
+    assert torch.equal(model.head[1].weight, given.head[1].weight)
+    assert len(said) == 1 and "has 2 labels, as the data have: its head is kept" in said[0]
+
+
+def test_positions_of_shorter_clips_are_stretched_and_those_of_longer_ones_stay(published: Path) -> None:
+    given = torch.load(published)["time_new_pos_embed"]
+    config, said = TrainConfig(weights=str(published)), list[str]()
+    short = start_from(config, num_classes=3, frames=100, report=said.append)
+    assert torch.equal(short.time_new_pos_embed, given) and said == []
+    long = start_from(config, num_classes=3, frames=2000, report=said.append)
+    assert long.time_new_pos_embed.shape[3] == (2000 - 16) // 16 + 1 and "are stretched to 2000 frames" in said[0]
+    torch.testing.assert_close(long.time_new_pos_embed[..., [0, -1]], given[..., [0, -1]])
+    assert long.split(torch.zeros(1, 128, 2000)).shape == (1, 128, 2000)  # one pass, no windows
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 1.0, 5.0, 10.0, 30.0])
+def test_the_recipe_for_any_data_takes_clips_of_any_length(seconds: float) -> None:
+    frontend = frontend_config("passt")
+    config, _ = resolve(recipe("finetune"), seconds=np.full(9, seconds), counts=np.array([9]), frontend=frontend)
+    assert config.window is not None and config.patchout_t == 0.2
+    with torch.device("meta"):
+        model = build(config, num_classes=2, frames=frontend.frames(round(config.window * frontend.rate))).train()
+        rows, columns = model.config.rows, (frontend.frames(round(config.window * frontend.rate)) - 16) // 10 + 1
+    kept = select_patches((rows, columns), model.config.patchout, generator=torch.Generator().manual_seed(0))
+    assert kept is not None and 0 < len(kept) <= rows * columns
+    if seconds == 5.0:  # as the script for ESC-50 has them
+        assert (rows, columns) == (12, 49) and len(kept) == (12 - 3) * (49 - 10)
+
+
+PUBLISHED_SETTINGS: dict[str, dict[str, Any]] = {
+    "esc50": {"window": 5.0, "epochs": 10, "batch_size": 12, "patchout_t": 10, "patchout_f": 3, "wave_mixup": 0.0},
+    "fsd50k": {"window": 10.0, "epochs": 50, "batch_size": 12, "patchout_t": 10, "patchout_f": 4, "wave_mixup": 0.5},
+    "openmic": {"window": 10.0, "epochs": 10, "batch_size": 6, "patchout_t": 40, "patchout_f": 4, "wave_mixup": 0.5},
+    "dcase20": {"window": 10.0, "epochs": 10, "batch_size": 12, "patchout_t": 40, "patchout_f": 4, "wave_mixup": 0.0},
+}
+TOKENS = {"esc50": 353, "fsd50k": 714, "openmic": 474, "dcase20": 474}  # in training, with the two class tokens
+MASKED_FRAMES = {"esc50": (48, 80), "fsd50k": (0, 0), "openmic": (48, 192), "dcase20": (48, 192)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SETTINGS)
+def test_the_recipes_of_data_sets_have_the_settings_of_their_scripts(name: str) -> None:
+    config = recipe(name)
+    found = dataclasses.asdict(config)
+    wanted = {"lr": 1e-5, "weight_decay": 1e-4, "warmup": 5.0, "gain": 7.0, "mixup": 0.3, "clip_gradient": 0.0}
+    wanted |= {"weights": "passt_base_s10.audioset_ap476", "model": "passt_base_s10", "validation": 0.0}
+    assert wanted | PUBLISHED_SETTINGS[name] == {key: found[key] for key in wanted | PUBLISHED_SETTINGS[name]}
+    frames = round(config.window * 100)
+    assert (config.freq_mask, round(config.time_mask * frames)) == MASKED_FRAMES[name]
+    rows, columns = 12, (frames - 16) // 10 + 1
+    patchout = Patchout(time=config.patchout_t, freq=config.patchout_f)
+    kept = select_patches((rows, columns), patchout, generator=torch.Generator().manual_seed(0))
+    assert len(kept) + 2 == TOKENS[name]
+
+
+def test_fsd50k_decays_and_averages_as_its_script() -> None:
+    config = recipe("fsd50k")
+    rates = [learning_rate(epoch / 50, config, warmup=5 / 50) for epoch in (5, 10, 15, 20, 50)]
+    assert rates == pytest.approx([1, 1, 0.505, 0.01, 0.01])
+    assert [epoch for epoch in range(20) if is_snapshot(epoch, config)] == [9, 12, 15, 18]
+    assert [epoch for epoch in range(10) if is_snapshot(epoch, recipe("esc50"))] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_says_where_it_is_from_and_where_it_differs(name: str) -> None:
+    said = RECIPES[name].__doc__ or ""
+    assert "Command: ossicle train " in said
+    assert name in ("scratch", "finetune") or all(
+        part in said for part in ("Source: PaSST", "**Deviations**", "eproduced here")
+    )

@@ -76,7 +76,11 @@ def train(
         typer.Option(help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
+        str | None,
+        typer.Option(
+            help="Named set of training settings: scratch (the default), finetune, audioset, esc50, fsd50k, openmic or "
+            "dcase20."
+        ),
     ] = None,
     output: Output = None,
     settings: Annotated[

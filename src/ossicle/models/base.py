@@ -240,6 +240,11 @@ class Network(nn.Module):
         """The options that follow from given weights, such as the depth."""
         return {}
 
+    @classmethod
+    def lengthened(cls, tensors: Mapping[str, Tensor], *, frames: int) -> Mapping[str, Tensor]:
+        """Given weights with positions for inputs of `frames`, where they have fewer; by default as they are."""
+        return tensors
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""
         return []

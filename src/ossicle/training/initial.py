@@ -1,13 +1,13 @@
 """Initial network of a run: random weights, or given ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 import torch
 
-from ossicle.bundle import WEIGHTS, find_bundle
+from ossicle.bundle import CONFIG, WEIGHTS, find_bundle, read_bundle_config
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, network_class
 from ossicle.models.base import Network
@@ -22,35 +22,65 @@ NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that a
 
 
 def start_from(
-    config: TrainConfig, *, num_classes: int, frames: int, report: Callable[[str], None] = lambda sentence: None
+    config: TrainConfig,
+    *,
+    num_classes: int,
+    frames: int,
+    labels: Sequence[str] | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
 ) -> Network:
     """Builds the network of a run.
 
     Random weights, also those of a new head, depend on `config.seed` alone and leave the global generator unchanged.
-    Given weights may determine options, such as length and depth; a head for another number of labels is replaced.
+    Given weights may determine options, such as length and depth. Positions for shorter clips are stretched. A head for
+    other labels is replaced.
 
     Args:
         frames: length of a training clip; the option `frames` of the network, unless the weights determine it.
-        report: called with a sentence about which weights were read from a checkpoint with several.
+        labels: of the data, in the order of the network's outputs.
+        report: called with sentences about what was taken of the weights.
 
     Raises:
         BundleRefused: `config.weights` is not a file, bundle or run.
         SettingRefused: options that this network does not have, or values outside their range.
         WeightsRefused: tensors that do not fit the network, or a published checkpoint without weights.
     """
-    tensors, found = None, {"frames": frames}
-    if config.weights is not None:
-        path = Path(config.weights).expanduser()
-        if path.suffix in FILES and not path.exists():
-            raise BundleRefused(f"{path}: there is no such file.")
-        if not path.is_file():
-            path = find_bundle(config.weights) / WEIGHTS
-        tensors = read_checkpoint(path, average=config.weights_average, report=report)
-        found |= network_class(config.model).options_of(tensors)
-    model = build(config, num_classes=num_classes, **found)
-    if tensors is not None:
-        load_into(model, model.adapted(tensors, source=path), source=path)
+    if config.weights is None:
+        return build(config, num_classes=num_classes, frames=frames)
+    path, known = find_weights(config.weights)
+    given = read_checkpoint(path, average=config.weights_average, report=report)
+    network = network_class(config.model)
+    tensors = network.lengthened(given, frames=frames)
+    if tensors is not given:
+        report(f"The positions of {path} are for shorter clips, and are stretched to {frames} frames.")
+    model = build(config, num_classes=num_classes, **{"frames": frames, **network.options_of(tensors)})
+    head = {name: t for name, t in model.state_dict().items() if name.startswith("head") and len(t) == num_classes}
+    head = {name: tensor.clone() for name, tensor in head.items()}
+    load_into(model, model.adapted(tensors, source=path), source=path)
+    kept = any(not torch.equal(tensor, head[name]) for name, tensor in model.state_dict().items() if name in head)
+    if labels is not None and kept and known is not None and known != list(labels):
+        model.load_state_dict(head, strict=False)
+        report(f"The head is new: the data have other labels than {config.weights}.")
+    elif labels is not None and kept and known is None:
+        report(
+            f"{path} has {num_classes} labels, as the data have: its head is kept, with their labels in their order."
+        )
     return model
+
+
+def find_weights(name: str) -> tuple[Path, list[str] | None]:
+    """The file of weights to start from, and the labels of its head where it is that of a bundle.
+
+    Raises:
+        BundleRefused: not a file, a bundle or a run.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in FILES and not path.exists():
+        raise BundleRefused(f"{path}: there is no such file.")
+    if path.is_file():
+        return path, None
+    folder = find_bundle(name)
+    return folder / WEIGHTS, read_bundle_config(folder)["labels"] if (folder / CONFIG).exists() else None
 
 
 def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
