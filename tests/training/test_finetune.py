@@ -27,15 +27,6 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 Run = Callable[..., TrainResult]
 
 
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in the published layout: a flat state dict of 527 labels and 10 s, of two narrow blocks."""
-    file = tmp_path_factory.mktemp("published") / "passt.pt"
-    torch.manual_seed(0)
-    torch.save(create_model("passt_tiny_s16", num_classes=527, depth=2).state_dict(), file)
-    return file
-
-
 def weights_of(result: TrainResult) -> dict[str, torch.Tensor]:
     return load_weights(result.folds[0].folder / "model" / "model.safetensors")
 

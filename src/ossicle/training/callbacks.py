@@ -29,7 +29,7 @@ from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Windows
-from ossicle.training.losses import cross_entropy
+from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
@@ -154,11 +154,20 @@ class Recorder(Callback):
 
     Args:
         targets: of all examples of the data set, to be compared with the validation part's scores.
+        known: of which labels it is known whether an example has them; None is all.
         folder: of the run; without one rows and best weights stay in memory.
     """
 
-    def __init__(self, targets: np.ndarray, *, config: FitConfig, task: Task, folder: Path | None = None) -> None:
-        self.targets, self.config, self.task, self.folder = targets, config, task, folder
+    def __init__(
+        self,
+        targets: np.ndarray,
+        *,
+        config: FitConfig,
+        task: Task,
+        known: np.ndarray | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
         self.losses: list[float] = []
@@ -200,9 +209,10 @@ class Recorder(Callback):
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
         logits, clips = clip_logits(module.val_outputs, task=self.task)
-        targets = torch.from_numpy(self.targets[clips.numpy()]).float()
-        loss = float(cross_entropy(logits, targets, self.task).mean())
-        score = validation_score(logits, self.targets[clips.numpy()], task=self.task)
+        targets, known = self.targets[clips.numpy()], None if self.known is None else self.known[clips.numpy()]
+        each = cross_entropy(logits, torch.from_numpy(targets).float(), self.task)
+        loss = float(weighted_mean(each, None if known is None else torch.from_numpy(known).float()))
+        score = validation_score(logits, targets, task=self.task, known=known)
         self.val = {"val_loss": loss, "val_score": score}
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
@@ -266,14 +276,16 @@ def clip_logits(
     return torch.from_numpy(np.stack(joined)), clips
 
 
-def validation_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
+def validation_score(
+    logits: torch.Tensor, targets: np.ndarray, *, task: Task, known: np.ndarray | None = None
+) -> float:
     """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not.
 
     Where no clip has a label it is 0, so that the loss decides between epochs.
     """
     if task == "single-label":
         return balanced_accuracy(logits.softmax(-1).numpy(), targets)
-    score = mean_average_precision(logits.sigmoid().numpy(), targets)[0]
+    score = mean_average_precision(logits.sigmoid().numpy(), targets, known)[0]
     return 0.0 if math.isnan(score) else score
 
 

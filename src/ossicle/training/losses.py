@@ -51,7 +51,24 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal}
 
 
 def mean_loss(
-    logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"], *, task: Task, settings: LossSettings
+    logits: Float[Tensor, "clip label"],
+    targets: Float[Tensor, "clip label"],
+    *,
+    task: Task,
+    settings: LossSettings,
+    known: Float[Tensor, "clip label"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean of the loss that the settings name, in float32."""
-    return LOSSES[settings.loss](logits.float(), targets, task, settings).mean()
+    """The mean of the loss that the settings name, in float32.
+
+    Args:
+        known: how much each label counts, in a multi-label task: 0 where nobody knows whether the clip has it. None
+            counts all of them whole.
+    """
+    return weighted_mean(LOSSES[settings.loss](logits.float(), targets, task, settings), known)
+
+
+def weighted_mean(
+    losses: Float[Tensor, "clip label"] | Float[Tensor, "clip"], known: Float[Tensor, "clip label"] | None
+) -> Float[Tensor, ""]:
+    """The mean, or that of what is known; 0 where nothing is."""
+    return losses.mean() if known is None else (losses * known).sum() / known.sum().clamp(min=1e-6)

@@ -71,8 +71,8 @@ class TrainingModule(lightning.LightningModule):
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
-        """Logits of a batch, and what they should have been."""
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
+        """Logits of a batch, what they should have been, and how much each counts; None counts all of them whole."""
         raise NotImplementedError
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
@@ -85,8 +85,8 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        logits, targets = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
-        loss = mean_loss(logits, targets, task=self.task, settings=self.config)
+        logits, targets, known = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
+        loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise RunRefused(
@@ -177,13 +177,13 @@ class NetworkTraining(TrainingModule):
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
         """Of the augmented batch."""
-        spec, targets = self.augmented(batch, generator)
+        spec, targets, known = self.augmented(batch, generator)
         if self.config.compile:  # which traces no generator but torch's own
             with drawing_from(generator):
-                return self._network[0](spec), targets
-        return self._network[0](spec, generator=generator), targets
+                return self._network[0](spec), targets, known
+        return self._network[0](spec, generator=generator), targets, known
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Of the batch as it is."""
@@ -191,9 +191,15 @@ class NetworkTraining(TrainingModule):
 
     def augmented(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
-        """Features and labels of a batch after every augmentation."""
+    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
+        """Features and labels of a batch after every augmentation, and how much of a label is known.
+
+        A loss of a mix is the sum of those of its parts, each over the labels that are known of it. Binary
+        cross-entropy is linear in the target, so one target that counts for as much as is known is the same.
+        """
         config, targets, waves = self.config, batch.targets.clone(), batch.waves
+        if batch.known is not None:
+            targets = torch.cat([targets * batch.known, batch.known], 1)  # mixed alike
         if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
             waves = [*pad_sequence(waves, batch_first=True)]
 
@@ -212,7 +218,10 @@ class NetworkTraining(TrainingModule):
         spec = spectrograms(self.frontend, waves, frames=self.frames, generator=generator, change=change)
         if config.mixup:
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
-        return spec, targets
+        if batch.known is None:
+            return spec, targets, None
+        true, known = targets.chunk(2, dim=1)
+        return spec, true / known.clamp(min=1e-6), known
 
 
 # Gives the hidden states of some examples: the layers that a head takes, pooled over time as it takes them.
@@ -276,13 +285,14 @@ class HeadTraining(TrainingModule):
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
         """Dropout of a tuner and of other people's networks takes no generator: torch's own is seeded for the step."""
         self.set_training(True)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.device.type == "cuda" else []):
             torch.manual_seed(batch.seed)
             logits = self.head.score(self.features(batch.clips.cpu().numpy()))
-        return logits, batch.targets.to(logits.device)
+        batch = batch.to(logits.device)
+        return logits, batch.targets, batch.known
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Nothing is dropped."""

@@ -168,6 +168,7 @@ class Run(Generic[Config]):
             module,
             validation,
             targets=self.dataset.targets(),
+            known=self.dataset.known(),
             device=device,
             precision=precision,
             folder=self.folder,
@@ -186,13 +187,14 @@ class Run(Generic[Config]):
 
     def conclude(self, trained: Trained) -> FoldResult:
         """Fits temperature and thresholds on the validation part, reads the test part, once, and writes its metrics."""
-        dataset, targets = self.dataset, self.dataset.targets()
+        dataset, targets, known = self.dataset, self.dataset.targets(), self.dataset.known()
         decisions: dict[str, Any] = {}
         if len(self.split.validation):
             logits, used = trained.logits(self.split.validation)
-            decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task)
+            own = None if known is None else known[used]
+            decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task, known=own)
             scores = probabilities(logits, task=dataset.task, temperature=decisions["temperature"])
-            decisions["thresholds"] = fit_thresholds(scores, targets[used])
+            decisions["thresholds"] = fit_thresholds(scores, targets[used], own)
         logits, used = trained.logits(self.split.test)
         save_test_scores(self.folder, tested=used, logits=logits)
         result = fold_result(

@@ -110,6 +110,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
         window=window,
         batch_size=config.batch_size,
         seed=config.seed,
+        known=dataset.known(),
         weights=weights,
         epoch_clips=config.epoch_clips,
         workers=config.workers,
