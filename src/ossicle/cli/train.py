@@ -113,8 +113,8 @@ def train(
     from ossicle.training.recipes import recipe as named_recipe
 
     given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
-    if recipe is not None and (resume or config is not None):
-        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
+    if recipe is not None:
+        refuse_two_sources(resume=resume, config=config)
     chosen, columns, folds = settle_config(
         named_recipe(recipe) if recipe is not None else training.TrainConfig(),
         given,
@@ -131,6 +131,12 @@ def train(
     )
     if result.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def refuse_two_sources(*, resume: bool, config: Path | None) -> None:
+    """Raises SettingRefused where settings come from a file beside a recipe."""
+    if resume or config is not None:
+        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
 
 
 def key_and_value(setting: str) -> tuple[str, str]:

@@ -190,7 +190,9 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Starts the clock, which a resumed run continues; one that had stopped improving stays stopped."""
+        assert isinstance(module, TrainingModule)
         self._started = time.monotonic() - self.seconds
+        module.val_scores = [row["val_score"] for row in self.rows if "val_score" in row]
         trainer.should_stop = self.improves_no_more
 
     @property
@@ -214,6 +216,10 @@ class Recorder(Callback):
         loss = float(weighted_mean(each, None if known is None else torch.from_numpy(known).float()))
         score = validation_score(logits, targets, task=self.task, known=known)
         self.val = {"val_loss": loss, "val_score": score}
+        before = module.fallen_rate
+        module.val_scores = [*(row["val_score"] for row in self.rows), score]
+        for group in trainer.optimizers[0].param_groups:  # the schedule comes by only after the next step
+            group["lr"] *= module.fallen_rate / before
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
             self._keep(module.weights())

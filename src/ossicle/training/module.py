@@ -21,7 +21,7 @@ from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
 from ossicle.training.losses import mean_loss
 from ossicle.training.optimizers import adamw
-from ossicle.training.schedules import learning_rate
+from ossicle.training.schedules import falls, learning_rate
 from ossicle.tuning.tuned import TunedHead
 from ossicle.tuning.tuners import Tuner
 from ossicle.types import Task
@@ -43,6 +43,7 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.config, self.task, self.batches = config, task, batches
         self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
+        self.val_scores: list[float] = []  # of the epochs so far, which a schedule may go by
         self.last_loss = math.nan
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -111,6 +112,13 @@ class TrainingModule(lightning.LightningModule):
         """Continues at the next batch."""
         self.batches.load_state_dict(checkpoint["batches"])
 
+    @property
+    def fallen_rate(self) -> float:
+        """What a rate that falls when the validation score stops rising has fallen to."""
+        if self.config.schedule != "plateau":
+            return 1.0
+        return self.config.plateau_factor ** falls(self.val_scores, patience=self.config.plateau_patience)
+
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
         if self.config.clip_gradient:
@@ -126,7 +134,7 @@ class TrainingModule(lightning.LightningModule):
 
         def rate(step: int) -> float:
             # Half a step ahead, so that neither the first nor the last step has a rate of zero.
-            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
+            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup) * self.fallen_rate
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -282,6 +290,13 @@ class HeadTraining(TrainingModule):
         for part, owner in self.parts().items():
             own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
             owner.load_state_dict(own)
+
+    def rate_scale(self, name: str) -> float:
+        """LoRA+: B, zero at first, learns faster than A.
+
+        Source: Hayou et al., "LoRA+" (arXiv 2402.12354), section 4.
+        """
+        return self.config.lora_plus if ".lora_B." in name else 1.0
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator

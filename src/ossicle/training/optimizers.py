@@ -15,6 +15,8 @@ class OptimizerSettings(Protocol):
     def lr(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def decay(self) -> str: ...
 
 
 def adamw(
@@ -24,7 +26,7 @@ def adamw(
     fused: bool = False,
     scale: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters that train, with decay where `decays` says.
+    """AdamW over all parameters that train, with decay of all of them, or where `decays` says.
 
     Args:
         scale: the learning rate of a parameter, by its name, as a multiple of that of the settings. The groups with the
@@ -37,7 +39,7 @@ def adamw(
     groups = []
     for factor in sorted(scaled, reverse=True):
         for decay in (True, False):
-            chosen = [p for name, p in scaled[factor] if decays(name, p) == decay]
+            chosen = [p for name, p in scaled[factor] if (settings.decay == "all" or decays(name, p)) == decay]
             groups.append(
                 {
                     "params": chosen,

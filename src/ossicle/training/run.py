@@ -38,7 +38,7 @@ from ossicle.data.cache import SampleStore
 from ossicle.data.check import cut_short
 from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
-from ossicle.errors import DataRefused, RunRefused
+from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
 from ossicle.files import locked, write_json
@@ -349,6 +349,11 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             split = split_dataset(self.dataset, fold=name, seed=config.seed, validation=config.validation)
             split = usable_part(self.dataset, split, inputs)
             logger.info(f"Protocol: {split.protocol}")
+            if config.schedule == "plateau" and not len(split.validation):
+                raise SettingRefused(
+                    "schedule=plateau goes by the score of a validation part, and there is none; use another schedule, "
+                    "or set validation, such as 0.15."
+                )
             run = Run(self, name, split)
             if run.finished is not None:
                 logger.info(f"{run.folder}: this fold is finished.")
