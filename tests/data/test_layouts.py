@@ -438,6 +438,7 @@ def test_data_whose_labels_are_all_known_say_so_and_a_fingerprint_tells_them_apa
         ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n../x,flute,1"}, "line 2"),
         ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n1_2,flute,many"}, "'many'"),
         ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n1_2,flute,nan"}, "0 to 1"),
+        ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n"}, "has no clip that partitions/"),
         ({"openmic-2018-metadata.csv": "sample_key\n1_2"}, "no column 'artist_id'"),
         ({"partitions/split01_test.csv": ""}, "no name"),
     ],

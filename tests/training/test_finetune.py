@@ -166,7 +166,7 @@ def test_a_head_whose_labels_nobody_knows_is_kept_if_it_has_as_many_and_that_is_
     config = TrainConfig(weights=str(tmp_path / "fold1.pt"))
     model = start_from(config, num_classes=2, labels=("a", "b"), frames=100, report=said.append)
     assert torch.equal(model.head[1].weight, given.head[1].weight)
-    assert len(said) == 1 and "has 2 labels, as the data have: its head is kept" in said[0]
+    assert len(said) == 1 and "has as many labels as the data, 2: its head is kept" in said[0]
 
 
 def test_positions_of_shorter_clips_are_stretched_and_those_of_longer_ones_stay(published: Path) -> None:

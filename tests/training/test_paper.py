@@ -59,7 +59,13 @@ def test_the_recipe_is_that_of_the_released_code(
         config, grouped = (
             tune_recipe("paper", like(modality, layers), head=head) for head in ("density", "gq_density")
         )
-    common = {"epochs": 35, "weight_decay": 0.01, "decay": "all", "schedule": "plateau", "plateau_patience": 10}
+    common = {
+        "epochs": 35,
+        "weight_decay": 0.01,
+        "weight_decay_on": "all",
+        "schedule": "plateau",
+        "plateau_patience": 10,
+    }
     common |= {"plateau_factor": 0.1, "standardize": False, "balance": "none", "warmup": 0.0, "clip_gradient": 0.015}
     found = dataclasses.asdict(config)
     assert {name: found[name] for name in common | wanted} == common | wanted
@@ -185,7 +191,7 @@ def test_the_focal_loss_has_the_factor_of_its_paper() -> None:
 def test_decay_of_all_pulls_on_the_parameters_of_a_density_too() -> None:
     head = create_head("density", layers=6, dim=8, num_classes=2, options={"hidden": 4})
     for decay, wanted in (("matrices", False), ("all", True)):
-        config = TuneConfig(decay=decay, weight_decay=0.1)  # type: ignore[arg-type]
+        config = TuneConfig(weight_decay_on=decay, weight_decay=0.1)  # type: ignore[arg-type]
         optimizer = adamw(head.named_parameters(), config)
         decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         named = dict(head.named_parameters())

@@ -226,7 +226,7 @@ SWITCHES: dict[str, Any] = {
     "network": {"dropout": 0.5},
     "loss": "focal",
     "layer_decay": 0.5,
-    "decay": "all",
+    "weight_decay_on": "all",
 }
 
 

@@ -42,7 +42,7 @@ class FitConfig:
     accumulate: int = 1  # batches per optimizer step
     lr: float = 4e-4  # peak learning rate of AdamW
     weight_decay: float = 0.05
-    decay: Literal["matrices", "all"] = "matrices"  # parameters that decay: without biases, norms and gates, or all
+    weight_decay_on: Literal["matrices", "all"] = "matrices"  # all: biases, norms, positions and gates decay too
     warmup: float = 2.0  # epochs
     schedule: str = "cosine"  # cosine, linear, constant or plateau
     hold: float = 0.0  # fraction of the run before the decay starts

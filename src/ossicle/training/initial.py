@@ -54,17 +54,19 @@ def start_from(
     if tensors is not given:
         report(f"The positions of {path} are for shorter clips, and are stretched to {frames} frames.")
     model = build(config, num_classes=num_classes, **{"frames": frames, **network.options_of(tensors)})
-    head = {name: t for name, t in model.state_dict().items() if name.startswith("head") and len(t) == num_classes}
-    head = {name: tensor.clone() for name, tensor in head.items()}
+    own = model.state_dict().items()
+    head = {name: t.clone() for name, t in own if name.startswith("head") and len(t) == num_classes}
     load_into(model, model.adapted(tensors, source=path), source=path)
-    kept = any(not torch.equal(tensor, head[name]) for name, tensor in model.state_dict().items() if name in head)
-    if labels is not None and kept and known is not None and known != list(labels):
+    replaced = all(torch.equal(tensor, head[name]) for name, tensor in model.state_dict().items() if name in head)
+    if labels is None or replaced:
+        return model
+    if known is None:
+        report(
+            f"{path} has as many labels as the data, {num_classes}: its head is kept, and they are taken to be these."
+        )
+    elif known != list(labels):
         model.load_state_dict(head, strict=False)
         report(f"The head is new: the data have other labels than {config.weights}.")
-    elif labels is not None and kept and known is None:
-        report(
-            f"{path} has {num_classes} labels, as the data have: its head is kept, with their labels in their order."
-        )
     return model
 
 

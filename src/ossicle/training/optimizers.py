@@ -16,7 +16,7 @@ class OptimizerSettings(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
-    def decay(self) -> str: ...
+    def weight_decay_on(self) -> str: ...
 
 
 def adamw(
@@ -39,7 +39,9 @@ def adamw(
     groups = []
     for factor in sorted(scaled, reverse=True):
         for decay in (True, False):
-            chosen = [p for name, p in scaled[factor] if (settings.decay == "all" or decays(name, p)) == decay]
+            chosen = [
+                p for name, p in scaled[factor] if (settings.weight_decay_on == "all" or decays(name, p)) == decay
+            ]
             groups.append(
                 {
                     "params": chosen,

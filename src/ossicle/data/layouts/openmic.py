@@ -54,12 +54,11 @@ class OpenMic(DataLayout):
             for key, own in sorted(judged.items())
             if key in split
         ]
+        if not items:
+            raise DataRefused(f"{found / LABELS} has no clip that {listed(PARTITIONS.values())} name.")
         missing = sum(not item.file.is_file() for item in items)
         if missing == len(items):
-            raise DataRefused(
-                f"none of the {len(items)} recordings of {found / LABELS} that {listed(PARTITIONS.values())} name is "
-                f"there, such as {recording(found, min(judged))}."
-            )
+            raise DataRefused(f"none of the {missing} recordings of {found} exists, such as {items[0].file}.")
         labels = len(items) * len(instruments)
         unknown = sum(len(item.unknown) for item in items)
         remarks = [f"{labels - unknown} of {labels} labels are known; the others count in no loss and in no score"]
