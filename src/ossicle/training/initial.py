@@ -6,6 +6,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 import torch
+from torch import nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, find_bundle, read_bundle_config
 from ossicle.errors import BundleRefused, SettingRefused
@@ -47,42 +48,44 @@ def start_from(
     """
     if config.weights is None:
         return build(config, num_classes=num_classes, frames=frames)
-    path, known = find_weights(config.weights)
+    path = Path(config.weights).expanduser()
+    if path.suffix in FILES and not path.exists():
+        raise BundleRefused(f"{path}: there is no such file.")
+    if not path.is_file():
+        path = find_bundle(config.weights) / WEIGHTS
     given = read_checkpoint(path, average=config.weights_average, report=report)
     network = network_class(config.model)
     tensors = network.lengthened(given, frames=frames)
     if tensors is not given:
         report(f"The positions of {path} are for shorter clips, and are stretched to {frames} frames.")
     model = build(config, num_classes=num_classes, **{"frames": frames, **network.options_of(tensors)})
-    own = model.state_dict().items()
-    head = {name: t.clone() for name, t in own if name.startswith("head") and len(t) == num_classes}
+    head = head_of(model)
     load_into(model, model.adapted(tensors, source=path), source=path)
-    replaced = all(torch.equal(tensor, head[name]) for name, tensor in model.state_dict().items() if name in head)
-    if labels is None or replaced:
-        return model
-    if known is None:
+    if labels is None or all(torch.equal(tensor, head[name]) for name, tensor in head_of(model).items()):
+        return model  # the head is new already, as it has another number of labels
+    if (known := labels_beside(path)) is None:
         report(
             f"{path} has as many labels as the data, {num_classes}: its head is kept, and they are taken to be these."
         )
-    elif known != list(labels):
+    elif sorted(known) == sorted(labels):
+        order = [known.index(label) for label in labels]
+        model.load_state_dict({name: tensor[order] for name, tensor in head_of(model).items()}, strict=False)
+    else:
         model.load_state_dict(head, strict=False)
         report(f"The head is new: the data have other labels than {config.weights}.")
     return model
 
 
-def find_weights(name: str) -> tuple[Path, list[str] | None]:
-    """The file of weights to start from, and the labels of its head where it is that of a bundle.
+def head_of(model: Network) -> dict[str, torch.Tensor]:
+    """A copy of the tensors of the last maps, which have a row for each label."""
+    maps = (name for name, module in model.named_modules() if name.startswith("head") and isinstance(module, nn.Linear))
+    return {f"{name}.{key}": t.clone() for name in maps for key, t in model.get_submodule(name).state_dict().items()}
 
-    Raises:
-        BundleRefused: not a file, a bundle or a run.
-    """
-    path = Path(name).expanduser()
-    if path.suffix in FILES and not path.exists():
-        raise BundleRefused(f"{path}: there is no such file.")
-    if path.is_file():
-        return path, None
-    folder = find_bundle(name)
-    return folder / WEIGHTS, read_bundle_config(folder)["labels"] if (folder / CONFIG).exists() else None
+
+def labels_beside(path: Path) -> list[str] | None:
+    """The labels of the head in a file of weights, where it is that of a bundle."""
+    bundle = path.parent
+    return read_bundle_config(bundle)["labels"] if path.name == WEIGHTS and (bundle / CONFIG).exists() else None
 
 
 def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:

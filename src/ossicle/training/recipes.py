@@ -159,7 +159,7 @@ def dcase20() -> TrainConfig:
 def audioset() -> TrainConfig:
     """PaSST-S on AudioSet, with the settings of the authors' code.
 
-    Command: ossicle train AUDIOSET.csv --recipe audioset --init deit_base_distilled_patch16_384-d0272ac0.pth
+    Command: ossicle train AUDIOSET.csv --recipe audioset --init passt_base_s10.deit_imagenet
     Machine and result in the paper: one RTX 2080 Ti, about 50 hours, mAP 0.471 (0.476 with averaged weights). Not
     reproduced here.
 
