@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ossicle.bundle import Bundle
-from ossicle.encoders.hidden import bare
+from ossicle.encoders.hidden import DTYPES, EncoderPrecision, bare
 from ossicle.encoders.sound import SoundEncoder
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
@@ -31,8 +31,8 @@ def changed_options(config: Any) -> dict[str, Any]:
 class BundleEncoder(SoundEncoder):
     """An ossicle network with the bundle's front end."""
 
-    def __init__(self, bundle: Bundle, *, name: str) -> None:
-        frontend, network = bundle.frontend, bundle.model
+    def __init__(self, bundle: Bundle, *, name: str, precision: EncoderPrecision = "float32") -> None:
+        frontend, network = bundle.frontend, bundle.model.to(DTYPES[precision])
         layout = network.layout
         window = frontend.frames(max(round(bundle.window_seconds * frontend.rate), frontend.min_samples))
         max_frames = network.layer_frames(window)
@@ -49,6 +49,7 @@ class BundleEncoder(SoundEncoder):
                 "frontend": frontend.config.to_dict(),
                 "padded_frames": min(window, max_frames) if bundle.pad else None,
                 "states": layout.description,
+                **({"precision": precision} if precision != "float32" else {}),
             },
         )
         self._frontend = (frontend,)  # in a tuple, so that it stays on the CPU when the encoder moves
@@ -78,6 +79,6 @@ class BundleEncoder(SoundEncoder):
         return self
 
 
-def bundle_encoder(bundle: Bundle, *, name: str) -> BundleEncoder:
+def bundle_encoder(bundle: Bundle, *, name: str, precision: EncoderPrecision = "float32") -> BundleEncoder:
     """The encoder of a bundle's network."""
-    return BundleEncoder(bundle, name=name)
+    return BundleEncoder(bundle, name=name, precision=precision)
