@@ -11,7 +11,7 @@ from tests.catalog.server import Server
 from tests.test_docs import BLOCK, ROOT, small_sounds
 from typer.testing import CliRunner
 
-from ossicle.catalog import Checkpoint
+from ossicle.catalog import Checkpoint, checkpoint
 from ossicle.cli import app
 
 PAGE = ROOT / "docs" / "weights.md"
@@ -42,6 +42,9 @@ def test_every_command_of_the_page_runs(
     for label, sounds in (("dog", "kick"), ("rooster", "snare")):
         (tmp_path / "pets").mkdir(exist_ok=True)
         (tmp_path / "pets" / label).symlink_to(tmp_path / "sounds" / sounds)
+    row = checkpoint("passt_base_s10.openmic_ap85")
+    (tmp_path / "checkpoint.pt").symlink_to(tmp_path / "published" / row.file)
+    (tmp_path / "labels.txt").write_text("\n".join(row.labels))
     monkeypatch.chdir(tmp_path)
     ran = 0
     for kind, block in BLOCK.findall(PAGE.read_text()):

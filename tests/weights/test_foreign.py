@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.passt import Passt, PasstConfig, infer_config, mono_kernel, positions_from_image
-from ossicle.weights import foreign
+from ossicle.models.images import mono_kernel
+from ossicle.models.passt import Passt, PasstConfig, infer_config, positions_from_image
 from ossicle.weights.foreign import load_checkpoint, read_checkpoint
 from ossicle.weights.tensors import load_weights, save_weights
 
@@ -80,7 +80,8 @@ def test_an_average_of_another_network_is_not_taken_unasked(tmp_path: Path) -> N
     trained, average = network(0).state_dict(), network(1, num_classes=7).state_dict()
     torch.save(prefixed(trained, "net.") | prefixed(average, "net_swa."), tmp_path / "w.ckpt")
     with pytest.raises(
-        WeightsRefused, match="differ in their shapes; select net_swa with weights_average=true, or net with"
+        WeightsRefused,
+        match=r"differ in their shapes; select net_swa with weights_average=true \(--average\), or net with",
     ):
         read_checkpoint(tmp_path / "w.ckpt")
     assert same(read_checkpoint(tmp_path / "w.ckpt", average=True), average)
@@ -92,11 +93,11 @@ def test_an_average_that_is_not_there_is_refused(tmp_path: Path) -> None:
     for content in (prefixed(tensors, "net."), tensors):
         torch.save(content, tmp_path / "w.ckpt")
         assert same(read_checkpoint(tmp_path / "w.ckpt", report=said.append), tensors)
-        with pytest.raises(WeightsRefused, match="has no averaged weights; remove weights_average=true"):
+        with pytest.raises(WeightsRefused, match="has no averaged weights; leave out weights_average=true"):
             read_checkpoint(tmp_path / "w.ckpt", average=True)
     torch.save(prefixed(tensors, "net_swa."), tmp_path / "w.ckpt")
     assert same(read_checkpoint(tmp_path / "w.ckpt", report=said.append), tensors)
-    with pytest.raises(WeightsRefused, match="has only net_swa; remove weights_average=false"):
+    with pytest.raises(WeightsRefused, match="has only net_swa; leave out weights_average=false"):
         read_checkpoint(tmp_path / "w.ckpt", average=False)
     assert said == []
 
@@ -111,7 +112,9 @@ def test_a_file_that_runs_code_is_refused_unrun(tmp_path: Path, monkeypatch: pyt
     torch.save({"model": Bomb()}, "zip.pt")
     Path("bare.pt").write_bytes(pickle.dumps(Bomb()))
     for name in ("zip.pt", "bare.pt"):
-        with pytest.raises(WeightsRefused, match=f"{name}: the checkpoint cannot be loaded without running code"):
+        with pytest.raises(
+            WeightsRefused, match=f"{name}: the checkpoint cannot be loaded: it needs .* to load, which could run code"
+        ):
             read_checkpoint(name)
     assert not Path("boom").exists()
 
@@ -133,13 +136,6 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(WeightsRefused, match="no named tensors found"):
         read_checkpoint(tmp_path / "list.pt")
-
-
-def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save({"a": torch.ones(1000)}, tmp_path / "w.pt")
-    monkeypatch.setattr(foreign, "MAX_BYTES", 1000)
-    with pytest.raises(WeightsRefused, match="unpacks to"):
-        read_checkpoint(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("stride", [10, 12, 14, 16, 20])

@@ -1,6 +1,7 @@
 """Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
 
 from ossicle.bundle.card import Card
+from ossicle.bundle.convert import Converted, convert_checkpoint, read_labels
 from ossicle.bundle.find import find_bundle, find_weights
 from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, save_bundle, write_bundle
 from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
@@ -13,6 +14,8 @@ __all__ = [
     "WEIGHTS",
     "Bundle",
     "Card",
+    "Converted",
+    "convert_checkpoint",
     "find_bundle",
     "find_weights",
     "hub_folder",
@@ -21,6 +24,7 @@ __all__ = [
     "open_bundle",
     "push_to_hub",
     "read_bundle_config",
+    "read_labels",
     "save_bundle",
     "write_bundle",
 ]

@@ -6,16 +6,14 @@ from pathlib import Path
 import torch
 
 from ossicle.bundle.card import Card
-from ossicle.bundle.folder import save_bundle
+from ossicle.bundle.convert import convert_checkpoint
 from ossicle.bundle.schema import WEIGHTS
 from ossicle.catalog import Checkpoint, shapes_digest, store
 from ossicle.catalog.store import Published
 from ossicle.errors import WeightsRefused
-from ossicle.frontend import frontend_config
-from ossicle.models import create_model, find_preset
-from ossicle.models.passt import infer_config
+from ossicle.models import create_model
 from ossicle.weights.foreign import read_checkpoint
-from ossicle.weights.tensors import load_into, save_weights
+from ossicle.weights.tensors import check_finite, check_fit, load_weights, save_weights
 
 
 def published_folder(row: Checkpoint, *, local_files_only: bool = False) -> Path:
@@ -66,29 +64,25 @@ def keep(row: Checkpoint, published: Published, folder: Path) -> None:
 
     Raises: WeightsRefused for tensors that are not those of the network, or not finite.
     """
-    tensors = read_checkpoint(published.path)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsRefused(f"{published.path.name}: tensor {name} has NaN or infinity.")
     if row.is_start:
+        tensors = read_checkpoint(published.path)
+        check_finite(tensors, source=row.file)
         save_weights(folder / WEIGHTS, tensors)
         return
-    architecture = row.architecture
-    if row.by_shapes:
-        architecture = f"{architecture.rpartition('_s')[0]}_s{infer_config(tensors).stride}"
-    model = create_model(architecture, num_classes=len(row.labels))
-    load_into(model, tensors, source=published.path.name)
-    save_bundle(
-        folder,
-        model=model,
-        model_name=architecture,
-        frontend=frontend_config(find_preset(architecture).frontend),
-        task=row.task,
+    convert_checkpoint(
+        published.path,
+        output=folder,
+        model=None if row.by_shapes else row.architecture,
         labels=row.labels,
+        task=row.task,
         window_seconds=row.window_seconds,
         weights_license=row.license,
         card=card_of(row),
     )
+    if not row.by_shapes:  # the conversion takes the options of the network from the shapes
+        with torch.device("meta"):
+            network = create_model(row.architecture, num_classes=len(row.labels))
+        check_fit(network, load_weights(folder / WEIGHTS), source=row.file)
 
 
 def card_of(row: Checkpoint) -> Card:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ossicle.cli import convert
 from ossicle.cli.outcome import USER_ERROR, Sentences, say
 
 if TYPE_CHECKING:
@@ -236,3 +237,6 @@ def remove(
         if not store.kept_bytes(row):
             return
     print(f"{row.name}: removed, {megabytes(store.remove(row))} are free again")
+
+
+app.command()(convert.convert)

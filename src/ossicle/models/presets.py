@@ -6,6 +6,7 @@ published for them. No torch here, so that names can be listed at once.
 Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022 (arXiv 2110.05069);
 its longer, shallower and finer variants as in the releases of github.com/kkoutini/PaSST. Zhu, "Deformable Audio
 Transformer for Audio Event Detection" (arXiv 2312.16228), its sizes those of DAT (Xia et al., CVPR 2022).
+Gong et al., "AST: Audio Spectrogram Transformer" (arXiv 2104.01778).
 """
 
 from typing import Any
@@ -78,5 +79,19 @@ PASST = (
     _passt("passt_base_s10_hop160", frames=2000, frontend="passt_hop160", frame_seconds=0.005, counted_frames=2000),
 )
 
+AST = tuple(
+    Preset(
+        name=f"ast_base_s{stride}",
+        options={"stride": stride, "frames": 1024},
+        frontend="ast",
+        counted_frames=1024,
+        width="768",
+        depth="12",
+        stride=str(stride),
+    )
+    for stride in (10, 12, 14, 16)
+)
+
 register_network("ossicle.models.passt:Passt", presets=PASST)
+register_network("ossicle.models.ast:Ast", presets=AST)
 register_network("ossicle.models.datar:Datar", presets=DATAR)

@@ -17,7 +17,7 @@ from ossicle.training.config import TrainConfig
 from ossicle.weights.foreign import read_checkpoint
 from ossicle.weights.tensors import load_into
 
-FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # of weights
+FILES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz")  # of weights
 NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that are options of a network
 
 
@@ -49,7 +49,7 @@ def start_from(
         found |= network_class(config.model).options_of(tensors)
     model = build(config, num_classes=num_classes, **found)
     if tensors is not None:
-        load_into(model, model.adapted(tensors, source=path), source=path)
+        load_into(model, model.adapted(tensors, source=path, report=report), source=path)
     return model
 
 

@@ -70,6 +70,12 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
     Raises:
         WeightsRefused: tensors are missing, unexpected or misshapen; the message has their names and shapes.
     """
+    check_fit(module, tensors, source=source)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Raises WeightsRefused if these are not the tensors of a module; see `load_into`."""
     wanted = module.state_dict()
     shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in tensors.keys() & wanted.keys()}
     problems = [
@@ -81,7 +87,13 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
     if problems:
         found = "; ".join([*problems, *(module.explain_misfit(shapes) if isinstance(module, Network) else [])])
         raise WeightsRefused(f"{source}: the weights do not fit this network: {found}")
-    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_finite(tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Raises WeightsRefused if a tensor has NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsRefused(f"{source}: tensor {name} has NaN or infinity.")
 
 
 def listed(kind: str, names: Iterable[str]) -> list[str]:
