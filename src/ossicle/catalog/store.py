@@ -285,7 +285,8 @@ def _expected(row: Checkpoint) -> str | None:
 
 def pinned_hash(row: Checkpoint) -> str | None:
     """The hash of the first download, where no source states one."""
-    return _pins().get(row.name, {}).get("sha256")
+    pinned = _pins().get(row.name)
+    return pinned.get("sha256") if isinstance(pinned, dict) else None
 
 
 def _since_pinned(row: Checkpoint) -> str:
