@@ -32,7 +32,7 @@ from ossicle.weights.tensors import check_finite, check_fit
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of Hugging Face's `transformers`
 PREPROCESSOR, EXTRACTOR = "preprocessor_config.json", "ASTFeatureExtractor"
-MAX_LABELS = 2**24  # bytes of a list of labels
+MAX_TEXT = 2**24  # bytes of a list of labels, and of settings
 AUDIOSET = 527  # labels of AudioSet, which do not exclude each other
 
 Say = Callable[[str], None]
@@ -169,6 +169,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises: WeightsRefused for anything else.
     """
     try:
+        if path.stat().st_size > MAX_TEXT:
+            raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no settings of a network.")
         settings = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
@@ -185,7 +187,7 @@ def read_labels(path: Path) -> list[str]:
     Raises: WeightsRefused for a file that is missing or not UTF-8, or whose column `index` does not count from 0.
     """
     try:
-        if path.stat().st_size > MAX_LABELS:
+        if path.stat().st_size > MAX_TEXT:
             raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no list of labels; expected one a line.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:

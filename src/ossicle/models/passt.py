@@ -144,7 +144,7 @@ class Passt(PatchTransformer):
         if kind:
             adapted = vit_weights(adapted)
             grid = (self.config.rows, self.config.columns)
-            if (table := adapted["pos_embed"]).ndim == 3:
+            if (table := adapted["pos_embed"]).ndim == 3 and table.is_floating_point():
                 del adapted["pos_embed"]
                 adapted |= positions_from_image(table, grid=grid, source=source)
             once = "" if kind == "DeiT" else "; its class token serves as both of ours"
