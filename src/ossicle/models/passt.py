@@ -105,6 +105,9 @@ class Passt(PatchTransformer):
         config = infer_config(tensors)
         if settings.get("dim") == config.dim and "num_heads" in settings:
             config = replace(config, num_heads=settings["num_heads"])
+        # Several lengths have as many columns.
+        named = replace(config, frames=settings.get("frames", config.frames))
+        config = named if named.columns == config.columns else config
         return {
             name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
         }
