@@ -72,7 +72,8 @@ def test_the_logits_are_those_of_the_published_network(
     path = GOLDEN / f"passt_net_{case}.safetensors"
     with safe_open(path, "pt") as file:
         made = json.loads(file.metadata()["config"])
-    known("golden", dim=made["embed_dim"], num_heads=made["num_heads"])  # heads are not in the shapes
+    sizes = {"dim": made["embed_dim"], "depth": made["depth"], "stride": made["stride"], "frames": made["input_tdim"]}
+    known("golden", num_heads=made["num_heads"], **sizes)  # heads are not in the shapes
     tensors = load_weights(path)
     state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
     done = convert({"state_dict": prefixed(state, "net.")}, model="golden")
@@ -165,7 +166,7 @@ def test_other_sizes_are_taken_as_the_nearest_and_told(convert: Callable[..., Co
 
 
 def test_shapes_of_two_front_ends_want_a_choice(convert: Callable[..., Converted], known: Callable[..., None]) -> None:
-    options = {"dim": 16, "num_heads": 1, "depth": 3, "stride": 16, "frames": 2000}
+    options: dict[str, Any] = {"dim": 16, "num_heads": 1, "depth": 3, "stride": 16, "frames": 2000}
     known("seconds_20", **options)
     known("hop_160", frontend="passt_hop160", **options)
     state = network(frames=2000).state_dict()
@@ -197,9 +198,15 @@ def test_a_datar_wants_its_name(convert: Callable[..., Converted]) -> None:
     assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_another_stride_than_the_named_one_follows_the_shapes(convert: Callable[..., Converted]) -> None:
-    done = convert(network().state_dict(), model="passt_tiny_s10")
-    assert done.model == "passt_tiny_s10" and load_bundle(done.folder).model.config.stride == 16
+def test_an_architecture_of_other_shapes_is_refused_with_both(
+    convert: Callable[..., Converted], known: Callable[..., None]
+) -> None:
+    known("mine", dim=16, num_heads=1, depth=3, stride=10, frames=998)
+    said = r"w\.pt: the shapes are those of depth=4, stride=16; mine has depth=3, stride=10\."
+    with pytest.raises(WeightsRefused, match=said):
+        convert(network(depth=4).state_dict(), model="mine")
+    done = convert(network(depth=4, stride=10).state_dict(), model="mine", depth=2)
+    assert done.model == "mine" and load_bundle(done.folder).model.config.depth == 2
 
 
 def test_weights_of_images_start_a_training_and_make_no_bundle(convert: Callable[..., Converted]) -> None:

@@ -44,12 +44,12 @@ def test_a_checkpoint_becomes_a_bundle_that_predicts(
 
 
 def test_every_option_reaches_the_bundle(run: Callable[..., Result], checkpoint: Path, tmp_path: Path) -> None:
-    options = ["--no-average", "--depth", "1", "--window", "5", "--license", "MIT", "--model", "passt_tiny_s16"]
+    options = ["--no-average", "--depth", "1", "--window", "5", "--license", "MIT"]
     done = run("models", "convert", checkpoint, "-o", tmp_path / "out", *options, "--frontend", "passt_hop160")
     bundle = load_bundle(tmp_path / "out")
     assert done.exit_code == 0 and "using net, not net_swa" in done.stdout
     assert "12 tensors are not in it: blocks.1.norm1.weight, " in done.stdout
-    assert (bundle.window_seconds, bundle.weights_license, bundle.model_name) == (5, "MIT", "passt_tiny_s16")
+    assert (bundle.window_seconds, bundle.weights_license) == (5, "MIT")
     assert bundle.frontend.config.hop_samples == 160 and bundle.model.config.depth == 1
 
 
@@ -58,6 +58,10 @@ def test_every_option_reaches_the_bundle(run: Callable[..., Result], checkpoint:
     [
         (("--labels", "two.txt"), "epoch=1.ckpt: the network has 3 outputs; got 2 labels."),
         (("--labels", "none.txt"), "none.txt: there is no such file; expected one label a line."),
+        (
+            ("--model", "passt_tiny_s10"),
+            "epoch=1.ckpt: the shapes are those of dim=16, num_heads=1, depth=2, stride=16; p",
+        ),
         (("--model", "datar_nano"), "epoch=1.ckpt: these are the weights of a Passt, not of datar_nano."),
         (("--frontend", "past"), "front end 'past' is not available; similar names: passt"),
         (("--depth", "3"), "epoch=1.ckpt: a network of 2 blocks cannot be cut to 3"),

@@ -32,7 +32,7 @@ from ossicle.weights.tensors import check_finite, check_fit
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of Hugging Face's `transformers`
 PREPROCESSOR, EXTRACTOR = "preprocessor_config.json", "ASTFeatureExtractor"
-MAX_LABELS = 2**24  # bytes of a list of labels
+MAX_TEXT = 2**24  # bytes of a list of labels, and of settings
 AUDIOSET = 527  # labels of AudioSet, which do not exclude each other
 
 Say = Callable[[str], None]
@@ -111,7 +111,7 @@ def convert_checkpoint(
     family, options = recognize(found, model=model)
     kept = kept_blocks(found, family, depth=depth, of=options.get("depth", 0))
     options |= {} if kept is None else {"depth": len(kept)}
-    preset = choose_preset(found, family, options, model=model, frontend=frontend, note=note)
+    preset = choose_preset(found, family, options, model=model, frontend=frontend, cut=kept is not None, note=note)
     features = choose_frontend(found, frontend, preset=preset)
     count = options.pop("num_classes")
     names = choose_labels(found, labels, count=count, note=note)
@@ -169,6 +169,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises: WeightsRefused for anything else.
     """
     try:
+        if path.stat().st_size > MAX_TEXT:
+            raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no settings of a network.")
         settings = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
@@ -185,7 +187,7 @@ def read_labels(path: Path) -> list[str]:
     Raises: WeightsRefused for a file that is missing or not UTF-8, or whose column `index` does not count from 0.
     """
     try:
-        if path.stat().st_size > MAX_LABELS:
+        if path.stat().st_size > MAX_TEXT:
             raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no list of labels; expected one a line.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -214,7 +216,7 @@ def recognize(found: Found, *, model: str | None) -> tuple[type[Network], dict[s
     for family in families():
         try:
             options = family.recognize(found.tensors, settings=settings)
-        except (WeightsRefused, ValueError) as error:
+        except (WeightsRefused, TypeError, ValueError) as error:
             raise WeightsRefused(f"{found.source}: {error}") from None
         if options is not None and wanted in (None, family):
             return family, options
@@ -318,14 +320,15 @@ def choose_preset(
     *,
     model: str | None,
     frontend: str | FrontendConfig | None,
+    cut: bool,
     note: Say,
 ) -> Preset:
     """The architecture of that name, or the one with these options; else the nearest.
 
-    Raises: WeightsRefused for several that differ in their front end.
+    Raises: WeightsRefused for one with other options, and for several that differ in their front end.
     """
     if model is not None:
-        return find_preset(model)
+        return check_preset(found, find_preset(model), options, cut=cut)
     presets = architectures(family)
     defaults = {field.name: field.default for field in dataclasses.fields(family.config_class)}
 
@@ -345,6 +348,19 @@ def choose_preset(
     changed = ", ".join(f"{name}={options[name]}" for name in differing(nearest))
     note(f"No architecture has exactly these shapes; taken as {nearest.name} with {changed}.")
     return nearest
+
+
+def check_preset(found: Found, preset: Preset, options: Mapping[str, Any], *, cut: bool) -> Preset:
+    """The architecture, if the shapes are its own; the depth may differ if it was cut.
+
+    Raises: WeightsRefused with both options.
+    """
+    stated = {name: value for name, value in preset.options.items() if not (cut and name == "depth")}
+    if other := [name for name, value in stated.items() if options.get(name, value) != value]:
+        shapes = ", ".join(f"{name}={options[name]}" for name in other)
+        wanted = ", ".join(f"{name}={stated[name]}" for name in other)
+        raise WeightsRefused(f"{found.source}: the shapes are those of {shapes}; {preset.name} has {wanted}.")
+    return preset
 
 
 def choose_frontend(found: Found, frontend: str | FrontendConfig | None, *, preset: Preset) -> FrontendConfig:

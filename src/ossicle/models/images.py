@@ -153,7 +153,7 @@ def pyramid_weights(tensors: Mapping[str, Tensor], *, own: Mapping[str, Tensor])
     Raises:
         WeightsRefused: DAT++, whose stem and blocks are others
     """
-    named, unused = from_dat(tensors) if DAT_STEM in tensors else from_swin(tensors)
+    named, unused = (from_dat(tensors), list[str]()) if DAT_STEM in tensors else from_swin(tensors)
     deformable = {block_of(name) for name in own if ".attn.q_proj." in name}
     other = {block_of(name) for name in named if ".attn.offset." in name} ^ deformable
     fitted = {}
@@ -168,7 +168,13 @@ def pyramid_weights(tensors: Mapping[str, Tensor], *, own: Mapping[str, Tensor])
         else:
             fitted[name.replace(".attn.proj.", ".attn.out_proj.")] = tensor
     for name, table in fitted.items():
-        if name.endswith("bias_table") and name in own and table.ndim == 3 and table.is_floating_point():
+        if (
+            name.endswith("bias_table")
+            and name in own
+            and table.ndim == 3
+            and table.numel()
+            and table.is_floating_point()
+        ):
             fitted[name] = resized(table, own[name].shape[1:])
     after = {f"stages.{number}.merge.norm.{part}" for number in (1, 2, 3) for part in ("weight", "bias")}
     expected = after if DAT_STEM not in tensors else set()  # Swin has its norms before the merge
@@ -191,16 +197,16 @@ def short_names(names: list[str]) -> list[str]:
     return sorted({re.sub(r"\.(weight|bias)$", "", name) for name in names})
 
 
-def from_dat(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of DAT by our names, with `query`, `key` and `value`; and the names of those that are not used."""
+def from_dat(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of DAT by our names, with `query`, `key` and `value`."""
     if tensors[DAT_STEM].shape[2:] != (4, 4):
         raise WeightsRefused("these are weights of DAT++, with another stem and other blocks; expected DAT of 2022")
     named = {}
     for name, tensor in tensors.items():
         if re.search(BUFFERS, name):
             continue
-        norm = re.fullmatch(r"stages\.(\d+)\.layer_norms\.(\d+)\.norm\.(weight|bias)", name)
-        merge = re.fullmatch(r"down_projs\.(\d+)\.(0|1\.norm)\.(weight|bias)", name)
+        norm = re.fullmatch(r"stages\.(\d+)\.layer_norms\.(\d{1,3})\.norm\.(weight|bias)", name)
+        merge = re.fullmatch(r"down_projs\.(\d)\.(0|1\.norm)\.(weight|bias)", name)
         if norm:
             name = f"stages.{norm[1]}.blocks.{int(norm[2]) // 2}.norm{1 + int(norm[2]) % 2}.{norm[3]}"
         elif merge:
@@ -211,7 +217,7 @@ def from_dat(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str
         if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and not name.endswith("depthwise.weight"):
             tensor = tensor.flatten(1)
         named[name] = fitted_shape(name, tensor)
-    return named, []
+    return named
 
 
 def from_swin(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -222,7 +228,7 @@ def from_swin(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[st
     own_stage = 0 if "layers.0.downsample.reduction.weight" not in tensors else 1  # timm counts a merge to the next
     named, unused = {}, []
     for name, tensor in tensors.items():
-        merge = re.fullmatch(r"layers\.(\d+)\.downsample\.(norm\.weight|norm\.bias|reduction\.weight)", name)
+        merge = re.fullmatch(r"layers\.(\d)\.downsample\.(norm\.weight|norm\.bias|reduction\.weight)", name)
         if re.search(BUFFERS, name) or merge and merge[2] == "norm.weight":
             continue
         if merge and merge[2] == "norm.bias":

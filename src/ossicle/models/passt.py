@@ -105,6 +105,9 @@ class Passt(PatchTransformer):
         config = infer_config(tensors)
         if settings.get("dim") == config.dim and "num_heads" in settings:
             config = replace(config, num_heads=settings["num_heads"])
+        # Several lengths have as many columns.
+        named = replace(config, frames=settings.get("frames", config.frames))
+        config = named if named.columns == config.columns else config
         return {
             name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
         }
@@ -155,7 +158,7 @@ class Passt(PatchTransformer):
         if kind:
             adapted = vit_weights(adapted)
             grid = (self.config.rows, self.config.columns)
-            if (table := adapted["pos_embed"]).ndim == 3:
+            if (table := adapted["pos_embed"]).ndim == 3 and table.is_floating_point():
                 del adapted["pos_embed"]
                 adapted |= positions_from_image(table, grid=grid, source=source)
             once = "" if kind == "DeiT" else "; its class token serves as both of ours"
