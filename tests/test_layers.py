@@ -41,6 +41,7 @@ ROOMS_WITH_TORCH = [
     "report",
     "timeline",
     "embedding",
+    "hear",
     "evaluation",
     "training",
     "export",

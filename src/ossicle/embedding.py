@@ -8,11 +8,13 @@
 | `end`        | (row,)      | end in seconds                                                              |
 | `files`      | (file,)     | file names; in safetensors, which has no strings, as JSON in the metadata   |
 
-The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop.
+The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop,
+the precision, and `identity`: files of vectors may be compared if theirs is the same.
 """
 
 import contextlib
 import copy
+import hashlib
 import json
 import os
 import zipfile
@@ -30,6 +32,7 @@ from safetensors.numpy import save
 from ossicle.audio import AudioInfo, read_blocks
 from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
+from ossicle.encoders.hidden import fingerprint
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import check_writable, legible, write_atomically
@@ -55,7 +58,7 @@ class Embeddings:
     end: Float64[np.ndarray, " row"]
     failed: tuple[Outcome, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
-    """Model, version, layer, window and hop: the metadata of the file."""
+    """Model, version, layer, window, hop, precision and identity: the metadata of the file."""
 
     def __repr__(self) -> str:
         rows, dim = self.embeddings.shape
@@ -156,8 +159,31 @@ def embed_files(
             "window_seconds": samples[0] / recognizer.rate,
             "hop_seconds": samples[1] / recognizer.rate,
             "track": track,
+            "precision": recognizer.settings.get("precision", "float32"),
+            "identity": embedding_identity(recognizer, layer=layer, window=samples, timestamps=timestamps),
         },
     )
+
+
+def embedding_identity(recognizer: Predictor, *, layer: int | None = None, **how: Any) -> str:
+    """16 hexadecimal digits of everything that an embedding depends on: two that share them may be compared.
+
+    That is: weights and options of the network, every setting of the front end, the layer, the precision, the fraction
+    of the tokens that is computed, and `how` windows are made of a recording, as JSON values. Labels, thresholds and
+    where the model lies are no part of it.
+    """
+    parts: dict[str, Any] = {"layer": layer, "precision": "float32", "reduction": None, **recognizer.settings, **how}
+    parts.pop("kernels", None)  # which round differently and compute the same
+    if isinstance(recognizer, TunedRecognizer):
+        # The fingerprint of an encoder is the one before a tuner changed it.
+        encoder, head = recognizer.encoder, recognizer.bundle.model
+        parts["network"] = fingerprint(encoder.network, encoder.settings)
+        parts["head"] = fingerprint(head, {"layers": head.layers, "pool": head.pool})
+    else:
+        parts["network"] = (
+            encoder_of(recognizer).fingerprint if isinstance(recognizer, Recognizer) else recognizer.bundle.version
+        )
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores:

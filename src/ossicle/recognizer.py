@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from ossicle.bundle import Bundle
 from ossicle.data import Item
@@ -84,6 +84,11 @@ class Recognizer(Predictor):
         hop = self.model.hop_frames
         return None if hop is None else hop * self.frontend.config.hop_samples / self.rate
 
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """What computes the logits, on `device`."""
+        return self.model, self.frontend
+
     def __repr__(self) -> str:
         return (
             f"Recognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.rate} Hz, "
@@ -106,11 +111,11 @@ class Recognizer(Predictor):
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""
-        return self._compute(windows)[0]
+        return self.outputs(windows)[0]
 
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
         """Gives the features before the head of windows of one length at `rate`."""
-        return self._compute(windows)[1]
+        return self.outputs(windows)[1]
 
     @torch.inference_mode()
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
@@ -129,7 +134,10 @@ class Recognizer(Predictor):
         return spectrograms(self.frontend, list(waves), frames=frames)
 
     @torch.inference_mode()
-    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(
+        self, windows: Float32[np.ndarray, "window time"]
+    ) -> tuple[Float32[np.ndarray, "window label"], Float32[np.ndarray, "window dim"]]:
+        """Gives the logits and the features before the head of windows of one length at `rate`, in one pass."""
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():

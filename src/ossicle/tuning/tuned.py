@@ -233,6 +233,11 @@ class TunedRecognizer(Recognizer):
         return modality_of(self.encoder.modality)
 
     @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Encoder and head."""
+        return self.encoder, self.bundle.model
+
+    @property
     def rate(self) -> int:
         """Sampling rate of the encoder in hertz."""
         if self.encoder.rate is None:
@@ -341,5 +346,6 @@ class TunedRecognizer(Recognizer):
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
 
-    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the logits, and the mean of the head's input layers, of windows of one length at `rate`."""
         return self.compute(list(np.ascontiguousarray(windows)))
