@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from worker import Worker, work
 
@@ -79,7 +80,7 @@ class Peer:
                 noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
                 # None is left at zero or one; in a narrow network larger weights are needed for blocks to matter.
                 parameter.copy_(noise * sizes["deviation"] + (parameter.ndim == 1 and "norm" in name))
-        module = importlib.import_module(f"hear21passt.{variant}")
+        module: Any = importlib.import_module(f"hear21passt.{variant}")
         module.get_model_passt = lambda **options: network
         self.module, self.model = module, module.load_model()
         return self
@@ -98,7 +99,7 @@ class Peer:
 class Ours:
     """This package."""
 
-    precision = "float32"
+    precision: Any = "float32"
 
     def make(self, variant, sizes, state):
         from ossicle import create_model
@@ -200,7 +201,7 @@ def write_golden(peer, file):
     """The peer's numbers of all narrow networks, whose weights are the same but for the position tables."""
     from safetensors.torch import load_file, save_file
 
-    worker, golden = Worker(peer, "peer", script=__file__), {}
+    worker, golden = Worker(peer, "peer", script=__file__), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         for variant in VARIANTS:
             worker.ask("save_embeddings", folder, variant, True)

@@ -1,4 +1,7 @@
-"""Workers in two environments that answer one at a time. No imports but Python's own: a peer's environment has no more."""
+"""Workers in two environments that answer one at a time.
+
+No imports but Python's own: a peer's environment has no more.
+"""
 
 import contextlib
 import gc

@@ -22,6 +22,7 @@ def load(
     device: str = "auto",
     precision: Precision = "float32",
     kernels: str = "auto",
+    revision: str | None = None,
     local_files_only: bool = False,
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
@@ -34,6 +35,7 @@ def load(
             measures which is
         kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
             choice that a run or job has kept
+        revision: branch, tag or commit of a Hub id; "user/name@revision" says the same
         local_files_only: never ask the network for a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
         reduction: compute only a fraction of the tokens, see docs/speed.md
@@ -44,7 +46,7 @@ def load(
         SettingRefused: an encoder for a network of its own
         ValueError: fewer tokens of anything but a PaSST
     """
-    folder = find_bundle(os.fspath(model), local_files_only=local_files_only)
+    folder = find_bundle(os.fspath(model), revision=revision, local_files_only=local_files_only)
     if "encoder" in read_bundle_config(folder):
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")

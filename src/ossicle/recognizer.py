@@ -10,6 +10,8 @@ Windows, scores and rows are those of `Predictor`; this module computes the scor
 
 import contextlib
 import dataclasses
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.bundle import Bundle
+from ossicle.bundle import CARD, Bundle, Card, info_config, push_to_hub, relicensed, write_bundle
 from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
@@ -83,6 +85,71 @@ class Recognizer(Predictor):
         """Time resolution of a network with `hop_features`; None for others."""
         hop = self.model.hop_frames
         return None if hop is None else hop * self.frontend.config.hop_samples / self.rate
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its bundle."""
+        bundle = self.bundle
+        return info_config(
+            task=bundle.task,
+            labels=bundle.labels,
+            window_seconds=bundle.window_seconds,
+            hop_seconds=bundle.hop_seconds,
+            pad=bundle.pad,
+            thresholds=bundle.thresholds,
+            temperature=bundle.temperature,
+            weights_license=bundle.weights_license,
+            model={"name": bundle.model_name, "options": self.model.options()},
+            frontend=self.frontend.config.to_dict(),
+        )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of its bundle, by name."""
+        return self.model.state_dict()
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: Card | None = None, weights_license: str | None = None
+    ) -> Path:
+        """Saves it as a bundle, whose folder is replaced atomically, and returns the folder.
+
+        Args:
+            card: by default the one that it was loaded with
+            weights_license: by default the one that it was loaded with
+
+        Raises: RunRefused for a folder that has anything else.
+        """
+        path, config = Path(folder), self.config
+        text: Card | str | None = card
+        if card is None and self.folder is not None and (self.folder / CARD).is_file():
+            loaded = (self.folder / CARD).read_text()
+            text = relicensed(loaded, weights_license) if weights_license else loaded
+        config["weights_license"] = weights_license or config["weights_license"]
+        write_bundle(path, config, self.tensors, card=text)
+        return path
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        card: Card | None = None,
+        weights_license: str | None = None,
+    ) -> str:
+        """Uploads it to the Hugging Face Hub as `repository` ("user/name") and returns the address.
+
+        Args:
+            private: whether a new repository is visible to its owner alone
+            card: by default the one that it was loaded with
+            weights_license: of the weights, needed if its bundle has none; "unknown" is an answer
+
+        Raises:
+            SettingRefused: no license
+            BundleRefused: the Hub refuses the upload
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "bundle", card=card, weights_license=weights_license)
+            return push_to_hub(folder, repository, private=private)
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:

@@ -1,4 +1,4 @@
-"""HEAR embeddings: those of the published package in every variant, at any length, and the same alone and among others."""
+"""HEAR embeddings: those of the published package in every variant, at any length, alone as among others."""
 
 import json
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
 
-from ossicle.bundle.card import Card
+from ossicle.bundle.card import Card, relicensed
 from ossicle.bundle.find import find_bundle
 from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, save_bundle, write_bundle
 from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
@@ -20,6 +20,7 @@ __all__ = [
     "open_bundle",
     "push_to_hub",
     "read_bundle_config",
+    "relicensed",
     "save_bundle",
     "write_bundle",
 ]

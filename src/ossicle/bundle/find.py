@@ -3,16 +3,17 @@
 import re
 from pathlib import Path
 
-from ossicle.bundle.hub import HUB_ID, hub_folder
-from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS
+from ossicle.bundle.hub import HUB_ID, hub_bundle
+from ossicle.bundle.schema import CONFIG
 from ossicle.errors import BundleRefused, WeightsRefused
 from ossicle.models import list_models
 
 
-def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
+def find_bundle(model: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
     """Finds the bundle folder of a model reference: a bundle, a run folder or a Hugging Face Hub id.
 
     Args:
+        revision: of a Hub id; "user/name@revision" says the same
         local_files_only: read a Hub id from the local cache, without network access
 
     Raises:
@@ -39,7 +40,7 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
             f"train it with `ossicle train DATA --model {name}` and use the run's folder."
         )
     if re.fullmatch(HUB_ID, name):
-        return hub_folder(name, files=(CONFIG, WEIGHTS, CARD), local_files_only=local_files_only)
+        return hub_bundle(name, revision=revision, local_files_only=local_files_only)
     raise BundleRefused(
         f"{name}: there is no such folder; expected a bundle, a run folder, or a Hugging Face Hub id such as user/name."
     )

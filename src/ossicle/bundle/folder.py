@@ -86,7 +86,7 @@ def save_bundle(
 
 
 def write_bundle(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | None = None
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | str | None = None
 ) -> None:
     """Writes the three files of a bundle; the folder is replaced atomically.
 
@@ -105,7 +105,7 @@ def write_bundle(
     try:
         write_json(beside / CONFIG, config)
         save_weights(beside / WEIGHTS, tensors)
-        write_atomically(beside / CARD, card_text(config, card or Card()))
+        write_atomically(beside / CARD, card if isinstance(card, str) else card_text(config, card or Card()))
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             os.replace(folder, older)  # a rename cannot replace a folder with files

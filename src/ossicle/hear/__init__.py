@@ -2,8 +2,8 @@
 
     from ossicle import hear
 
-    model = hear.load_model("runs/drums", variant="base")     # a run, a bundle, published weights or a Hub id
-    hear.get_scene_embeddings(audio, model)                   # (sound, dim); audio: (sound, sample) at model.sample_rate
+    model = hear.load_model("runs/drums", variant="base")  # a run, a bundle, published weights or a Hub id
+    hear.get_scene_embeddings(audio, model)  # (sound, dim); audio: (sound, sample) at model.sample_rate
     embeddings, timestamps = hear.get_timestamp_embeddings(audio, model)  # (sound, time, dim), (sound, time) in ms
 
 `hear.boards` has the same model for two boards that are alive: X-ARES and the audio tasks of MTEB.

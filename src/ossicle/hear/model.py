@@ -1,12 +1,12 @@
 """A recognizer as a model of HEAR 2021: vectors of whole sounds, and of short windows every 50 ms.
 
-A scene of at most one window of the model is one pass over the sound as it is; of a longer one the embedding is the mean
-over windows that overlap. A timestamp is the middle of a window of 160 ms; a second level has a longer window around
+A scene of at most one window of the model is one pass over the sound as it is; of a longer one it is the mean over
+windows that overlap. A timestamp is the middle of a window of 160 ms; a second level has a longer window around
 the same time, and the log-mel of six frames there can be added. All windows are cut from the sound after it was
 mirrored at both ends by half a window.
 
-Source: Turian et al., "HEAR: Holistic Evaluation of Audio Representations" (arXiv 2203.03022), and the common API of its
-rules; windows, hops and the order of the numbers as in hear21passt 0.0.26 (github.com/kkoutini/passt_hear21).
+Source: Turian et al., "HEAR: Holistic Evaluation of Audio Representations" (arXiv 2203.03022), and its common
+API; windows, hops and the order of the numbers as in hear21passt 0.0.26 (github.com/kkoutini/passt_hear21).
 
 **Deviations**
 - The windows of a sound are computed in batches; the reference computes one at a time. The numbers are the same.
@@ -218,6 +218,7 @@ def load_model(
     variant: str = "base",
     mode: Mode = "all",
     layer: int | None = None,
+    revision: str | None = None,
     device: str = "auto",
     precision: Precision = "float32",
 ) -> HearModel:
@@ -229,6 +230,7 @@ def load_model(
         variant: name of a module of the published package, see `VARIANTS`
         mode: "all" for logits, then features; "embed_only" for features; "logits", before softmax or sigmoid
         layer: number of a layer, from 1, averaged over a window, in place of `mode`
+        revision, device, precision: as for `ossicle.load`
 
     Raises:
         SettingRefused: a variant, mode or layer that is not available
@@ -236,7 +238,7 @@ def load_model(
     """
     recognizer = model_file_path or find_variant(variant).weights
     if not isinstance(recognizer, Recognizer):
-        recognizer = load(recognizer, device=device, precision=precision)
+        recognizer = load(recognizer, revision=revision, device=device, precision=precision)
     return HearModel(recognizer, variant=variant, mode=mode, layer=layer)
 
 
@@ -269,8 +271,8 @@ def _checked(audio: Any) -> Float32[np.ndarray, "sound sample"]:
     sounds = audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio)
     if sounds.ndim != 2 or 0 in sounds.shape or not np.issubdtype(sounds.dtype, np.floating):
         raise ValueError(
-            f"audio has shape {tuple(sounds.shape)} and type {sounds.dtype}; expected floats (sound, sample) in [-1, 1] "
-            "with at least one sample"
+            f"audio has shape {tuple(sounds.shape)} and type {sounds.dtype}; expected floats (sound, sample) "
+            "in [-1, 1], at least one sample"
         )
     if not np.isfinite(sounds).all():
         raise ValueError("audio has NaN or infinity; expected finite samples in [-1, 1]")

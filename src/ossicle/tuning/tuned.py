@@ -105,6 +105,8 @@ class Tuned(ModelInfo):
     encoder: Encoder
     model: TunedHead
     tuner: Tuner | None
+    config: Mapping[str, Any]
+    """As it was read."""
 
 
 def save_tuned(
@@ -132,10 +134,13 @@ def save_tuned(
         tuner={"name": tuner.name if tuner else "", "options": dict(tuner_options or {})},
         features={"pool": model.pool, "layers": list(model.layers), "dim": model.encoder_dim},
     )
-    tensors = {f"head.{key}": tensor for key, tensor in model.state_dict().items()}
-    if tuner is not None:
-        tensors |= {f"tuner.{key}": tensor for key, tensor in tuner.state_dict().items()}
-    write_bundle(folder, config, tensors, card=card)
+    write_bundle(folder, config, tuned_tensors(model, tuner), card=card)
+
+
+def tuned_tensors(model: TunedHead, tuner: Tuner | None) -> dict[str, Tensor]:
+    """The tensors of the bundle of a head, by name."""
+    parts: dict[str, Any] = {"head": model} if tuner is None else {"head": model, "tuner": tuner}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
 def encoder_settings(encoder: Encoder) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
     elif parts["tuner"]:
         raise WeightsRefused(f"{folder / WEIGHTS}: there are tensors of a tuner, but {path} has no tuner.")
     model_name = f"{config['head']['name']} on {Path(found.name).name}"
-    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **info)
+    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, config=config, model_name=model_name, **info)
 
 
 class TunedRecognizer(Recognizer):
@@ -231,6 +236,16 @@ class TunedRecognizer(Recognizer):
     @property
     def _inputs(self) -> Modality:
         return modality_of(self.encoder.modality)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its bundle."""
+        return dict(self.bundle.config)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of its bundle, by name: those of the head and the tuner."""
+        return tuned_tensors(self.bundle.model, self.bundle.tuner)
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
