@@ -270,7 +270,7 @@ def test_a_card_leaves_out_what_nobody_said(tmp_path: Path) -> None:
     assert "license: other" in text and "No license is stated" in text
     for heading in ("Protocol", "Metrics", "Training data"):
         assert f"## {heading}" not in text
-    assert "How well it predicts has not been measured here. Each clip gets one of the labels" in text
+    assert "How well it predicts has not been measured here." in text
 
 
 # --- what MODEL means ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import ossicle
 from ossicle.bundle import CARD, CONFIG, WEIGHTS, Card, find_bundle, push_to_hub
 from ossicle.cli import app
+from ossicle.ensemble import Ensemble
 from ossicle.errors import BundleRefused, RunRefused, SettingRefused, WeightsRefused
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -260,3 +261,15 @@ def test_what_is_saved_is_what_is_in_memory_with_the_card_that_came_with_it(bund
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(RunRefused):
         recognizer.save_pretrained(tmp_path / "mine")
+
+
+def test_an_ensemble_travels_with_its_members(hub: Hub, shared_bundle: Path, make_bundle: Any, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "other", depth=2, weights_license="MIT")
+    ensemble = Ensemble.of([ossicle.load(path, device="cpu") for path in (shared_bundle, tmp_path / "other")])
+    with pytest.raises(SettingRefused, match="weights_license"):
+        ensemble.push_to_hub(NAME)
+    ensemble.push_to_hub(NAME, weights_license="unknown")
+    assert {"member0/config.json", "member1/model.safetensors", "member1/README.md"} < set(hub.files(NAME))
+    back = ossicle.load(NAME, device="cpu")
+    windows = np.random.default_rng(0).normal(size=(2, 32_000)).astype(np.float32)
+    np.testing.assert_array_equal(back.scores(windows), ensemble.scores(windows))

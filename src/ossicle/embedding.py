@@ -34,6 +34,7 @@ from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.hidden import fingerprint
 from ossicle.encoders.ours import bundle_encoder
+from ossicle.ensemble import Ensemble
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import check_writable, legible, write_atomically
 from ossicle.inference import Predictor, WindowScores, join_scores
@@ -179,10 +180,12 @@ def embedding_identity(recognizer: Predictor, *, layer: int | None = None, **how
         encoder, head = recognizer.encoder, recognizer.bundle.model
         parts["network"] = fingerprint(encoder.network, encoder.settings)
         parts["head"] = fingerprint(head, {"layers": head.layers, "pool": head.pool})
-    else:
-        parts["network"] = (
-            encoder_of(recognizer).fingerprint if isinstance(recognizer, Recognizer) else recognizer.bundle.version
-        )
+    elif isinstance(recognizer, Ensemble):
+        parts["members"] = [embedding_identity(one, window=one.window_samples()) for one in recognizer.members]
+    elif isinstance(recognizer, Recognizer):
+        parts["network"] = encoder_of(recognizer).fingerprint
+    else:  # an exported file
+        parts["network"] = recognizer.bundle.version
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -197,8 +200,8 @@ def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores
 
 def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from windows to the mean of one layer's hidden states."""
-    if not isinstance(recognizer, Recognizer):
-        raise WrongUsage("`layer` needs a model that runs with torch, not an exported file.")
+    if not isinstance(recognizer, Recognizer) or isinstance(recognizer, Ensemble):
+        raise WrongUsage("`layer` needs a single network that runs with torch, not an exported file or an ensemble.")
     encoder = encoder_of(recognizer)
     if not 1 <= layer <= encoder.num_layers:
         raise SettingRefused(f"layer {layer} is not available; expected 1 to {encoder.num_layers}.")

@@ -10,6 +10,7 @@ import torch
 from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
 from ossicle.devices import Precision
+from ossicle.ensemble import open_ensemble
 from ossicle.errors import SettingRefused
 from ossicle.models.tokens import TokenReduction
 from ossicle.recognizer import Recognizer
@@ -47,7 +48,13 @@ def load(
         ValueError: fewer tokens of anything but a PaSST
     """
     folder = find_bundle(os.fspath(model), revision=revision, local_files_only=local_files_only)
-    if "encoder" in read_bundle_config(folder):
+    config = read_bundle_config(folder)
+    if "members" in config:
+        if encoder is not None:
+            raise SettingRefused(f"encoder={encoder}: {model} is an ensemble; load its member with it, and save that.")
+        options: dict[str, Any] = {"device": device, "precision": precision, "kernels": kernels}
+        return open_ensemble(folder, lambda member: load(member, reduction=reduction, **options))
+    if "encoder" in config:
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)

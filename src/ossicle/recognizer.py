@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.base import Network
 from ossicle.models.tokens import TokenReduction
+from ossicle.weights.tensors import load_into
 
 
 class Recognizer(Predictor):
@@ -108,6 +109,13 @@ class Recognizer(Predictor):
         """The weights of its bundle, by name."""
         return self.model.state_dict()
 
+    def take(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+        """Takes other weights of these names and shapes.
+
+        Raises: WeightsRefused for tensors that do not fit; then nothing has changed.
+        """
+        load_into(self.model, tensors, source=source)
+
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, card: Card | None = None, weights_license: str | None = None
     ) -> Path:
@@ -125,8 +133,11 @@ class Recognizer(Predictor):
             loaded = (self.folder / CARD).read_text()
             text = relicensed(loaded, weights_license) if weights_license else loaded
         config["weights_license"] = weights_license or config["weights_license"]
-        write_bundle(path, config, self.tensors, card=text)
+        self._write(path, config, card=text)
         return path
+
+    def _write(self, folder: Path, config: dict[str, Any], *, card: Card | str | None) -> None:
+        write_bundle(folder, config, self.tensors, card=card)
 
     def push_to_hub(
         self,
@@ -150,6 +161,10 @@ class Recognizer(Predictor):
         with tempfile.TemporaryDirectory() as temporary:
             folder = self.save_pretrained(Path(temporary) / "bundle", card=card, weights_license=weights_license)
             return push_to_hub(folder, repository, private=private)
+
+    def moved(self, device: torch.device) -> None:
+        """Computes on this device from now on, to which its `parts` have been moved."""
+        self.device = device
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:

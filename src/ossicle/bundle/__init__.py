@@ -2,9 +2,9 @@
 
 from ossicle.bundle.card import Card, relicensed
 from ossicle.bundle.find import find_bundle
-from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, save_bundle, write_bundle
+from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, replacing_bundle, save_bundle, write_bundle
 from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
-from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, info_config, read_bundle_config
+from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, info_config, member_names, read_bundle_config
 
 __all__ = [
     "CARD",
@@ -17,10 +17,12 @@ __all__ = [
     "hub_folder",
     "info_config",
     "load_bundle",
+    "member_names",
     "open_bundle",
     "push_to_hub",
     "read_bundle_config",
     "relicensed",
+    "replacing_bundle",
     "save_bundle",
     "write_bundle",
 ]

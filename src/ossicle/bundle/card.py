@@ -33,7 +33,10 @@ class Card:
 
 def card_text(config: Mapping[str, Any], card: Card) -> str:
     license = config["weights_license"]
-    if "model" in config:
+    if "members" in config:
+        name, modality = "ensemble", modality_of("sound")
+        what = f"the mean of {len(config['members'])} models"
+    elif "model" in config:
         name, modality = config["model"]["name"], modality_of("sound")
         what = f"a `{name}` at {config['frontend']['rate']} Hz"
     else:

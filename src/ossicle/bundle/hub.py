@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ossicle import __version__
 from ossicle.bundle.card import relicensed
@@ -32,12 +33,7 @@ def push_to_hub(
         SettingRefused: no license
     """
     folder = Path(folder)
-    config = read_bundle_config(folder)
-    if "encoder" in config:
-        open_bundle(folder)
-        config["encoder"]["name"] = published_name(config["encoder"]["name"])
-    else:
-        load_bundle(folder)
+    config, files = published_files(folder)
     config["weights_license"] = weights_license or config["weights_license"]
     if config["weights_license"] is None:
         raise SettingRefused(
@@ -48,8 +44,7 @@ def push_to_hub(
 
     card = relicensed((folder / CARD).read_text(), config["weights_license"])
     card = card.replace("this folder", repository).replace("THIS_FOLDER", repository)
-    text = json.dumps(config, indent=2)
-    files: dict[str, bytes | Path] = {CONFIG: text.encode(), CARD: card.encode(), WEIGHTS: folder / WEIGHTS}
+    files |= {CONFIG: json.dumps(config, indent=2).encode(), CARD: card.encode()}
     additions = [
         huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
         for name, content in files.items()
@@ -67,9 +62,26 @@ def push_to_hub(
     return str(address)
 
 
-def published_name(encoder: str) -> str:
-    """The name of an encoder without the folders around it, which mean nothing elsewhere."""
-    return Path(encoder).name if Path(encoder).is_absolute() else encoder
+def published_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes | Path]]:
+    """The configuration of a bundle, and its files by name as they are published, members' files included.
+
+    Raises: BundleRefused, WeightsRefused for anything but a valid bundle.
+    """
+    config = read_bundle_config(folder)
+    files: dict[str, bytes | Path] = {CARD: folder / CARD}
+    if "members" in config:
+        for name in config["members"]:
+            files |= {f"{name}/{file}": content for file, content in published_files(folder / name)[1].items()}
+    elif "encoder" in config:
+        open_bundle(folder)
+        files[WEIGHTS] = folder / WEIGHTS
+        name = config["encoder"]["name"]
+        # The folders around it mean nothing elsewhere.
+        config["encoder"]["name"] = Path(name).name if Path(name).is_absolute() else name
+    else:
+        load_bundle(folder)
+        files[WEIGHTS] = folder / WEIGHTS
+    return config, files | {CONFIG: json.dumps(config, indent=2).encode()}
 
 
 def hub_bundle(repository: str, *, revision: str | None, local_files_only: bool) -> Path:
@@ -77,7 +89,9 @@ def hub_bundle(repository: str, *, revision: str | None, local_files_only: bool)
 
     Raises: BundleRefused also for a repository without a bundle.
     """
-    folder = hub_folder(repository, files=(CONFIG, WEIGHTS, CARD), revision=revision, local_files_only=local_files_only)
+    names = (CONFIG, WEIGHTS, CARD)
+    files = (*names, *(f"member*/{name}" for name in names))
+    folder = hub_folder(repository, files=files, revision=revision, local_files_only=local_files_only)
     try:
         found = json.loads((folder / CONFIG).read_bytes())
         what = None if "schema_version" in found else f"its {CONFIG} is of a {found.get('model_type', 'thing')}"

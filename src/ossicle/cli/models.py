@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from ossicle.cli import ensemble
 from ossicle.cli.outcome import Sentences
 
 app = typer.Typer(
     cls=Sentences, help="List and describe networks.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.command()(ensemble.ensemble)
+app.command()(ensemble.soup)
 
 
 @app.command("list")

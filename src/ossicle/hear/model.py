@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ossicle.devices import Precision
 from ossicle.embedding import embedding_identity, layer_features
+from ossicle.ensemble import Ensemble
 from ossicle.errors import SettingRefused
 from ossicle.frontend.mel import log_mel
 from ossicle.loading import load
@@ -105,8 +106,10 @@ class HearModel(nn.Module):
         if not recognizer.timed:
             raise SettingRefused(f"HEAR needs a model of sound; this model predicts on {recognizer.plural}.")
         self.recognizer, self.variant, self.mode, self.layer = recognizer, find_variant(variant), mode, layer
-        if self.variant.mel and isinstance(recognizer, TunedRecognizer):
-            raise SettingRefused(f"variant {variant!r} adds a log-mel, which a head on a frozen encoder does not have.")
+        if self.variant.mel and isinstance(recognizer, Ensemble | TunedRecognizer):
+            raise SettingRefused(
+                f"variant {variant!r} adds the log-mel of a network, which a head on an encoder or an ensemble has not."
+            )
         self.parts = nn.ModuleList(recognizer.parts)
         self.sample_rate = recognizer.rate
         self.scene_window = recognizer.window_samples()[0]
@@ -135,7 +138,7 @@ class HearModel(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HearModel":
         super()._apply(fn, recurse)
-        self.recognizer.device = next(self.parameters()).device
+        self.recognizer.moved(next(self.parameters()).device)
         return self
 
     def forward(self, audio: Float32[Tensor, "sound sample"]) -> Float32[Tensor, "sound dim"]:

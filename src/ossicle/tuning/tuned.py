@@ -196,19 +196,27 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         tuner = create_tuner(name, found, layers=max(layers), seed=seed, options=options) if name else None
     except (SettingRefused, ValueError, TypeError) as error:
         raise BundleRefused(f"{path}: {error}") from error
+    fill(model, tuner, tensors, source=folder / WEIGHTS)
+    model_name = f"{config['head']['name']} on {Path(found.name).name}"
+    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, config=config, model_name=model_name, **info)
+
+
+def fill(model: TunedHead, tuner: Tuner | None, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Copies what `tuned_tensors` gave into a head and its tuner.
+
+    Raises: WeightsRefused for tensors that do not fit.
+    """
     parts: dict[str, dict[str, Tensor]] = {"head": {}, "tuner": {}}
     for key, tensor in tensors.items():
         part, _, rest = key.partition(".")
         if part not in parts:
-            raise WeightsRefused(f"{folder / WEIGHTS}: unexpected: {key}; tensors of `head.` and `tuner.` are allowed.")
+            raise WeightsRefused(f"{source}: unexpected: {key}; tensors of `head.` and `tuner.` are allowed.")
         parts[part][rest] = tensor
-    load_into(model, parts["head"], source=folder / WEIGHTS)
+    load_into(model, parts["head"], source=source)
     if tuner is not None:
         tuner.load_state_dict(parts["tuner"])
     elif parts["tuner"]:
-        raise WeightsRefused(f"{folder / WEIGHTS}: there are tensors of a tuner, but {path} has no tuner.")
-    model_name = f"{config['head']['name']} on {Path(found.name).name}"
-    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, config=config, model_name=model_name, **info)
+        raise WeightsRefused(f"{source}: there are tensors of a tuner, but {CONFIG} has no tuner.")
 
 
 class TunedRecognizer(Recognizer):
@@ -246,6 +254,10 @@ class TunedRecognizer(Recognizer):
     def tensors(self) -> dict[str, Tensor]:
         """The weights of its bundle, by name: those of the head and the tuner."""
         return tuned_tensors(self.bundle.model, self.bundle.tuner)
+
+    def take(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+        """Takes other weights of the head and the tuner."""
+        fill(self.bundle.model, self.bundle.tuner, tensors, source=source)
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
