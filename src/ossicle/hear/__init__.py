@@ -1,6 +1,6 @@
 """Embeddings by the interface of HEAR 2021 (hearbenchmark.com), in the variants of the published PaSST package.
 
-    from ossicle import hear
+    import ossicle.hear as hear
 
     model = hear.load_model("runs/drums", variant="base")  # a run, a bundle, published weights or a Hub id
     hear.get_scene_embeddings(audio, model)  # (sound, dim); audio: (sound, sample) at model.sample_rate

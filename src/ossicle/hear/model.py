@@ -40,7 +40,7 @@ Mode = Literal["all", "embed_only", "logits"]
 MODES: tuple[str, ...] = get_args(Mode)
 WINDOW_MS, HOP_MS = 160, 50  # of timestamps
 MEL_FRAMES = 6
-BATCH_SECONDS = 20.0  # of windows in a pass
+BATCH_SECONDS = 40.0  # of windows in a pass
 
 
 @dataclass(frozen=True, kw_only=True)
