@@ -110,9 +110,11 @@ def test_a_bundle_of_bundles_comes_back_as_it_was(pair: list[Recognizer], tmp_pa
     assert "`passt_tiny_s20`" in card and "license of the weights: MIT" in card and "not been measured" in card
     again.save_pretrained(tmp_path / "both", weights_license="CC0-1.0")  # replaces itself
     assert ossicle.load(tmp_path / "both").bundle.weights_license == "CC0-1.0"
-    (tmp_path / "both" / "letter.txt").write_text("dear")
-    with pytest.raises(RunRefused):
-        again.save_pretrained(tmp_path / "both")
+    for place in ("letter.txt", "member1/letter.txt"):
+        (tmp_path / "both" / place).write_text("dear")
+        with pytest.raises(RunRefused):
+            again.save_pretrained(tmp_path / "both")
+        (tmp_path / "both" / place).unlink()
     with pytest.raises(BundleRefused, match="an ensemble; use `ossicle.load`"):
         load_bundle(tmp_path / "both")
 

@@ -166,6 +166,8 @@ def test_a_head_on_the_real_whisper_is_pushed_and_gives_the_same_scores(
     back = ossicle.load("someone/head", encoder=WHISPER, device="cpu")
     for path in sorted((tmp_path / "data").rglob("*.wav"))[::3]:
         np.testing.assert_array_equal(back.predict(path).scores, recognizer.predict(path).scores)
+    back.save_pretrained(tmp_path / "here")
+    assert json.loads((tmp_path / "here" / CONFIG).read_text())["encoder"]["name"] == str(WHISPER)
 
 
 # --- what may go wrong -----------------------------------------------------------------------------------------------
@@ -229,6 +231,18 @@ def test_only_a_whole_bundle_is_pushed(hub: Hub, bundle: Path) -> None:
     with pytest.raises(WeightsRefused):
         push_to_hub(bundle, NAME, weights_license="unknown")
     assert not hub.requests
+
+
+@pytest.mark.parametrize("header", ["[", "- a list\n"])
+def test_a_card_that_somebody_broke_is_refused(header: str, hub: Hub, bundle: Path) -> None:
+    (bundle / CARD).write_text(f"---\n{header}\n---\n\n# Bells\n")
+    with pytest.raises(
+        BundleRefused, match=r"^the header of the model card, README.md, is not valid YAML \([^\n]*\)\.$"
+    ):
+        push_to_hub(bundle, NAME, weights_license="unknown")
+    (bundle / CARD).write_text("# Bells\n")
+    push_to_hub(bundle, NAME, weights_license="unknown")
+    assert hub.files(NAME)[CARD].startswith(b"---\nlicense: unknown\n---\n\n# Bells\n")
 
 
 @pytest.mark.parametrize("token", [None, "hf_of_somebody"])

@@ -52,8 +52,8 @@ def load(
     if "members" in config:
         if encoder is not None:
             raise SettingRefused(f"encoder={encoder}: {model} is an ensemble; load its member with it, and save that.")
-        options: dict[str, Any] = {"device": device, "precision": precision, "kernels": kernels}
-        return open_ensemble(folder, lambda member: load(member, reduction=reduction, **options))
+        how: dict[str, Any] = {"device": device, "precision": precision, "kernels": kernels, "reduction": reduction}
+        return open_ensemble(folder, lambda member: load(member, local_files_only=local_files_only, **how))
     if "encoder" in config:
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")

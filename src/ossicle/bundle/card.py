@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ossicle.data import modality_of
+from ossicle.errors import BundleRefused
 
 # Licenses that the Hub knows by these names; any other is "other", and its name follows.
 HUB_LICENSES = frozenset(
@@ -16,6 +17,7 @@ HUB_LICENSES = frozenset(
     "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 "
     "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 openrail isc zlib unlicense wtfpl pddl odc-by odbl unknown".split()
 )
+LICENSE_KEYS = ("license", "license_name", "license_link")
 LICENSE = "## License\n\n"  # the last part
 
 
@@ -70,10 +72,17 @@ def card_text(config: Mapping[str, Any], card: Card) -> str:
 
 
 def relicensed(text: str, license: str) -> str:
-    """A card with this license of the weights."""
+    """A card with this license of the weights.
+
+    Raises: BundleRefused for a card whose header is none.
+    """
     opened = re.match(r"---\n(.*?)^---\n(.*)", text, re.M | re.S)
     front, body = opened.groups() if opened else ("{}", f"\n{text}")
-    header = {key: value for key, value in yaml.safe_load(front).items() if not key.startswith("license")}
+    try:
+        header = {key: value for key, value in (yaml.safe_load(front) or {}).items() if key not in LICENSE_KEYS}
+    except (yaml.YAMLError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleRefused(f"the header of the model card, README.md, is not valid YAML ({reason}).") from error
     body = body.partition(LICENSE)[0] + LICENSE + license_sentences(license) + "\n"
     return f"{_front(license_header(license) | header)}\n{body}"
 

@@ -225,5 +225,7 @@ def _may_be_replaced(folder: Path) -> bool:
         return False
     if not isinstance(config, dict) or "schema_version" not in config:
         return False
-    members = config["members"] if isinstance(config.get("members"), list) else []
-    return names <= {CONFIG, WEIGHTS, CARD, *map(str, members)}
+    members = {str(name) for name in config["members"]} if isinstance(config.get("members"), list) else set()
+    if not names <= {CONFIG, WEIGHTS, CARD, *members}:
+        return False
+    return all(_may_be_replaced(folder / name) for name in names & members)

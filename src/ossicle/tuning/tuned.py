@@ -120,11 +120,10 @@ def save_tuned(
     **info: Any,
 ) -> None:
     """Writes the bundle of a head; see `info_config` for `info`."""
-    name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
     config = info_config(
         **info,
         encoder={
-            "name": name,
+            "name": place_of(encoder),
             "crop": bool(encoder.settings.get("crop", False)),
             "modality": encoder.modality,
             "settings": encoder_settings(encoder),
@@ -135,6 +134,11 @@ def save_tuned(
         features={"pool": model.pool, "layers": list(model.layers), "dim": model.encoder_dim},
     )
     write_bundle(folder, config, tuned_tensors(model, tuner), card=card)
+
+
+def place_of(encoder: Encoder) -> str:
+    """Where an encoder was loaded from: an absolute path, or the name of one that lies elsewhere."""
+    return str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
 
 
 def tuned_tensors(model: TunedHead, tuner: Tuner | None) -> dict[str, Tensor]:
@@ -247,8 +251,9 @@ class TunedRecognizer(Recognizer):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of its bundle."""
-        return dict(self.bundle.config)
+        """The configuration of its bundle, with the place of the encoder that it was loaded with."""
+        config = self.bundle.config
+        return {**config, "encoder": {**config["encoder"], "name": place_of(self.encoder)}}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
