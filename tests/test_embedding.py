@@ -83,6 +83,9 @@ def test_vectors_of_equal_settings_have_one_identity_and_others_another(
     first = identity()
     renamed = make_bundle(tmp_path / "renamed", labels=("x", "y", "z"), thresholds=(0.1, 0.2, 0.3))
     assert {identity(window=1.0), identity(renamed)} == {first}
+    recognizer = load(shared_bundle, device="cpu")
+    assert embed_files(recognizer, path).about["identity"] == first
+    assert all(p.requires_grad for p in recognizer.model.blocks.parameters())  # it was only looked at
     others = {identity(**options) for options in ({"layer": 1}, {"window": 0.5}, {"hop": 0.5}, {"timestamps": True})}
     others.add(identity(make_bundle(tmp_path / "padded", pad=True)))
     half = embed_files(load(shared_bundle, device="cpu", precision="bfloat16"), path).about

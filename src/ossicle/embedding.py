@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from ossicle.audio import AudioInfo, read_blocks
 from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
 from ossicle.encoders.hidden import fingerprint
-from ossicle.encoders.ours import bundle_encoder
+from ossicle.encoders.ours import bundle_encoder, settings_of
 from ossicle.ensemble import Ensemble
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import check_writable, legible, write_atomically
@@ -183,7 +183,7 @@ def embedding_identity(recognizer: Predictor, *, layer: int | None = None, **how
     elif isinstance(recognizer, Ensemble):
         parts["members"] = [embedding_identity(one, window=one.window_samples()) for one in recognizer.members]
     elif isinstance(recognizer, Recognizer):
-        parts["network"] = encoder_of(recognizer).fingerprint
+        parts["network"] = fingerprint(recognizer.model, settings_of(cast(Bundle, recognizer.bundle)))
     else:  # an exported file
         parts["network"] = recognizer.bundle.version
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -218,7 +218,7 @@ def encoder_of(recognizer: Recognizer) -> Encoder:
     """The network whose layers are read: the model's own, or the encoder of its head."""
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
-    bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
+    bundle = cast(Bundle, recognizer.bundle)
     # The encoder's front end runs on the CPU, whatever the model's device.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)
