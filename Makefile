@@ -41,7 +41,7 @@ test: $(DEV)
 PROCESSOR ?= MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2
 
 imitate: $(DEV)
-	$(PROCESSOR) $(PYTEST) tests/kernels tests/frontend tests/models tests/export tests/encoders tests/tuning tests/test_bench.py
+	$(PROCESSOR) $(PYTEST) tests/kernels tests/frontend tests/models tests/export tests/encoders tests/hear tests/tuning tests/test_bench.py
 
 # Nightly work; writes benchmarks/results/slow.md.
 slow: $(DEV)

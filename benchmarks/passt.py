@@ -20,17 +20,13 @@ optimizer's share is listed.
 """
 
 import argparse
-import contextlib
-import gc
-import io
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from worker import Worker, work
 
 HERE = Path(__file__).resolve().parent
 FRAMES = 998
@@ -42,12 +38,6 @@ SETTINGS = ((10, 0, 0), (10, 40, 4), (16, 20, 2))  # stride, patchout in time, i
 
 
 # --- a worker: runs in our environment and in the peer's, and imports what that one has ------------------------------
-
-
-def quietly(function, *args):
-    """Calls a function that may print; the peer prints its shapes."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return function(*args)
 
 
 class Peer:
@@ -244,55 +234,7 @@ def operations(side):
     return {"operations": counter.get_total_flops()}
 
 
-def work(name):
-    """Answers requests, one JSON line each, until the input ends."""
-    import warnings
-
-    warnings.filterwarnings("ignore")
-    import torch
-
-    torch.set_num_threads(THREADS)
-    answers = sys.stdout
-    side = quietly(Peer if name == "peer" else Ours)
-    for line in sys.stdin:
-        task, *args = json.loads(line)
-        answer = quietly(globals()[task], side, *args)
-        gc.collect()
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 # --- the conductor ---------------------------------------------------------------------------------------------------
-
-
-class Worker:
-    """A worker process, asked one thing at a time."""
-
-    def __init__(self, python, name):
-        env = dict(os.environ)
-        if name != "peer":
-            env["OSSICLE_KERNELS"] = FORCED.get(name, "auto")
-            env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), env.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [str(python), str(Path(__file__).resolve()), "--work", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.requests, self.replies = self.process.stdin, self.process.stdout
-
-    def ask(self, task, *args):
-        self.requests.write(json.dumps([task, *args]) + "\n")
-        self.requests.flush()
-        line = self.replies.readline()
-        if not line:
-            raise SystemExit(f"the worker ended while it did {task} {args}")
-        return json.loads(line)
-
-    def close(self):
-        self.requests.close()
-        self.process.wait()
 
 
 def take_turns(pythons, task, variants, *, forced, rounds, repeats):
@@ -307,7 +249,7 @@ def take_turns(pythons, task, variants, *, forced, rounds, repeats):
     for number in range(rounds):
         for variant in variants:
             for name, python in sides[variant].items():
-                worker = Worker(python, name)
+                worker = Worker(python, name, script=__file__, kernels=FORCED.get(name, "auto"))
                 setting, bf16 = variant
                 answers[variant][name].append(worker.ask(task, *setting, bf16, repeats))
                 worker.close()
@@ -333,7 +275,7 @@ def measure(args):
 
     torch.set_num_threads(THREADS)
     pythons = {"peer": args.peer, "ours": sys.executable} if args.peer else {"ours": sys.executable}
-    workers = {name: Worker(python, name) for name, python in pythons.items()}
+    workers = {name: Worker(python, name, script=__file__) for name, python in pythons.items()}
     forced = {name: sys.executable for name in FORCED}
     ours = workers["ours"]
     pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
@@ -480,7 +422,7 @@ def main():
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        work(args.work)
+        work(Peer if args.work == "peer" else Ours, globals(), threads=THREADS)
         return
     from common import write_by_processor
 

@@ -53,6 +53,11 @@ the same network (`passt_base_s10`, for which both give the same logits) on 10 s
 the optimizer: ours is the fused AdamW. `s10` and `s16` are strides; `40/4` means that patchout drops 40 columns and 4
 rows of patches.""",
     ),
+    "hear": Section(
+        title="HEAR embeddings",
+        about="""hear21passt and ossicle with the same random weights: differences in every variant on a narrow network,
+and of `base` at full size; seconds for the timestamp embeddings of 30 s, 601 windows of 160 ms.""",
+    ),
     "deformable": Section(
         title="Deformable attention",
         about="""One layer, compared with a plain implementation (`grid_sample`, `einsum`, `softmax`) that has the

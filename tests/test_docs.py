@@ -223,7 +223,7 @@ def test_the_bundle_keys_are_those_of_the_schema() -> None:
 
     table = (ROOT / "docs" / "prediction.md").read_text().split("| key | value |")[1].split("\n\n")[0]
     named = {name for cell in re.findall(r"^\| ([^|]*) \|", table, re.M) for name in re.findall(r"`(\w+)`", cell)}
-    assert named == {*schema._KEYS, *schema._TRAINED, *schema._TUNED}
+    assert named == {*schema._KEYS, *schema._TRAINED, *schema._TUNED, "members"}
 
 
 def test_the_layouts_document_names_every_column_and_split_that_is_recognized() -> None:

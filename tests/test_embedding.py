@@ -70,3 +70,24 @@ def test_a_tensor_with_its_rate_is_embedded_and_one_without_is_refused(recognize
     for method in (recognizer.predict, recognizer.embed):
         with pytest.raises(TypeError, match=r"without its rate: pass \(array, rate\)"):
             method(wave)  # type: ignore[call-overload]
+
+
+def test_vectors_of_equal_settings_have_one_identity_and_others_another(
+    shared_bundle: Path, make_bundle: Callable[..., Path], record: Record, tmp_path: Path
+) -> None:
+    path = record("a.wav", seconds=1.5)
+
+    def identity(model: Path = shared_bundle, **options: Any) -> str:
+        return embed_files(model, path, device="cpu", **options).about["identity"]
+
+    first = identity()
+    renamed = make_bundle(tmp_path / "renamed", labels=("x", "y", "z"), thresholds=(0.1, 0.2, 0.3))
+    assert {identity(window=1.0), identity(renamed)} == {first}
+    recognizer = load(shared_bundle, device="cpu")
+    assert embed_files(recognizer, path).about["identity"] == first
+    assert all(p.requires_grad for p in recognizer.model.blocks.parameters())  # it was only looked at
+    others = {identity(**options) for options in ({"layer": 1}, {"window": 0.5}, {"hop": 0.5}, {"timestamps": True})}
+    others.add(identity(make_bundle(tmp_path / "padded", pad=True)))
+    half = embed_files(load(shared_bundle, device="cpu", precision="bfloat16"), path).about
+    assert half["precision"] == "bfloat16"
+    assert len({first, half["identity"], *others}) == 7

@@ -8,18 +8,20 @@
 | `end`        | (row,)      | end in seconds                                                              |
 | `files`      | (file,)     | file names; in safetensors, which has no strings, as JSON in the metadata   |
 
-The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop.
+The metadata, in `.npz` the array `about`, are JSON: the files, the model with its version, the layer, window and hop,
+the precision, and `identity`: files of vectors may be compared if theirs is the same.
 """
 
 import contextlib
 import copy
+import hashlib
 import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +32,9 @@ from safetensors.numpy import save
 from ossicle.audio import AudioInfo, read_blocks
 from ossicle.bundle import Bundle
 from ossicle.encoders import Encoder
-from ossicle.encoders.ours import bundle_encoder
+from ossicle.encoders.hidden import fingerprint
+from ossicle.encoders.ours import bundle_encoder, settings_of
+from ossicle.ensemble import Ensemble
 from ossicle.errors import AudioError, RunRefused, SettingRefused
 from ossicle.files import check_writable, legible, write_atomically
 from ossicle.inference import Predictor, WindowScores, join_scores
@@ -55,7 +59,7 @@ class Embeddings:
     end: Float64[np.ndarray, " row"]
     failed: tuple[Outcome, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
-    """Model, version, layer, window and hop: the metadata of the file."""
+    """Model, version, layer, window, hop, precision and identity: the metadata of the file."""
 
     def __repr__(self) -> str:
         rows, dim = self.embeddings.shape
@@ -156,8 +160,33 @@ def embed_files(
             "window_seconds": samples[0] / recognizer.rate,
             "hop_seconds": samples[1] / recognizer.rate,
             "track": track,
+            "precision": recognizer.settings.get("precision", "float32"),
+            "identity": embedding_identity(recognizer, layer=layer, window=samples, timestamps=timestamps),
         },
     )
+
+
+def embedding_identity(recognizer: Predictor, *, layer: int | None = None, **how: Any) -> str:
+    """16 hexadecimal digits of everything that an embedding depends on: two that share them may be compared.
+
+    That is: weights and options of the network, every setting of the front end, the layer, the precision, the fraction
+    of the tokens that is computed, and `how` windows are made of a recording, as JSON values. Labels, thresholds and
+    where the model lies are no part of it.
+    """
+    parts: dict[str, Any] = {"layer": layer, "precision": "float32", "reduction": None, **recognizer.settings, **how}
+    parts.pop("kernels", None)  # which round differently and compute the same
+    if isinstance(recognizer, TunedRecognizer):
+        # The fingerprint of an encoder is the one before a tuner changed it.
+        encoder, head = recognizer.encoder, recognizer.bundle.model
+        parts["network"] = fingerprint(encoder.network, encoder.settings)
+        parts["head"] = fingerprint(head, {"layers": head.layers, "pool": head.pool})
+    elif isinstance(recognizer, Ensemble):
+        parts["members"] = [embedding_identity(one, window=one.window_samples()) for one in recognizer.members]
+    elif isinstance(recognizer, Recognizer):
+        parts["network"] = fingerprint(recognizer.model, settings_of(cast(Bundle, recognizer.bundle)))
+    else:  # an exported file
+        parts["network"] = recognizer.bundle.version
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores:
@@ -171,8 +200,8 @@ def together(parts: Iterable[WindowScores], *, timestamps: bool) -> WindowScores
 
 def layer_features(recognizer: Predictor, layer: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from windows to the mean of one layer's hidden states."""
-    if not isinstance(recognizer, Recognizer):
-        raise WrongUsage("`layer` needs a model that runs with torch, not an exported file.")
+    if not isinstance(recognizer, Recognizer) or isinstance(recognizer, Ensemble):
+        raise WrongUsage("`layer` needs a single network that runs with torch, not an exported file or an ensemble.")
     encoder = encoder_of(recognizer)
     if not 1 <= layer <= encoder.num_layers:
         raise SettingRefused(f"layer {layer} is not available; expected 1 to {encoder.num_layers}.")
@@ -189,7 +218,7 @@ def encoder_of(recognizer: Recognizer) -> Encoder:
     """The network whose layers are read: the model's own, or the encoder of its head."""
     if isinstance(recognizer, TunedRecognizer):
         return recognizer.encoder
-    bundle: Bundle = recognizer.bundle  # type: ignore[assignment]
+    bundle = cast(Bundle, recognizer.bundle)
     # The encoder's front end runs on the CPU, whatever the model's device.
     frontend = copy.deepcopy(bundle.frontend).cpu()
     return bundle_encoder(replace(bundle, frontend=frontend), name=bundle.model_name).to(recognizer.device)

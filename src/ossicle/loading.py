@@ -11,6 +11,7 @@ from ossicle.allocator import keep_freed_memory
 from ossicle.bundle import find_bundle, find_weights, load_bundle, read_bundle_config
 from ossicle.catalog import default_checkpoint, find_checkpoint
 from ossicle.devices import Precision
+from ossicle.ensemble import open_ensemble
 from ossicle.errors import SettingRefused
 from ossicle.models import HeadSpec, network_class, registry
 from ossicle.models.base import Network
@@ -26,6 +27,7 @@ def load(
     device: str = "auto",
     precision: Precision = "float32",
     kernels: str = "auto",
+    revision: str | None = None,
     local_files_only: bool = False,
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
@@ -38,6 +40,7 @@ def load(
             measures which is
         kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
             choice that a run or job has kept
+        revision: branch, tag or commit of a Hub id; "user/name@revision" says the same
         local_files_only: never ask the network for published weights or a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
         reduction: compute only a fraction of the tokens, see docs/speed.md
@@ -49,8 +52,14 @@ def load(
         SettingRefused: an encoder for a network of its own
         ValueError: fewer tokens of anything but a PaSST
     """
-    folder = find_bundle(os.fspath(model), local_files_only=local_files_only)
-    if "encoder" in read_bundle_config(folder):
+    folder = find_bundle(os.fspath(model), revision=revision, local_files_only=local_files_only)
+    config = read_bundle_config(folder)
+    if "members" in config:
+        if encoder is not None:
+            raise SettingRefused(f"encoder={encoder}: {model} is an ensemble; load its member with it, and save that.")
+        how: dict[str, Any] = {"device": device, "precision": precision, "kernels": kernels, "reduction": reduction}
+        return open_ensemble(folder, lambda member: load(member, local_files_only=local_files_only, **how))
+    if "encoder" in config:
         if reduction is not None:
             raise ValueError(f"{model} is a head on a frozen encoder, whose tokens are all computed")
         tuned = load_tuned(folder, encoder=encoder, local_files_only=local_files_only)

@@ -10,16 +10,18 @@ Windows, scores and rows are those of `Predictor`; this module computes the scor
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor
+from torch import Tensor, nn
 
-from ossicle.bundle import Bundle
+from ossicle.bundle import CARD, Bundle, Card, info_config, push_to_hub, relicensed, write_bundle
 from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
@@ -29,6 +31,7 @@ from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.base import Network
 from ossicle.models.tokens import TokenReduction
+from ossicle.weights.tensors import load_into
 
 
 class Recognizer(Predictor):
@@ -84,6 +87,90 @@ class Recognizer(Predictor):
         hop = self.model.hop_frames
         return None if hop is None else hop * self.frontend.config.hop_samples / self.rate
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its bundle."""
+        bundle = self.bundle
+        return info_config(
+            task=bundle.task,
+            labels=bundle.labels,
+            window_seconds=bundle.window_seconds,
+            hop_seconds=bundle.hop_seconds,
+            pad=bundle.pad,
+            thresholds=bundle.thresholds,
+            temperature=bundle.temperature,
+            weights_license=bundle.weights_license,
+            model={"name": bundle.model_name, "options": self.model.options()},
+            frontend=self.frontend.config.to_dict(),
+        )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of its bundle, by name."""
+        return self.model.state_dict()
+
+    def take(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+        """Takes other weights of these names and shapes.
+
+        Raises: WeightsRefused for tensors that do not fit; then nothing has changed.
+        """
+        load_into(self.model, tensors, source=source)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: Card | None = None, weights_license: str | None = None
+    ) -> Path:
+        """Saves it as a bundle, whose folder is replaced atomically, and returns the folder.
+
+        Args:
+            card: by default the one that it was loaded with
+            weights_license: by default the one that it was loaded with
+
+        Raises: RunRefused for a folder that has anything else.
+        """
+        path, config = Path(folder), self.config
+        text: Card | str | None = card
+        if card is None and self.folder is not None and (self.folder / CARD).is_file():
+            loaded = (self.folder / CARD).read_text("utf-8")
+            text = relicensed(loaded, weights_license) if weights_license else loaded
+        config["weights_license"] = weights_license or config["weights_license"]
+        self._write(path, config, card=text)
+        return path
+
+    def _write(self, folder: Path, config: dict[str, Any], *, card: Card | str | None) -> None:
+        write_bundle(folder, config, self.tensors, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        card: Card | None = None,
+        weights_license: str | None = None,
+    ) -> str:
+        """Uploads it to the Hugging Face Hub as `repository` ("user/name") and returns the address.
+
+        Args:
+            private: whether a new repository is visible to its owner alone
+            card: by default the one that it was loaded with
+            weights_license: of the weights, needed if its bundle has none; "unknown" is an answer
+
+        Raises:
+            SettingRefused: no license
+            BundleRefused: the Hub refuses the upload
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "bundle", card=card, weights_license=weights_license)
+            return push_to_hub(folder, repository, private=private)
+
+    def moved(self, device: torch.device) -> None:
+        """Computes on this device from now on, to which its `parts` have been moved."""
+        self.device = device
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """What computes the logits, on `device`."""
+        return self.model, self.frontend
+
     def __repr__(self) -> str:
         return (
             f"Recognizer({self.bundle.model_name}, {len(self.labels)} labels, {self.task}, {self.rate} Hz, "
@@ -106,11 +193,11 @@ class Recognizer(Predictor):
 
     def scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window label"]:
         """Gives the logits of windows of one length at `rate`."""
-        return self._compute(windows)[0]
+        return self.outputs(windows)[0]
 
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
         """Gives the features before the head of windows of one length at `rate`."""
-        return self._compute(windows)[1]
+        return self.outputs(windows)[1]
 
     @torch.inference_mode()
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
@@ -129,7 +216,10 @@ class Recognizer(Predictor):
         return spectrograms(self.frontend, list(waves), frames=frames)
 
     @torch.inference_mode()
-    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(
+        self, windows: Float32[np.ndarray, "window time"]
+    ) -> tuple[Float32[np.ndarray, "window label"], Float32[np.ndarray, "window dim"]]:
+        """Gives the logits and the features before the head of windows of one length at `rate`, in one pass."""
         spec = self.spectrogram(windows)
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():

@@ -75,7 +75,7 @@ def open_eager(work: Work, form: Variant) -> "Predictor":
     if form.engine == "compiled":
         model: Any = getattr(recognizer, "model", None)
         if model is None:
-            raise SettingRefused("torch.compile is not supported for heads on frozen encoders")
+            raise SettingRefused("torch.compile is not supported for heads on frozen encoders and ensembles")
         model.forward_features = torch.compile(model.forward_features)
     return recognizer
 

@@ -4,9 +4,9 @@ import logging
 import re
 from pathlib import Path
 
-from ossicle.bundle.hub import HUB_ID, hub_folder
+from ossicle.bundle.hub import HUB_ID, hub_bundle
 from ossicle.bundle.published import published_folder
-from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS
+from ossicle.bundle.schema import CONFIG, WEIGHTS
 from ossicle.catalog import default_checkpoint, find_checkpoint
 from ossicle.catalog.download import offline
 from ossicle.errors import BundleRefused, WeightsRefused
@@ -15,12 +15,13 @@ from ossicle.models import list_models
 logger = logging.getLogger(__name__)
 
 
-def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
+def find_bundle(model: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
     """Finds the bundle folder of a model reference: a bundle, a run, published weights or a Hugging Face Hub id.
 
     Published weights that are not in the local store are fetched.
 
     Args:
+        revision: of a Hub id; "user/name@revision" says the same
         local_files_only: no network access: what the local store and the cache of the Hub have
 
     Raises:
@@ -58,7 +59,7 @@ def find_bundle(model: str | Path, *, local_files_only: bool = False) -> Path:
         )
     if re.fullmatch(HUB_ID, name):
         local_files_only = local_files_only or offline() is not None
-        return hub_folder(name, files=(CONFIG, WEIGHTS, CARD), local_files_only=local_files_only)
+        return hub_bundle(name, revision=revision, local_files_only=local_files_only)
     raise BundleRefused(
         f"{name}: there is no such folder; expected a bundle, a run folder, published weights "
         "(`ossicle models list --weights`), or a Hugging Face Hub id such as user/name."

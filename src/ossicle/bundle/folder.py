@@ -1,11 +1,12 @@
 """Save bundles and load them; see `ossicle.bundle.schema` for their files."""
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,23 @@ def save_bundle(
 
 
 def write_bundle(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | None = None
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | str | None = None
 ) -> None:
     """Writes the three files of a bundle; the folder is replaced atomically.
 
     Raises:
         RunRefused: `folder` exists and is not a bundle
         ValueError: a configuration that `load_bundle` would refuse
+    """
+    with replacing_bundle(folder, config, card=card) as beside:
+        save_weights(beside / WEIGHTS, tensors)
+
+
+@contextlib.contextmanager
+def replacing_bundle(folder: Path, config: Mapping[str, Any], *, card: Card | str | None = None) -> Iterator[Path]:
+    """Yields a new folder with configuration and card, to write the rest to; at the end it takes the name atomically.
+
+    Raises: as `write_bundle`.
     """
     try:
         check_config(config, folder / CONFIG)
@@ -103,8 +114,8 @@ def write_bundle(
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         write_json(beside / CONFIG, config)
-        save_weights(beside / WEIGHTS, tensors)
-        write_atomically(beside / CARD, card_text(config, card or Card()))
+        write_atomically(beside / CARD, card if isinstance(card, str) else card_text(config, card or Card()))
+        yield beside
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             os.replace(folder, older)  # a rename cannot replace a folder with files
@@ -127,10 +138,10 @@ def load_bundle(folder: str | Path) -> Bundle:
         BundleRefused: the configuration is missing, damaged, has another schema or an unknown network
         WeightsRefused: the weights are missing or damaged, or a tensor does not fit or has NaN or infinity
     """
-    config, tensors, info = open_bundle(folder)
     path = Path(folder) / CONFIG
-    if "model" not in config:
-        raise BundleRefused(f"{path}: this bundle is a head on a frozen encoder; use `ossicle.load`.")
+    if "model" not in read_bundle_config(Path(folder)):
+        raise BundleRefused(f"{path}: this bundle is a head on a frozen encoder, or an ensemble; use `ossicle.load`.")
+    config, tensors, info = open_bundle(folder)
     try:
         frontend = _build_frontend(config["frontend"])
         numbers = sum(tensor.numel() for tensor in tensors.values())
@@ -215,4 +226,9 @@ def _may_be_replaced(folder: Path) -> bool:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and "schema_version" in config and names <= {CONFIG, WEIGHTS, CARD}
+    if not isinstance(config, dict) or "schema_version" not in config:
+        return False
+    members = {str(name) for name in config["members"]} if isinstance(config.get("members"), list) else set()
+    if not names <= {CONFIG, WEIGHTS, CARD, *members}:
+        return False
+    return all(_may_be_replaced(folder / name) for name in names & members)

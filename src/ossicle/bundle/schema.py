@@ -14,6 +14,8 @@
     encoder          {name, crop, modality, fingerprint}: arguments of `load_encoder`, and the expected fingerprint
     head, tuner      {name, options}: arguments of `create_head` and `create_tuner`; no tuner without a name
     features         {pool, layers, dim}: pooling over time; numbers of the encoder's layers, from 1; its width
+      or, of an ensemble, whose folder has no weights of its own:
+    members          folders beside this file, member0, member1, ...: a bundle each, of the same task and labels
     task             "single-label" (softmax) or "multi-label" (sigmoid)
     labels           in the order of the network's outputs
     thresholds       minimum score of each label to be predicted, or null
@@ -94,6 +96,11 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def member_names(count: int) -> list[str]:
+    """The folders of an ensemble's members."""
+    return [f"member{number}" for number in range(count)]
+
+
 def check_config(config: Any, path: Path) -> None:
     """Refuses a configuration that differs from the schema, with the file and the key."""
     if not isinstance(config, dict):
@@ -114,9 +121,13 @@ def check_config(config: Any, path: Path) -> None:
                 value = value[part]
             raise BundleRefused(f"{path}: {key} is {_shortened(value)}; it must be {allowed}.")
 
-    parts = _TUNED if "encoder" in config else _TRAINED
+    parts = next((parts for key, parts in _KINDS.items() if key in config), _TRAINED)
     _check_keys(config, (*_KEYS[:2], *parts, *_KEYS[2:]), path=path, where="")
     wants("library_version", isinstance(config["library_version"], str), "text")
+    if "members" in config:
+        count = len(config["members"]) if isinstance(config["members"], list) else 0
+        wants("members", config["members"] == member_names(max(count, 2)), "member0, member1, ..., at least two")
+        parts = {}
     for part, keys in parts.items():
         wants(part, isinstance(config[part], dict), "an object")
         if keys:
@@ -166,6 +177,7 @@ _TUNED: dict[str, dict[str, type]] = {
     "tuner": {"name": str, "options": dict},
     "features": {"pool": str, "layers": list, "dim": int},
 }
+_KINDS: dict[str, dict[str, dict[str, type]]] = {"encoder": _TUNED, "members": {"members": {}}}
 _ALLOWED = {str: "text", dict: "an object", list: "a list", bool: "true or false", int: "a whole number"}
 _KEYS = (
     "schema_version",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ossicle.cli import convert
+from ossicle.cli import convert, ensemble
 from ossicle.cli.outcome import USER_ERROR, Sentences, say
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(ensemble.ensemble)
+app.command()(ensemble.soup)
 
 Name = Annotated[str, typer.Argument(help="Name from `ossicle models list --weights`.")]
 

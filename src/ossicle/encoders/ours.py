@@ -28,29 +28,37 @@ def changed_options(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(changed, default=dataclasses.asdict))
 
 
+def window_frames(bundle: Bundle) -> int:
+    """Frames of a bundle's window."""
+    frontend = bundle.frontend
+    return frontend.frames(max(round(bundle.window_seconds * frontend.rate), frontend.min_samples))
+
+
+def settings_of(bundle: Bundle) -> dict[str, Any]:
+    """Everything besides the weights that the states of a bundle's network depend on, as JSON values."""
+    network, window = bundle.model, window_frames(bundle)
+    return {
+        "family": bundle.model_name,
+        "network": changed_options(network.config),
+        "frontend": bundle.frontend.config.to_dict(),
+        "padded_frames": min(window, network.layer_frames(window)) if bundle.pad else None,
+        "states": network.layout.description,
+    }
+
+
 class BundleEncoder(SoundEncoder):
     """An ossicle network with the bundle's front end."""
 
     def __init__(self, bundle: Bundle, *, name: str, precision: EncoderPrecision = "float32") -> None:
         frontend, network = bundle.frontend, bundle.model.to(DTYPES[precision])
-        layout = network.layout
-        window = frontend.frames(max(round(bundle.window_seconds * frontend.rate), frontend.min_samples))
-        max_frames = network.layer_frames(window)
         super().__init__(
             network,
             rate=frontend.rate,
-            max_samples=frontend.samples(max_frames + 1) - 1,
-            num_layers=layout.num_layers,
-            dim=layout.dim,
+            max_samples=frontend.samples(network.layer_frames(window_frames(bundle)) + 1) - 1,
+            num_layers=network.layout.num_layers,
+            dim=network.layout.dim,
             name=name,
-            settings={
-                "family": bundle.model_name,
-                "network": changed_options(network.config),
-                "frontend": frontend.config.to_dict(),
-                "padded_frames": min(window, max_frames) if bundle.pad else None,
-                "states": layout.description,
-                **({"precision": precision} if precision != "float32" else {}),
-            },
+            settings=settings_of(bundle) | ({"precision": precision} if precision != "float32" else {}),
         )
         self._frontend = (frontend,)  # in a tuple, so that it stays on the CPU when the encoder moves
         self._frozen = tuple(network.modules())

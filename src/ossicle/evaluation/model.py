@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 
 from ossicle.data import Dataset, Item, modality_of
 from ossicle.data.check import cut_short
-from ossicle.errors import AudioUnreadable, DataRefused, SettingRefused
+from ossicle.errors import AudioUnreadable, SettingRefused
 from ossicle.evaluation.parts import Part, choose_part, read_labeled
 from ossicle.evaluation.result import Evaluation, own_files, write_evaluation
 from ossicle.jobs.progress import counting
@@ -106,10 +106,6 @@ def evaluate(
         except ValueError as error:
             raise SettingRefused(f"{name}: {error}.") from error
     dataset, same = read_labeled(recognizer, data, folder=recognizer.folder, columns=columns)
-    if recognizer.task == "single-label" and dataset.task == "multi-label":
-        raise DataRefused(
-            f"{dataset.path}: some clips have several labels or none, but {name} gives exactly one to each."
-        )
     logger.info(dataset.layout)
     chosen, protocol = choose_part(dataset, recognizer.folder, part=part, model=name, same=same)
     if reduction is not None:

@@ -36,8 +36,24 @@ def read_labeled(
     Args:
         folder: of the bundle, if there is one
 
-    Raises: DataRefused for labels that the model does not know.
+    Raises: DataRefused for labels that the model does not know, or several labels a clip for a model that gives one.
     """
+    dataset, same = _read_labeled(recognizer, data, folder=folder, columns=columns)
+    if recognizer.task == "single-label" and dataset.task == "multi-label":
+        raise DataRefused(
+            f"{dataset.path}: some clips have several labels or none, but {recognizer.bundle.model_name} gives exactly "
+            "one to each."
+        )
+    return dataset, same
+
+
+def _read_labeled(
+    recognizer: Recognizer,
+    data: str | os.PathLike[str] | Dataset,
+    *,
+    folder: Path | None,
+    columns: Mapping[str, Any] | None,
+) -> tuple[Dataset, bool]:
     begun = stored_data(folder) if folder is not None else {}
     if isinstance(data, Dataset):
         if data.modality != recognizer.modality:
@@ -96,8 +112,7 @@ def choose_part(
 
     Raises: DataRefused for a part that is not there.
     """
-    past = read_past(folder.parent / SPLIT) if folder is not None and folder.name == "model" else None
-    known = None if past is None else recognize(past, dataset)
+    past, known = known_to(folder, dataset)
     if past is not None and known is not None and known.any and part != "all":
         return part_of_run(dataset, past, known, part="test" if part == "auto" else part, fresh=part == "auto")
     if part in ("auto", "all"):
@@ -111,6 +126,12 @@ def choose_part(
             "official split; --part all takes all of it."
         )
     return official, f"the official `{part}` part of {dataset.root.name}, {len(official)} clips"
+
+
+def known_to(folder: Path | None, dataset: Dataset) -> tuple[Past | None, Known | None]:
+    """The split of the run that a bundle's folder is in, if it is in one, and the items that this run had."""
+    past = read_past(folder.parent / SPLIT) if folder is not None and folder.name == "model" else None
+    return past, None if past is None else recognize(past, dataset)
 
 
 def part_of_run(

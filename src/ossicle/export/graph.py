@@ -4,6 +4,7 @@ Shapes are symbolic during export, so no code here may depend on the length of a
 operations if `torch.compiler.is_exporting()`.
 """
 
+import dataclasses
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ossicle.encoders import Hidden
 from ossicle.encoders.hidden import bare
 from ossicle.encoders.ours import BundleEncoder
+from ossicle.ensemble import Ensemble
 from ossicle.errors import ExportRefused
 from ossicle.export.frontend import MatrixLogMel
 from ossicle.frontend import FrontendConfig, LogMel
@@ -107,6 +109,38 @@ class TunedGraph(Graph):
         return head.score(hidden), hidden.mean().mean(1)
 
 
+class EnsembleGraph(Graph):
+    """The graphs of an ensemble's members, which compute a window in one pass each."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        nn.Module.__init__(self)
+        self.members = nn.ModuleList(make_graph(member) for member in ensemble.members)
+        self.temperatures = tuple(member.bundle.temperature for member in ensemble.members)
+        # Beyond its window a member would cut the sound.
+        longest = min(member.window_samples()[0] for member in ensemble.members)
+        self.min_samples = ensemble.min_samples
+        self.max_samples = min(longest, *(graph.max_samples for graph in self.graphs))
+        self.task, self.temperature = ensemble.task, ensemble.bundle.temperature
+        self._hertz = ensemble.hertz
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """Of the members."""
+        return [cast(Graph, member) for member in self.members]
+
+    @property
+    def frontend_config(self) -> FrontendConfig:
+        """That of the first member, over the frequencies of all."""
+        low, high = self._hertz
+        first = self.graphs[0].frontend_config
+        return dataclasses.replace(first, min_hertz=low, max_hertz=high, min_hertz_jitter=1, max_hertz_jitter=1)
+
+    def compute(self, wave: Float[Tensor, "clip time"]) -> tuple[Tensor, ...]:
+        outputs = [graph.compute(wave) for graph in self.graphs]
+        logits = [out[0] / temperature for out, temperature in zip(outputs, self.temperatures, strict=True)]
+        return torch.stack(logits).mean(0), torch.cat([out[1] for out in outputs], 1)
+
+
 def longest_window(model: Network, frontend: LogMel) -> int:
     """Longest window of one pass, in samples."""
     frames = model.export_frames(frontend.frames(round(MAX_WINDOW_SECONDS * frontend.rate)))
@@ -117,10 +151,14 @@ def make_graph(recognizer: Recognizer) -> Graph:
     """The graph of a model.
 
     Raises:
-        ExportRefused: a frozen encoder of another library, or a window longer than one pass.
+        ExportRefused: a frozen encoder of another library, a window longer than one pass, or an ensemble of members of
+            several rates.
     """
     graph: Graph
-    if not isinstance(recognizer, TunedRecognizer):
+    if isinstance(recognizer, Ensemble):
+        check_exportable(recognizer)
+        graph = EnsembleGraph(recognizer)
+    elif not isinstance(recognizer, TunedRecognizer):
         graph = NetworkGraph(recognizer)
     elif isinstance(recognizer.encoder, BundleEncoder):
         graph = TunedGraph(recognizer)
@@ -141,3 +179,23 @@ def make_graph(recognizer: Recognizer) -> Graph:
             "its network, which is the limit of an exported graph."
         )
     return graph.eval()
+
+
+def check_exportable(ensemble: Ensemble) -> None:
+    """Refuses an ensemble that is no single graph.
+
+    Raises: ExportRefused for members of several rates, or a window that a member would cut.
+    """
+    rates = sorted({member.rate for member in ensemble.members})
+    if len(rates) > 1:
+        raise ExportRefused(
+            f"the members of this ensemble take sound at {' and '.join(map(str, rates))} Hz, and a graph takes one "
+            "rate; export each member by itself."
+        )
+    shortest = min(member.window_samples()[0] for member in ensemble.members)
+    if (window := ensemble.window_samples()[0]) > shortest:
+        raise ExportRefused(
+            f"the window of this ensemble is {window / ensemble.rate:g} s and that of a member "
+            f"{shortest / ensemble.rate:g} s, which is the limit of an exported graph; make it with "
+            f"--window {shortest / ensemble.rate:g}."
+        )

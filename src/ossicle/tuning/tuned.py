@@ -105,6 +105,8 @@ class Tuned(ModelInfo):
     encoder: Encoder
     model: TunedHead
     tuner: Tuner | None
+    config: Mapping[str, Any]
+    """As it was read."""
 
 
 def save_tuned(
@@ -118,11 +120,10 @@ def save_tuned(
     **info: Any,
 ) -> None:
     """Writes the bundle of a head; see `info_config` for `info`."""
-    name = str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
     config = info_config(
         **info,
         encoder={
-            "name": name,
+            "name": place_of(encoder),
             "crop": bool(encoder.settings.get("crop", False)),
             "modality": encoder.modality,
             "settings": encoder_settings(encoder),
@@ -132,10 +133,18 @@ def save_tuned(
         tuner={"name": tuner.name if tuner else "", "options": dict(tuner_options or {})},
         features={"pool": model.pool, "layers": list(model.layers), "dim": model.encoder_dim},
     )
-    tensors = {f"head.{key}": tensor for key, tensor in model.state_dict().items()}
-    if tuner is not None:
-        tensors |= {f"tuner.{key}": tensor for key, tensor in tuner.state_dict().items()}
-    write_bundle(folder, config, tensors, card=card)
+    write_bundle(folder, config, tuned_tensors(model, tuner), card=card)
+
+
+def place_of(encoder: Encoder) -> str:
+    """Where an encoder was loaded from: an absolute path, or the name of one that lies elsewhere."""
+    return str(Path(encoder.name).resolve()) if Path(encoder.name).exists() else encoder.name
+
+
+def tuned_tensors(model: TunedHead, tuner: Tuner | None) -> dict[str, Tensor]:
+    """The tensors of the bundle of a head, by name."""
+    parts: dict[str, Any] = {"head": model} if tuner is None else {"head": model, "tuner": tuner}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
 def encoder_settings(encoder: Encoder) -> dict[str, Any]:
@@ -196,19 +205,27 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
         tuner = create_tuner(name, found, layers=max(layers), seed=seed, options=options) if name else None
     except (SettingRefused, ValueError, TypeError) as error:
         raise BundleRefused(f"{path}: {error}") from error
+    fill(model, tuner, tensors, source=folder / WEIGHTS)
+    model_name = f"{config['head']['name']} on {Path(found.name).name}"
+    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, config=config, model_name=model_name, **info)
+
+
+def fill(model: TunedHead, tuner: Tuner | None, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Copies what `tuned_tensors` gave into a head and its tuner.
+
+    Raises: WeightsRefused for tensors that do not fit.
+    """
     parts: dict[str, dict[str, Tensor]] = {"head": {}, "tuner": {}}
     for key, tensor in tensors.items():
         part, _, rest = key.partition(".")
         if part not in parts:
-            raise WeightsRefused(f"{folder / WEIGHTS}: unexpected: {key}; tensors of `head.` and `tuner.` are allowed.")
+            raise WeightsRefused(f"{source}: unexpected: {key}; tensors of `head.` and `tuner.` are allowed.")
         parts[part][rest] = tensor
-    load_into(model, parts["head"], source=folder / WEIGHTS)
+    load_into(model, parts["head"], source=source)
     if tuner is not None:
         tuner.load_state_dict(parts["tuner"])
     elif parts["tuner"]:
-        raise WeightsRefused(f"{folder / WEIGHTS}: there are tensors of a tuner, but {path} has no tuner.")
-    model_name = f"{config['head']['name']} on {Path(found.name).name}"
-    return Tuned(encoder=found.eval(), model=model.eval(), tuner=tuner, model_name=model_name, **info)
+        raise WeightsRefused(f"{source}: there are tensors of a tuner, but {CONFIG} has no tuner.")
 
 
 class TunedRecognizer(Recognizer):
@@ -236,6 +253,26 @@ class TunedRecognizer(Recognizer):
     @property
     def _inputs(self) -> Modality:
         return modality_of(self.encoder.modality)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of its bundle, with the place of the encoder that it was loaded with."""
+        config = self.bundle.config
+        return {**config, "encoder": {**config["encoder"], "name": place_of(self.encoder)}}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of its bundle, by name: those of the head and the tuner."""
+        return tuned_tensors(self.bundle.model, self.bundle.tuner)
+
+    def take(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+        """Takes other weights of the head and the tuner."""
+        fill(self.bundle.model, self.bundle.tuner, tensors, source=source)
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Encoder and head."""
+        return self.encoder, self.bundle.model
 
     @property
     def rate(self) -> int:
@@ -346,5 +383,6 @@ class TunedRecognizer(Recognizer):
             logits = model.score(hidden)
         return logits.float().cpu().numpy(), hidden.mean().mean(1).float().cpu().numpy()
 
-    def _compute(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the logits, and the mean of the head's input layers, of windows of one length at `rate`."""
         return self.compute(list(np.ascontiguousarray(windows)))
