@@ -247,8 +247,7 @@ def started(found: Found, family: type[Network]) -> str:
 
 def architectures(family: type[Network]) -> list[Preset]:
     """The architectures of a family."""
-    presets = (find_preset(name) for name in list_models() if network_class(name) is family)
-    return [preset for preset in presets if getattr(preset, "url", None) is None]
+    return [find_preset(name) for name in list_models() if network_class(name) is family]
 
 
 def families() -> list[type[Network]]:
