@@ -135,6 +135,12 @@ layers as that of the untrained gate does; no relation was seen with what a prob
         join="value",
         without=("layers kept",),
     ),
+    "convert": Section(
+        title="Conversion of a published checkpoint",
+        about="""`ossicle models convert` of a PaSST-S at full size ([guide](models.md#published-checkpoints)): the
+weights are mapped and not held, and the process that opens the pickle holds none of them. Both packages compute the
+logits from the same file.""",
+    ),
     "mutations": Section(title="Damaged recordings", about="Files of every format, damaged at random and then read."),
 }
 NOT_SHOWN = {"slow"}

@@ -18,6 +18,7 @@ ROOMS_WITHOUT_TORCH = [
     "errors",
     "files",
     "settings",
+    "catalog",
     "allocator",
     "waiting",
     "audio",
@@ -148,7 +149,7 @@ def test_above_the_line_everything_runs_where_torch_cannot_be_imported() -> None
 def test_only_one_file_may_open_pickles() -> None:
     opening = {"torch", "pickle", "joblib", "dill"}
     for _, path in modules():
-        if path == SOURCE / "weights" / "foreign.py":
+        if path == SOURCE / "weights" / "unpickle.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr == "load" and isinstance(node.value, ast.Name):

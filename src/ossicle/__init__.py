@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ossicle.inference import EventRules, Prediction
     from ossicle.jobs.folders import FileResults
     from ossicle.jobs.predict import predict_files
-    from ossicle.loading import load
-    from ossicle.models import create_model, list_models
+    from ossicle.loading import create_model, load
+    from ossicle.models import list_models
     from ossicle.recognizer import Recognizer
     from ossicle.training import FoldResult, TrainConfig, TrainResult, TuneConfig, train, tune
 
@@ -45,7 +45,7 @@ _LAZY = {
     "TrainConfig": "ossicle.training",
     "TrainResult": "ossicle.training",
     "TuneConfig": "ossicle.training",
-    "create_model": "ossicle.models",
+    "create_model": "ossicle.loading",
     "embed_files": "ossicle.embedding",
     "evaluate": "ossicle.evaluation",
     "export_model": "ossicle.export",

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ossicle.errors import SettingRefused
+
 MAX_NAME = 255  # bytes of a file's name
 
 
@@ -146,3 +148,24 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Where decoded samples and downloads are kept: `$OSSICLE_CACHE`, else `~/.cache/ossicle`."""
+    try:
+        return Path(os.environ.get("OSSICLE_CACHE") or Path.home() / ".cache" / "ossicle")
+    except RuntimeError as error:
+        raise SettingRefused(
+            f"there is no home folder ({error}); name a folder in the variable OSSICLE_CACHE."
+        ) from None
+
+
+def refuse_unwritable(folder: Path, what: str) -> None:
+    """Raises SettingRefused where a folder of the cache cannot be written: ahead of the work, not behind it."""
+    try:
+        check_writable(folder / "any")
+    except OSError as error:
+        raise SettingRefused(
+            f"{folder}: the cache of {what} cannot be written there ({error.strerror}); name another folder in the "
+            "variable OSSICLE_CACHE."
+        ) from None

@@ -1,4 +1,4 @@
-"""Resolve a model reference (bundle, run folder or Hub id) and load it: a network, or a tuned head on its encoder."""
+"""Resolve a model reference (bundle, run folder, published weights or Hub id) and load it."""
 
 import os
 from multiprocessing import parent_process
@@ -8,13 +8,17 @@ from typing import Any, Literal
 import torch
 
 from ossicle.allocator import keep_freed_memory
-from ossicle.bundle import find_bundle, load_bundle, read_bundle_config
+from ossicle.bundle import find_bundle, find_weights, load_bundle, read_bundle_config
+from ossicle.catalog import default_checkpoint, find_checkpoint
 from ossicle.devices import Precision
 from ossicle.ensemble import open_ensemble
 from ossicle.errors import SettingRefused
+from ossicle.models import HeadSpec, network_class, registry
+from ossicle.models.base import Network
 from ossicle.models.tokens import TokenReduction
 from ossicle.recognizer import Recognizer
 from ossicle.tuning.tuned import TunedRecognizer, load_tuned
+from ossicle.weights.tensors import load_into, load_weights
 
 
 def load(
@@ -28,7 +32,7 @@ def load(
     encoder: str | Path | None = None,
     reduction: TokenReduction | None = None,
 ) -> Recognizer:
-    """Loads a trained model: from a bundle folder, a run folder, or the Hugging Face Hub ("user/name").
+    """Loads a trained model: a bundle folder, a run folder, published weights by name, or "user/name" of the Hub.
 
     Args:
         device: auto, cpu, cuda, mps, ...
@@ -37,13 +41,14 @@ def load(
         kernels: which routines compute on a processor, see docs/speed.md: auto (measured), plain, torch, onednn, or a
             choice that a run or job has kept
         revision: branch, tag or commit of a Hub id; "user/name@revision" says the same
-        local_files_only: never ask the network for a Hub id
+        local_files_only: never ask the network for published weights or a Hub id
         encoder: where the frozen encoder of a tuned head is now, if not where it was; another encoder is refused
         reduction: compute only a fraction of the tokens, see docs/speed.md
 
     Raises:
         BundleRefused: nothing of that name, a damaged configuration, or another encoder than the head was tuned on
-        WeightsRefused: damaged weights, or the bare name of an architecture, whose scores would be random
+        WeightsRefused: damaged weights, published ones that cannot be had, or the bare name of an architecture, whose
+            scores would be random
         SettingRefused: an encoder for a network of its own
         ValueError: fewer tokens of anything but a PaSST
     """
@@ -94,3 +99,51 @@ def load_among(
     else:
         keep_freed_memory()
     return recognizer
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    pretrained: bool | None = None,
+    head: HeadSpec | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> Network:
+    """Builds a network: of an architecture with random weights, or of published weights with these.
+
+    Args:
+        name: an architecture (`list_models()`), or published weights (`passt_base_s10.audioset_ap476`)
+        num_classes: labels; by default those of the weights or the architecture. Another number brings a new head.
+        pretrained: True loads the weights that the catalogue has for an architecture by default
+        head: in place of `num_classes`
+        local_files_only: never ask the network for weights
+        options: fields of the network's configuration, as of `PasstConfig`
+
+    Raises:
+        ModelUnknown: unknown name
+        WeightsRefused: published weights that cannot be had, or do not fit these options
+        ValueError: an unknown option, a value outside its range, or weights where there are none and the reverse
+    """
+    row = find_checkpoint(name)
+    if row is None and pretrained:
+        registry.find_preset(name)
+        row = default_checkpoint(name)
+        if row is None:
+            raise ValueError(f"{name} is an architecture without published weights; leave out pretrained=True")
+    if row is None:
+        return registry.create_model(name, num_classes=num_classes, head=head, **options)
+    if pretrained is False:
+        raise ValueError(
+            f"{name} is the name of weights, which are loaded; random ones are those of {row.architecture}"
+        )
+    path = find_weights(row.name, local_files_only=local_files_only)
+    tensors, architecture = load_weights(path), row.architecture
+    if not row.is_start:
+        config = read_bundle_config(path.parent)
+        architecture = config["model"]["name"]
+        num_classes = len(config["labels"]) if num_classes is None else num_classes
+    options = network_class(architecture).options_of(tensors) | options
+    model = registry.create_model(architecture, num_classes=num_classes, head=head, **options)
+    load_into(model, model.adapted(tensors, source=path), source=path)
+    return model

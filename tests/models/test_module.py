@@ -18,14 +18,17 @@ from ossicle.models.base import Network, drawing_from
 
 SMALL: dict[str, dict[str, Any]] = {
     "passt_tiny_s16": {"depth": 2, "frames": 100},
+    "ast_base_s16": {"depth": 2, "frames": 100, "dim": 192, "num_heads": 3},
     "datar_nano": {"depths": (1, 1, 2, 2), "frames": 96},
 }
 DRAWING: dict[str, dict[str, Any]] = {
     "passt_tiny_s16": {"patchout_t": 0.3, "patchout_f": 1, "patchout_u": 2, "dropout": 0.1, "drop_path": 0.5},
+    "ast_base_s16": {"patchout_t": 0.3, "patchout_f": 1, "patchout_u": 2, "dropout": 0.1, "drop_path": 0.5},
     "datar_nano": {"drop_path": 0.5},
 }
 OPERATORS: dict[str, set[str]] = {
     "passt_tiny_s16": set(),
+    "ast_base_s16": set(),
     "datar_nano": {"aten.grid_sampler_2d_backward", "aten._embedding_bag_per_sample_weights_backward"},
 }
 every = pytest.mark.parametrize("name", SMALL)

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ossicle.models import create_model
-from ossicle.models.passt import Passt, PasstConfig, PatchEmbed, kept_blocks
+from ossicle.models.passt import Passt, PasstConfig
+from ossicle.models.patches import PatchEmbed, blocks_left
 from ossicle.models.tokens import Method, Patchout, TokenReduction
 from ossicle.weights.tensors import load_into, load_weights, save_weights
 
@@ -483,12 +484,12 @@ def test_saved_and_loaded_it_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_cutting_the_depth_leaves_the_blocks_of_the_paper() -> None:
-    assert kept_blocks(12, -2) == [0, 1, 3, 5, 7, 9, 11]
-    assert kept_blocks(12, 5) == [0, 6, 7, 8, 9, 10, 11]
-    assert kept_blocks(12, 0) == list(range(12))
+    assert blocks_left(12, -2) == [0, 1, 3, 5, 7, 9, 11]
+    assert blocks_left(12, 5) == [0, 6, 7, 8, 9, 10, 11]
+    assert blocks_left(12, 0) == list(range(12))
     for cut in (12, 13):
         with pytest.raises(ValueError, match="cutting the depth"):
-            kept_blocks(12, cut)
+            blocks_left(12, cut)
 
 
 def test_a_cut_network_saves_as_one_of_its_depth() -> None:

@@ -2,24 +2,19 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from ossicle.bundle import load_bundle, save_bundle
-from ossicle.errors import ModelUnknown, WeightsRefused
-from ossicle.frontend import frontend_config
+from ossicle.errors import ModelUnknown
 from ossicle.models import create_model, find_preset, list_models, summarize_model
-from ossicle.training import TrainConfig
-from ossicle.training.initial import start_from
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_scores_ten_seconds(name: str) -> None:
     preset = find_preset(name)
     with torch.device("meta"), torch.inference_mode():
-        model = create_model(name, num_classes=7, pretrained=False).eval()
+        model = create_model(name, num_classes=7).eval()
         out = model.forward_features(torch.empty(2, 1, 128, round(10 / preset.frame_seconds)))
     assert out.logits.shape == (2, 7)
     assert out.features.shape == (2, int(preset.width.split("-")[-1]))
@@ -32,11 +27,11 @@ def test_every_model_scores_ten_seconds(name: str) -> None:
 @pytest.mark.parametrize(
     "name, parameters, gmacs, tokens",
     [
-        ("passt_s_swa_p16_128_ap476", 86_153_758, 127.4, 1190),
+        ("passt_base_s10", 86_153_758, 127.4, 1190),
         ("passt_base_s12", None, 83.6, 832),
         ("passt_base_s14", None, 62.1, 641),
         ("passt_base_s16", 86_122_270, 47.0, 498),
-        ("passt_l_kd_p16_128_ap47", 50_714_398, 74.4, 1190),
+        ("passt_base_s10_d7", 50_714_398, 74.4, 1190),
     ],
 )
 def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gmacs: float, tokens: int) -> None:
@@ -46,40 +41,11 @@ def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gm
     assert summary.tokens == tokens
 
 
-def test_all_published_names_are_there() -> None:
-    published = [name for name in list_models() if find_preset(name).url]
-    assert len(published) == 22
-    assert all(find_preset(name).license for name in published)
-
-
-def test_a_published_name_requires_its_weights_or_says_that_it_has_none() -> None:
-    with pytest.raises(WeightsRefused, match="fetch https://.*swa.pt, and start a training from that file with --init"):
-        create_model("passt_s_swa_p16_128_ap476")
-    model = create_model("passt_s_swa_p16_128_ap476", num_classes=2, depth=1, pretrained=False)
-    assert model.config.columns == 99
-    with pytest.raises(ValueError, match="passt_tiny_s16 is an architecture and has no published weights"):
-        create_model("passt_tiny_s16", pretrained=True)
-
-
-def test_a_network_of_a_published_name_is_kept_and_goes_on_training_from_its_weights(tmp_path: Path) -> None:
-    name, small = "passt_s_swa_p16_128_ap476", {"dim": 8, "num_heads": 1, "depth": 1}
-    model = create_model(name, num_classes=2, pretrained=False, **small)
-    save_bundle(
-        tmp_path / "kept",
-        model=model,
-        model_name=name,
-        frontend=frontend_config("passt"),
-        task="single-label",
-        labels=("a", "b"),
-        window_seconds=1.0,
-    )
-    kept = load_bundle(tmp_path / "kept")
-    assert kept.model_name == name and torch.equal(kept.model.cls_token, model.cls_token)
-    torch.save(model.state_dict(), tmp_path / "published.pt")
-    config = TrainConfig(model=name, network={"dim": 8, "num_heads": 1}, weights=str(tmp_path / "published.pt"))
-    assert torch.equal(start_from(config, num_classes=5, frames=100).cls_token, model.cls_token)
-    with pytest.raises(WeightsRefused, match="with --init"):
-        start_from(TrainConfig(model=name), num_classes=5, frames=100)
+def test_the_name_of_weights_is_answered_with_its_architecture() -> None:
+    with pytest.raises(
+        ModelUnknown, match="x is the name of weights; expected that of an architecture, such as passt_base_s10"
+    ):
+        create_model("passt_base_s10.x")
 
 
 def test_names_are_listed_by_pattern() -> None:

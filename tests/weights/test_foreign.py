@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
-from ossicle.models.passt import Passt, PasstConfig, infer_config, mono_kernel, positions_from_image
-from ossicle.weights import foreign
+from ossicle.models.images import mono_kernel
+from ossicle.models.passt import Passt, PasstConfig, infer_config, positions_from_image
 from ossicle.weights.foreign import load_checkpoint, read_checkpoint
 from ossicle.weights.tensors import load_weights, save_weights
 
@@ -111,7 +111,9 @@ def test_a_file_that_runs_code_is_refused_unrun(tmp_path: Path, monkeypatch: pyt
     torch.save({"model": Bomb()}, "zip.pt")
     Path("bare.pt").write_bytes(pickle.dumps(Bomb()))
     for name in ("zip.pt", "bare.pt"):
-        with pytest.raises(WeightsRefused, match=f"{name}: the checkpoint cannot be loaded without running code"):
+        with pytest.raises(
+            WeightsRefused, match=f"{name}: the checkpoint cannot be loaded: it needs .* to load, which could run code"
+        ):
             read_checkpoint(name)
     assert not Path("boom").exists()
 
@@ -133,13 +135,6 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(WeightsRefused, match="no named tensors found"):
         read_checkpoint(tmp_path / "list.pt")
-
-
-def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save({"a": torch.ones(1000)}, tmp_path / "w.pt")
-    monkeypatch.setattr(foreign, "MAX_BYTES", 1000)
-    with pytest.raises(WeightsRefused, match="unpacks to"):
-        read_checkpoint(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("stride", [10, 12, 14, 16, 20])

@@ -104,7 +104,7 @@ def untrained(name: str) -> "Bundle":
 
     preset = find_preset(name)
     return Bundle(
-        model=create_model(name, pretrained=False).eval(),
+        model=create_model(name).eval(),
         frontend=create_frontend(preset.frontend).eval(),
         model_name=name,
         task="multi-label",

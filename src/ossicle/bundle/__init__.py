@@ -1,7 +1,8 @@
 """Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
 
 from ossicle.bundle.card import Card, relicensed
-from ossicle.bundle.find import find_bundle
+from ossicle.bundle.convert import Converted, convert_checkpoint, read_labels
+from ossicle.bundle.find import find_bundle, find_weights
 from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, replacing_bundle, save_bundle, write_bundle
 from ossicle.bundle.hub import HUB_ID, hub_folder, push_to_hub
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, info_config, member_names, read_bundle_config
@@ -13,7 +14,10 @@ __all__ = [
     "WEIGHTS",
     "Bundle",
     "Card",
+    "Converted",
+    "convert_checkpoint",
     "find_bundle",
+    "find_weights",
     "hub_folder",
     "info_config",
     "load_bundle",
@@ -21,6 +25,7 @@ __all__ = [
     "open_bundle",
     "push_to_hub",
     "read_bundle_config",
+    "read_labels",
     "relicensed",
     "replacing_bundle",
     "save_bundle",

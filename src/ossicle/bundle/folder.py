@@ -18,14 +18,14 @@ from torch import nn
 
 from ossicle.bundle.card import Card, card_text
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, check_config, info_config, read_bundle_config
-from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused, WeightsRefused
+from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
 from ossicle.inference import ModelInfo
 from ossicle.models import create_model
 from ossicle.models.base import Network
 from ossicle.types import Task
-from ossicle.weights.tensors import load_into, load_weights, save_weights
+from ossicle.weights.tensors import check_finite, load_into, load_weights, save_weights
 
 # Configurations are not trusted: these limit the memory that is allocated before a tensor has been compared.
 MAX_FILTERBANK = 2**24
@@ -109,8 +109,7 @@ def replacing_bundle(folder: Path, config: Mapping[str, Any], *, card: Card | st
         check_config(config, folder / CONFIG)
     except BundleRefused as error:
         raise ValueError(f"this cannot be saved as a bundle: {error}") from error
-    if folder.exists() and not _may_be_replaced(folder):
-        raise RunRefused(f"{folder}: this folder has files that are not part of a bundle; choose another folder.")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
@@ -161,9 +160,7 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
     folder = Path(folder)
     config = read_bundle_config(folder)
     tensors = load_weights(folder / WEIGHTS)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise WeightsRefused(f"{folder / WEIGHTS}: tensor {name} has NaN or infinity.")
+    check_finite(tensors, source=folder / WEIGHTS)
     digest = hashlib.sha256((folder / CONFIG).read_bytes() + sha256(folder / WEIGHTS).encode())
     thresholds = config["thresholds"]
     info = {
@@ -207,9 +204,15 @@ def _build(model: Mapping[str, Any], *, labels: tuple[str, ...], numbers: int) -
             raise BundleRefused(f"model.options.{name} is {value}, but there are only {numbers} weights.")
     try:
         with torch.random.fork_rng(devices=[]):  # the random weights are overwritten, so the generators are restored
-            return create_model(model["name"], num_classes=len(labels), pretrained=False, **model["options"])
+            return create_model(model["name"], num_classes=len(labels), **model["options"])
     except ModelUnknown as error:
         raise BundleRefused(f"model.name: {error}") from error
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises RunRefused if there is something in place of a bundle's folder; an empty folder may be replaced."""
+    if folder.exists() and not _may_be_replaced(folder):
+        raise RunRefused(f"{folder}: this folder has files that are not part of a bundle; choose another folder.")
 
 
 def _may_be_replaced(folder: Path) -> bool:

@@ -11,7 +11,7 @@ def bench(
     model: Annotated[
         str,
         typer.Argument(
-            help="Bundle folder, run folder, Hugging Face Hub id (user/name), or the name of a network "
+            help="Bundle folder, run folder, published weights by name, Hub id (user/name), or the name of a network "
             "(measured with random weights)."
         ),
     ],

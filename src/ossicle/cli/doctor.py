@@ -44,9 +44,20 @@ def doctor() -> None:
     print("\nDevice")
     for line in device_lines():
         print(f"  {line}")
+    print("\nPublished weights")
+    print(f"  {weights_line()}")
     print("\nExtras (pip install 'ossicle[NAME]')")
     for name, (gives, modules) in EXTRAS.items():
         print(f"  {name:8} {gives:42} {extra_state(modules)}")
+
+
+def weights_line() -> str:
+    """How many published weights are kept, how large they are, and where."""
+    from ossicle.catalog import list_checkpoints, megabytes, store
+
+    kept = store.kept()
+    size = sum(store.kept_bytes(row) for row in list_checkpoints())
+    return f"{len(kept)} kept, {megabytes(size)}, in {store.store_folder()}"
 
 
 def installed_version(package: str) -> str | None:

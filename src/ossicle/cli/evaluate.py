@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from ossicle.cli.options import Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label, Track
+from ossicle.cli.options import MODEL, Device, EncoderPlace, FileColumn, Fold, Group, Keep, KeepBy, Label, Track
 from ossicle.cli.outcome import SOME_FAILED, say
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     data: Annotated[Path, typer.Argument(help="Labeled audio, in any layout that `ossicle train` reads.")],
     output: Annotated[
         Path | None,

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ossicle.cli.options import EncoderPlace
+from ossicle.cli.options import MODEL, EncoderPlace
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Bundle folder, run folder, or Hugging Face Hub id (user/name).")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     to: Annotated[
         Literal["onnx", "pt2"], typer.Option("--to", help="onnx for onnxruntime and others, pt2 for torch.")
     ] = "onnx",

@@ -17,7 +17,7 @@ Group = Annotated[
 ]
 Fold = Annotated[str | None, typer.Option(help="Column with the fold.")]
 
-MODEL = "Bundle folder, run folder, or Hugging Face Hub id (user/name)."
+MODEL = "Bundle folder, run folder, published weights by name, or Hugging Face Hub id (user/name)."
 
 
 def typer_option(row: Option) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ossicle.cli.progress import downloads_shown
 from ossicle.errors import DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, WRONG_USAGE, end, ending, log_shown
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USER_ERROR", "WRONG_USAGE", "Sentences", "say"]
@@ -41,7 +42,7 @@ class Sentences(TyperGroup):
             raise SystemExit(end(last.code or DONE, say=say)) from None
 
     def invoke(self, ctx: Any) -> Any:
-        with _in_a_sentence(), log_shown(say):
+        with _in_a_sentence(), log_shown(say), downloads_shown():
             return super().invoke(ctx)
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:

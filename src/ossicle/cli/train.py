@@ -73,7 +73,9 @@ def train(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe."),
+        typer.Option(
+            help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe or of --init NAME."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
@@ -96,7 +98,7 @@ def train(
     track: Track = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to start from: a bundle, a run, or a checkpoint file, also a published .pt."),
+        typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
@@ -105,10 +107,13 @@ def train(
 ) -> None:
     """Train a model on your own recordings."""
     from ossicle import training
+    from ossicle.catalog import find_checkpoint
     from ossicle.training.config import settle_config
     from ossicle.training.recipes import recipe as named_recipe
 
     given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
+    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
+        given["model"] = row.architecture
     if recipe is not None and (resume or config is not None):
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
     chosen, columns, folds = settle_config(

@@ -14,8 +14,8 @@ def tune(
     encoder: Annotated[
         str,
         typer.Argument(
-            help="A bundle or run of ours; a transformers folder or Hub id (wav2vec2, HuBERT, WavLM, Whisper, BERT, "
-            "Llama, ViT, BEiT, DINOv2 and their kin); or package:NAME."
+            help="A bundle or run of ours; published weights by name; a transformers folder or Hub id (wav2vec2, "
+            "HuBERT, WavLM, Whisper, BERT, Llama, ViT, BEiT, DINOv2 and their kin); or package:NAME."
         ),
     ],
     data: Annotated[

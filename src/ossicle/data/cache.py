@@ -22,8 +22,8 @@ from jaxtyping import Float32, Int64
 
 from ossicle.audio import DECODER, Clip, read_clip
 from ossicle.data.items import Item
-from ossicle.errors import AudioError, SettingRefused
-from ossicle.files import check_writable, remove_abandoned, replacing, write_json
+from ossicle.errors import AudioError
+from ossicle.files import cache_folder, refuse_unwritable, remove_abandoned, replacing, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,27 +113,6 @@ def decode(item: Item, rate: int) -> Float32[np.ndarray, "time"]:
 def clip_of(item: Item, rate: int) -> Clip:
     """The segment of one item at `rate` hertz."""
     return read_clip(item.file, rate, start=item.start, end=item.end, track=item.track)
-
-
-def cache_folder() -> Path:
-    """Where decoded samples and downloads are kept: `$OSSICLE_CACHE`, else `~/.cache/ossicle`."""
-    try:
-        return Path(os.environ.get("OSSICLE_CACHE") or Path.home() / ".cache" / "ossicle")
-    except RuntimeError as error:
-        raise SettingRefused(
-            f"there is no home folder ({error}); name a folder in the variable OSSICLE_CACHE."
-        ) from None
-
-
-def refuse_unwritable(folder: Path, what: str) -> None:
-    """Raises SettingRefused where a folder of the cache cannot be written: ahead of the work, not behind it."""
-    try:
-        check_writable(folder / "any")
-    except OSError as error:
-        raise SettingRefused(
-            f"{folder}: the cache of {what} cannot be written there ({error.strerror}); name another folder in the "
-            "variable OSSICLE_CACHE."
-        ) from None
 
 
 def _known(data: Path, index: Path, *, items: int) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
+from ossicle.catalog.download import offline
 from ossicle.devices import choose_device
 from ossicle.encoders.hidden import Encoder
 from ossicle.encoders.hugging import hugging_encoder
@@ -22,8 +23,8 @@ def load_encoder(
     """Loads a frozen encoder strictly: every tensor must be in the file.
 
     Args:
-        name: an ossicle bundle or run folder; a folder of Hugging Face's `transformers`; a Hub id ("user/name") of
-            either; or "package:NAME" for an installed Python package with such a folder
+        name: an ossicle bundle or run folder; published weights by name; a folder of Hugging Face's `transformers`; a
+            Hub id ("user/name") of either; or "package:NAME" for an installed Python package with such a folder
         device: auto, cpu, cuda, mps, ...
         crop: for Whisper: limit the input to the clip instead of 30 s, which changes the features
         local_files_only: read a Hub id from the local cache, without network access
@@ -54,8 +55,8 @@ def find_folder(name: str, *, local_files_only: bool = False) -> Path:
     if name.startswith(PACKAGE):
         return package_folder(name.removeprefix(PACKAGE))
     if re.fullmatch(HUB_ID, name) and not Path(name).exists():
-        return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only)
-    return find_bundle(name, local_files_only=True)
+        return hub_folder(name, files=HUB_FILES, local_files_only=local_files_only or offline() is not None)
+    return find_bundle(name, local_files_only=local_files_only)
 
 
 def package_folder(package: str) -> Path:

@@ -74,7 +74,7 @@ def evaluate(
     >>> evaluation = evaluate("runs/drums", "drums")  # doctest: +SKIP
 
     Args:
-        model: a bundle folder, a run folder, a Hugging Face Hub id, or what `load` gave.
+        model: a bundle folder, a run folder, published weights by name, a Hugging Face Hub id, or what `load` gave.
         data: what `read_dataset` reads, or what it gave.
         output: folder to save to; refused before anything is scored if somebody else's files are in it.
         part: "auto" is the test part if the model's run was trained on this very data, else all of it.

@@ -149,6 +149,8 @@ RECIPES: dict[str, FrontendConfig] = {
         deviation=4.5690,
     ),
 }
+# As AST's published networks take it (`ASTFeatureExtractor`); they fill a short input themselves.
+RECIPES["ast"] = dataclasses.replace(RECIPES["kaldi_fbank"], min_frames=16, mean=-4.2677393, deviation=4.5689974)
 
 
 def frontend_config(recipe: str | FrontendConfig | Mapping[str, Any], **overrides: Any) -> FrontendConfig:

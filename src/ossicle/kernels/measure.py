@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ossicle.data.cache import cache_folder
 from ossicle.errors import SettingRefused
-from ossicle.files import write_atomically
+from ossicle.files import cache_folder, write_atomically
 from ossicle.kernels import products
 from ossicle.kernels.attention import TiledAttention, softmax_attention, split_heads
 from ossicle.kernels.choice import (

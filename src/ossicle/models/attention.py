@@ -69,12 +69,14 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, *, dropout: float = 0.0, drop_path: float = 0.0, eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.dim = dim
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, 4 * dim)
         self.dropout = dropout
         self.drop_path = drop_path

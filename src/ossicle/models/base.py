@@ -227,21 +227,51 @@ class Network(nn.Module):
         """The options that follow from given weights, such as the depth."""
         return {}
 
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Every option that follows from published weights of this family, with `num_classes`; None for others.
+
+        Args:
+            settings: those in the file beside the weights, such as `config.json`, and options of the architecture that
+                was named; may be empty.
+
+        Raises:
+            WeightsRefused, ValueError: weights of this family that make no network.
+        """
+        return None
+
+    @classmethod
+    def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
+        """Which network of images has these weights, if `adapted` takes them as a start."""
+        return None
+
+    @classmethod
+    def kept_blocks(cls, depth: int, kept: int) -> list[int]:
+        """The blocks that stay when a network of `depth` blocks is cut to `kept`; ValueError if it cannot be cut."""
+        raise ValueError(f"the depth of a {cls.__name__} cannot be cut")
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""
         return []
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        new_head: bool = True,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
         """Converts the tensors of a checkpoint for this network; tensors that do not fit are refused when loading.
-
-        A head for other labels is replaced by this network's new one.
 
         Args:
             source: file of the tensors, for error messages.
+            new_head: replace a head for other labels by this network's new one.
+            report: called with a sentence about tensors that could not be used, or are new.
 
         Raises:
             WeightsRefused: tensors that cannot be adapted.
         """
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("head.")}
+        own = {name: tensor for name, tensor in self.state_dict().items() if new_head and name.startswith("head.")}
         other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
         return {**tensors, **{name: own[name].clone() for name in other}}

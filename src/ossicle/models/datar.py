@@ -15,20 +15,22 @@ it is silent, of DAT-T (Xia et al., CVPR 2022); windows of Liu et al., "Swin Tra
   changes an untrained network's output, and a learned position table as a control; none is on by default.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ossicle.errors import WeightsRefused
 from ossicle.kernels import Linear, attend, softmax_attention
 from ossicle.models.attention import Mlp, check_fraction, drop_path, drop_path_rates
 from ossicle.models.base import Layout, Network
 from ossicle.models.deformable import DeformableAttention, Offsets, fit_table
+from ossicle.models.images import pyramid_kind, pyramid_weights
 
 PATCH = 4  # frames and mel bins to a place of the first map
 STAGES = 4
@@ -507,12 +509,41 @@ class Datar(Network):
             for block in stage.deforming()
         ]
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
-        """The tensors of a DATAR of another length or with other labels.
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The labels of a DATAR of ours; its other options are those of the architecture that was named."""
+        head = tensors.get("head.weight")
+        if "stages.0.merge.proj.weight" not in tensors or head is None or head.ndim != 2:
+            return None
+        if not settings:
+            raise WeightsRefused("the weights of a Datar, whose options are not all in the shapes; name its model")
+        return {"num_classes": head.shape[0]}
+
+    @classmethod
+    def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
+        """DAT or Swin."""
+        return pyramid_kind(tensors)
+
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        new_head: bool = True,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
+        """The tensors of a DATAR of another length or with other labels, or of an image pyramid, DAT or Swin.
 
         Bias tables are cropped or padded by their border, and learned signals interpolated; the head is the new one.
         """
-        adapted = super().adapted(tensors, source=source)
+        if kind := pyramid_kind(tensors):
+            try:
+                adapted, told = pyramid_weights(tensors, own=self.state_dict())
+            except WeightsRefused as error:
+                raise WeightsRefused(f"{source}: {error}") from None
+            report(f"{source}: weights of {kind}, a network of images. {'; '.join(told).capitalize()}.")
+            return adapted
+        adapted = super().adapted(tensors, source=source, new_head=new_head)
         for name, own in self.state_dict().items():
             given = adapted.get(name)
             if given is None or given.shape == own.shape or given.ndim != own.ndim:

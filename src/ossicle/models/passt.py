@@ -13,10 +13,11 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - Every random number comes from the generator that the caller passes, where one is passed.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,48 +25,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ossicle.errors import WeightsRefused
-from ossicle.kernels import Linear
-from ossicle.models.attention import Block, check_fraction, drop_path_rates
-from ossicle.models.base import Layout, Network
-from ossicle.models.tokens import PATCHOUT, Patchout, TokenReduction, drop_count, select_patches, whole
+from ossicle.models.images import mono_kernel, vit_kind, vit_weights
+from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
 
-PATCH = 16  # mel bins and frames on a side of a patch
 # Of published networks; not stored in checkpoints.
 STRIDES = (10, 12, 14, 16, 20)
 LENGTHS = (998, 2000, 3000, 3200)
-HEAD_DIM = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasstConfig:
+class PasstConfig(PatchConfig):
     """Configuration of a PaSST network."""
-
-    num_classes: int
-    dim: int = 768
-    num_heads: int = 12
-    depth: int = 12
-    stride: int = 10  # mel bins and frames from patch to patch; below 16 they overlap
-    mels: int = 128
-    frames: int = 998  # input length the time positions are made for
-    patchout: Patchout = field(default_factory=Patchout)
-    dropout: float = 0.0  # fraction of each branch's values, in training
-    drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
-    interpolate_positions: bool = False  # process an input beyond the table in one pass
-
-    def __post_init__(self) -> None:
-        if min(self.num_classes, self.dim, self.num_heads, self.depth, self.stride) < 1:
-            raise ValueError("num_classes, dim, num_heads, depth and stride are at least 1")
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
-        if min(self.mels, self.frames) < PATCH:
-            raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
-        check_fraction("dropout", self.dropout)
-        check_fraction("drop_path", self.drop_path)
-
-    @property
-    def rows(self) -> int:
-        """Patches over frequency."""
-        return patches_along(self.mels, self.stride)
 
     @property
     def columns(self) -> int:
@@ -73,273 +43,51 @@ class PasstConfig:
         return max(self.frames // self.stride, patches_along(self.frames, self.stride))
 
 
-def patches_along(length: int, stride: int) -> int:
-    """Patches that fit along one side."""
-    return (length - PATCH) // stride + 1
-
-
-def kept_blocks(depth: int, cut: int) -> list[int]:
-    """The blocks that `Passt.cut_depth` leaves."""
-    if cut >= depth or cut < 0 and depth < 2:
-        raise ValueError(f"cutting the depth by {cut} leaves nothing sensible of {depth} blocks")
-    if cut >= 0:
-        return [0, *range(cut + 1, depth)]
-    return [0, *range(1, depth - 1, -cut), depth - 1]
-
-
-class PasstOutput(NamedTuple):
-    """Outputs of a pass.
-
-    For an input processed in windows, hidden states and attention have one entry per window, clip after clip.
-    """
-
-    logits: Float[Tensor, "clip label"]
-    features: Float[Tensor, "clip dim"]  # mean of the two class tokens, before the head
-    # (clip, token, dim): input of the first block, then the output of each.
-    hidden_states: tuple[Float[Tensor, "window token dim"], ...] | None
-    # (clip, head, token, token) of each block; the tokens are cls, dist, then the patches row by row.
-    attention: tuple[Float[Tensor, "window head token token"], ...] | None
-
-
-class PatchEmbed(nn.Module):
-    """Spectrogram patches to tokens: a convolution by its weights, computed as a product with the gathered patches."""
-
-    def __init__(self, dim: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.proj = nn.Conv2d(1, dim, PATCH, stride)
-
-    def forward(
-        self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
-    ) -> Float[Tensor, "clip patch dim"]:
-        if patches is None and torch.compiler.is_exporting():
-            # Other runtimes have no views, but a fast convolution.
-            return F.conv2d(spec[:, None], self.proj.weight, self.proj.bias, self.stride).flatten(2).mT
-        # A view: (clip, row, column, PATCH, PATCH).
-        grid = spec.unfold(1, PATCH, self.stride).unfold(2, PATCH, self.stride)
-        if patches is None:
-            pixels = grid.flatten(1, 2).flatten(2)
-        else:
-            pixels = grid[:, patches // grid.shape[2], patches % grid.shape[2]].flatten(2)
-        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class Passt(Network):
+class Passt(PatchTransformer):
     """The network: log-mel in, one logit per label out."""
 
     config_class = PasstConfig
-    train_settings = ("depth", "drop_path", *PATCHOUT)
-    reduces_tokens = True
+    new_pos_embed: nn.Parameter
+    freq_new_pos_embed: nn.Parameter
+    time_new_pos_embed: nn.Parameter
 
     def __init__(self, config: PasstConfig, *, frontend: str = "passt") -> None:
-        super().__init__(config, frontend=frontend)
         dim = config.dim
-        self.patch_embed = PatchEmbed(dim, config.stride)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.new_pos_embed = nn.Parameter(torch.empty(1, 2, dim))
-        self.freq_new_pos_embed = nn.Parameter(torch.empty(1, dim, config.rows, 1))
-        self.time_new_pos_embed = nn.Parameter(torch.empty(1, dim, 1, config.columns))
-        self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads, dropout=config.dropout, drop_path=rate)
-            for rate in drop_path_rates(config.drop_path, config.depth)
-        )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Sequential(nn.LayerNorm(dim), Linear(dim, config.num_classes))
+        tables = {
+            "new_pos_embed": (1, 2, dim),
+            "freq_new_pos_embed": (1, dim, config.rows, 1),
+            "time_new_pos_embed": (1, dim, 1, config.columns),
+        }
+        super().__init__(config, frontend=frontend, tables=tables, eps=(1e-6, 1e-5))
         # The published checkpoints carry this second head, and the published forward never uses it.
         self.head_dist = nn.Linear(dim, config.num_classes).requires_grad_(False)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draws new weights: truncated normal of deviation 0.02, zero biases; the patch kernel as torch makes it."""
-        for tensor in (
-            self.cls_token,
-            self.dist_token,
-            self.new_pos_embed,
-            self.freq_new_pos_embed,
-            self.time_new_pos_embed,
-        ):
-            nn.init.trunc_normal_(tensor, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+    def class_positions(self) -> Float[Tensor, "1 2 dim"]:
+        """A table of its own."""
+        return self.new_pos_embed
 
-    def cut_depth(self, cut: int) -> None:
-        """Removes blocks from a network that has its weights, in place.
-
-        Args:
-            cut: n above 0 removes the n blocks after the first; -k keeps the first, every k-th from the second on, and
-                the last: of 12 blocks, -2 leaves 7.
-
-        Source: section 2.3.2 of the paper (PaSST-L).
-        """
-        kept = kept_blocks(len(self.blocks), cut)
-        self.blocks = nn.ModuleList(self.blocks[i] for i in kept)
-        self.config = replace(self.config, depth=len(kept))
-
-    @property
-    def max_frames(self) -> int:
-        """Longest input of one pass without interpolated positions."""
-        return self.config.columns * self.config.stride + PATCH - 1
-
-    @property
-    def min_frames(self) -> int:
-        """Shortest input: one patch."""
-        return PATCH
-
-    @classmethod
-    def option_types(cls) -> dict[str, Any]:
-        """The fields of the configuration, and patchout by three amounts."""
-        types = super().option_types() | dict.fromkeys(PATCHOUT, int | float)
-        del types["patchout"]
-        return types
-
-    @classmethod
-    def from_options(cls, **options: Any) -> "Network":
-        """Builds a network with random weights."""
-        patchout = Patchout(**{field: whole(options.pop(name, 0)) for name, field in PATCHOUT.items()})
-        return super().from_options(patchout=patchout, **options)
-
-    def options(self) -> dict[str, Any]:
-        """The options that `from_options` builds this network from."""
-        options = super().options()
-        patchout = options.pop("patchout")
-        return options | {name: patchout[field] for name, field in PATCHOUT.items()}
-
-    @property
-    def layout(self) -> Layout:
-        """Every block's patch tokens: a time is a column of patches; the two class tokens are left out."""
-        return Layout(num_layers=len(self.blocks), dim=self.config.dim, description="patch tokens, mean over frequency")
-
-    def layer_frames(self, window: int) -> int:
-        """The positions' length, or the window where positions are interpolated to it."""
-        return max(self.max_frames, window) if self.config.interpolate_positions else self.max_frames
-
-    def layer_times(self, frames: int) -> int:
-        """Columns of patches."""
-        return patches_along(max(frames, PATCH), self.config.stride)
-
-    def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
-        """The outputs of the first blocks, averaged over frequency; no later block runs."""
-        x, states = self.embed(spec, generator=None), []
-        for block in self.stack(layers):
-            x = block(x)
-            states.append(x[:, 2:].unflatten(1, (self.config.rows, -1)).mean(1))
-        return torch.stack(states, dim=1)
-
-    def forward_features(
-        self,
-        spec: Float[Tensor, "clip mel frame"] | Float[Tensor, "clip 1 mel frame"],
-        *,
-        generator: torch.Generator | None = None,
-        hidden_states: bool = False,
-        attention: bool = False,
-        reduction: TokenReduction | None = None,
-    ) -> PasstOutput:
-        """As `forward`, with the features, and optionally the hidden states and the attention matrices.
-
-        Args:
-            reduction: computes fewer tokens, in evaluation; of a long input, in each of its windows.
-
-        Raises:
-            ValueError: a reduction in training, or one that merges more tokens than possible.
-        """
-        if reduction is not None and self.training:
-            raise ValueError("a reduction is for evaluation; training drops patches by its patchout")
-        windows = self.split(self.check(spec))
-        tokens = self.embed(windows, generator=generator, reduction=reduction)
-        depth, sizes = len(self.blocks), None
-        merges = [0] * depth if reduction is None else reduction.merges(tokens.shape[1] - 2, depth=depth)
-        states, maps = [tokens], []
-        for i, block in enumerate(cast("Iterable[Block]", self.blocks)):
-            if attention:
-                maps.append(block.attn.weights(block.norm1(tokens), sizes=sizes))
-            # The head uses only the class tokens, so the last block computes only them, except for hidden states.
-            queries = 2 if i == depth - 1 and not hidden_states else None
-            if any(merges):
-                tokens, sizes = block.merge(tokens, sizes=sizes, count=merges[i], fixed=2, queries=queries)
-            else:
-                tokens = block(tokens, queries=queries, generator=generator)
-            if hidden_states:
-                states.append(tokens)
-        features = self.norm(tokens[:, :2]).mean(1)
-        logits = self.head(features)
-        if windows.shape[-1] < spec.shape[-1]:
-            features = features.unflatten(0, (spec.shape[0], -1)).mean(1)
-            logits = logits.unflatten(0, (spec.shape[0], -1)).mean(1)
-        return PasstOutput(
-            logits, features, tuple(states) if hidden_states else None, tuple(maps) if attention else None
-        )
-
-    def split(self, spec: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "window mel frames"]:
-        """Windows that fit the time positions, clip after clip, evenly spaced from the first frame to the last."""
-        frames = spec.shape[-1]
-        if frames <= self.max_frames or self.config.interpolate_positions:
-            return spec
-        span = (self.config.columns - 1) * self.config.stride + PATCH
-        count = -(-frames // span)
-        starts = [round(i * (frames - span) / (count - 1)) for i in range(count)]
-        return torch.stack([spec[..., s : s + span] for s in starts], dim=1).flatten(0, 1)
-
-    def embed(
-        self,
-        spec: Float[Tensor, "clip mel frame"],
-        *,
-        generator: torch.Generator | None,
-        reduction: TokenReduction | None = None,
-    ) -> Float[Tensor, "clip token dim"]:
-        """The class tokens and the kept patches, each with its position."""
-        config = self.config
-        rows, columns = config.rows, patches_along(spec.shape[-1], config.stride)
+    def positions(
+        self, columns: int, *, generator: torch.Generator | None
+    ) -> Callable[[Int[Tensor, "patch"] | None], Float[Tensor, "patch dim"]]:
+        """The sum of one table over time and one over frequency; in training a short clip begins anywhere in time."""
         time = self.time_new_pos_embed[0, :, 0]  # (dim, column)
-        if columns > config.columns:
+        if columns > self.config.columns:
             time = F.interpolate(time[None], columns, mode="linear")[0]
-        elif self.training and columns < config.columns:
-            offset = torch.randint(config.columns - columns + 1, (), generator=generator)
-            time = time.index_select(1, (offset + torch.arange(columns)).to(spec.device))
+        elif self.training and columns < self.config.columns:
+            offset = torch.randint(self.config.columns - columns + 1, (), generator=generator)
+            time = time.index_select(1, (offset + torch.arange(columns)).to(time.device))
         else:
             time = time[:, :columns]
         time = time.T  # (column, dim)
         freq = self.freq_new_pos_embed[0, :, :, 0].T  # (row, dim)
-        patches = None if reduction is None else reduction.select((rows, columns))
-        if self.training:
-            patches = select_patches((rows, columns), config.patchout, generator=generator)
-        patches = None if patches is None else patches.to(spec.device)
-        if patches is None:
-            position = (freq[:, None] + time).flatten(0, 1)
-        else:
-            position = freq.index_select(0, patches // columns) + time.index_select(0, patches % columns)
-        x = self.patch_embed(spec, patches=patches) + position
-        two = torch.cat([self.cls_token, self.dist_token], 1) + self.new_pos_embed
-        return torch.cat([two.expand(x.shape[0], -1, -1), x], dim=1)
 
-    @classmethod
-    def derive_settings(cls, options: Mapping[str, Any], *, mels: int, frames: int) -> dict[str, tuple[Any, str]]:
-        """Patchout, if clips have enough patches."""
-        columns = patches_along(frames, options.get("stride", PasstConfig.stride))
-        return {
-            "patchout_t": (0.3 if columns >= 8 else 0.0, f"a clip has {columns} columns of patches"),
-            "patchout_f": (0.3 if columns >= 4 else 0.0, "rows of patches"),
-        }
+        def at(patches: Int[Tensor, "patch"] | None) -> Float[Tensor, "patch dim"]:
+            if patches is None:
+                return (freq[:, None] + time).flatten(0, 1)
+            return freq.index_select(0, patches // columns) + time.index_select(0, patches % columns)
 
-    @classmethod
-    def check_settings(cls, settings: Mapping[str, Any], *, options: Mapping[str, Any], mels: int, frames: int) -> None:
-        """Refuses patchout that drops all patches of a clip."""
-        stride = options.get("stride", PasstConfig.stride)
-
-        def left(name: str, total: int, what: str) -> int:
-            amount = settings[name] or 0
-            try:
-                return total - drop_count(whole(amount), total, what=what)
-            except ValueError as error:
-                raise ValueError(
-                    f"{name}={amount:g}: {error}. Use a fraction such as {name}=0.3; {name}=0 drops none"
-                ) from None
-
-        columns = left("patchout_t", patches_along(frames, stride), "patch columns")
-        rows = left("patchout_f", patches_along(mels, stride), "patch rows")
-        left("patchout_u", columns * rows, "patches that these leave")
+        return at
 
     @classmethod
     def options_of(cls, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -348,6 +96,23 @@ class Passt(Network):
             return {}
         config = infer_config(tensors)
         return {"frames": config.frames, "depth": config.depth}
+
+    @classmethod
+    def recognize(cls, tensors: Mapping[str, Tensor], *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The options of a published PaSST; its tables of positions are found in no other network."""
+        if not {"freq_new_pos_embed", "time_new_pos_embed"} & tensors.keys():
+            return None
+        config = infer_config(tensors)
+        if settings.get("dim") == config.dim and "num_heads" in settings:
+            config = replace(config, num_heads=settings["num_heads"])
+        return {
+            name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
+        }
+
+    @classmethod
+    def image_network(cls, tensors: Mapping[str, Tensor]) -> str | None:
+        """DeiT or ViT."""
+        return vit_kind(tensors)
 
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Position tables of other sizes mean another stride or length."""
@@ -360,24 +125,35 @@ class Passt(Network):
             f"{own_time[3]}; use the stride and length of the weights"
         ]
 
-    def adapted(self, tensors: Mapping[str, Tensor], *, source: str | Path) -> dict[str, Tensor]:
-        """The tensors of a PaSST, or of the image transformer DeiT, for this network.
+    def adapted(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str | Path,
+        new_head: bool = True,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> dict[str, Tensor]:
+        """The tensors of a PaSST, or of an image transformer: DeiT, or a ViT with one class token.
 
         A color kernel is converted to mono, and positions of an image to ours; a head for other labels is replaced by
         the new one.
 
         Source: section 3.2 of the paper, and models/passt.py of the reference code.
         """
-        adapted = dict(tensors)
-        kernel = adapted.get("patch_embed.proj.weight")
+        adapted, kind = dict(tensors), vit_kind(tensors)
+        if kind:
+            adapted = vit_weights(adapted)
+            grid = (self.config.rows, self.config.columns)
+            if (table := adapted["pos_embed"]).ndim == 3:
+                del adapted["pos_embed"]
+                adapted |= positions_from_image(table, grid=grid, source=source)
+            once = "" if kind == "DeiT" else "; its class token serves as both of ours"
+            report(f"{source}: weights of {kind}, a network of images{once}. New: head. Not used: its own head.")
+        kernel, own = adapted.get("patch_embed.proj.weight"), self.state_dict()
         if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
             adapted["patch_embed.proj.weight"] = mono_kernel(kernel)
-        if "pos_embed" in adapted:
-            grid = (self.config.rows, self.config.columns)
-            adapted |= positions_from_image(adapted.pop("pos_embed"), grid=grid, source=source)
-        own = self.state_dict()
         head = adapted.get("head.1.weight")
-        if head is None or head.shape != own["head.1.weight"].shape:
+        if new_head and (head is None or head.shape != own["head.1.weight"].shape):
             new = ("head.1.", "head_dist.") if "head.0.weight" in adapted else ("head.", "head_dist.")
             adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(new)}
             adapted |= {name: tensor.clone() for name, tensor in own.items() if name.startswith(new)}
@@ -399,10 +175,10 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     try:
         rows = tensors["freq_new_pos_embed"].shape[2]
         columns = tensors["time_new_pos_embed"].shape[3]
-        dim = tensors["cls_token"].shape[2]
-        num_classes = tensors["head.1.bias"].shape[0]
     except (KeyError, IndexError) as error:
         raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
+    dim = most_common(tensors, r"blocks\.\d+\.norm[12]\.(weight|bias)")
+    num_classes = most_common(tensors, r"(head\.1|head_dist)\.(weight|bias)")
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     for stride in STRIDES:
         for frames in (*LENGTHS, columns * stride):
@@ -421,9 +197,15 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
     )
 
 
-def mono_kernel(kernel: Float[Tensor, "dim 3 height width"]) -> Float[Tensor, "dim 1 height width"]:
-    """A color patch kernel for spectrograms: the sum over colors, as for a gray image."""
-    return kernel.sum(dim=1, keepdim=True)
+def most_common(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """The most common first axis of the tensors whose name matches, so that a single misshapen one is found out.
+
+    Raises: WeightsRefused if there is none.
+    """
+    sizes = [tensor.shape[0] for name, tensor in tensors.items() if re.fullmatch(pattern, name) and tensor.ndim]
+    if not sizes:
+        raise WeightsRefused(f"these are not the tensors of a PaSST: none has a name like {pattern}")
+    return max(sizes, key=sizes.count)
 
 
 def positions_from_image(
@@ -433,12 +215,12 @@ def positions_from_image(
 
     The square is resized bicubically to (rows, columns); each of our tables is its mean over the other axis.
     """
-    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
-    side = round(patches.shape[1] ** 0.5)
-    if side < 1 or side**2 != patches.shape[1]:
+    side = round(max(pos_embed.shape[1] - 2, 0) ** 0.5)
+    if side < 1 or side**2 != pos_embed.shape[1] - 2:
         raise WeightsRefused(
             f"{source}: pos_embed has {pos_embed.shape[1]} positions; two class tokens and a square are needed"
         )
+    tokens, patches = pos_embed[:, :2], pos_embed[:, 2:]
     square = patches.mT.unflatten(2, (side, side))  # (1, dim, row, column)
     stretched = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return {

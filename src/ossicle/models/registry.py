@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ossicle.errors import ModelUnknown, WeightsRefused
+from ossicle.errors import ModelUnknown
 from ossicle.models.heads import HeadSpec
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ENTRY_POINTS = "ossicle.networks"
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """One name in the registry: an architecture, its front end and, where published, its weights."""
+    """One name in the registry: an architecture and its front end."""
 
     name: str
     options: Mapping[str, Any]
@@ -46,13 +46,6 @@ class Preset:
     """Blocks; of each stage in a pyramid."""
     stride: str = ""
     """Frames and mel bins from token to token."""
-    url: str | None = None
-    map: float | None = None
-    """Mean average precision that its authors report."""
-    data: str = ""
-    """Where, if not on AudioSet."""
-    license: str | None = None
-    """Of the weights."""
     note: str = ""
 
 
@@ -122,6 +115,8 @@ def find_preset(name: str) -> Preset:
     names = list_models()
     if name in _registered:
         return _registered[name][0]
+    if (architecture := name.partition(".")[0]) in _registered:
+        raise ModelUnknown(f"{name} is the name of weights; expected that of an architecture, such as {architecture}")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"similar names: {', '.join(near)}" if near else "`ossicle models list` lists all"
     raise ModelUnknown(f"model {name!r} is not available; {hint}")
@@ -145,7 +140,6 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    pretrained: bool | None = None,
     head: HeadSpec | None = None,
     **options: Any,
 ) -> "Network":
@@ -153,7 +147,6 @@ def create_model(
 
     Args:
         num_classes: labels; by default those of the preset.
-        pretrained: False builds a published checkpoint's network with random weights, which is refused otherwise.
         head: in place of `num_classes`.
         options: fields of the network's configuration: of a PaSST `PasstConfig` (depth, frames, dropout, drop_path,
             interpolate_positions, ...) and `patchout_t`, `patchout_f`, `patchout_u`, each a count or a fraction below
@@ -161,18 +154,9 @@ def create_model(
 
     Raises:
         ModelUnknown: unknown name.
-        WeightsRefused: the name of a published checkpoint, whose weights are not included.
         ValueError: an unknown option, a value outside its range, or an unsupported head.
     """
     preset, network = find_preset(name), network_class(name)
-    if preset.url is None and pretrained:
-        raise ValueError(f"{name} is an architecture and has no published weights; leave out pretrained=True")
-    if preset.url is not None and pretrained is not False:
-        raise WeightsRefused(
-            f"{name} is a published checkpoint, and ossicle does not download its weights: fetch {preset.url}, and "
-            "start a training from that file with --init, or load it by load_checkpoint; in Python pretrained=False "
-            "builds the network with random weights."
-        )
     if head is not None:
         network.check_head(head)
         num_classes = head.outputs
@@ -193,7 +177,7 @@ def summarize_model(name: str) -> ModelSummary:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.inference_mode():
-        model = create_model(name, pretrained=False).eval()
+        model = create_model(name).eval()
         spec = torch.empty(1, model.config.mels, preset.counted_frames)
         with FlopCounterMode(display=False) as counter:
             out = model.forward_features(spec, hidden_states=True)

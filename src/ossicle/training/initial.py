@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 import torch
 
-from ossicle.bundle import WEIGHTS, find_bundle
+from ossicle.bundle import find_weights
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, network_class
 from ossicle.models.base import Network
@@ -17,7 +17,7 @@ from ossicle.training.config import TrainConfig
 from ossicle.weights.foreign import read_checkpoint
 from ossicle.weights.tensors import load_into
 
-FILES = (".pt", ".pth", ".ckpt", ".safetensors")  # of weights
+FILES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz")  # of weights
 NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that are options of a network
 
 
@@ -34,9 +34,9 @@ def start_from(
         report: called with a sentence about which weights were read from a checkpoint with several.
 
     Raises:
-        BundleRefused: `config.weights` is not a file, bundle or run.
+        BundleRefused: `config.weights` is not a file, bundle, run or name of published weights.
         SettingRefused: options that this network does not have, or values outside their range.
-        WeightsRefused: tensors that do not fit the network, or a published checkpoint without weights.
+        WeightsRefused: tensors that do not fit the network, or published weights that cannot be had.
     """
     tensors, found = None, {"frames": frames}
     if config.weights is not None:
@@ -44,12 +44,12 @@ def start_from(
         if path.suffix in FILES and not path.exists():
             raise BundleRefused(f"{path}: there is no such file.")
         if not path.is_file():
-            path = find_bundle(config.weights) / WEIGHTS
+            path = find_weights(config.weights)
         tensors = read_checkpoint(path, average=config.weights_average, report=report)
         found |= network_class(config.model).options_of(tensors)
     model = build(config, num_classes=num_classes, **found)
     if tensors is not None:
-        load_into(model, model.adapted(tensors, source=path), source=path)
+        load_into(model, model.adapted(tensors, source=path, report=report), source=path)
     return model
 
 
@@ -61,7 +61,6 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
 
     Raises:
         SettingRefused: options that this network does not have, or values outside their range.
-        WeightsRefused: the name of a published checkpoint without its weights.
     """
     network = network_class(config.model)
     if twice := [name for name in config.network if name in NETWORK_SETTINGS]:
@@ -75,8 +74,7 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
         torch.manual_seed(config.seed)
         try:
             options |= checked_network(config)
-            pretrained = None if config.weights is None else False
-            return create_model(config.model, num_classes=num_classes, pretrained=pretrained, **options)
+            return create_model(config.model, num_classes=num_classes, **options)
         except (TypeError, ValueError) as error:
             raise SettingRefused(f"{config.model} cannot be built with these settings: {error}.") from error
 

@@ -18,7 +18,7 @@ def scratch() -> TrainConfig:
 def finetune() -> TrainConfig:
     """Fine-tuning of a published PaSST checkpoint, with the settings of the authors' code for ESC-50.
 
-    Command: ossicle train DATA --recipe finetune --init passt-s-f128-p16-s10-ap.476-swa.pt
+    Command: ossicle train DATA --recipe finetune --init passt_base_s10.audioset_ap476
     Machine and result in the paper: minutes per fold on one GPU, accuracy 0.968 on ESC-50. Not reproduced here.
 
     Source: PaSST, section 4.2, and the released ESC-50 script: AdamW, 1e-5 after a warm-up of 5 epochs, mixup 0.3,
@@ -31,7 +31,7 @@ def finetune() -> TrainConfig:
     - The mean is of the weights after an epoch, not before; numbers are bfloat16 or float32, not float16.
     """
     return TrainConfig(
-        model="passt_s_swa_p16_128_ap476",
+        model="passt_base_s10",
         lr=1e-5,
         weight_decay=1e-4,
         warmup=5.0,
@@ -52,7 +52,7 @@ def finetune() -> TrainConfig:
 def audioset() -> TrainConfig:
     """PaSST-S on AudioSet, with the settings of the authors' code.
 
-    Command: ossicle train AUDIOSET.csv --recipe audioset --init deit_base_distilled_patch16_384-d0272ac0.pth
+    Command: ossicle train AUDIOSET.csv --recipe audioset --init passt_base_s10.deit_imagenet
     Machine and result in the paper: one RTX 2080 Ti, about 50 hours, mAP 0.471 (0.476 with averaged weights). Not
     reproduced here.
 

@@ -1,96 +1,114 @@
-"""Load published checkpoints; the only module that opens pickles, with `weights_only=True`.
+"""Load published checkpoints, of torch (.pt, .pth, .ckpt), safetensors or numpy (.npz).
 
 Supported files: a flat state dict, or one inside {"model": ...} or {"state_dict": ...}. The averaged weights may be
 stored with it under other prefixes: `net.` and `net_swa.` (the published training code), `model.` and `model_ema.`, or
 {"model": ..., "model_ema": ...} (timm, DeiT). `module.` (data parallel) and `_orig_mod.` (torch.compile) are removed.
 `Network.adapted` of each family converts names and shapes.
+
+Pickles are opened by `ossicle.weights.unpickle` in a process of its own, which hands back a safetensors file. Its
+tensors are mapped into memory and read when they are used.
 """
 
-import warnings
-import zipfile
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
 from ossicle.models.base import Network
+from ossicle.weights import unpickle
 from ossicle.weights.tensors import load_into, load_weights
 
-MAX_BYTES = 8 * 2**30  # unpacked
+CPU_SECONDS = 60  # of the process that opens a pickle
+WAIT_SECONDS = 600
 
-# Trained weights and their averages: entries of a file, and prefixes of names.
-ENTRIES = {
-    "state_dict": ("state_dict_ema", "ema_state_dict", "model_ema", "ema"),
-    "model": ("model_ema", "ema_model", "ema"),
-}
+# Prefixes of names: of trained weights and of their averages.
 PREFIXES = {"net": ("net_swa", "net_ema"), "model": ("model_ema", "ema_model", "swa_model")}
 
 
 def read_checkpoint(
-    path: str | Path, *, average: bool | None = None, report: Callable[[str], None] = lambda sentence: None
+    path: str | Path,
+    *,
+    average: bool | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
+    scratch: Path | None = None,
 ) -> dict[str, Tensor]:
-    """Reads the tensors of a published checkpoint (.pt, .pth, .ckpt, .safetensors), with plain names.
+    """Reads the tensors of a published checkpoint (.pt, .pth, .ckpt, .safetensors, .npz), with plain names.
 
     Args:
         average: for a file with both the weights of a network and their average, whether to read the average, which is
             what its authors evaluate; None reads the average if it fits the same network
         report: called with a sentence about which of both was read
+        scratch: folder for a temporary file as large as the tensors; by default the system's
 
     Raises:
-        WeightsRefused: the file is missing, damaged, larger than 8 GB unpacked, needs code to load, has no tensors, no
+        WeightsRefused: the file is missing, damaged, larger than 8 GB, needs code to load, has no tensors, no
             average although `average` is true, or an average of other shapes.
+        OSError: no space for the temporary file
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        return plain_names(load_weights(path), source=path, average=average, report=report)
     if not path.is_file():
-        raise WeightsRefused(
-            f"{path}: there is no such file; a checkpoint is one .pt, .pth, .ckpt or .safetensors file"
-        )
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size > MAX_BYTES:
-                raise WeightsRefused(
-                    f"{path}: unpacks to {size / 2**30:.1f} GB; at most {MAX_BYTES / 2**30:.0f} GB are allowed"
-                )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the age of the file; it loads or it is refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsRefused:
-        raise
-    # Errors of unpickling damaged bytes have no common base class below Exception.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsRefused(f"{path}: the checkpoint cannot be loaded without running code ({reason})") from error
-    tensors = plain_names(unwrap(content), source=path, average=average, report=report)
-    if not tensors:
-        raise WeightsRefused(f"{path}: no named tensors found; expected a state dict")
-    return tensors
+        kinds = ".pt, .pth, .ckpt, .safetensors or .npz"
+        raise WeightsRefused(f"{path}: there is no such file; a checkpoint is one {kinds} file")
+    if path.suffix == ".safetensors" or is_safetensors(path):
+        tensors = load_weights(path)
+    else:
+        tensors = extract(path, scratch=scratch)
+    return plain_names(tensors, source=path, average=average, report=report)
 
 
-def unwrap(content: Any) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, at the top level or inside `model` or `state_dict`.
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins with the length of a header and the header, whatever its name."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
-    If the file has an average in another entry, its names get the prefix `model_ema.`, the others `model.`.
+
+def extract(path: Path, *, scratch: Path | None = None) -> dict[str, Tensor]:
+    """The tensors of a file that may be a pickle, read in a process of its own; see `unpickle`.
+
+    Raises: as `read_checkpoint`.
     """
-    for key in ENTRIES:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            beside = [name for name in ENTRIES[key] if isinstance(content.get(name), Mapping)]
-            if beside:
-                content = {
-                    **{f"model.{name}": value for name, value in content[key].items()},
-                    **{f"model_ema.{name}": value for name, value in content[beside[0]].items()},
-                }
-            else:
-                content = content[key]
-    if not isinstance(content, Mapping):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    with tempfile.TemporaryDirectory(prefix=".ossicle-", dir=scratch, ignore_cleanup_errors=True) as folder:
+        target = Path(folder) / "tensors.safetensors"
+        command = [sys.executable, "-P", "-B", unpickle.__file__, os.path.abspath(path), str(target), str(CPU_SECONDS)]
+        # Nothing that is secret in the environment, and no threads, whose stacks count as memory.
+        needed = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
+        environment = {name: os.environ[name] for name in needed if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=WAIT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise WeightsRefused(f"{path}: the checkpoint cannot be read within {WAIT_SECONDS} s") from None
+        if done.returncode:
+            raise WeightsRefused(f"{path}: the checkpoint cannot be loaded: {ended(done.returncode)}")
+        outcome = json.loads(done.stdout)
+        if "errno" in outcome:
+            full = outcome["errno"] in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise OSError(
+                outcome["errno"], os.strerror(outcome["errno"]), os.path.dirname(folder) if full else str(path)
+            )
+        if "refused" in outcome:
+            raise WeightsRefused(f"{path}: the checkpoint cannot be loaded: {outcome['refused']}")
+        tensors = load_weights(target)
+        # The file can be removed while it is mapped, except on Windows.
+        return {name: tensor.clone() for name, tensor in tensors.items()} if os.name == "nt" else tensors
+
+
+def ended(code: int) -> str:
+    """A clause about a process that did not end by itself."""
+    if code == -getattr(signal, "SIGXCPU", 0):
+        return f"reading it takes more than {CPU_SECONDS} s of processor time"
+    return f"the process that reads it ended with code {code}, for lack of memory or because the file is damaged"
 
 
 def plain_names(
@@ -153,11 +171,11 @@ def load_checkpoint(
     """Loads a published checkpoint into a network, as the network's family adapts it; see `read_checkpoint`.
 
     Example:
-        model = create_model("passt_s_swa_p16_128_ap476", pretrained=False)
+        model = create_model("passt_base_s10")
         load_checkpoint(model, "passt-s-f128-p16-s10-ap.476-swa.pt")
 
     Raises:
         WeightsRefused: the file cannot be read or does not fit; the network is unchanged.
     """
     tensors = read_checkpoint(path, average=average, report=report)
-    load_into(model, model.adapted(tensors, source=path), source=path)
+    load_into(model, model.adapted(tensors, source=path, report=report), source=path)

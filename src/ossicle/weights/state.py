@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ossicle.errors import RunRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
+from ossicle.weights.tensors import write_tensors
 
 _TENSORS, _TREE = "tensors.safetensors", "state.json"
 
@@ -58,7 +59,7 @@ def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        write_atomically(temporary / _TENSORS, lambda path: save_file(tensors, path))
+        write_atomically(temporary / _TENSORS, lambda path: write_tensors(path, tensors))
         write_json(temporary / _TREE, {"sha256": _seal(temporary, encoded), "tree": encoded})
         sync_folder(temporary)
         shutil.rmtree(folder, ignore_errors=True)

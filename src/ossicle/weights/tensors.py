@@ -4,6 +4,8 @@ The format cannot contain code. A file is refused if it is damaged, or if a tens
 shape.
 """
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,7 +25,25 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], *, metadata: M
     """Writes named tensors, bit for bit and atomically."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"format": "pt", **(metadata or {})}
-    write_atomically(Path(path), lambda temporary: safetensors.torch.save_file(ready, temporary, metadata=about))
+    write_atomically(Path(path), lambda temporary: write_tensors(temporary, ready, metadata=about))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Writes contiguous tensors of the CPU, with the permissions of any other file.
+
+    Raises:
+        OSError: no space, no right; safetensors has an error of its own for it.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
+    try:
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.chmod(mode)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -50,6 +70,12 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
     Raises:
         WeightsRefused: tensors are missing, unexpected or misshapen; the message has their names and shapes.
     """
+    check_fit(module, tensors, source=source)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Raises WeightsRefused if these are not the tensors of a module; see `load_into`."""
     wanted = module.state_dict()
     shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in tensors.keys() & wanted.keys()}
     problems = [
@@ -61,7 +87,13 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str |
     if problems:
         found = "; ".join([*problems, *(module.explain_misfit(shapes) if isinstance(module, Network) else [])])
         raise WeightsRefused(f"{source}: the weights do not fit this network: {found}")
-    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_finite(tensors: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Raises WeightsRefused if a tensor has NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsRefused(f"{source}: tensor {name} has NaN or infinity.")
 
 
 def listed(kind: str, names: Iterable[str]) -> list[str]:

@@ -1,0 +1,21 @@
+"""Published weights by name: the catalogue as data, the download, and the local store. No torch."""
+
+from ossicle.catalog.rows import (
+    Checkpoint,
+    checkpoint,
+    default_checkpoint,
+    find_checkpoint,
+    list_checkpoints,
+    megabytes,
+    shapes_digest,
+)
+
+__all__ = [
+    "Checkpoint",
+    "checkpoint",
+    "default_checkpoint",
+    "find_checkpoint",
+    "list_checkpoints",
+    "megabytes",
+    "shapes_digest",
+]
