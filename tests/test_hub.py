@@ -218,7 +218,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(hub: Hub, monkeypatch: pyt
 def test_weights_without_a_license_are_not_published(hub: Hub, shared_bundle: Path) -> None:
     recognizer = ossicle.load(shared_bundle, device="cpu")
     for push in (recognizer.push_to_hub, lambda name: push_to_hub(shared_bundle, name)):
-        with pytest.raises(SettingRefused, match='weights_license, for example "CC-BY-4.0", or "unknown"'):
+        with pytest.raises(
+            SettingRefused, match='^someone/bells: .* weights_license, for example "CC-BY-4.0", or "unknown"'
+        ):
             push(NAME)
     assert not hub.requests
     recognizer.push_to_hub(NAME, weights_license="Research only")
@@ -243,6 +245,9 @@ def test_a_card_that_somebody_broke_is_refused(header: str, hub: Hub, bundle: Pa
     (bundle / CARD).write_text("# Bells\n")
     push_to_hub(bundle, NAME, weights_license="unknown")
     assert hub.files(NAME)[CARD].startswith(b"---\nlicense: unknown\n---\n\n# Bells\n")
+    (bundle / CARD).unlink()
+    push_to_hub(bundle, NAME, weights_license="MIT")
+    assert b"The weights: MIT." in hub.files(NAME)[CARD]
 
 
 @pytest.mark.parametrize("token", [None, "hf_of_somebody"])

@@ -130,7 +130,7 @@ class Recognizer(Predictor):
         path, config = Path(folder), self.config
         text: Card | str | None = card
         if card is None and self.folder is not None and (self.folder / CARD).is_file():
-            loaded = (self.folder / CARD).read_text()
+            loaded = (self.folder / CARD).read_text("utf-8")
             text = relicensed(loaded, weights_license) if weights_license else loaded
         config["weights_license"] = weights_license or config["weights_license"]
         self._write(path, config, card=text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle import __version__
-from ossicle.bundle.card import relicensed
+from ossicle.bundle.card import Card, card_text, relicensed
 from ossicle.bundle.folder import load_bundle, open_bundle
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, read_bundle_config
 from ossicle.errors import BundleRefused, SettingRefused
@@ -37,12 +37,13 @@ def push_to_hub(
     config["weights_license"] = weights_license or config["weights_license"]
     if config["weights_license"] is None:
         raise SettingRefused(
-            f"{folder}: weights are published with their license; state it as weights_license, for example "
+            f"{repository}: weights are published with their license; state it as weights_license, for example "
             '"CC-BY-4.0", or "unknown" if nobody has said.'
         )
     import huggingface_hub
 
-    card = relicensed((folder / CARD).read_text(), config["weights_license"])
+    text = (folder / CARD).read_text("utf-8") if CARD in files else card_text(config, Card())
+    card = relicensed(text, config["weights_license"])
     card = card.replace("this folder", repository).replace("THIS_FOLDER", repository)
     files |= {CONFIG: json.dumps(config, indent=2).encode(), CARD: card.encode()}
     additions = [
@@ -68,7 +69,7 @@ def published_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes | Pat
     Raises: BundleRefused, WeightsRefused for anything but a valid bundle.
     """
     config = read_bundle_config(folder)
-    files: dict[str, bytes | Path] = {CARD: folder / CARD}
+    files: dict[str, bytes | Path] = {CARD: folder / CARD} if (folder / CARD).is_file() else {}
     if "members" in config:
         for name in config["members"]:
             files |= {f"{name}/{file}": content for file, content in published_files(folder / name)[1].items()}
