@@ -76,27 +76,6 @@ BASELINE = "identity, same decoder"
 LOGISTIC = "logistic regression, mean and deviation"
 
 
-class SigmoidHead(LayersHead):
-    """A control: a gate of the density's size that sees each value alone, and not where it lies among the layers."""
-
-    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
-        super().__init__(layers, dim, num_classes=num_classes, hidden=hidden)
-        self.weigh = SigmoidGate(layers, dim)
-
-
-class SigmoidGate(nn.Module):
-    """x sigmoid(slope x + offset), with parameters for each feature and stretch of layers, as the density gate has."""
-
-    def __init__(self, layers: int, dim: int) -> None:
-        super().__init__()
-        heads = max(1, layers // LEAST_LAYERS)
-        self.head_of = [min(layer // (layers // heads), heads - 1) for layer in range(layers)]
-        self.slope, self.offset = nn.Parameter(torch.zeros(heads, dim)), nn.Parameter(torch.ones(heads, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.slope[self.head_of] * x + self.offset[self.head_of])
-
-
 class BatchAttentionHead(LayersHead):
     """The paper's baseline as released: attention that takes the clips of the batch for the sequence.
 
@@ -119,7 +98,7 @@ class FrozenGateHead(DensityHead):
         self.weigh.requires_grad_(False)
 
 
-CONTROLS = {"sigmoid": SigmoidHead, "mha_published": BatchAttentionHead, "gate_frozen": FrozenGateHead}
+CONTROLS = {"mha_published": BatchAttentionHead, "gate_frozen": FrozenGateHead}
 ONE_HEAD = "density gate, one head"
 # Name of the row: changes of the settings. `mean` and the other small heads have no decoder of their own.
 ROWS: dict[str, dict[str, Any]] = {
@@ -128,6 +107,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "weighted sum": {"head": "weighted_sum"},
     "attentive statistics": {"head": "attentive_stats"},
     "attention over layers, done right": {"head": "mha"},
+    "attention over layers and batch normalization": {"head": "mha_bn"},
     "attention as published, across the batch": {"head": "mha_published"},
     "sigmoid gate of equal size": {"head": "sigmoid"},
     "density gate": {"head": "density"},

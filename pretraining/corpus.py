@@ -345,8 +345,9 @@ def finish(units: list[str], settings: Settings, judged: Path) -> list[Row]:
     refused = "".join(settings.refused_by(unit).read_text() for unit in units)
     write_atomically(settings.folder / "refused.jsonl", refused)
     write_rows(settings.folder / "manifest.jsonl", kept)
-    for repeat in repeats:
-        (settings.folder / repeat["file"]).unlink(missing_ok=True)
+    # Exact copies below one name are one file, which one of them keeps.
+    for file in {str(repeat["file"]) for repeat in repeats} - {row.file for row in kept}:
+        (settings.folder / file).unlink(missing_ok=True)
     write_atomically(settings.folder / "tables.md", "\n\n".join(table(kept, field) for field in FIELDS) + "\n")
     against = Counter(str(repeat["repeats"]).split("/")[0] for repeat in repeats)
     print(f"{len(repeats)} near-duplicates left out, by what they repeat: {dict(against)}")

@@ -4,6 +4,7 @@ A unit is one run of a program: eight instruments of the sound font, its drums, 
 recordings with what they are called, as a package does.
 """
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,26 +140,39 @@ def speak_flite(voice: Voice, root: Path, texts: list[str], files: list[Path], d
 def speak_festival(
     voice: Voice, root: Path, texts: list[str], files: list[Path], draw: np.random.Generator
 ) -> list[str]:
-    """All sentences in one run, each at another rate."""
-    lines, hows = [f"(voice_{voice.name})"], []
+    """Every sentence at another rate, in a run of its own: some end the program by a fault, and are left out."""
+    hows = []
     for text, file in zip(texts, files, strict=True):
         stretch = float(draw.uniform(0.8, 1.3))
         quoted = text.replace("\\", " ").replace('"', " ")
-        lines.append(f"(Parameter.set 'Duration_Stretch {stretch:.2f})")
-        lines.append(f'(unwind-protect (utt.save.wave (utt.synth (Utterance Text "{quoted}")) "{file}" \'riff) nil)')
+        script = file.with_suffix(".scm")
+        lines = (
+            f"(voice_{voice.name})",
+            f"(Parameter.set 'Duration_Stretch {stretch:.2f})",
+            f'(utt.save.wave (utt.synth (Utterance Text "{quoted}")) "{file}" \'riff)',
+        )
+        script.write_bytes("\n".join(lines).encode(voice.encoding, "ignore"))
+        with contextlib.suppress(Fault):
+            run([root / "usr/bin/festival", "--datadir", root / "usr/share/festival", "-b", script], root)
         hows.append(f" stretch {stretch:.2f}")
-    script = files[0].with_name("say.scm")
-    script.write_bytes("\n".join(lines).encode(voice.encoding, "ignore"))
-    run([root / "usr/bin/festival", "--datadir", root / "usr/share/festival", "-b", script], root)
     return hows
 
 
 ENGINES = {"espeak-ng": speak_espeak, "flite": speak_flite, "festival": speak_festival}
 
 
+class Fault(SystemExit):
+    """A program was ended by a signal."""
+
+
 def run(command: list[object], root: Path) -> None:
-    """Runs a program of the unpacked packages quietly; where it fails, says what it said."""
+    """Runs a program of the unpacked packages quietly; where it fails, says what it said.
+
+    Raises: Fault for one that a signal ended.
+    """
     done = subprocess.run([str(word) for word in command], env=environment(root), capture_output=True, check=False)
+    if done.returncode < 0:
+        raise Fault(f"{command[0]} was ended by signal {-done.returncode}")
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-500:]
         raise SystemExit(f"{command[0]} ended with {done.returncode}: {said}")

@@ -1,8 +1,10 @@
 """What lies on a disk is recognized as what it is, and what cannot be learned from is refused in one sentence."""
 
 import os
+import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -381,6 +383,134 @@ def test_speech_commands_has_the_split_of_its_lists(tree):
     assert "_background_noise_/ is no class and is left out (1)" in dataset.layout
 
 
+OPENMIC = {
+    "000046_3840": ("train", "a1", {"clarinet": 0.17105, "flute": 0.0, "trumpet": 0.9}),
+    "000135_483840": ("train", "a2", {"flute": 0.8, "clarinet": 0.51}),
+    "000139_119040": ("test", "a3", {"trumpet": 1.0, "clarinet": 0.7}),
+    "155294_211200": ("test", "a4", {"flute": 0.6, "clarinet": 0.5}),
+}
+
+
+def openmic(**more: str) -> dict[str, str]:
+    """Files in the layout of the published archive."""
+    rows = [f"{key},{name},{value},3" for key, (_, _, own) in OPENMIC.items() for name, value in own.items()]
+    about = [f"{key.split('_')[0]},{artist},{key}" for key, (_, artist, _) in OPENMIC.items()]
+    parts = {part: [key for key in OPENMIC if OPENMIC[key][0] == part] for part in ("train", "test")}
+    return {
+        "openmic-2018-aggregated-labels.csv": "\n".join(["sample_key,instrument,relevance,num_responses", *rows]),
+        "openmic-2018-metadata.csv": "\n".join(["track_id,artist_id,sample_key", *about]),
+        "openmic-2018.npz": "",
+        "class-map.json": '{"clarinet": 0, "flute": 1, "trumpet": 2}',
+        **{f"partitions/split01_{part}.csv": "\n".join(keys) + "\n" for part, keys in parts.items()},
+        **{f"audio/{key[:3]}/{key}.ogg": "" for key in OPENMIC},
+        **{f"vggish/{key[:3]}/{key}.json": "{}" for key in OPENMIC},
+        **more,
+    }
+
+
+@pytest.mark.parametrize("place", ["", "audio", "openmic-2018-aggregated-labels.csv"])
+def test_openmic_is_read_as_published_with_what_nobody_judged_unknown(tree, place):
+    dataset = read_dataset(tree(openmic()) / place)
+    assert dataset.labels == ("clarinet", "flute", "trumpet") and dataset.task == "multi-label"
+    assert all(os.path.isfile(item.file) for item in dataset.items)
+    assert [item.file.stem for item in dataset.items] == list(OPENMIC)
+    assert [item.split for item in dataset.items] == ["train", "train", "test", "test"]
+    assert [item.group for item in dataset.items] == ["a1", "a2", "a3", "a4"] and dataset.group_name == "artist_id"
+    assert dataset.targets().tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 0]]  # 0.5 itself is no
+    assert dataset.known().tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 1, 0]]
+    assert "OpenMIC-2018 as published" in dataset.layout
+    assert "9 of 12 labels are known; the others count in no loss and in no score" in dataset.layout
+    assert split_dataset(dataset, validation=0.0).test.tolist() == [2, 3]
+
+
+def test_data_whose_labels_are_all_known_say_so_and_a_fingerprint_tells_them_apart(tree):
+    root = tree(openmic())
+    dataset = read_dataset(root)
+    whole = replace(dataset, items=tuple(replace(item, unknown=()) for item in dataset.items))
+    assert whole.known() is None and whole.fingerprint() != dataset.fingerprint()
+    assert read_dataset(root, labels=["trumpet", "clarinet", "flute"]).known().tolist()[1] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"openmic-2018-aggregated-labels.csv": "clip,instrument,relevance\n1,flute,1"}, "no column 'sample_key'"),
+        ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n../x,flute,1"}, "line 2"),
+        ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n1_2,flute,many"}, "'many'"),
+        ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n1_2,flute,nan"}, "0 to 1"),
+        ({"openmic-2018-aggregated-labels.csv": "sample_key,instrument,relevance\n"}, "has no clip that partitions/"),
+        ({"openmic-2018-metadata.csv": "sample_key\n1_2"}, "no column 'artist_id'"),
+        ({"partitions/split01_test.csv": ""}, "no name"),
+    ],
+)
+def test_a_damaged_openmic_is_refused(tree, files, said):
+    assert said in refusal(tree(openmic(**files)))
+
+
+def test_openmic_without_its_table_is_refused_for_its_pickles_and_without_sound_for_that(tree):
+    root = tree(openmic())
+    assert "--label" in refusal(root, label="instrument")
+    shutil.rmtree(root / "audio")
+    assert "none of the 4 recordings" in refusal(root)
+    (root / "openmic-2018-aggregated-labels.csv").unlink()
+    assert "pickled objects, which can run code and are not read" in refusal(root)
+
+
+def tau(**more: str) -> dict[str, str]:
+    """Files in the layout of the development set of TAU Urban Acoustic Scenes 2020 Mobile."""
+    names = [
+        f"audio/{scene}-{city}-{number}-{number}-{device}.wav"
+        for number, (scene, city, device) in enumerate(
+            (scene, city, device)
+            for scene in ("airport", "tram")
+            for city in ("lyon", "milan")
+            for device in ("a", "b", "s1", "s4")
+        )
+    ]
+    rows = [
+        "\t".join([name, scene, f"{city}-{number}", device])
+        for name in names
+        for scene, city, number, _, device in [name[len("audio/") : -len(".wav")].split("-")]
+    ]
+    train = [name for name in names if "lyon" in name and "-s4" not in name]
+    test = [name for name in names if "milan" in name]
+    scene_of = {name: name[len("audio/") :].split("-")[0] for name in names}
+    return {
+        "meta.csv": "\n".join(["filename\tscene_label\tidentifier\tsource_label", *rows]) + "\n",
+        "evaluation_setup/fold1_train.csv": "\n".join(
+            ["filename\tscene_label", *(f"{n}\t{scene_of[n]}" for n in train)]
+        ),
+        "evaluation_setup/fold1_test.csv": "\n".join(["filename", *test]),
+        "evaluation_setup/fold1_evaluate.csv": "\n".join(
+            ["filename\tscene_label", *(f"{n}\t{scene_of[n]}" for n in test)]
+        ),
+        "README.md": "",
+        **dict.fromkeys(names, ""),
+        **more,
+    }
+
+
+def test_the_scenes_of_dcase_2020_are_read_as_published(tree):
+    dataset = read_dataset(tree(tau()))
+    assert dataset.labels == ("airport", "tram") and dataset.task == "single-label" and dataset.known() is None
+    assert Counter(item.split for item in dataset.items) == {"train": 6, "test": 8}
+    assert dataset.group_name == "identifier" and dataset.items[0].group == "lyon-0"
+    assert all(os.path.isfile(item.file) for item in dataset.items)
+    for part in (
+        "TAU Urban Acoustic Scenes as published",
+        "recordings in neither are left out (2)",
+        "devices from `source_label`: a, b, s1 in train; a, b, s1, s4 in test",
+    ):
+        assert part in dataset.layout
+
+
+def test_damaged_lists_of_scenes_are_refused(tree):
+    train = "evaluation_setup/fold1_train.csv"
+    assert "no column 'filename'" in refusal(tree(tau(**{train: "file\naudio/x.wav"})))
+    sentence = refusal(tree(tau(**{train: "filename\tscene_label\naudio/x.wav\ttram"})))
+    assert "names audio/x.wav, which is not in meta.csv (1 such recordings)" in sentence
+
+
 def test_esc50_is_found_from_its_table(tree):
     names = [f"{fold}-{fold}0-A-{target}.wav" for fold in (1, 2) for target in (0, 14)]
     lines = ["filename,fold,category,src_file", *(f"{name},{name[0]},c{name[7:-4]},{name[2:4]}" for name in names)]
@@ -416,6 +546,8 @@ def test_the_layouts_are_asked_in_this_order():
         "layouts.ag_news",
         "layout",  # ESC-50
         "layouts.fsd50k",
+        "layouts.openmic",
+        "layouts.tau_scenes",
         "layout",  # UrbanSound8K
         "layouts.table",
         "layouts.split_tables",

@@ -121,3 +121,17 @@ def test_a_repetition_of_a_judged_recording_is_thrown_out(
     assert repeat["repeats"] == "esc50/audio/a.ogg"
     assert "| CC0-1.0 | 1 |" in (settings.folder / "tables.md").read_text()
     assert corpus.finish(["toy"], settings, Path("unused")) == rows
+
+
+def test_of_two_rows_of_one_file_the_second_is_left_out_and_the_file_stays(
+    settings: corpus.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(settings)
+    rows = read_rows(settings.rows_of("toy"))
+    stored = np.load(settings.prints_of("toy"))
+    prints = np.split(stored["prints"], np.cumsum(stored["frames"])[:-1])
+    corpus.write_rows(settings.rows_of("toy"), [*rows, rows[0]])  # the same bytes below the same name, in two folders
+    corpus.keep_prints(settings.prints_of("toy"), [*prints, prints[0]])
+    monkeypatch.setattr(corpus, "judged_prints", lambda data, cache: ([], []))
+    assert corpus.finish(["toy"], settings, Path("unused")) == rows
+    assert all((settings.folder / row.file).exists() for row in rows)

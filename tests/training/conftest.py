@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from ossicle.data import Dataset, read_dataset
+from ossicle.models import create_model
 from ossicle.training import TrainConfig, TrainResult, train
 
 RATE = 32_000
@@ -61,6 +63,15 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "device": "cpu",
     }
     return TrainConfig(**{**settled, **changes})
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the published layout: a flat state dict of 527 labels and 10 s, of two narrow blocks."""
+    file = tmp_path_factory.mktemp("published") / "passt.pt"
+    torch.manual_seed(0)
+    torch.save(create_model("passt_tiny_s16", num_classes=527, depth=2).state_dict(), file)
+    return file
 
 
 @pytest.fixture

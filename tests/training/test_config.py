@@ -218,12 +218,12 @@ def test_patchout_that_leaves_nothing_of_a_clip_is_refused_with_the_way_out() ->
         return resolve(config, seconds=np.ones(99), counts=np.array([99]), frontend=frontend_config("passt"))[0]
 
     with pytest.raises(SettingRefused, match=r"patchout drops 10 of 9 patch columns; .* such as patchout_t=0.3"):
-        settle()
+        settle(patchout_t=10)
     with pytest.raises(SettingRefused, match=r"patchout drops 12 of 12 patch rows; .* such as patchout_f=0.3"):
         settle(patchout_t=0.3, patchout_f=12)
     with pytest.raises(SettingRefused, match=r"drops 54 of 54 patches that these leave; .* such as patchout_u=0.3"):
         settle(patchout_t=3, patchout_f=3, patchout_u=54)
-    assert settle(patchout_t=0.3).patchout_t == 0.3
+    assert settle().patchout_t == 0.2
 
 
 def test_a_warmup_that_is_cut_is_told() -> None:

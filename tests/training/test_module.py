@@ -66,11 +66,56 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does(
 def test_labels_are_mixed_in_the_parts_in_which_the_sounds_are(trainee: Make) -> None:
     module = trainee(mixup=0.5, wave_mixup=0.5)
     batch = next(iter(module.batches))
-    spec, targets = module.augmented(batch, torch.Generator().manual_seed(0))
-    assert spec.shape == (4, 128, 40)
+    spec, targets, known = module.augmented(batch, torch.Generator().manual_seed(0))
+    assert spec.shape == (4, 128, 40) and known is None
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     assert ((targets > 0) & (targets < 1)).any()
     assert set(batch.targets.unique().tolist()) == {0.0, 1.0}  # the batch itself is left alone
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 0.5}, {"wave_mixup": 1.0}, {"mixup": 0.5, "wave_mixup": 0.5}])
+def test_the_loss_of_a_mix_is_that_of_its_parts_each_over_what_is_known_of_it(
+    trainee: Make, mixing: dict[str, float]
+) -> None:
+    module = trainee(**mixing)
+    known = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    batch = dataclasses.replace(next(iter(module.batches)), known=known)
+    _, targets, weights = module.augmented(batch, torch.Generator().manual_seed(0))
+    # The parts of each clip in the mix: what the same draws make of one clip after another.
+    parts = torch.stack(
+        [
+            module.augmented(
+                dataclasses.replace(batch, targets=row.expand(2, 4).T.contiguous(), known=None),
+                torch.Generator().manual_seed(0),
+            )[1][:, 0]
+            for row in torch.eye(4)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(parts.sum(1), torch.ones(4))
+    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(1))
+    each = torch.stack(
+        [
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, row.expand(4, 2), reduction="none")
+            for row in batch.targets
+        ],
+        dim=1,
+    )  # (clip, part, label)
+    by_hand = (parts[:, :, None] * known * each).sum() / (parts[:, :, None] * known).sum()
+    found = mean_loss(logits, targets, task="multi-label", settings=TrainConfig(), known=weights)
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_what_is_said_of_an_unknown_label_enters_no_loss(trainee: Make) -> None:
+    module = trainee(mixup=0.5, wave_mixup=0.5)
+    known = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    batch = dataclasses.replace(next(iter(module.batches)), known=known)
+    module.task = "multi-label"
+    other = dataclasses.replace(batch, targets=torch.where(known > 0, batch.targets, 1 - batch.targets))
+    losses = [module.training_step(one, 0).item() for one in (batch, other, dataclasses.replace(other, known=None))]
+    assert losses[0] == losses[1] != losses[2]
+    nothing = dataclasses.replace(batch, known=torch.zeros(4, 2))
+    assert module.training_step(nothing, 0).item() == 0
 
 
 def test_waves_of_any_lengths_are_mixed_and_one_filterbank_is_drawn_for_them(
@@ -79,7 +124,7 @@ def test_waves_of_any_lengths_are_mixed_and_one_filterbank_is_drawn_for_them(
     module = trainee(wave_mixup=1.0, mixup=0.0, jitter=True)
     batch = next(iter(module.batches))
     shorter = [wave[: len(wave) - 1000 * number] for number, wave in enumerate(batch.waves)]
-    _, targets = module.augmented(dataclasses.replace(batch, waves=shorter), torch.Generator().manual_seed(0))
+    _, targets, _ = module.augmented(dataclasses.replace(batch, waves=shorter), torch.Generator().manual_seed(0))
     assert ((targets > 0) & (targets < 1)).any()
     drawn = []
     draw = module.frontend.draw_bank

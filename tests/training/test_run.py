@@ -225,6 +225,8 @@ SWITCHES: dict[str, Any] = {
     "model": "passt_tiny_s10",
     "network": {"dropout": 0.5},
     "loss": "focal",
+    "layer_decay": 0.5,
+    "weight_decay_on": "all",
 }
 
 
@@ -252,7 +254,8 @@ def test_switches_cover_every_setting_that_can_change_weights() -> None:
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     # What chooses weights, places or speed, each with a test of its own in this folder or nothing to show.
     others = {"weights", "weights_average", "validation", "patience", "min_delta", "swa_start", "swa_every"}
-    others |= {"ema_decay", "balance_offset", "focal_gamma"}
+    others |= {"ema_decay", "balance_offset", "focal_gamma", "focal_alpha", "freeze_epochs"}
+    others |= {"plateau_patience", "plateau_factor"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     assert set(SWITCHES) == fields - others - machine
 

@@ -26,6 +26,7 @@ from ossicle.training.estimate import Every
 from ossicle.training.features import HeadInputs, Readable
 from ossicle.training.layers import importance_of
 from ossicle.training.results import TEST_SCORES
+from ossicle.tuning.heads import HEADS
 from ossicle.tuning.importance import Importance, largest
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer
 from ossicle.weights.tensors import load_weights, save_weights
@@ -107,9 +108,10 @@ def test_the_loaded_head_answers_as_the_run_did(run: Tune, dataset: Dataset) -> 
             method(np.zeros((1, 32_000), np.float32))
 
 
-@pytest.mark.parametrize("head", ["gq_density", "layers", "mha", "weighted_sum", "attentive_stats", "mean"])
+@pytest.mark.parametrize("head", sorted(HEADS.keys() - {"density"}))
 def test_every_head_goes_the_whole_way(run: Tune, head: str) -> None:
-    options = {"gq_density": {"width": 16, "hidden": 4}, "mha": {"num_heads": 3, "hidden": 4}, "layers": {"hidden": 4}}
+    options = {"gq_density": {"width": 16, "hidden": 4}, "layers": {"hidden": 4}, "sigmoid": {"hidden": 4}}
+    options |= {name: {"num_heads": 3, "hidden": 4} for name in ("mha", "mha_bn")}
     fold = run(head=head, options=options.get(head, {}), epochs=1).folds[0]
     recognizer = ossicle.load(fold.folder)
     assert recognizer.predict((np.ones(20_000, np.float32), 32_000)).scores.shape == (2,)

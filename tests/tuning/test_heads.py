@@ -66,6 +66,38 @@ def test_parameters_are_those_of_the_paper(
         assert count(head) - count(head.decode.fc) == without_classifier
 
 
+def test_attention_before_batch_normalization_has_the_parameters_of_the_paper_and_a_norm() -> None:
+    with torch.device("meta"):
+        head = create_head("mha_bn", layers=24, dim=1024, num_classes=4)
+    assert count(head) - count(head.decode.fc) == 4_420_168 + 2 * 1024
+
+
+def test_a_sigmoid_gate_is_of_the_size_of_the_density_and_knows_no_neighbors() -> None:
+    gate, density = (create_head(name, layers=6, dim=8, num_classes=2).weigh for name in ("sigmoid", "density"))
+    assert count(gate) == count(density) == 2 * 2 * 8
+    x = torch.randn(3, 6, 8)
+    other = x.clone()
+    other[:, 1:] = 5.0
+    assert torch.equal(gate(x)[:, 0], gate(other)[:, 0]) and not torch.equal(density(x)[:, 0], density(other)[:, 0])
+    assert torch.equal(gate(torch.zeros(1, 6, 8)), torch.zeros(1, 6, 8))
+    with pytest.raises(SettingRefused, match="num_heads=7 over 6 layers; at most 6 heads are possible"):
+        create_head("sigmoid", layers=6, dim=8, num_classes=2, options={"num_heads": 7})
+
+
+@pytest.mark.parametrize("rows, grid", [(None, (16, 32)), (8, (8, 64)), (64, (64, 8))])
+def test_the_values_of_a_layer_are_laid_out_in_the_rows_that_are_asked_for(
+    rows: int | None, grid: tuple[int, int]
+) -> None:
+    options = {} if rows is None else {"rows": rows}
+    with torch.device("meta"):
+        head = create_head("gq_density", layers=24, dim=1024, num_classes=4, options=options)
+    assert head.decode.grid == grid
+    with pytest.raises(SettingRefused, match="rows=3 does not divide the 512 values of a layer"):
+        create_head("gq_density", layers=3, dim=8, num_classes=4, options={"rows": 3})
+    with pytest.raises(SettingRefused, match="rows=8 is of the image for decoder=conv, and the decoder is linear"):
+        create_head("density", layers=3, dim=8, num_classes=4, options={"rows": 8, "decoder": "linear"})
+
+
 def test_a_product_of_four_gaussians_in_eight_heads_has_64_parameters() -> None:
     assert count(create_head("density", layers=24, dim=16, num_classes=2, options={"form": "product"}).weigh) == 64
 
@@ -104,8 +136,9 @@ def test_what_is_refused_is_refused_by_name() -> None:
 
 def made(name: str, layers: int = 4) -> Head:
     torch.manual_seed(0)
-    options = {"gq_density": {"width": 16, "hidden": 4}, "mha": {"num_heads": 2, "hidden": 4}}
-    small = {"density": {"hidden": 4}, "layers": {"hidden": 4}}
+    options = {"gq_density": {"width": 16, "hidden": 4}}
+    options |= {name: {"num_heads": 2, "hidden": 4} for name in ("mha", "mha_bn")}
+    small = {name: {"hidden": 4} for name in ("density", "layers", "sigmoid")}
     return create_head(name, layers=layers, dim=8, num_classes=3, options={**options, **small}.get(name)).double()
 
 
@@ -117,7 +150,7 @@ def features(head: Head, clips: int, layers: int, times: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", list(HEADS))
 @given(clips=st.integers(1, 4), layers=st.integers(3, 7), times=st.integers(1, 5))
 def test_a_clip_is_answered_alone_as_among_others(name: str, clips: int, layers: int, times: int) -> None:
-    head = made(name, layers)
+    head = made(name, layers).eval()  # batch normalization takes the clips of a batch together in training
     x = features(head, clips, layers, times)
     y = head(x)
     assert y.shape == (clips, 3)

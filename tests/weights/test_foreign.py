@@ -80,7 +80,8 @@ def test_an_average_of_another_network_is_not_taken_unasked(tmp_path: Path) -> N
     trained, average = network(0).state_dict(), network(1, num_classes=7).state_dict()
     torch.save(prefixed(trained, "net.") | prefixed(average, "net_swa."), tmp_path / "w.ckpt")
     with pytest.raises(
-        WeightsRefused, match="differ in their shapes; select net_swa with weights_average=true, or net with"
+        WeightsRefused,
+        match=r"differ in their shapes; select net_swa with weights_average=true \(--average\), or net with",
     ):
         read_checkpoint(tmp_path / "w.ckpt")
     assert same(read_checkpoint(tmp_path / "w.ckpt", average=True), average)
@@ -92,11 +93,11 @@ def test_an_average_that_is_not_there_is_refused(tmp_path: Path) -> None:
     for content in (prefixed(tensors, "net."), tensors):
         torch.save(content, tmp_path / "w.ckpt")
         assert same(read_checkpoint(tmp_path / "w.ckpt", report=said.append), tensors)
-        with pytest.raises(WeightsRefused, match="has no averaged weights; remove weights_average=true"):
+        with pytest.raises(WeightsRefused, match="has no averaged weights; leave out weights_average=true"):
             read_checkpoint(tmp_path / "w.ckpt", average=True)
     torch.save(prefixed(tensors, "net_swa."), tmp_path / "w.ckpt")
     assert same(read_checkpoint(tmp_path / "w.ckpt", report=said.append), tensors)
-    with pytest.raises(WeightsRefused, match="has only net_swa; remove weights_average=false"):
+    with pytest.raises(WeightsRefused, match="has only net_swa; leave out weights_average=false"):
         read_checkpoint(tmp_path / "w.ckpt", average=False)
     assert said == []
 

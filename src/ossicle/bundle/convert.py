@@ -32,6 +32,7 @@ from ossicle.weights.tensors import check_finite, check_fit
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of Hugging Face's `transformers`
 PREPROCESSOR, EXTRACTOR = "preprocessor_config.json", "ASTFeatureExtractor"
+MAX_LABELS = 2**24  # bytes of a list of labels
 AUDIOSET = 527  # labels of AudioSet, which do not exclude each other
 
 Say = Callable[[str], None]
@@ -115,18 +116,7 @@ def convert_checkpoint(
     count = options.pop("num_classes")
     names = choose_labels(found, labels, count=count, note=note)
     network = build(found, family, num_classes=count, frontend=preset.frontend, **{**preset.options, **options})
-    if features.mels != network.config.mels:
-        raise WeightsRefused(
-            f"{found.source}: the network takes {network.config.mels} mel bins; the front end has {features.mels}."
-        )
-    if kept is not None:
-        note(f"Kept blocks {', '.join(map(str, kept))}; fine-tune the network before you rely on its scores.")
-    tensors, cut = without_blocks(
-        network.adapted(found.tensors, source=found.source, new_head=False, report=note), kept
-    )
-    check_fit(network, tensors, source=found.source)
-    check_finite(tensors, source=found.source)
-    wanted = network.state_dict()
+    tensors, cut = fit(found, network, features, kept=kept, note=note)
     config = info_config(
         task=task or choose_task(found, count=count, note=note),
         labels=names,
@@ -136,15 +126,14 @@ def convert_checkpoint(
         frontend=features.to_dict(),
     )
     unknown = Card(data=f"Converted from {found.source.name}, which does not say what the network was trained on.")
-    converted = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    write_bundle(output, config, converted, card=card or unknown)
+    write_bundle(output, config, tensors, card=card or unknown)
     return Converted(
         folder=output,
         model=preset.name,
         labels=tuple(names),
         seconds=time.perf_counter() - began,
         notes=tuple(notes),
-        tensors=len(converted),
+        tensors=len(tensors),
         unused=cut,
     )
 
@@ -196,6 +185,8 @@ def read_labels(path: Path) -> list[str]:
     Raises: WeightsRefused for a file that is missing or not UTF-8, or whose column `index` does not count from 0.
     """
     try:
+        if path.stat().st_size > MAX_LABELS:
+            raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no list of labels; expected one a line.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise WeightsRefused(f"{path}: there is no such file; expected one label a line.") from None
@@ -270,6 +261,27 @@ def build(found: Found, family: type[Network], **options: Any) -> Network:
             return family.from_options(**options)
     except (TypeError, ValueError, RuntimeError) as error:  # the last for sizes beyond any memory
         raise WeightsRefused(f"{found.source}: {str(error).splitlines()[0]}") from None
+
+
+def fit(
+    found: Found, network: Network, features: FrontendConfig, *, kept: list[int] | None, note: Say
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a network as it needs them, and the names of those of blocks that were cut.
+
+    Raises: WeightsRefused for tensors or a front end that do not fit, and for NaN or infinity.
+    """
+    if features.mels != network.config.mels:
+        raise WeightsRefused(
+            f"{found.source}: the network takes {network.config.mels} mel bins; the front end has {features.mels}."
+        )
+    if kept is not None:
+        note(f"Kept blocks {', '.join(map(str, kept))}; fine-tune the network before you rely on its scores.")
+    adapted = network.adapted(found.tensors, source=found.source, new_head=False, report=note)
+    tensors, cut = without_blocks(adapted, kept)
+    check_fit(network, tensors, source=found.source)
+    check_finite(tensors, source=found.source)
+    wanted = network.state_dict()
+    return {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}, cut
 
 
 def kept_blocks(found: Found, family: type[Network], *, depth: int | None, of: int) -> list[int] | None:

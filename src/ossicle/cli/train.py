@@ -78,7 +78,11 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Named set of training settings: scratch (the default), finetune or audioset.")
+        str | None,
+        typer.Option(
+            help="Named set of training settings: scratch (the default), finetune, audioset, esc50, fsd50k, openmic or "
+            "dcase20."
+        ),
     ] = None,
     output: Output = None,
     settings: Annotated[
@@ -114,8 +118,8 @@ def train(
     given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
     if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
         given["model"] = row.architecture
-    if recipe is not None and (resume or config is not None):
-        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
+    if recipe is not None:
+        refuse_two_sources(resume=resume, config=config)
     chosen, columns, folds = settle_config(
         named_recipe(recipe) if recipe is not None else training.TrainConfig(),
         given,
@@ -132,6 +136,12 @@ def train(
     )
     if result.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def refuse_two_sources(*, resume: bool, config: Path | None) -> None:
+    """Raises SettingRefused where settings come from a file beside a recipe."""
+    if resume or config is not None:
+        raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
 
 
 def key_and_value(setting: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import typer
 
 from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import Config, Folds, Output, SkipBad, key_and_value
+from ossicle.cli.train import Config, Folds, Output, SkipBad, key_and_value, refuse_two_sources
 
 
 def tune(
@@ -26,7 +26,21 @@ def tune(
     ],
     head: Annotated[
         str | None,
-        typer.Option(help="density (the default), gq_density, layers, mha, weighted_sum, attentive_stats or mean."),
+        typer.Option(
+            help="density (the default), gq_density, layers, mha, mha_bn, sigmoid, weighted_sum, attentive_stats or "
+            "mean."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Named set of settings: paper, the density heads of the paper for speech, text or images."),
+    ] = None,
+    encoder_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|bfloat16|float16",
+            help="Precision of the encoder's weights and passes: half of the memory in bfloat16 or float16.",
+        ),
     ] = None,
     tuner: Annotated[
         str | None, typer.Option(help="Also train a few parameters inside the encoder: lora, ia3, density, ...")
@@ -62,12 +76,22 @@ def tune(
 ) -> None:
     """Tune a small head on a frozen encoder: minutes on a laptop."""
     from ossicle import training
-    from ossicle.training.config import settle_config
+    from ossicle.training.config import settle_config, with_settings
+    from ossicle.training.recipes import tune_recipe
+    from ossicle.training.tune_head import encoder_of
 
     named = {"encoder": encoder, "head": head, "tuner": tuner, "keep_layers": keep_layers}
+    named |= {"encoder_precision": encoder_precision}
+    given = named | dict(key_and_value(setting) for setting in settings or [])
+    start, loaded = training.TuneConfig(), None
+    if recipe is not None:
+        refuse_two_sources(resume=resume, config=config)
+        asked = with_settings(start, {name: value for name, value in given.items() if value is not None})
+        loaded = encoder_of(asked)
+        start = tune_recipe(recipe, loaded, head=asked.head)
     chosen, columns, folds = settle_config(
-        training.TuneConfig(),
-        named | dict(key_and_value(setting) for setting in settings or []),
+        start,
+        given,
         columns={"file": file, "label": label, "group": group, "fold": fold, "text": text, "track": track},
         folds=folds,
         config=config,
@@ -75,7 +99,7 @@ def tune(
         resume=resume,
     )
     result = training.tune(
-        chosen.encoder,
+        loaded or chosen.encoder,
         data,
         chosen,
         output=output,

@@ -69,6 +69,13 @@ class Dataset:
                 table[row, column[label]] = True
         return table
 
+    def known(self) -> Bool[np.ndarray, "item label"] | None:
+        """Of which labels it is known whether an item has them; None where all are, as in most data."""
+        if not any(item.unknown for item in self.items):
+            return None
+        unknown = [set(item.unknown) for item in self.items]
+        return np.array([[label not in names for label in self.labels] for names in unknown], dtype=bool)
+
     def relative(self, item: Item) -> str:
         """An item's file as seen from the root, with forward slashes: the same name on every machine.
 
@@ -94,6 +101,7 @@ class Dataset:
                 item.group,
             ]
             facts += [] if item.track is None else [{"track": item.track}]
+            facts += [{"unknown": item.unknown}] if item.unknown else []
             digest.update(json.dumps([*facts, _size(item.file) if item.text is None else item.text]).encode())
         return digest.hexdigest()
 

@@ -9,12 +9,14 @@ class Item:
     """One labeled clip: a recording, or a segment of one; or an image; or a row of a table of text.
 
     `start` and `end` are in seconds; `end` None is the end of the file. `split` is "train", "validation" or "test".
+    `unknown` are the labels of which nobody said whether the clip has them; it does not have the others.
     Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
     `track` is the audio track to read, from 1, of a recording that has several; see `read_clip`.
     """
 
     file: Path
     labels: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
     start: float = 0.0
     end: float | None = None
     split: str | None = None

@@ -78,7 +78,8 @@ def read_dataset(
     options = ReadOptions(modality=kind, file=file, text=text, label=label, group=group, fold=fold)
     found = _with_one_spelling(read_layout(root, options), labels or ())
     counts = Counter(name for item in found.items for name in item.labels)
-    task: Task = "single-label" if all(len(item.labels) == 1 for item in found.items) else "multi-label"
+    alone = all(len(item.labels) == 1 and not item.unknown for item in found.items)
+    task: Task = "single-label" if alone else "multi-label"
     if labels is None:
         _refuse_too_little(root, counts, task, kind)
     else:
@@ -153,8 +154,9 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
 
     def spelled(item: Item) -> Item:
         parts = (names["labels"][part] for label in item.labels for part in labels[label])
+        unknown = tuple(names["labels"].get(label, label) for label in item.unknown)
         group, fold = item.group and names["groups"][item.group], item.fold and names["folds"][item.fold]
-        return replace(item, labels=tuple(dict.fromkeys(parts)), group=group, fold=fold)
+        return replace(item, labels=tuple(dict.fromkeys(parts)), unknown=unknown, group=group, fold=fold)
 
     return replace(found, items=tuple(map(spelled, found.items)), remarks=tuple(remarks))
 

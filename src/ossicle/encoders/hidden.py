@@ -10,27 +10,33 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+EncoderPrecision = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 VERSION = 1  # of the features; part of every fingerprint
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
-    """The hidden states of a batch. Beyond a clip's length the features are undefined and the mask is false."""
+    """The hidden states of a batch, in the precision of the encoder.
+
+    Beyond a clip's length the features are undefined and the mask is false.
+    """
 
     features: Float[Tensor, "clip layer time dim"]
     mask: Bool[Tensor, "clip time"]  # true where there was input
 
     def mean(self) -> Float[Tensor, "clip layer dim"]:
-        """The mean over the times of the mask."""
+        """The mean over the times of the mask, in at least float32."""
         mask = self.mask[:, None, :, None]
-        return self.features.masked_fill(~mask, 0.0).sum(2) / mask.sum(2)
+        dtype = torch.promote_types(self.features.dtype, torch.float32)
+        return self.features.masked_fill(~mask, 0.0).sum(2, dtype=dtype) / mask.sum(2)
 
 
 class CopyableLock:
@@ -73,6 +79,11 @@ class Encoder(nn.Module):
         """Device of the network."""
         return next(self.network.parameters()).device
 
+    @property
+    def precision(self) -> EncoderPrecision:
+        """Of the weights and of a pass."""
+        return cast("EncoderPrecision", self.settings.get("precision", "float32"))
+
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Tensor]:
         """Turns inputs into what `encode` takes, on the CPU and without the network; may run in another thread.
 
@@ -100,6 +111,8 @@ class Encoder(nn.Module):
         # prevent gradients in later passes.
         gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         with self.pass_lock.lock, torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            dtype = DTYPES[self.precision]
+            batch = {key: value.to(dtype) if value.is_floating_point() else value for key, value in batch.items()}
             return self._encode({key: value.to(self.device) for key, value in batch.items()}, layers)
 
     def depth(self, layers: int | None) -> int:

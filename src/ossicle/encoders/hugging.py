@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ossicle.bundle import CONFIG
-from ossicle.encoders.hidden import Encoder, Hidden
+from ossicle.encoders.hidden import DTYPES, Encoder, EncoderPrecision, Hidden
 from ossicle.encoders.pretrained import (
     count_blocks,
     import_transformers,
@@ -61,7 +61,9 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> Encoder:
+def hugging_encoder(
+    folder: Path, *, model_type: str, name: str, crop: bool, precision: EncoderPrecision = "float32"
+) -> Encoder:
     """Loads the encoder in a folder of `transformers`.
 
     Raises:
@@ -80,13 +82,15 @@ def hugging_encoder(folder: Path, *, model_type: str, name: str, crop: bool) -> 
         "family": model_type,
         "library": f"transformers {library.__version__.split('.')[0]}",
         "network": network_settings(folder),
+        # Only if not the default, so that the fingerprints of all others do not change.
+        **({"precision": precision} if precision != "float32" else {}),
     }
     if family.encoder is WhisperEncoder:
         return WhisperEncoder(folder, config=config, crop=crop, name=name, settings=settings)
     if family.encoder is TextEncoder and not family.first_position:
         config.pad_token_id = padding_of(config)
     options = {"add_pooling_layer": False} if family.pooler else {}
-    network = load_network(library.AutoModel, folder, config=config, **options)
+    network = load_network(library.AutoModel, folder, config=config, dtype=DTYPES[precision], **options)
     make: Callable[..., Encoder] = family.encoder
     return make(
         network,

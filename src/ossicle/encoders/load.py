@@ -7,7 +7,7 @@ from pathlib import Path
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
 from ossicle.catalog.download import offline
 from ossicle.devices import choose_device
-from ossicle.encoders.hidden import Encoder
+from ossicle.encoders.hidden import DTYPES, Encoder, EncoderPrecision
 from ossicle.encoders.hugging import hugging_encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.encoders.processor import read_json
@@ -18,7 +18,12 @@ HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 
 
 def load_encoder(
-    name: str | Path, *, device: str = "cpu", crop: bool = False, local_files_only: bool = False
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    crop: bool = False,
+    precision: EncoderPrecision = "float32",
+    local_files_only: bool = False,
 ) -> Encoder:
     """Loads a frozen encoder strictly: every tensor must be in the file.
 
@@ -27,6 +32,7 @@ def load_encoder(
             Hub id ("user/name") of either; or "package:NAME" for an installed Python package with such a folder
         device: auto, cpu, cuda, mps, ...
         crop: for Whisper: limit the input to the clip instead of 30 s, which changes the features
+        precision: of the weights and the passes; bfloat16 and float16 take half of the memory
         local_files_only: read a Hub id from the local cache, without network access
 
     Raises:
@@ -34,16 +40,20 @@ def load_encoder(
         ModelUnknown: an unsupported family of networks
         WeightsRefused: tensors that are missing, unexpected, misshapen or damaged, by name
         ExtraMissing: the name needs a package that is not installed
-        SettingRefused: `crop` for another network than Whisper, or a device that is not available
+        SettingRefused: `crop` for another network than Whisper, or a precision or a device that is not available
     """
+    if precision not in DTYPES:
+        raise SettingRefused(f"Precision {precision!r} is not available. Available: {', '.join(DTYPES)}.")
     folder = find_folder(str(name), local_files_only=local_files_only)
     model_type = read_json(folder / CONFIG).get("model_type")  # ours have none
     if crop and model_type != "whisper":
         raise SettingRefused(f"crop is an option of Whisper only, and {name} is another network.")
     if isinstance(model_type, str):
-        encoder: Encoder = hugging_encoder(folder, model_type=model_type, name=str(name), crop=crop)
+        encoder: Encoder = hugging_encoder(
+            folder, model_type=model_type, name=str(name), crop=crop, precision=precision
+        )
     else:
-        encoder = bundle_encoder(load_bundle(folder), name=str(name))
+        encoder = bundle_encoder(load_bundle(folder), name=str(name), precision=precision)
     return encoder.to(choose_device(device))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ossicle.bundle import Bundle
-from ossicle.encoders.hidden import bare
+from ossicle.encoders.hidden import DTYPES, EncoderPrecision, bare
 from ossicle.encoders.sound import SoundEncoder
 from ossicle.frontend import LogMel
 from ossicle.frontend.batch import spectrograms
@@ -49,8 +49,8 @@ def settings_of(bundle: Bundle) -> dict[str, Any]:
 class BundleEncoder(SoundEncoder):
     """An ossicle network with the bundle's front end."""
 
-    def __init__(self, bundle: Bundle, *, name: str) -> None:
-        frontend, network = bundle.frontend, bundle.model
+    def __init__(self, bundle: Bundle, *, name: str, precision: EncoderPrecision = "float32") -> None:
+        frontend, network = bundle.frontend, bundle.model.to(DTYPES[precision])
         super().__init__(
             network,
             rate=frontend.rate,
@@ -58,7 +58,7 @@ class BundleEncoder(SoundEncoder):
             num_layers=network.layout.num_layers,
             dim=network.layout.dim,
             name=name,
-            settings=settings_of(bundle),
+            settings=settings_of(bundle) | ({"precision": precision} if precision != "float32" else {}),
         )
         self._frontend = (frontend,)  # in a tuple, so that it stays on the CPU when the encoder moves
         self._frozen = tuple(network.modules())
@@ -87,6 +87,6 @@ class BundleEncoder(SoundEncoder):
         return self
 
 
-def bundle_encoder(bundle: Bundle, *, name: str) -> BundleEncoder:
+def bundle_encoder(bundle: Bundle, *, name: str, precision: EncoderPrecision = "float32") -> BundleEncoder:
     """The encoder of a bundle's network."""
-    return BundleEncoder(bundle, name=name)
+    return BundleEncoder(bundle, name=name, precision=precision)

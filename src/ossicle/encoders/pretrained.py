@@ -54,10 +54,11 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any:
-    """Builds a network and fills it from the folder's safetensors files, in float32 and evaluation mode.
+def load_network(kind: Any, folder: Path, *, config: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    """Builds a network and fills it from the folder's safetensors files, in evaluation mode.
 
     Args:
+        dtype: of all its tensors, whatever the files have; a network of half precision never exists in float32
         kind: the class whose `from_pretrained` is called, with `options`
 
     Raises: WeightsRefused, naming the encoder's tensors that are missing, unexpected, misshapen or not finite.
@@ -81,7 +82,7 @@ def load_network(kind: Any, folder: Path, *, config: Any, **options: Any) -> Any
             network, found = kind.from_pretrained(
                 folder,
                 config=config,
-                dtype=torch.float32,
+                dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # refused below, by name

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.encoders.hidden import bare
+from ossicle.encoders.hidden import DTYPES, bare
 from ossicle.encoders.pretrained import count_blocks, import_transformers, load_network, recorded
 from ossicle.encoders.processor import FrontEnd, read_front_end, refuse_other_extractor
 from ossicle.encoders.sound import SoundEncoder
@@ -39,6 +39,7 @@ class WhisperEncoder(SoundEncoder):
             library.models.whisper.modeling_whisper.WhisperEncoder,
             folder,
             config=config,
+            dtype=DTYPES[about["settings"].get("precision", "float32")],
             key_mapping={r"^(model\.)?encoder\.": ""},
         )
         about["settings"] |= {

@@ -58,7 +58,7 @@ class Evaluation:
             task: that of the model; by default that of the data
             decided: where several models gave the scores, the labels by the thresholds of each.
         """
-        task = task or dataset.task
+        task, known = task or dataset.task, dataset.known()
         if decided is None:
             decided = decide(scores, task=task, thresholds=thresholds)
         metrics = compute_metrics(
@@ -68,6 +68,7 @@ class Evaluation:
             task=task,
             thresholds=thresholds,
             decided=decided,
+            known=None if known is None else known[positions],
             groups=bootstrap_groups(dataset, positions),
             protocol=protocol,
         )
@@ -99,6 +100,7 @@ class Evaluation:
                 "fold": item.fold,
                 "group": item.group,
                 "truth": list(item.labels),
+                "unknown": list(item.unknown),
                 "prediction": names[decided].tolist(),
                 "scores": dict(zip(self.dataset.labels, scores.tolist(), strict=True)),
             }
@@ -177,9 +179,12 @@ def write_evaluation(
 def predictions_csv(evaluation: Evaluation) -> str:
     """A line per example: what it is, the labels given, and the score of every label.
 
-    Several labels in one cell are separated by a semicolon.
+    Several labels in one cell are separated by a semicolon. Labels of which nobody knows whether an example has them
+    have a column of their own, where there are some.
     """
-    lines = [csv_line([*FIXED, *(f"score:{label}" for label in evaluation.dataset.labels)])]
+    some = any(item.unknown for item in evaluation.items)
+    names = [*FIXED, *(["unknown"] if some else [])]
+    lines = [csv_line([*names, *(f"score:{label}" for label in evaluation.dataset.labels)])]
     for row in evaluation.rows():
         values = [
             row["file"],
@@ -189,6 +194,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
             row["group"] or "",
             ";".join(row["truth"]),
             ";".join(row["prediction"]),
+            *([";".join(row["unknown"])] if some else []),
             *(f"{score:.6f}" for score in row["scores"].values()),
         ]
         lines.append(csv_line(values))

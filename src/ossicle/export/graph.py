@@ -167,6 +167,11 @@ def make_graph(recognizer: Recognizer) -> Graph:
             f"the frozen encoder {recognizer.encoder.name} cannot be exported; "
             "heads on ossicle's own networks can be exported."
         )
+    if isinstance(recognizer, TunedRecognizer) and recognizer.encoder.precision != "float32":
+        raise ExportRefused(
+            f"the encoder {recognizer.encoder.name} is in {recognizer.encoder.precision}, and a graph is in float32; "
+            "tune the head on the encoder in float32 to export it."
+        )
     window, rate = recognizer.window_samples()[0], recognizer.rate
     if window > graph.max_samples:
         raise ExportRefused(

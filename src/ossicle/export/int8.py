@@ -68,6 +68,7 @@ class Sounds:
 
     windows: Sequence[Float32[np.ndarray, "_"]]
     targets: Bool[np.ndarray, "clip label"]
+    known: Bool[np.ndarray, "clip label"] | None = None  # of which labels it is known whether a clip has them
     protocol: str  # which recordings, in a sentence
 
 
@@ -114,7 +115,13 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
         used.append(index)
     if not windows:
         raise DataRefused(f"{data}: none of {len(chosen)} recordings is usable.")
-    return Sounds(windows=windows, targets=dataset.targets()[used], protocol=protocol)
+    known = dataset.known()
+    return Sounds(
+        windows=windows,
+        targets=dataset.targets()[used],
+        known=None if known is None else known[used],
+        protocol=protocol,
+    )
 
 
 def measure(path: Path, int8: Session, float32: Session, *, recognizer: Recognizer, sounds: Sounds | None) -> Reduced:
@@ -127,7 +134,7 @@ def measure(path: Path, int8: Session, float32: Session, *, recognizer: Recogniz
     logits = [np.concatenate([session(window[None])["logits"] for window in windows]) for session in (float32, int8)]
     values = None
     if sounds is not None:
-        of_float32, of_int8 = (metric_of(recognizer, of_file, targets=sounds.targets) for of_file in logits)
+        of_float32, of_int8 = (metric_of(recognizer, of_file, sounds=sounds) for of_file in logits)
         values = (of_float32, of_int8)
     slow, fast = time_alternately([float32, int8], window)
     return Reduced(
@@ -141,14 +148,12 @@ def measure(path: Path, int8: Session, float32: Session, *, recognizer: Recogniz
     )
 
 
-def metric_of(
-    recognizer: Recognizer, logits: Float32[np.ndarray, "clip label"], *, targets: Bool[np.ndarray, "clip label"]
-) -> float:
+def metric_of(recognizer: Recognizer, logits: Float32[np.ndarray, "clip label"], *, sounds: Sounds) -> float:
     """Accuracy, or for multi-label the mAP, as most labels are absent from most clips."""
     scores = recognizer.activate(logits)
     if recognizer.task == "multi-label":
-        return mean_average_precision(scores, targets)[0]
-    return float((decide(scores, task="single-label") == targets).all(1).mean())
+        return mean_average_precision(scores, sounds.targets, sounds.known)[0]
+    return float((decide(scores, task="single-label") == sounds.targets).all(1).mean())
 
 
 def time_alternately(sessions: Sequence[Session], samples: int, *, rounds: int = 7) -> list[float]:

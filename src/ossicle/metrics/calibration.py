@@ -38,15 +38,25 @@ class CalibrationBins:
 
 
 def calibration_bins(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"], *, task: Task, bins: int = BINS
+    scores: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    *,
+    task: Task,
+    known: Bool[np.ndarray, "clip label"] | None = None,
+    bins: int = BINS,
 ) -> CalibrationBins:
     """Sorts the stated probabilities into bins and counts how often each bin is right.
+
+    Args:
+        known: of which labels it is known whether a clip has them; the others do not count. None is all.
 
     Raises:
         ValueError: a score outside 0 to 1.
     """
     check_scores(scores, targets, task)
     confidence, right = stated(scores, targets, task=task)
+    if known is not None:
+        confidence, right = confidence[known], right[known]
     where = bin_of(confidence, bins=bins).ravel()
     count = np.bincount(where, minlength=bins)
     return CalibrationBins(
@@ -69,23 +79,30 @@ def stated(
     return np.take_along_axis(scores, given, axis=1), np.take_along_axis(targets, given, axis=1)
 
 
-def bin_of(confidence: Float[np.ndarray, "clip given"], *, bins: int) -> Int[np.ndarray, "clip given"]:
+def bin_of(confidence: Float[np.ndarray, "*clip"], *, bins: int) -> Int[np.ndarray, "*clip"]:
     """The bin each confidence falls into."""
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
 
 
 def fit_temperature(
-    logits: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"], *, task: Task
+    logits: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    *,
+    task: Task,
+    known: Bool[np.ndarray, "clip label"] | None = None,
 ) -> float:
     """The temperature T that makes softmax(logits / T), or sigmoid(logits / T), likeliest on the validation part.
 
     The negative log-likelihood is convex in 1/T, so its slope is bisected; the answer stays within 0.25 and 10, also
     where the likelihood would go on for ever (no error at all, or no signal at all).
 
+    Args:
+        known: of which labels it is known whether a clip has them; the others do not count. None is all.
+
     Source: Guo et al. 2017, On calibration of modern neural networks, section 4.2.
     """
     check_scores(logits, targets, task)
-    logits = logits.astype(np.float64)
+    logits = logits.astype(np.float64) if known is None else np.where(known, logits, 0.0)  # 0 at any temperature
     flattest, sharpest = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if _slope(sharpest, logits, targets, task) <= 0:
         return TEMPERATURES[0]

@@ -37,16 +37,22 @@ def balanced_accuracy(scores: Float[np.ndarray, "clip label"], targets: Bool[np.
 
 
 def fit_thresholds(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
+    scores: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    known: Bool[np.ndarray, "clip label"] | None = None,
 ) -> Float[np.ndarray, " label"]:
     """The threshold of each class that gives the highest F1; fit it on the validation part, never on the test part.
 
     A threshold lies halfway between the lowest score that it accepts and the highest that it does not, or on the lowest
     score when it accepts everything. Of several that give the same F1 the highest is taken: fewer false alarms. A class
     without positives has nothing to fit and gets 0.5.
+
+    Args:
+        known: of which labels it is known whether a clip has them; the others do not count. None is all.
     """
     check_scores(scores, targets, "multi-label")
-    return np.array([_best_threshold(scores[:, label], targets[:, label]) for label in range(scores.shape[1])])
+    clips = [slice(None)] * scores.shape[1] if known is None else known.T
+    return np.array([_best_threshold(scores[own, label], targets[own, label]) for label, own in enumerate(clips)])
 
 
 def _best_threshold(scores: Float[np.ndarray, " clip"], positive: Bool[np.ndarray, " clip"]) -> float:

@@ -15,7 +15,7 @@ from ossicle.metrics.arrays import check_labels, check_scores, mean_of_defined, 
 from ossicle.metrics.calibration import BINS, CalibrationBins, bin_of, calibration_bins, stated
 from ossicle.metrics.decisions import confusion_matrix, decide
 from ossicle.metrics.intervals import Estimate, bootstrap_weights, defined, mean_interval, percentile_estimate
-from ossicle.metrics.ranking import Ranking, d_prime
+from ossicle.metrics.ranking import d_prime, rank_classes
 from ossicle.types import Task
 
 
@@ -122,6 +122,7 @@ def compute_metrics(
     task: Task,
     thresholds: Float[np.ndarray, " label"] | None = None,
     decided: Bool[np.ndarray, "clip label"] | None = None,
+    known: Bool[np.ndarray, "clip label"] | None = None,
     groups: Sequence[str] | None = None,
     protocol: str = "",
     resamples: int = 1000,
@@ -138,6 +139,7 @@ def compute_metrics(
         thresholds: from `fit_thresholds` on the validation part; they decide in a multi-label task and are only shown
             in a single-label one.
         decided: the labels given, where several models with thresholds of their own gave them.
+        known: of which labels it is known whether a clip has them, in a multi-label task; the others do not count.
         groups: one name for each clip (recording, speaker); whole groups are then drawn.
         protocol: the sentence that says which clips were tested and how they were chosen; travels with the metrics.
         resamples: 0 leaves the intervals out.
@@ -155,7 +157,9 @@ def compute_metrics(
             raise ValueError(f"{len(groups)} groups are named for {len(scores)} clips; one for each clip")
         units = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1)
     decided = decide(scores, task=task, thresholds=thresholds) if decided is None else decided
-    measures = Measures(scores, targets, decided, task)
+    counted = np.ones_like(targets) if known is None else known
+    targets, decided = targets & counted, decided if known is None else decided & counted
+    measures = Measures(scores, targets, decided, task, known)
     once = np.ones((len(scores), 1), np.int32)
     values = {name: float(weighted[0]) for name, weighted in measures.all(once).items()}
     resampled = dict.fromkeys(values, np.empty(0))
@@ -174,7 +178,7 @@ def compute_metrics(
         seed=seed,
         headline={name: percentile_estimate(value, resampled[name]) for name, value in values.items()},
         classes_scored=int(targets.any(axis=0).sum()),
-        baseline=_baseline(targets, labels=labels, task=task),
+        baseline=_baseline(targets, counted, labels=labels, task=task),
         classes=tuple(
             ClassMetrics(
                 label=label,
@@ -186,7 +190,7 @@ def compute_metrics(
             for i, label in enumerate(labels)
         ),
         confusion=confusion_matrix(decided, targets) if task == "single-label" else None,
-        calibration=calibration_bins(scores, targets, task=task),
+        calibration=calibration_bins(scores, targets, task=task, known=known),
     )
 
 
@@ -209,19 +213,22 @@ class Measures:
         targets: Bool[np.ndarray, "clip label"],
         decided: Bool[np.ndarray, "clip label"],
         task: Task,
+        known: Bool[np.ndarray, "clip label"] | None = None,
     ) -> None:
-        self.task = task
-        self.rankings = [Ranking(scores[:, label], targets[:, label]) for label in range(scores.shape[1])]
+        self.task, self.known = task, None if known is None else known.astype(float)
+        self.rankings = rank_classes(scores, targets, known)
         self.hit, self.given, self.truth = (part.astype(float) for part in (decided & targets, decided, targets))
         self.exact = (decided == targets).all(axis=1).astype(float)
-        squared = (scores - targets) ** 2
-        self.brier = squared.sum(axis=1) if task == "single-label" else squared.mean(axis=1)
+        squared = (scores - targets) ** 2 if known is None else known * (scores - targets) ** 2
+        self.brier = squared.sum(axis=1)
         confidence, right = stated(scores, targets, task=task)
+        gap = right - confidence if known is None else known * (right - confidence)
         # Expected calibration error = sum over bins of |sum of (truth - confidence)|, so each clip enters by its gap in
         # each bin.
-        self.stated_per_clip = confidence.shape[1]
+        stated_per_clip = np.full(len(scores), confidence.shape[1]) if known is None else known.sum(axis=1)
+        self.stated_per_clip = stated_per_clip.astype(float)
         clip_bin = np.arange(len(scores))[:, None] * BINS + bin_of(confidence, bins=BINS)
-        gaps = np.bincount(clip_bin.ravel(), (right - confidence).ravel(), len(scores) * BINS)
+        gaps = np.bincount(clip_bin.ravel(), gap.ravel(), len(scores) * BINS)
         self.gaps = gaps.reshape(len(scores), BINS)
 
     def all(self, weights: Shaped[np.ndarray, "clip resample"]) -> dict[str, Float[np.ndarray, " resample"]]:
@@ -256,6 +263,7 @@ class Weighted:
         self.measures, self.weights = measures, weights
         self.times = weights.T.astype(float)  # (resample, clip)
         self.clips = self.times.sum(axis=1)
+        self.stated = self.times @ measures.stated_per_clip
         self.each = measures.each_class(weights)  # (label, resample) of each class's metrics
 
     def recall(self) -> Float[np.ndarray, "label resample"]:
@@ -265,11 +273,12 @@ class Weighted:
             return recall
         m = self.measures
         support, given, hit = (m.count(part, self.weights) for part in (m.truth, m.given, m.hit))
-        return (recall + ratio(self.clips - support - given + hit, self.clips - support)) / 2
+        clips = self.clips if m.known is None else m.count(m.known, self.weights)
+        return (recall + ratio(clips - support - given + hit, clips - support)) / 2
 
     def calibration_error(self) -> Float[np.ndarray, " resample"]:
         """Expected calibration error in bins of equal width."""
-        return np.abs(self.times @ self.measures.gaps).sum(axis=1) / (self.clips * self.measures.stated_per_clip)
+        return ratio(np.abs(self.times @ self.measures.gaps).sum(axis=1), self.stated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,14 +348,20 @@ METRICS = (
         title="Brier score",
         meaning="squared error of the probabilities, summed over the labels of a clip (0 to 2); 0 is best",
         multi_label="mean squared error of the probabilities; 0 is best",
-        measure=lambda w: w.times @ w.measures.brier / w.clips,
+        measure=lambda w: ratio(w.times @ w.measures.brier, w.clips if w.measures.task == "single-label" else w.stated),
         fraction=False,
     ),
 )
 
 
-def _baseline(targets: Bool[np.ndarray, "clip label"], *, labels: Sequence[str], task: Task) -> Baseline:
-    positive = targets.mean(axis=0)
+def _baseline(
+    targets: Bool[np.ndarray, "clip label"],
+    counted: Bool[np.ndarray, "clip label"],
+    *,
+    labels: Sequence[str],
+    task: Task,
+) -> Baseline:
+    positive = targets.sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
     present = positive[positive > 0]
     chance = float(present.mean()) if len(present) else None
     if task == "multi-label":

@@ -20,10 +20,20 @@ class Ranking:
 
     Only the steps (runs of equal score) that hold a positive count for either figure, so the weights between them are
     summed, not walked through one by one.
+
+    Args:
+        known: the clips of which it is known whether they are positive; no others count. None is all.
     """
 
-    def __init__(self, scores: Float[np.ndarray, " clip"], positive: Bool[np.ndarray, " clip"]) -> None:
+    def __init__(
+        self,
+        scores: Float[np.ndarray, " clip"],
+        positive: Bool[np.ndarray, " clip"],
+        known: Bool[np.ndarray, " clip"] | None = None,
+    ) -> None:
         self.order = np.argsort(-scores, kind="stable")
+        if known is not None:
+            self.order = self.order[known[self.order]]
         scores, positive = scores[self.order], positive[self.order]
         self.positives = self.order[positive]
         starts = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
@@ -62,23 +72,41 @@ class Ranking:
 
 
 def average_precision(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
+    scores: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    known: Bool[np.ndarray, "clip label"] | None = None,
 ) -> Float[np.ndarray, " label"]:
-    """Average precision of each class: precision averaged over steps of recall; NaN for a class without positives."""
+    """Average precision of each class: precision averaged over steps of recall; NaN for a class without positives.
+
+    Args:
+        known: of which labels it is known whether a clip has them; the others do not count. None is all.
+    """
     once = np.ones((len(scores), 1), np.int32)
-    rankings = (Ranking(scores[:, label], targets[:, label]) for label in range(scores.shape[1]))
+    rankings = rank_classes(scores, targets, known)
     return np.array([ranking.measure(once)[0].item() for ranking in rankings])
 
 
+def rank_classes(
+    scores: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    known: Bool[np.ndarray, "clip label"] | None = None,
+) -> list[Ranking]:
+    """The ranking of each class."""
+    columns = [None] * scores.shape[1] if known is None else known.T
+    return [Ranking(scores[:, label], targets[:, label], own) for label, own in enumerate(columns)]
+
+
 def mean_average_precision(
-    scores: Float[np.ndarray, "clip label"], targets: Bool[np.ndarray, "clip label"]
+    scores: Float[np.ndarray, "clip label"],
+    targets: Bool[np.ndarray, "clip label"],
+    known: Bool[np.ndarray, "clip label"] | None = None,
 ) -> tuple[float, int]:
     """mAP over the classes that have positives, and how many those are; NaN and 0 when no class has any.
 
     An absent class has no average precision. Counting it as zero, as several libraries do, makes a score fall with
     every label that the test part happens to lack.
     """
-    each = average_precision(scores, targets)
+    each = average_precision(scores, targets, known)
     return float(mean_of_defined(each)), int(np.isfinite(each).sum())
 
 

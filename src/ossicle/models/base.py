@@ -175,6 +175,19 @@ class Network(nn.Module):
         """The blocks of the first `layers` layers of `layout`, by default all, in order."""
         return list(cast("Iterable[nn.Module]", self.blocks))[:layers]
 
+    def parameter_depths(self) -> dict[str, int]:
+        """How deep each parameter lies, by name: 0 before the first block, the number of its block, 1 more behind all.
+
+        What is registered between two blocks, such as the merge of a pyramid, counts with the second.
+        """
+        blocks = {p: number for number, block in enumerate(self.stack(), start=1) for p in block.parameters()}
+        depths: dict[str, int] = {}
+        next_block = max(blocks.values(), default=0) + 1
+        for name, parameter in reversed(list(self.named_parameters())):
+            next_block = blocks.get(parameter, next_block)
+            depths[name] = 0 if next_block == 1 and parameter not in blocks else next_block
+        return depths
+
     def layer_frames(self, window: int) -> int:
         """Longest input of `layer_states`, for a network that predicts in windows of `window` frames."""
         return window if self.max_frames is None else self.max_frames
@@ -249,6 +262,11 @@ class Network(nn.Module):
     def kept_blocks(cls, depth: int, kept: int) -> list[int]:
         """The blocks that stay when a network of `depth` blocks is cut to `kept`; ValueError if it cannot be cut."""
         raise ValueError(f"the depth of a {cls.__name__} cannot be cut")
+
+    @classmethod
+    def lengthened(cls, tensors: Mapping[str, Tensor], *, frames: int) -> Mapping[str, Tensor]:
+        """Given weights with positions for inputs of `frames`, where they have fewer; by default as they are."""
+        return tensors
 
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Clauses that explain misshapen tensors; `shapes` has the found and the expected shape of each tensor."""

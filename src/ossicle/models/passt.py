@@ -114,6 +114,17 @@ class Passt(PatchTransformer):
         """DeiT or ViT."""
         return vit_kind(tensors)
 
+    @classmethod
+    def lengthened(cls, tensors: Mapping[str, Tensor], *, frames: int) -> Mapping[str, Tensor]:
+        """The time positions of a PaSST stretched to longer inputs, linearly, as `interpolate_positions` does."""
+        if (table := tensors.get("time_new_pos_embed")) is None:
+            return tensors
+        config = infer_config(tensors)
+        columns = patches_along(frames, config.stride)
+        if columns <= config.columns:
+            return tensors
+        return {**tensors, "time_new_pos_embed": F.interpolate(table[:, :, 0], columns, mode="linear")[:, :, None]}
+
     def explain_misfit(self, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> list[str]:
         """Position tables of other sizes mean another stride or length."""
         tables = [shapes[name] for name in ("freq_new_pos_embed", "time_new_pos_embed") if name in shapes]

@@ -29,8 +29,8 @@ from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Windows
-from ossicle.training.losses import cross_entropy
-from ossicle.training.module import TrainingModule
+from ossicle.training.losses import cross_entropy, weighted_mean
+from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
@@ -42,21 +42,66 @@ logger = logging.getLogger(__name__)
 Progress = bool | Callable[[int, int, float], None]
 
 
-class Guard(Callback):
-    """Stops a run in which a parameter silently does not train, or a frozen one does; a resumed run is watched anew."""
+class FrozenStart(Callback):
+    """Keeps all but the head of a network as it is, for the first epochs.
+
+    Comes last among the callbacks, so that the others see at the start which parameters train in all.
+    """
+
+    def __init__(self, module: NetworkTraining) -> None:
+        head = set(module.model.head.parameters())
+        self.body = [p for _, p in module.trained() if p.requires_grad and p not in head]
+        self.epochs = module.config.freeze_epochs
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Freezes, also in a run that is resumed inside an epoch, where no epoch starts."""
+        self.set(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Unfreezes when it is time."""
+        if trainer.current_epoch == self.epochs:
+            logger.info(f"epoch {self.epochs + 1}: from here on the whole network trains, not the head alone")
+        self.set(trainer.current_epoch)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Leaves nothing frozen."""
+        self.set(self.epochs)
+
+    def set(self, epoch: int) -> None:
+        """Freezes or unfreezes what an epoch has so."""
+        for p in self.body:
+            p.requires_grad_(epoch >= self.epochs)
+
+
+class Guard(Callback):
+    """Stops a run in which a parameter silently does not train, or a frozen one does.
+
+    A resumed run is watched anew, and so is one whose frozen start ends.
+    """
+
+    guard: GradientGuard | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Judges a frozen start at its end."""
+        assert isinstance(module, TrainingModule)
+        if self.guard is not None and trainer.current_epoch == getattr(module.config, "freeze_epochs", 0):
+            self.guard.finish()
+            self.guard = None
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Notes which parameters are to train."""
         assert isinstance(module, TrainingModule)
-        self.guard = GradientGuard(module.watched())
+        self.guard = self.guard or GradientGuard(module.watched())
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Looks at the gradients of a step, all that it accumulates."""
+        assert self.guard is not None
         self.guard.check()
 
     def on_train_end(self, *_: Any) -> None:
         """Judges what was seen."""
-        self.guard.finish()
+        if self.guard is not None:
+            self.guard.finish()
 
 
 class Averaging(Callback):
@@ -109,11 +154,20 @@ class Recorder(Callback):
 
     Args:
         targets: of all examples of the data set, to be compared with the validation part's scores.
+        known: of which labels it is known whether an example has them; None is all.
         folder: of the run; without one rows and best weights stay in memory.
     """
 
-    def __init__(self, targets: np.ndarray, *, config: FitConfig, task: Task, folder: Path | None = None) -> None:
-        self.targets, self.config, self.task, self.folder = targets, config, task, folder
+    def __init__(
+        self,
+        targets: np.ndarray,
+        *,
+        config: FitConfig,
+        task: Task,
+        known: np.ndarray | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
         self.losses: list[float] = []
@@ -136,7 +190,9 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Starts the clock, which a resumed run continues; one that had stopped improving stays stopped."""
+        assert isinstance(module, TrainingModule)
         self._started = time.monotonic() - self.seconds
+        module.val_scores = [row["val_score"] for row in self.rows if "val_score" in row]
         trainer.should_stop = self.improves_no_more
 
     @property
@@ -155,10 +211,15 @@ class Recorder(Callback):
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
         logits, clips = clip_logits(module.val_outputs, task=self.task)
-        targets = torch.from_numpy(self.targets[clips.numpy()]).float()
-        loss = float(cross_entropy(logits, targets, self.task).mean())
-        score = validation_score(logits, self.targets[clips.numpy()], task=self.task)
+        targets, known = self.targets[clips.numpy()], None if self.known is None else self.known[clips.numpy()]
+        each = cross_entropy(logits, torch.from_numpy(targets).float(), self.task)
+        loss = float(weighted_mean(each, None if known is None else torch.from_numpy(known).float()))
+        score = validation_score(logits, targets, task=self.task, known=known)
         self.val = {"val_loss": loss, "val_score": score}
+        before = module.fallen_rate
+        module.val_scores = [*(row["val_score"] for row in self.rows), score]
+        for group in trainer.optimizers[0].param_groups:  # the schedule comes by only after the next step
+            group["lr"] *= module.fallen_rate / before
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
             self._keep(module.weights())
@@ -221,14 +282,16 @@ def clip_logits(
     return torch.from_numpy(np.stack(joined)), clips
 
 
-def validation_score(logits: torch.Tensor, targets: np.ndarray, *, task: Task) -> float:
+def validation_score(
+    logits: torch.Tensor, targets: np.ndarray, *, task: Task, known: np.ndarray | None = None
+) -> float:
     """Balanced accuracy of labels that exclude each other, mean average precision of labels that do not.
 
     Where no clip has a label it is 0, so that the loss decides between epochs.
     """
     if task == "single-label":
         return balanced_accuracy(logits.softmax(-1).numpy(), targets)
-    score = mean_average_precision(logits.sigmoid().numpy(), targets)[0]
+    score = mean_average_precision(logits.sigmoid().numpy(), targets, known)[0]
     return 0.0 if math.isnan(score) else score
 
 

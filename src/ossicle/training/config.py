@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 import yaml
 
 from ossicle.devices import Precision
+from ossicle.encoders import EncoderPrecision
 from ossicle.errors import RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG
 from ossicle.files import write_atomically
@@ -21,6 +22,7 @@ from ossicle.models.tokens import PATCHOUT
 from ossicle.settings import from_yaml, typed
 from ossicle.training.losses import LOSSES
 from ossicle.training.schedules import SCHEDULES
+from ossicle.tuning.heads import HEADS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +42,18 @@ class FitConfig:
     accumulate: int = 1  # batches per optimizer step
     lr: float = 4e-4  # peak learning rate of AdamW
     weight_decay: float = 0.05
+    weight_decay_on: Literal["matrices", "all"] = "matrices"  # all: biases, norms, positions and gates decay too
     warmup: float = 2.0  # epochs
-    schedule: str = "cosine"  # cosine, linear or constant
+    schedule: str = "cosine"  # cosine, linear, constant or plateau
     hold: float = 0.0  # fraction of the run before the decay starts
     decay_until: float = 1.0  # fraction of the run at which the decay has ended
     final_lr: float = 0.01  # learning rate from there on, as a fraction of the peak
+    plateau_patience: int = 10  # epochs without a better validation score before the rate falls
+    plateau_factor: float = 0.1  # by which it falls
     clip_gradient: float = 1.0  # largest norm of the gradient; 0 is no limit
     loss: str = "cross_entropy"  # cross_entropy or focal
     focal_gamma: float = 2.5  # of the focal loss: how much less a clip counts that is predicted well
+    focal_alpha: float = 1.0  # of the focal loss: factor of the whole
     label_smoothing: float = 0.0  # single-label only
     average: Literal["none", "ema", "swa"] = "none"
     ema_decay: float = 0.998  # per optimizer step
@@ -83,6 +89,8 @@ class TrainConfig(FitConfig):
     weights_average: bool | None = None  # of a checkpoint with both: the average, or what it is of; None prefers it
     depth: int | None = None  # blocks of a PaSST; None is the model's own
     network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
+    layer_decay: float = 1.0  # learning rate of a block as a fraction of that of the next; the head has `lr`
+    freeze_epochs: int = 0  # epochs at the start in which the head alone trains
 
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
@@ -117,11 +125,13 @@ class TuneConfig(FitConfig):
     """Every setting of a tuning: a head, and perhaps a tuner, on a frozen encoder."""
 
     encoder: str = ""
+    encoder_precision: EncoderPrecision = "float32"  # of the encoder's weights and passes; the head is float32
     crop: bool = False  # of Whisper: encode the clip alone, not 30 s
     head: str = "density"
     options: dict[str, Any] = field(default_factory=dict)  # of the head, by name
     tuner: str | None = None  # few parameters inside the encoder: lora, ia3, density, ...
     tuner_options: dict[str, Any] = field(default_factory=dict)
+    lora_plus: float = 1.0  # of lora: learning rate of B as a multiple of that of A
     keep_layers: str | None = None  # best:K by probes, IF:K by the Importance Factor, or numbers; None is all
     pool: Literal["mean", "statistics"] = "mean"  # over time, for heads that take no time: mean, or mean and deviation
     standardize: bool = True  # features by mean and deviation of the training part, for every layer and feature
@@ -172,11 +182,15 @@ _ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
     "ema_decay": ("average", ("ema",)),
     "swa_start": ("average", ("swa",)),
     "swa_every": ("average", ("swa",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "plateau_factor": ("schedule", ("plateau",)),
     "hold": ("schedule", ("cosine", "linear")),
     "decay_until": ("schedule", ("cosine", "linear")),
     "final_lr": ("schedule", ("cosine", "linear")),
     "focal_gamma": ("loss", ("focal",)),
-    "pool": ("head", ("density", "gq_density", "layers", "mha", "weighted_sum", "mean")),
+    "focal_alpha": ("loss", ("focal",)),
+    "lora_plus": ("tuner", ("lora",)),
+    "pool": ("head", tuple(name for name, head in HEADS.items() if not head.takes_time)),
 }
 _NEEDING = {"weights_average": "weights", "patience": "validation", "tuner_options": "tuner"}
 
@@ -211,6 +225,8 @@ def check_acting(config: FitConfig, given: Iterable[str]) -> None:
 _RANGES = {
     "seed": (0, 2**32 - 1),
     "depth": (1, 1000),
+    "layer_decay": (0.01, 1.0),
+    "freeze_epochs": (0, 100_000),
     "window": (0.05, 60.0),
     "validation": (0.0, 0.5),
     "balance_offset": (0, 1e9),
@@ -225,7 +241,11 @@ _RANGES = {
     "decay_until": (0.0, 1.0),
     "final_lr": (0.0, 1.0),
     "clip_gradient": (0.0, 1e9),
+    "plateau_patience": (0, 100_000),
+    "plateau_factor": (0.001, 1.0),
     "focal_gamma": (0.0, 100.0),
+    "focal_alpha": (0.0, 100.0),
+    "lora_plus": (0.01, 1000.0),
     "label_smoothing": (0.0, 0.9),
     "ema_decay": (0.0, 0.999999),
     "swa_start": (0.0, 1.0),

@@ -10,7 +10,6 @@ import torch
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.loader import Items, Windows
 from ossicle.training.module import TrainingModule
-from ossicle.training.optimizers import adamw
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def measure(
     copied = module.copied()
     if copied is None:
         return None
-    optimizer = adamw(copied.trained(), copied.config, fused=copied.fused)
+    optimizer = copied.optimizer()
     average = None
     if copied.config.average == "ema":
         average = WeightAverage((p for _, p in copied.trained()), decay=copied.config.ema_decay)

@@ -1,13 +1,14 @@
 """Initial network of a run: random weights, or given ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 import torch
+from torch import nn
 
-from ossicle.bundle import find_weights
+from ossicle.bundle import CONFIG, WEIGHTS, find_weights, read_bundle_config
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.models import create_model, network_class
 from ossicle.models.base import Network
@@ -22,35 +23,69 @@ NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that a
 
 
 def start_from(
-    config: TrainConfig, *, num_classes: int, frames: int, report: Callable[[str], None] = lambda sentence: None
+    config: TrainConfig,
+    *,
+    num_classes: int,
+    frames: int,
+    labels: Sequence[str] | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
 ) -> Network:
     """Builds the network of a run.
 
     Random weights, also those of a new head, depend on `config.seed` alone and leave the global generator unchanged.
-    Given weights may determine options, such as length and depth; a head for another number of labels is replaced.
+    Given weights may determine options, such as length and depth. Positions for shorter clips are stretched. A head for
+    other labels is replaced.
 
     Args:
         frames: length of a training clip; the option `frames` of the network, unless the weights determine it.
-        report: called with a sentence about which weights were read from a checkpoint with several.
+        labels: of the data, in the order of the network's outputs.
+        report: called with sentences about what was taken of the weights.
 
     Raises:
         BundleRefused: `config.weights` is not a file, bundle, run or name of published weights.
         SettingRefused: options that this network does not have, or values outside their range.
         WeightsRefused: tensors that do not fit the network, or published weights that cannot be had.
     """
-    tensors, found = None, {"frames": frames}
-    if config.weights is not None:
-        path = Path(config.weights).expanduser()
-        if path.suffix in FILES and not path.exists():
-            raise BundleRefused(f"{path}: there is no such file.")
-        if not path.is_file():
-            path = find_weights(config.weights)
-        tensors = read_checkpoint(path, average=config.weights_average, report=report)
-        found |= network_class(config.model).options_of(tensors)
-    model = build(config, num_classes=num_classes, **found)
-    if tensors is not None:
-        load_into(model, model.adapted(tensors, source=path, report=report), source=path)
+    if config.weights is None:
+        return build(config, num_classes=num_classes, frames=frames)
+    path = Path(config.weights).expanduser()
+    if path.suffix in FILES and not path.exists():
+        raise BundleRefused(f"{path}: there is no such file.")
+    if not path.is_file():
+        path = find_weights(config.weights)
+    given = read_checkpoint(path, average=config.weights_average, report=report)
+    network = network_class(config.model)
+    tensors = network.lengthened(given, frames=frames)
+    if tensors is not given:
+        report(f"The positions of {path} are for shorter clips, and are stretched to {frames} frames.")
+    model = build(config, num_classes=num_classes, **{"frames": frames, **network.options_of(tensors)})
+    head = head_of(model)
+    load_into(model, model.adapted(tensors, source=path, report=report), source=path)
+    if labels is None or all(torch.equal(tensor, head[name]) for name, tensor in head_of(model).items()):
+        return model  # the head is new already, as it has another number of labels
+    if (known := labels_beside(path)) is None:
+        report(
+            f"{path} has as many labels as the data, {num_classes}: its head is kept, and they are taken to be these."
+        )
+    elif sorted(known) == sorted(labels):
+        order = [known.index(label) for label in labels]
+        model.load_state_dict({name: tensor[order] for name, tensor in head_of(model).items()}, strict=False)
+    else:
+        model.load_state_dict(head, strict=False)
+        report(f"The head is new: the data have other labels than {config.weights}.")
     return model
+
+
+def head_of(model: Network) -> dict[str, torch.Tensor]:
+    """A copy of the tensors of the last maps, which have a row for each label."""
+    maps = (name for name, module in model.named_modules() if name.startswith("head") and isinstance(module, nn.Linear))
+    return {f"{name}.{key}": t.clone() for name in maps for key, t in model.get_submodule(name).state_dict().items()}
+
+
+def labels_beside(path: Path) -> list[str] | None:
+    """The labels of the head in a file of weights, where it is that of a bundle."""
+    bundle = path.parent
+    return read_bundle_config(bundle)["labels"] if path.name == WEIGHTS and (bundle / CONFIG).exists() else None
 
 
 def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
@@ -63,6 +98,11 @@ def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:
         SettingRefused: options that this network does not have, or values outside their range.
     """
     network = network_class(config.model)
+    if config.freeze_epochs and config.weights is None:
+        raise SettingRefused(
+            f"freeze_epochs={config.freeze_epochs} keeps the weights below the head, and these are random; name "
+            "trained ones with --init, or leave freeze_epochs out."
+        )
     if twice := [name for name in config.network if name in NETWORK_SETTINGS]:
         raise SettingRefused(f"network.{twice[0]} is a separate setting; use {twice[0]}=VALUE.")
     given = {name: value for name in NETWORK_SETTINGS if (value := getattr(config, name)) is not None}

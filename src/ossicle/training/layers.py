@@ -128,6 +128,7 @@ def head_training(
         targets,
         batch_size=config.batch_size,
         seed=config.seed,
+        known=dataset.known(),
         weights=label_weights(targets[split.train], offset=config.balance_offset)
         if config.balance == "class"
         else None,
@@ -156,7 +157,9 @@ def fit_head(
     """Fits a head that no run keeps, such as one that ranks layers."""
     module, validation = head_training(dataset, split, config, features=features, tuner=tuner)
     device = features.encoder.device
-    recorder = fit(module, validation, targets=dataset.targets(), device=device, callbacks=callbacks)
+    recorder = fit(
+        module, validation, targets=dataset.targets(), known=dataset.known(), device=device, callbacks=callbacks
+    )
     module.head.to(device)  # Lightning leaves it on the CPU
     module.set_training(False)
     return recorder
@@ -164,13 +167,15 @@ def fit_head(
 
 def probes_of(dataset: Dataset, split: Split, features: HeadInputs) -> np.ndarray:
     """The validation score of a logistic regression on each layer alone."""
-    targets = dataset.targets()
+    targets, known = dataset.targets(), dataset.known()
     return probe_layers(
         features.means(split.train),
         targets[split.train],
         val_features=features.means(split.validation),
         val_targets=targets[split.validation],
         task=dataset.task,
+        known=None if known is None else known[split.train],
+        val_known=None if known is None else known[split.validation],
     )
 
 

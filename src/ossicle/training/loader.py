@@ -26,13 +26,15 @@ class Batch:
 
     clips: Int64[Tensor, "clip"]  # positions in the data set
     targets: Float[Tensor, "clip label"]
+    known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
     waves: list[Float[Tensor, "_"]] = field(default_factory=list)
     seed: int = 0  # of all that is drawn at random while this batch is used
 
     def to(self, device: torch.device, **how: Any) -> "Batch":
         """The batch on another device."""
         waves = [wave.to(device, **how) for wave in self.waves]
-        return dataclasses.replace(self, waves=waves, targets=self.targets.to(device, **how))
+        known = None if self.known is None else self.known.to(device, **how)
+        return dataclasses.replace(self, waves=waves, targets=self.targets.to(device, **how), known=known)
 
 
 def label_weights(targets: Bool[np.ndarray, "clip label"], *, offset: float = 0.0) -> Float64[np.ndarray, "clip"]:
@@ -56,6 +58,7 @@ class Batches:
     Args:
         clips: positions in the data set to train on.
         targets: of all examples of the data set.
+        known: of which labels it is known whether an example has them; None is all.
         weights: probability of each of `clips`; None takes each once, in random order.
         epoch_clips: clips per epoch; None is `len(clips)`.
         workers: threads that load ahead.
@@ -68,11 +71,12 @@ class Batches:
         *,
         batch_size: int,
         seed: int,
+        known: Bool[np.ndarray, "item label"] | None = None,
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
         workers: int = 1,
     ) -> None:
-        self.clips, self.targets = clips, targets
+        self.clips, self.targets, self.known = clips, targets, known
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
@@ -114,7 +118,8 @@ class Batches:
         clips = order[number * self.batch_size : (number + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, epoch, number])
         waves = self.waves(clips.tolist(), rng)
-        return replace(batch_of(clips, self.targets, waves), seed=int(rng.integers(1 << 62)))
+        known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
+        return replace(batch_of(clips, self.targets, waves), known=known, seed=int(rng.integers(1 << 62)))
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch."""

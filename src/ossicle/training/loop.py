@@ -12,9 +12,9 @@ from jaxtyping import Bool
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from ossicle.training.callbacks import Averaging, Checkpoints, Guard, Progress, Recorder, Reporter
+from ossicle.training.callbacks import Averaging, Checkpoints, FrozenStart, Guard, Progress, Recorder, Reporter
 from ossicle.training.loader import Items, Windows
-from ossicle.training.module import TrainingModule
+from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def fit(
     validation: Windows | Items | None,
     *,
     targets: Bool[np.ndarray, "item label"],
+    known: Bool[np.ndarray, "item label"] | None = None,
     device: torch.device,
     precision: str = "float32",
     folder: Path | None = None,
@@ -36,7 +37,7 @@ def fit(
 
     Args:
         validation: what chooses the epoch; without it the last epoch's weights stay.
-        targets: of all examples of the data set.
+        targets, known: of all examples of the data set.
         device: that of the module.
         folder: of the run, for `metrics.csv` and checkpoints; without one nothing is written.
         resume: continue from the newest checkpoint in `folder`, if there is one.
@@ -47,12 +48,14 @@ def fit(
         RunRefused: a loss that is not finite, or a parameter that the gradient guard names.
     """
     config = module.config
-    recorder = Recorder(targets, config=config, task=module.task, folder=folder)
+    recorder = Recorder(targets, known=known, config=config, task=module.task, folder=folder)
     averaging = [Averaging(module)] if config.average != "none" else []
     own: list[Callback] = [Guard(), recorder, *averaging]
     own.append(Reporter(recorder, validation=validation, progress=progress))
     if folder is not None:
         own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes))
+    if isinstance(module, NetworkTraining) and module.config.freeze_epochs:
+        own.append(FrozenStart(module))
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),

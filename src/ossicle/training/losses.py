@@ -21,6 +21,8 @@ class LossSettings(Protocol):
     def label_smoothing(self) -> float: ...
     @property
     def focal_gamma(self) -> float: ...
+    @property
+    def focal_alpha(self) -> float: ...
 
 
 # Logits and targets (clip, label) to a loss for each clip, or for each label of each clip.
@@ -36,22 +38,40 @@ def cross_entropy(logits: Tensor, targets: Tensor, task: Task, settings: LossSet
 
 
 def focal(logits: Tensor, targets: Tensor, task: Task, settings: LossSettings) -> Tensor:
-    """Cross-entropy times (1 - p)^gamma, where p is the probability of the right answer.
+    """Cross-entropy times alpha (1 - p)^gamma, where p is the probability of the right answer.
 
-    Source: Lin et al., arXiv 1708.02002, equation 4.
+    Source: Lin et al., arXiv 1708.02002, equation 5, with one alpha for all classes.
     """
     if task == "single-label":
         p = (logits.softmax(-1) * targets).sum(-1)
     else:
         p = torch.where(targets > 0.5, logits, -logits).sigmoid()
-    return cross_entropy(logits, targets, task, settings) * (1 - p).clamp(min=1e-6) ** settings.focal_gamma
+    factor = settings.focal_alpha * (1 - p).clamp(min=1e-6) ** settings.focal_gamma
+    return cross_entropy(logits, targets, task, settings) * factor
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "focal": focal}
 
 
 def mean_loss(
-    logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"], *, task: Task, settings: LossSettings
+    logits: Float[Tensor, "clip label"],
+    targets: Float[Tensor, "clip label"],
+    *,
+    task: Task,
+    settings: LossSettings,
+    known: Float[Tensor, "clip label"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean of the loss that the settings name, in float32."""
-    return LOSSES[settings.loss](logits.float(), targets, task, settings).mean()
+    """The mean of the loss that the settings name, in float32.
+
+    Args:
+        known: how much each label counts, in a multi-label task: 0 where nobody knows whether the clip has it. None
+            counts all of them whole.
+    """
+    return weighted_mean(LOSSES[settings.loss](logits.float(), targets, task, settings), known)
+
+
+def weighted_mean(
+    losses: Float[Tensor, "clip label"] | Float[Tensor, "clip"], known: Float[Tensor, "clip label"] | None
+) -> Float[Tensor, ""]:
+    """The mean, or that of what is known; 0 where nothing is."""
+    return losses.mean() if known is None else (losses * known).sum() / known.sum().clamp(min=1e-6)

@@ -16,12 +16,12 @@ from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
 from ossicle.frontend.batch import spectrograms
-from ossicle.models.base import drawing_from
+from ossicle.models.base import Network, drawing_from
 from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
 from ossicle.training.losses import mean_loss
 from ossicle.training.optimizers import adamw
-from ossicle.training.schedules import learning_rate
+from ossicle.training.schedules import falls, learning_rate
 from ossicle.tuning.tuned import TunedHead
 from ossicle.tuning.tuners import Tuner
 from ossicle.types import Task
@@ -43,11 +43,20 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.config, self.task, self.batches = config, task, batches
         self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
+        self.val_scores: list[float] = []  # of the epochs so far, which a schedule may go by
         self.last_loss = math.nan
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that train, by name."""
         raise NotImplementedError
+
+    def rate_scale(self, name: str) -> float:
+        """The learning rate of a parameter, as a multiple of that of the settings."""
+        return 1.0
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer of what trains."""
+        return adamw(self.trained(), self.config, fused=self.fused, scale=self.rate_scale)
 
     def watched(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters that the gradient guard looks at, frozen ones too."""
@@ -63,8 +72,8 @@ class TrainingModule(lightning.LightningModule):
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
-        """Logits of a batch, and what they should have been."""
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
+        """Logits of a batch, what they should have been, and how much each counts; None counts all of them whole."""
         raise NotImplementedError
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
@@ -77,8 +86,8 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        logits, targets = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
-        loss = mean_loss(logits, targets, task=self.task, settings=self.config)
+        logits, targets, known = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
+        loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise RunRefused(
@@ -103,6 +112,13 @@ class TrainingModule(lightning.LightningModule):
         """Continues at the next batch."""
         self.batches.load_state_dict(checkpoint["batches"])
 
+    @property
+    def fallen_rate(self) -> float:
+        """What a rate that falls when the validation score stops rising has fallen to."""
+        if self.config.schedule != "plateau":
+            return 1.0
+        return self.config.plateau_factor ** falls(self.val_scores, patience=self.config.plateau_patience)
+
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
         if self.config.clip_gradient:
@@ -111,14 +127,14 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a rate that moves with every step."""
-        optimizer = adamw(self.trained(), self.config, fused=self.fused)
+        optimizer = self.optimizer()
         epochs = self.config.epochs or 1
         steps = max(1, math.ceil(len(self.batches) / self.config.accumulate)) * epochs
         warmup = min(self.config.warmup / epochs, 0.5)
 
         def rate(step: int) -> float:
             # Half a step ahead, so that neither the first nor the last step has a rate of zero.
-            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup)
+            return learning_rate((step + 0.5) / steps, self.config, warmup=warmup) * self.fallen_rate
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -134,16 +150,24 @@ class NetworkTraining(TrainingModule):
     config: TrainConfig
 
     def __init__(
-        self, model: nn.Module, frontend: LogMel, config: TrainConfig, *, task: Task, frames: int, batches: Batches
+        self, model: Network, frontend: LogMel, config: TrainConfig, *, task: Task, frames: int, batches: Batches
     ) -> None:
         super().__init__(config, task=task, batches=batches)
         self.model, self.frontend, self.frames = model, frontend, frames
         # In a tuple, or the same weights would be registered twice.
         self._network = (torch.compile(model) if config.compile else model,)
+        self._depths = model.parameter_depths() if config.layer_decay != 1 else {}
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All parameters of the network."""
         return self.model.named_parameters()
+
+    def rate_scale(self, name: str) -> float:
+        """A block learns slower than the next by the factor `layer_decay`; the head has the rate of the settings.
+
+        Source: Clark et al., "ELECTRA" (arXiv 2003.10555), appendix; of image transformers BEiT (arXiv 2106.08254).
+        """
+        return self.config.layer_decay ** (max(self._depths.values()) - self._depths[name]) if self._depths else 1.0
 
     def weights(self) -> dict[str, Tensor]:
         """The network's tensors."""
@@ -161,13 +185,13 @@ class NetworkTraining(TrainingModule):
 
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
         """Of the augmented batch."""
-        spec, targets = self.augmented(batch, generator)
+        spec, targets, known = self.augmented(batch, generator)
         if self.config.compile:  # which traces no generator but torch's own
             with drawing_from(generator):
-                return self._network[0](spec), targets
-        return self._network[0](spec, generator=generator), targets
+                return self._network[0](spec), targets, known
+        return self._network[0](spec, generator=generator), targets, known
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Of the batch as it is."""
@@ -175,9 +199,15 @@ class NetworkTraining(TrainingModule):
 
     def augmented(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"]]:
-        """Features and labels of a batch after every augmentation."""
+    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
+        """Features and labels of a batch after every augmentation, and how much of a label is known.
+
+        A loss of a mix is the sum of those of its parts, each over the labels that are known of it. Binary
+        cross-entropy is linear in the target, so one target that counts for as much as is known is the same.
+        """
         config, targets, waves = self.config, batch.targets.clone(), batch.waves
+        if batch.known is not None:
+            targets = torch.cat([targets * batch.known, batch.known], 1)  # mixed alike
         if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
             waves = [*pad_sequence(waves, batch_first=True)]
 
@@ -196,7 +226,10 @@ class NetworkTraining(TrainingModule):
         spec = spectrograms(self.frontend, waves, frames=self.frames, generator=generator, change=change)
         if config.mixup:
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
-        return spec, targets
+        if batch.known is None:
+            return spec, targets, None
+        true, known = targets.chunk(2, dim=1)
+        return spec, true / known.clamp(min=1e-6), known
 
 
 # Gives the hidden states of some examples: the layers that a head takes, pooled over time as it takes them.
@@ -258,15 +291,23 @@ class HeadTraining(TrainingModule):
             own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
             owner.load_state_dict(own)
 
+    def rate_scale(self, name: str) -> float:
+        """LoRA+: B, zero at first, learns faster than A.
+
+        Source: Hayou et al., "LoRA+" (arXiv 2402.12354), section 4.
+        """
+        return self.config.lora_plus if ".lora_B." in name else 1.0
+
     def train_logits(
         self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"]]:
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip label"], Float[Tensor, "clip label"] | None]:
         """Dropout of a tuner and of other people's networks takes no generator: torch's own is seeded for the step."""
         self.set_training(True)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if self.device.type == "cuda" else []):
             torch.manual_seed(batch.seed)
             logits = self.head.score(self.features(batch.clips.cpu().numpy()))
-        return logits, batch.targets.to(logits.device)
+        batch = batch.to(logits.device)
+        return logits, batch.targets, batch.known
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Nothing is dropped."""

@@ -1,6 +1,6 @@
-"""The optimizer of a run: AdamW, with weight decay on matrices only."""
+"""The optimizer of a run: AdamW, with weight decay on matrices only, and a learning rate for each group."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,17 +15,40 @@ class OptimizerSettings(Protocol):
     def lr(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def weight_decay_on(self) -> str: ...
 
 
 def adamw(
-    parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings, *, fused: bool = False
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    settings: OptimizerSettings,
+    *,
+    fused: bool = False,
+    scale: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters that train, with decay where `decays` says."""
-    trained = [(name, p) for name, p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": settings.weight_decay},
-        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
-    ]
+    """AdamW over all parameters that train, with decay of all of them, or where `decays` says.
+
+    Args:
+        scale: the learning rate of a parameter, by its name, as a multiple of that of the settings. The groups with the
+            largest come first.
+    """
+    scaled: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, p in parameters:
+        if p.requires_grad:
+            scaled.setdefault(scale(name), []).append((name, p))
+    groups = []
+    for factor in sorted(scaled, reverse=True):
+        for decay in (True, False):
+            chosen = [
+                p for name, p in scaled[factor] if (settings.weight_decay_on == "all" or decays(name, p)) == decay
+            ]
+            groups.append(
+                {
+                    "params": chosen,
+                    "lr": settings.lr * factor,
+                    "weight_decay": settings.weight_decay if decay else 0.0,
+                }
+            )
     return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
 
 

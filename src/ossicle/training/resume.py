@@ -105,7 +105,9 @@ def longer(before: Config, after: Config) -> str:
     if before.epochs == after.epochs:
         return "what stops it before its last epoch is changed"
     rate = "the learning rate stays at its peak"
-    if after.schedule != "constant":
+    if after.schedule == "plateau":
+        rate = "the learning rate goes on as it is"
+    elif after.schedule != "constant":
         rate = (
             f"from here on the learning rate is that of a {after.schedule} schedule over {after.epochs} epochs, so "
             "it rises again, and the result is not that of a run which had them from its start"

@@ -38,7 +38,7 @@ from ossicle.data.cache import SampleStore
 from ossicle.data.check import cut_short
 from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
-from ossicle.errors import DataRefused, RunRefused
+from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
 from ossicle.files import locked, write_json
@@ -168,6 +168,7 @@ class Run(Generic[Config]):
             module,
             validation,
             targets=self.dataset.targets(),
+            known=self.dataset.known(),
             device=device,
             precision=precision,
             folder=self.folder,
@@ -186,13 +187,14 @@ class Run(Generic[Config]):
 
     def conclude(self, trained: Trained) -> FoldResult:
         """Fits temperature and thresholds on the validation part, reads the test part, once, and writes its metrics."""
-        dataset, targets = self.dataset, self.dataset.targets()
+        dataset, targets, known = self.dataset, self.dataset.targets(), self.dataset.known()
         decisions: dict[str, Any] = {}
         if len(self.split.validation):
             logits, used = trained.logits(self.split.validation)
-            decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task)
+            own = None if known is None else known[used]
+            decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task, known=own)
             scores = probabilities(logits, task=dataset.task, temperature=decisions["temperature"])
-            decisions["thresholds"] = fit_thresholds(scores, targets[used])
+            decisions["thresholds"] = fit_thresholds(scores, targets[used], own)
         logits, used = trained.logits(self.split.test)
         save_test_scores(self.folder, tested=used, logits=logits)
         result = fold_result(
@@ -347,6 +349,11 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             split = split_dataset(self.dataset, fold=name, seed=config.seed, validation=config.validation)
             split = usable_part(self.dataset, split, inputs)
             logger.info(f"Protocol: {split.protocol}")
+            if config.schedule == "plateau" and not len(split.validation):
+                raise SettingRefused(
+                    "schedule=plateau goes by the score of a validation part, and there is none; use another schedule, "
+                    "or set validation, such as 0.15."
+                )
             run = Run(self, name, split)
             if run.finished is not None:
                 logger.info(f"{run.folder}: this fold is finished.")

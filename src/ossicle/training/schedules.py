@@ -1,7 +1,7 @@
 """Learning-rate schedules by name. To add one, write a function and put it into `SCHEDULES`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 
@@ -24,6 +24,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
     "linear": lambda left: left,
     "constant": lambda left: 1.0,
+    "plateau": lambda left: 1.0,  # and falls by steps: see `falls`
 }
 
 
@@ -37,7 +38,24 @@ def learning_rate(progress: float, settings: ScheduleSettings, *, warmup: float)
     if progress < warmup:
         return progress / warmup
     start = max(warmup, settings.hold)
-    if settings.schedule == "constant" or progress <= start:
+    if settings.schedule in ("constant", "plateau") or progress <= start:
         return 1.0
     left = 1 - min((progress - start) / max(settings.decay_until - start, 1e-9), 1.0)
     return settings.final_lr + (1 - settings.final_lr) * SCHEDULES[settings.schedule](left)
+
+
+def falls(scores: Iterable[float], *, patience: int, threshold: float = 1e-4) -> int:
+    """How often the rate has fallen by these scores of one epoch after another: each time after more than `patience`
+    epochs without a score that is better by the fraction `threshold` of the best.
+
+    As torch's ReduceLROnPlateau with mode="max"; but a function of the scores, so that a resumed run needs no state.
+    """
+    count, best, waited = 0, -math.inf, 0
+    for score in scores:
+        if score > best * (1 + threshold):
+            best, waited = score, 0
+        else:
+            waited += 1
+        if waited > patience:
+            count, waited = count + 1, 0
+    return count

@@ -95,7 +95,8 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frames = frontend.frames(window)
     # What cannot begin leaves no run behind.
-    model = start_from(config, num_classes=len(dataset.labels), frames=frames, report=logger.info)
+    labels = dataset.labels
+    model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frames)
     run.begin(config)
 
@@ -109,6 +110,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
         window=window,
         batch_size=config.batch_size,
         seed=config.seed,
+        known=dataset.known(),
         weights=weights,
         epoch_clips=config.epoch_clips,
         workers=config.workers,

@@ -66,7 +66,7 @@ def tune(
     Args:
         encoder: what `load_encoder` loads, or what it gave.
         data: what `read_dataset` reads for the encoder's modality, or what it gave.
-        config: every setting; `encoder` and `crop` become those of the encoder.
+        config: every setting; `encoder`, `encoder_precision` and `crop` become those of the encoder.
         cache: folder for features (see `open_features`), or for decoded samples where there is a tuner.
         options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
 
@@ -78,12 +78,14 @@ def tune(
     output, resume = options.get("output"), options.get("resume", False)
     config, _ = starting_point(config, TuneConfig, output=output, resume=resume)
     if not isinstance(encoder, Encoder):
-        encoder = load_encoder(str(encoder), crop=config.crop, device=str(choose_device(config.device)))
+        encoder = encoder_of(dataclasses.replace(config, encoder=str(encoder)))
     for sentence in encoder.assumed:
         logger.info(sentence)
     with Runs(data, config, kind=TuneConfig, modality=encoder.modality, **options) as runs:
         crop = bool(encoder.settings.get("crop", False))
-        runs.config = dataclasses.replace(runs.config, encoder=encoder.name, crop=crop)
+        runs.config = dataclasses.replace(
+            runs.config, encoder=encoder.name, crop=crop, encoder_precision=encoder.precision
+        )
         if runs.resume:
             runs.config = with_encoder_of(runs.output, runs.config, encoder=encoder)
         for sentence in short_warmup(runs.config):
@@ -98,6 +100,16 @@ def tune(
             cache=None if cache is None else Path(cache),
         )
         return runs.each(inputs, partial(tune_fold, inputs=inputs, encoder=encoder))
+
+
+def encoder_of(config: TuneConfig) -> Encoder:
+    """Loads the encoder that the settings name, as they want it; see `load_encoder` for what it raises."""
+    return load_encoder(
+        config.encoder,
+        crop=config.crop,
+        precision=config.encoder_precision,
+        device=str(choose_device(config.device)),
+    )
 
 
 def with_encoder_of(output: Path, config: TuneConfig, *, encoder: Encoder) -> TuneConfig:

@@ -3,15 +3,18 @@
 Source: "Density Adaptive Attention is All You Need" (arXiv 2401.11143), section 1.4 of version 4: the hidden states of
 every layer, averaged over time, are weighted by an attention module, laid out as images with a channel per layer, and
 classified by two convolutions and a linear map. Also common baselines: SUPERB's weighted sum
-(arXiv 2105.01051, section 3), attentive statistics pooling (Okabe et al., arXiv 1803.10963), attention over layers.
+(arXiv 2105.01051, section 3), attentive statistics pooling (Okabe et al., arXiv 1803.10963), attention over layers,
+alone and before batch normalization, as the paper compares them, and a sigmoid gate of the density's size.
 
 **Deviations** from the authors' code:
 - attention over layers attends over layers. Theirs hands (clip, layer, dim) to a module that takes the first axis for
   the sequence, so clips attend to the other clips of their batch;
 - in a group of queries (GQ-DAAM) every query has its own softmax, and the results of the group are averaged; theirs
   adds the logits of a group before the softmax, which equals one query. The parameters are the same;
-- the 512 values of GQ-DAAM are laid out as an image of 16 x 32, theirs of 8 x 64, of texts 64 x 8: a grid here is as
-  near to a square as the width allows, which at the widths of the paper's other heads, 1024 and 5120, is theirs;
+- attention over layers has a norm before it and the layers added behind it; theirs has neither;
+- the 512 values of GQ-DAAM are laid out as an image of 16 x 32, theirs of 8 x 64, of texts 64 x 8 (`rows` gives these):
+  a grid here is as near to a square as the width allows, which at the widths of the paper's other heads, 1024 and 5120,
+  is theirs;
 - a density head with fewer than three layers per head is refused: with two values z^2 is one for both, and the gate is
   constant.
 """
@@ -130,20 +133,26 @@ class LayersHead(Head):
     Args:
         decoder: conv is the paper's; linear is one linear map of all values.
         hidden: channels between the two convolutions.
+        rows: of the image that a layer's values are laid out as; by default as near to a square as they allow.
     """
 
     def __init__(
-        self, layers: int, dim: int, *, num_classes: int, decoder: Decoder = "conv", hidden: int = 512
+        self,
+        layers: int,
+        dim: int,
+        *,
+        num_classes: int,
+        decoder: Decoder = "conv",
+        hidden: int = 512,
+        rows: int | None = None,
     ) -> None:
         super().__init__()
         self.weigh: nn.Module = nn.Identity()
-        self.decode = self.decoder(layers, dim, num_classes=num_classes, kind=decoder, hidden=hidden)
-
-    @staticmethod
-    def decoder(layers: int, dim: int, *, num_classes: int, kind: Decoder, hidden: int) -> nn.Module:
-        if kind == "conv":
-            return ConvDecoder(layers, dim, num_classes=num_classes, hidden=hidden)
-        return nn.Sequential(nn.Flatten(), Linear(layers * dim, num_classes))
+        self.decode: nn.Module = nn.Sequential(nn.Flatten(), Linear(layers * dim, num_classes))
+        if decoder == "conv":
+            self.decode = ConvDecoder(layers, dim, num_classes=num_classes, hidden=hidden, rows=rows)
+        elif rows is not None:
+            raise SettingRefused(f"rows={rows} is of the image for decoder=conv, and the decoder is {decoder}.")
 
     @property
     def density(self) -> Density | None:
@@ -174,8 +183,9 @@ class DensityHead(LayersHead):
         num_gaussians: int = 4,
         decoder: Decoder = "conv",
         hidden: int = 512,
+        rows: int | None = None,
     ) -> None:
-        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden, rows=rows)
         self.weigh = create_density(layers, dim, form=form, num_heads=num_heads, num_gaussians=num_gaussians)
 
 
@@ -192,14 +202,17 @@ class GroupQueryHead(LayersHead):
         decoder: Decoder = "conv",
         width: int = 512,
         hidden: int = 512,
+        rows: int | None = None,
     ) -> None:
-        super().__init__(layers, width, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        super().__init__(layers, width, num_classes=num_classes, decoder=decoder, hidden=hidden, rows=rows)
         gate = create_density(layers, dim, form="gate", num_heads=num_heads)
         self.weigh = nn.Sequential(gate, Linear(dim, width), GroupQueryAttention(width))
 
 
 class AttentionHead(LayersHead):
     """x + attention(norm(x)) over the layers of one clip, then the decoder."""
+
+    batch_norm = False
 
     def __init__(
         self,
@@ -210,11 +223,61 @@ class AttentionHead(LayersHead):
         num_heads: int = 8,
         decoder: Decoder = "conv",
         hidden: int = 512,
+        rows: int | None = None,
     ) -> None:
-        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden)
+        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden, rows=rows)
         if dim % num_heads:
             raise SettingRefused(f"num_heads={num_heads} does not divide the encoder's width of {dim}.")
         self.weigh = LayerAttention(dim, num_heads)
+        if self.batch_norm:
+            self.weigh = nn.Sequential(self.weigh, nn.BatchNorm1d(layers))
+
+
+class NormedAttentionHead(AttentionHead):
+    """The same with batch normalization of every layer before the decoder: MHA -> BN of the paper.
+
+    In training a layer's values are normalized over the clips of the batch and their features.
+    """
+
+    batch_norm = True
+
+
+class SigmoidHead(LayersHead):
+    """A control for the density: a gate of its size that sees each value alone, and not where it is among the layers.
+
+    Args:
+        num_heads: parts of the layers; by default as many as a density has.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        *,
+        num_classes: int,
+        num_heads: int | None = None,
+        decoder: Decoder = "conv",
+        hidden: int = 512,
+        rows: int | None = None,
+    ) -> None:
+        super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden, rows=rows)
+        heads = max(1, layers // LEAST_LAYERS) if num_heads is None else num_heads
+        if heads > layers:
+            raise SettingRefused(f"num_heads={heads} over {layers} layers; at most {layers} heads are possible.")
+        self.weigh = SigmoidGate(layers, dim, num_heads=heads)
+
+
+class SigmoidGate(nn.Module):
+    """x sigmoid(slope x + offset), with parameters for each feature and part of the layers, as the density gate has."""
+
+    def __init__(self, layers: int, dim: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.head_of = [min(layer // (layers // num_heads), num_heads - 1) for layer in range(layers)]
+        self.slope = nn.Parameter(torch.zeros(num_heads, dim))
+        self.offset = nn.Parameter(torch.ones(num_heads, dim))
+
+    def forward(self, x: Float[Tensor, "clip layer dim"]) -> Float[Tensor, "clip layer dim"]:
+        return x * torch.sigmoid(self.slope[self.head_of] * x + self.offset[self.head_of])
 
 
 class LayerAttention(nn.Module):
@@ -258,9 +321,11 @@ class GroupQueryAttention(nn.Module):
 class ConvDecoder(nn.Module):
     """The layers' vectors as images, one channel per layer; two convolutions; a linear map."""
 
-    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512) -> None:
+    def __init__(self, layers: int, dim: int, *, num_classes: int, hidden: int = 512, rows: int | None = None) -> None:
         super().__init__()
-        self.grid = grid_of(dim)
+        if rows is not None and dim % rows:
+            raise SettingRefused(f"rows={rows} does not divide the {dim} values of a layer.")
+        self.grid = grid_of(dim) if rows is None else (rows, dim // rows)
         self.conv1 = nn.Conv2d(layers, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, layers, 3, padding=1)
         self.fc = Linear(layers * dim, num_classes)
@@ -307,6 +372,8 @@ HEADS: dict[str, type[Head]] = {
     "gq_density": GroupQueryHead,
     "layers": LayersHead,
     "mha": AttentionHead,
+    "mha_bn": NormedAttentionHead,
+    "sigmoid": SigmoidHead,
     "weighted_sum": WeightedSumHead,
     "attentive_stats": AttentiveStatisticsHead,
     "mean": MeanHead,

@@ -244,6 +244,8 @@ def probe_layers(
     val_features: Float[Tensor, "val_clip layer dim"] | Float[np.ndarray, "val_clip layer dim"],
     val_targets: Bool[np.ndarray, "val_clip label"],
     task: Task,
+    known: Bool[np.ndarray, "clip label"] | None = None,
+    val_known: Bool[np.ndarray, "val_clip label"] | None = None,
     l2: float = 1.0,
 ) -> Float[np.ndarray, " layer"]:
     """The validation score of a logistic regression on each layer alone.
@@ -252,6 +254,7 @@ def probe_layers(
     The result is deterministic, and the layers do not depend on each other.
 
     Args:
+        known, val_known: of which labels it is known whether a clip has them; the others do not count. None is all.
         l2: see `fit_logistic`.
 
     Raises:
@@ -267,11 +270,16 @@ def probe_layers(
         own, dev = x[:, layer].double(), val_x[:, layer].double()
         mean, deviation = own.mean(0), own.std(0, correction=0)
         deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1)  # constant up to rounding
-        weight, bias = fit_logistic((own - mean) / deviation, torch.from_numpy(targets), task=task, l2=l2)
+        counted = None if known is None else torch.from_numpy(known)
+        weight, bias = fit_logistic(
+            (own - mean) / deviation, torch.from_numpy(targets), task=task, known=counted, l2=l2
+        )
         scores = ((dev - mean) / deviation @ weight + bias).numpy()
         single = task == "single-label"
         results.append(
-            balanced_accuracy(scores, val_targets) if single else mean_average_precision(scores, val_targets)[0]
+            balanced_accuracy(scores, val_targets)
+            if single
+            else mean_average_precision(scores, val_targets, val_known)[0]
         )
     return np.array(results)
 
@@ -281,7 +289,12 @@ CURVATURE = 0.003
 
 
 def fit_logistic(
-    x: Float[Tensor, "clip dim"], targets: Bool[Tensor, "clip label"], *, task: Task, l2: float = 1.0
+    x: Float[Tensor, "clip dim"],
+    targets: Bool[Tensor, "clip label"],
+    *,
+    task: Task,
+    known: Bool[Tensor, "clip label"] | None = None,
+    l2: float = 1.0,
 ) -> tuple[Float[Tensor, "dim label"], Float[Tensor, " label"]]:
     """Weight and bias of the softmax regression, or of one logistic regression a label, by full-batch L-BFGS.
 
@@ -310,7 +323,8 @@ def fit_logistic(
         if task == "single-label":
             entropy = F.cross_entropy(logits, truth, reduction="sum")
         else:
-            entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+            counted = None if known is None else known.to(x.dtype)
+            entropy = F.binary_cross_entropy_with_logits(logits, truth, weight=counted, reduction="sum")
         mean = (entropy + l2 / 2 * (scale[:, None] * v).square().sum()) / len(x)
         mean.backward()
         return mean

@@ -166,7 +166,12 @@ def load_tuned(folder: Path, *, encoder: str | Path | None = None, local_files_o
     config, tensors, info = open_bundle(folder)
     path, wanted = folder / CONFIG, config["encoder"]
     try:
-        found = load_encoder(encoder or wanted["name"], crop=wanted["crop"], local_files_only=local_files_only)
+        found = load_encoder(
+            encoder or wanted["name"],
+            crop=wanted["crop"],
+            precision=wanted["settings"].get("precision", "float32"),
+            local_files_only=local_files_only,
+        )
     except BundleRefused as error:
         raise BundleRefused(
             f"{path}: the encoder of this head was not found; set its path with --encoder: {error}"

@@ -14,7 +14,7 @@ own tensors do not change.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,18 +117,35 @@ def create_tuner(
     tune = TUNERS[name]
     chosen = checked_options(tune, options or {}, what=f"the tuner {name}", fixed=("encoder", "blocks"))
     blocks = blocks_that_run(encoder, layers or encoder.num_layers)
+    frozen = {id(tensor) for tensor in (*encoder.network.parameters(), *encoder.network.buffers())}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             undo = tune(encoder, blocks, **chosen)
         except (TypeError, ValueError) as error:
             raise SettingRefused(f"the tuner {name} cannot be built with these options: {error}") from error
+    keep_precise(encoder.network, frozen)
     convolutions: Any = getattr(encoder.network, "feature_extractor", None)
     if hasattr(convolutions, "_freeze_parameters"):
         convolutions._freeze_parameters()  # otherwise the library computes the gradient of the samples too
     encoder.adapted = True
     encoder.network.train(encoder.network.training)  # new modules get the mode of the others
     return Tuner(encoder, name=name, undo=undo)
+
+
+def keep_precise(network: nn.Module, frozen: Collection[int]) -> None:
+    """Puts what a tuner has added into float32: in half precision the steps of a training would be rounded away.
+
+    Args:
+        frozen: identities of the tensors that were there before.
+    """
+    for p in network.parameters():
+        if id(p) not in frozen:
+            p.data = p.data.float()
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if id(buffer) not in frozen and buffer.is_floating_point():
+                setattr(module, name, buffer.float())
 
 
 def blocks_that_run(encoder: Encoder, layers: int) -> dict[str, nn.Module]:

@@ -127,19 +127,19 @@ def plain_names(
     found = {prefix: inside for prefix, inside in found.items() if inside}
     means = [prefix for prefix in found if prefix not in PREFIXES]
     if average and not means:
-        raise WeightsRefused(f"{source}: the file has no averaged weights; remove weights_average=true")
+        raise WeightsRefused(f"{source}: the file has no averaged weights; leave out weights_average=true (--average)")
     if not found:
         return bare
     trained = next((prefix for prefix in PREFIXES if prefix in found), None)
     if average is False and trained is None:
-        raise WeightsRefused(f"{source}: the file has only {means[0]}; remove weights_average=false")
+        raise WeightsRefused(f"{source}: the file has only {means[0]}; leave out weights_average=false (--no-average)")
     if trained is None or not means:
         return found[trained or means[0]]
     mean = means[0]
     if average is None and shapes(found[mean]) != shapes(found[trained]):
         raise WeightsRefused(
-            f"{source}: {trained} and {mean} differ in their shapes; select {mean} with weights_average=true, "
-            f"or {trained} with weights_average=false"
+            f"{source}: {trained} and {mean} differ in their shapes; select {mean} with weights_average=true "
+            f"(--average), or {trained} with weights_average=false (--no-average)"
         )
     chosen, other = (trained, mean) if average is False else (mean, trained)
     report(f"{source}: the file has {trained} and its average {mean}; using {chosen}, not {other}.")

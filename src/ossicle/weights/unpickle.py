@@ -3,9 +3,9 @@
 `ossicle.weights.foreign` runs this file as a process of its own, with limits on memory, processor time and written
 bytes, and without network, other programs or other files to write. There, names in a pickle are looked up in two short
 lists and never imported: what rebuilds a tensor becomes a description of bytes in the file, what is known to be
-harmless (settings of a training) becomes an empty object, and anything else is refused. Sizes are compared with the
-bytes that are there before anything is read, and bytes are copied in small parts, so the process needs no memory for
-the weights. It needs no torch either.
+harmless (settings of a training) becomes an empty object, and anything else is refused when it is called. Sizes are
+compared with the bytes that are there before anything is read, and bytes are copied in small parts, so the process
+needs no memory for the weights. It needs no torch either.
 
 Formats: torch's zip archives (since 1.6) and its older files, and numpy's .npz.
 """
@@ -155,6 +155,15 @@ class Nothing:
         pass
 
 
+class Unknown:
+    """Stands for a name that is in neither list, such as a class as the key of its settings; cannot be called."""
+
+    name = ""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        raise Refused(f"it needs {shown(cls.name)} to load, which could run code; expected only tensors")
+
+
 class Entries(OrderedDict[Any, Any]):
     """A dictionary whose attributes, such as the versions of modules, are dropped."""
 
@@ -176,7 +185,7 @@ def view(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Stor
     if not all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *stride)):
         raise Refused("a tensor has a shape or stride that is no whole number")
     if len(shape) != len(stride):
-        raise Refused(f"a tensor has the shape {shape} and the strides {stride}")
+        raise Refused(shown(f"a tensor has the shape {shape} and the strides {stride}"))
     return Stored(storage, offset, shape, stride)
 
 
@@ -230,11 +239,13 @@ class TensorUnpickler(pickle.Unpickler):
             return Kind(STORAGES[name])
         if (module, name) in HARMLESS:
             return Nothing
-        raise Refused(f"it needs {shown(f'{module}.{name}')} to load, which could run code; expected only tensors")
+        return type("Unknown", (Unknown,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, given: Any) -> Storage:
-        if not (isinstance(given, tuple) and len(given) >= 5 and isinstance(given[1], Kind)):
+        if not (isinstance(given, tuple) and len(given) >= 5 and given[0] == "storage"):
             raise Refused("it refers to something that is no storage of numbers")
+        if not isinstance(given[1], Kind):
+            raise Refused(f"it has a storage of {shown(getattr(given[1], 'name', 'an unknown kind'))}")
         (_, kind, key, _, numel), views = given[:5], given[5:]
         if not isinstance(numel, int) or not 0 <= numel <= MAX_BYTES:
             raise Refused(f"a storage claims {numel:,} numbers" if isinstance(numel, int) else "a storage has no size")
@@ -361,7 +372,7 @@ def read_npz(archive: zipfile.ZipFile) -> Source:
         if kind[:1] not in ("<", "|") or kind[1:] not in NUMPY:
             continue
         if not all(isinstance(number, int) and number >= 0 for number in shape):
-            raise Refused(f"{shown(name)} has the shape {shape}")
+            raise Refused(shown(f"{name} has the shape {shape}"))
         storage = Storage(name, NUMPY[kind[1:]], math.prod(shape))
         stride = steps(shape[::-1])[::-1] if header["fortran_order"] else steps(shape)
         tensors[name.removesuffix(".npy")] = Stored(storage, 0, shape, stride)
@@ -414,10 +425,12 @@ def write_tensors(source: Source, target: io.BufferedIOBase) -> None:
         size = math.prod(tensor.shape) * SIZES[tensor.storage.dtype]
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
         if size > MAX_BYTES or end + size > MAX_BYTES:
-            raise Refused(f"its tensors have more than {MAX_BYTES / 2**30:.0f} GB, with {shown(name)} {tensor.shape}")
+            raise Refused(
+                f"its tensors have more than {MAX_BYTES / 2**30:.0f} GB, with {shown(f'{name} {tensor.shape}')}"
+            )
         if size and last >= tensor.storage.numel:
             raise Refused(
-                f"{shown(name)} {tensor.shape} reads number {last:,} of a storage of {tensor.storage.numel:,}"
+                f"{shown(f'{name} {tensor.shape}')} reads number {last:,} of a storage of {tensor.storage.numel:,}"
             )
         header[name] = {"dtype": tensor.storage.dtype, "shape": tensor.shape, "data_offsets": (end, end + size)}
         end += size

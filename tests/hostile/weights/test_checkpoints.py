@@ -386,6 +386,10 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     assert "not a complete safetensors file" in refused(tmp_path / "w.safetensors")
 
 
+class Callback:
+    """Lightning's older checkpoints name the class of each callback beside its settings."""
+
+
 def test_settings_and_optimizers_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
     import argparse
     from collections import defaultdict
@@ -397,8 +401,11 @@ def test_settings_and_optimizers_beside_the_weights_do_no_harm(tmp_path: Path) -
         "score": np.float64(0.5),
         "path": Path("x"),
         "size": torch.Size([2, 3]),
+        "callbacks": {Callback: {"best": 0.5}},
     }
     for legacy in (False, True):
+        torch.save({**content, "callbacks": [Callback()]}, tmp_path / "w.ckpt")
+        assert "Callback to load, which could run code" in refused(tmp_path / "w.ckpt")
         torch.save(content, tmp_path / "w.ckpt", _use_new_zipfile_serialization=not legacy)
         found = read_checkpoint(tmp_path / "w.ckpt")
         assert found.keys() == {"a", "b"} and found["a"].dtype == torch.bfloat16 and found["b"].shape == (2, 3)
