@@ -228,8 +228,10 @@ def shown(name: str, section: Section) -> list[str]:
 def page() -> str:
     """The whole of docs/benchmarks.md."""
     parts = [INTRODUCTION]
-    others = sorted({path.stem for path in RESULTS.glob("*.md")} - SECTIONS.keys() - NOT_SHOWN)
-    for name, section in {**SECTIONS, **{name: Section(title="") for name in others}}.items():
+    found = {path.stem for path in RESULTS.glob("*.md")}
+    known = {name: section for name, section in SECTIONS.items() if name in found}
+    others = sorted(found - SECTIONS.keys() - NOT_SHOWN)
+    for name, section in {**known, **{name: Section(title="") for name in others}}.items():
         path = RESULTS / f"{name}.md"
         title = section.title or path.read_text(encoding="utf-8").split("\n")[0].removeprefix("# ")
         about = [re.sub(r"\n", " ", section.about), ""] if section.about else []
