@@ -41,6 +41,13 @@ def test_counted_cost_is_the_published_one(name: str, parameters: int | None, gm
     assert summary.tokens == tokens
 
 
+def test_the_count_does_not_depend_on_which_kernels_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a new machine the measurement of the kernels would begin in the middle of the count, and be counted."""
+    monkeypatch.delenv("OSSICLE_KERNELS")
+    monkeypatch.setattr("ossicle.kernels.measure.known_here", lambda threads: pytest.fail("the kernels are measured"))
+    assert summarize_model("passt_base_s16").macs / 1e9 == pytest.approx(47.0, abs=0.05)
+
+
 def test_the_name_of_weights_is_answered_with_its_architecture() -> None:
     with pytest.raises(
         ModelUnknown, match="x is the name of weights; expected that of an architecture, such as passt_base_s10"

@@ -176,7 +176,10 @@ def summarize_model(name: str) -> ModelSummary:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"), torch.inference_mode():
+    from ossicle.kernels import using_kernels
+
+    # With a choice that is still to be measured, the measurement would be counted as well.
+    with torch.device("meta"), torch.inference_mode(), using_kernels("torch"):
         model = create_model(name).eval()
         spec = torch.empty(1, model.config.mels, preset.counted_frames)
         with FlopCounterMode(display=False) as counter:
