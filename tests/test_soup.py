@@ -113,6 +113,8 @@ def test_runs_are_chosen_by_the_validation_part_that_all_left_out(
     card = (tmp_path / "soup" / CARD).read_text()
     assert "chosen on the validation part, which the training has seen" in card
     assert load_bundle(tmp_path / "soup").thresholds is not None
+    tested = CliRunner().invoke(app, ["evaluate", str(tmp_path / "soup"), str(tmp_path / "data"), "--device", "cpu"])
+    assert "all 16 clips of data, the data that trained the model" in tested.output
     other = train("other", seed=5)
     with pytest.raises(DataRefused, match="that .*(one|other) was trained on; take runs of one split"):
         make_soup([runs[0], other], output=tmp_path / "mixed", data=tmp_path / "data", device="cpu")

@@ -17,7 +17,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ossicle.bundle import Card, find_bundle, open_bundle, read_bundle_config, write_bundle
+from ossicle.bundle import (
+    Card,
+    find_bundle,
+    fingerprints_of,
+    open_bundle,
+    read_bundle_config,
+    read_card,
+    write_bundle,
+)
 from ossicle.data import Item
 from ossicle.errors import DataRefused, SettingRefused
 from ossicle.evaluation.model import score_items
@@ -123,7 +131,13 @@ def make_soup(
         config |= decisions(*judge.logits(tensors, source="the soup"), task=config["task"])
         protocol = f"Its runs, temperature and thresholds were chosen {judge.protocol}; there it scores {score:.4f}."
     listed = ", ".join(f"`{Path(name).name}` (version {versions[name]})" for name in used)
-    card = Card(title=f"Soup of {len(used)} runs", data=f"The mean of the weights of {listed}.", protocol=protocol)
+    trained = sorted({one for name in used for one in fingerprints_of(read_card(folders[name]))})
+    card = Card(
+        title=f"Soup of {len(used)} runs",
+        data=f"The mean of the weights of {listed}.",
+        fingerprint=", ".join(trained),
+        protocol=protocol,
+    )
     write_bundle(Path(output), config, tensors, card=card)
     return Soup(folder=Path(output), used=tuple(used), score=score, alone=alone)
 

@@ -1,6 +1,7 @@
 """`ossicle evaluate`: the figures, and on which clips they were made."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from ossicle.bundle.published import card_of
+from ossicle.catalog import checkpoint
 from ossicle.data import read_dataset, split_dataset
 from ossicle.data.parts import write_split
+from ossicle.ensemble import Ensemble
 from ossicle.evaluation import CONFIG, SPLIT
+from ossicle.evaluation.parts import trained_without_split
+from ossicle.loading import load
 from ossicle.training import TrainConfig
 from ossicle.training.config import write_config
 
@@ -264,6 +270,19 @@ def test_a_bundle_without_its_run_knows_the_data_of_its_card(
     with open(bundle / "README.md", "a") as card:
         card.write(f"Fingerprint: `{read_dataset(data, labels=LABELS).fingerprint()}`")
     assert "all 12 clips of data, the data that trained the model" in scored(run, bundle, data)[1]
+    Ensemble.of([load(make_bundle(tmp_path / "other")), load(bundle)]).save_pretrained(tmp_path / "both")
+    assert "all 12 clips of data, the data that trained the model" in scored(run, tmp_path / "both", data)[1]
+
+
+def test_published_weights_know_the_data_set_of_their_authors(
+    run: Run, make_bundle: Make, data: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "fold1")
+    (bundle / "README.md").write_text(card_of(checkpoint("passt_base_s10.esc50_fold1_acc967")).data)
+    assert "all 12 clips of data\n" in scored(run, bundle, data)[1]
+    dataset = read_dataset(data, labels=LABELS)
+    named = dataclasses.replace(dataset, layout="ESC-50 (meta/esc50.csv): 12 clips.")
+    assert "its authors trained the model on" in trained_without_split(named, bundle, same=False)
 
 
 @pytest.mark.parametrize("text", ["{", "data: [", "3", "training: {}"])

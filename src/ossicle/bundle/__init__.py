@@ -1,6 +1,6 @@
 """Model bundles: save, load, find, and exchange with the Hugging Face Hub. The files are described in `schema`."""
 
-from ossicle.bundle.card import Card, relicensed
+from ossicle.bundle.card import Card, fingerprints_of, read_card, relicensed, trained_by_authors
 from ossicle.bundle.convert import Converted, convert_checkpoint, read_labels
 from ossicle.bundle.find import find_bundle, find_weights
 from ossicle.bundle.folder import Bundle, load_bundle, open_bundle, replacing_bundle, save_bundle, write_bundle
@@ -18,6 +18,7 @@ __all__ = [
     "convert_checkpoint",
     "find_bundle",
     "find_weights",
+    "fingerprints_of",
     "hub_folder",
     "info_config",
     "load_bundle",
@@ -25,9 +26,11 @@ __all__ = [
     "open_bundle",
     "push_to_hub",
     "read_bundle_config",
+    "read_card",
     "read_labels",
     "relicensed",
     "replacing_bundle",
     "save_bundle",
+    "trained_by_authors",
     "write_bundle",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ossicle.bundle.schema import CARD
 from ossicle.data import modality_of
 from ossicle.errors import BundleRefused
 
@@ -18,6 +19,7 @@ HUB_LICENSES = frozenset(
     "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 openrail isc zlib unlicense wtfpl pddl odc-by odbl unknown".split()
 )
 LICENSE_KEYS = ("license", "license_name", "license_link")
+BY_AUTHORS = "Trained by its authors on"  # how the card of published weights names the data
 LICENSE = "## License\n\n"  # the last part
 
 
@@ -69,6 +71,24 @@ def card_text(config: Mapping[str, Any], card: Card) -> str:
     ]
     text = "\n\n".join(part for part in parts if not part.endswith("\n\n"))
     return f"{_front(header)}\n\n{text}\n"
+
+
+def read_card(folder: Path) -> str:
+    """The text of a bundle's card; empty where there is none that can be read."""
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def fingerprints_of(card: str) -> list[str]:
+    """The fingerprints of the training data in the text of a card."""
+    return re.findall(r"^Fingerprint: `(.+)`$", card, re.M)
+
+
+def trained_by_authors(card: str) -> list[str]:
+    """The data set that the card of published weights names as that of their training."""
+    return re.findall(rf"^{BY_AUTHORS} (.+?)\. ", card, re.M)
 
 
 def relicensed(text: str, license: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ossicle.bundle.card import Card
+from ossicle.bundle.card import BY_AUTHORS, Card
 from ossicle.bundle.convert import convert_checkpoint
 from ossicle.bundle.schema import WEIGHTS
 from ossicle.catalog import Checkpoint, shapes_digest, store
@@ -89,7 +89,7 @@ def card_of(row: Checkpoint) -> Card:
     """The model card of published weights."""
     return Card(
         title=row.name,
-        data=f"Trained by its authors on {row.data}. Published as {row.url}.",
+        data=f"{BY_AUTHORS} {row.data}. Published as {row.url}.",
         metrics=(
             f"{row.metric} on {row.metric.data}, as its authors report it ({row.metric.source}); not measured here",
         )

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from jaxtyping import Int64
 
-from ossicle.bundle import CARD
+from ossicle.bundle import read_card, trained_by_authors
 from ossicle.data import Dataset, read_dataset
 from ossicle.data.parts import Known, Past, found_again, read_past, recognize, unseen
 from ossicle.errors import DataRefused, RunRefused
@@ -156,11 +156,11 @@ def part_of_run(
 
 
 def trained_without_split(dataset: Dataset, folder: Path | None, *, same: bool) -> str:
-    """The remark on data that trained a model without a `split.json` beside it; nothing for other data."""
-    try:
-        card = (folder / CARD).read_text(encoding="utf-8") if folder is not None else ""
-    except (OSError, ValueError):
-        card = ""
-    if same or dataset.fingerprint() in card:
+    """The remark on data that trained a model, or members of an ensemble, without a `split.json`; nothing for others."""
+    cards = [read_card(place) for place in (folder, *folder.glob("member*"))] if folder is not None else []
+    fingerprint = dataset.fingerprint()
+    if same or any(fingerprint in card for card in cards):
         return f", the data that trained the model; which of them did, {SPLIT} in its run folder would tell"
+    if any(dataset.layout.startswith(f"{name} ") for card in cards for name in trained_by_authors(card)):
+        return ", of a data set that its authors trained the model on: no test, unless only their test part is here"
     return ""
