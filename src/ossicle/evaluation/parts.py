@@ -156,7 +156,7 @@ def part_of_run(
 
 
 def trained_without_split(dataset: Dataset, folder: Path | None, *, same: bool) -> str:
-    """The remark on data that trained a model, or members of an ensemble, without a `split.json`; nothing for others."""
+    """The remark on data that trained a model, or a member of an ensemble, without a `split.json`; else nothing."""
     cards = [read_card(place) for place in (folder, *folder.glob("member*"))] if folder is not None else []
     fingerprint = dataset.fingerprint()
     if same or any(fingerprint in card for card in cards):
