@@ -171,6 +171,8 @@ def test_weights_are_no_architecture() -> None:
         WeightsRefused, match=f"passt_base_s10 is an architecture without trained weights.*such as {AUDIOSET}"
     ):
         ossicle.load("passt_base_s10")
+    with pytest.raises(ModelUnknown, match=f"'{AUDIOSET[:-1]}' are not in the catalogue; similar names: .*{AUDIOSET}"):
+        ossicle.load(AUDIOSET[:-1])
 
 
 # --- without a network -----------------------------------------------------------------------------------------------

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from ossicle.bundle import save_bundle
-from ossicle.errors import SettingRefused
+import ossicle
+from ossicle.bundle import load_bundle, save_bundle
+from ossicle.ensemble import Ensemble
+from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.frontend import frontend_config
 from ossicle.models import create_model
 from ossicle.models.tokens import Patchout, select_patches
 from ossicle.training import TrainConfig, TrainResult
 from ossicle.training.callbacks import Checkpoints, is_snapshot
 from ossicle.training.defaults import resolve
-from ossicle.training.initial import build, start_from
+from ossicle.training.initial import build, frontend_of, start_from, weights_file
 from ossicle.training.optimizers import adamw
 from ossicle.training.recipes import RECIPES, recipe
 from ossicle.training.schedules import learning_rate
@@ -158,6 +160,36 @@ def test_a_head_of_other_labels_is_new_and_one_of_the_same_stays(tmp_path: Path)
     other, said = head("car", "bus")
     assert not torch.equal(other, given.head[1].weight)
     assert said == [f"The head is new: the data have other labels than {bundle}."]
+
+
+def test_a_training_takes_the_front_end_of_its_weights(tmp_path: Path, record: Callable[..., Path]) -> None:
+    bundle, own = tmp_path / "bundle", frontend_config("passt", hop_samples=160, min_hertz_jitter=1, freq_mask=0)
+    save_bundle(
+        bundle,
+        model=create_model("passt_tiny_s16", num_classes=2, depth=1, frames=100),
+        model_name="passt_tiny_s16",
+        frontend=own,
+        task="single-label",
+        labels=("bell", "drum"),
+        window_seconds=0.5,
+    )
+    config = TrainConfig(weights=str(bundle), epochs=1, batch_size=4, device="cpu", precision="float32")
+    taken = frontend_of(config)
+    assert taken.hop_samples == 160 and (taken.min_hertz_jitter, taken.freq_mask) == (10, 48)  # drawn in training
+    # Of an architecture with another front end it is that one which is meant.
+    assert frontend_of(dataclasses.replace(config, model="passt_base_s10_hop100")).hop_samples == 100
+    for number, label in enumerate(("bell", "drum")):
+        for take in range(4):
+            record(f"data/{label}/{take}.wav", seconds=0.5, seed=10 * number + take)
+    ossicle.train(tmp_path / "data", config, output=tmp_path / "run")
+    assert load_bundle(tmp_path / "run" / "model").frontend.config.hop_samples == 160
+
+
+def test_what_is_no_network_starts_none(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    members = [ossicle.load(make_bundle(tmp_path / name)) for name in ("one", "two")]
+    Ensemble.of(members).save_pretrained(tmp_path / "both")
+    with pytest.raises(BundleRefused, match="both is an ensemble of several networks.*member0"):
+        weights_file(str(tmp_path / "both"))
 
 
 def test_a_head_whose_labels_nobody_knows_is_kept_if_it_has_as_many_and_that_is_said(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ossicle.bundle.hub import HUB_ID, hub_bundle
 from ossicle.bundle.published import published_folder
-from ossicle.bundle.schema import CONFIG, WEIGHTS
-from ossicle.catalog import default_checkpoint, find_checkpoint
+from ossicle.bundle.schema import CONFIG, WEIGHTS, read_bundle_config
+from ossicle.catalog import checkpoint, default_checkpoint, find_checkpoint
 from ossicle.catalog.download import offline
 from ossicle.errors import BundleRefused, WeightsRefused
 from ossicle.models import list_models
@@ -27,6 +27,7 @@ def find_bundle(model: str | Path, *, revision: str | None = None, local_files_o
     Raises:
         WeightsRefused: the name of an architecture, which has no weights, or published weights that cannot be had
         BundleRefused: no bundle of that name, locally or on the Hub
+        ModelUnknown: an architecture with the tag of no published weights
     """
     name, folder = str(model), Path(model).expanduser()
     row = find_checkpoint(name)
@@ -60,6 +61,8 @@ def find_bundle(model: str | Path, *, revision: str | None = None, local_files_o
     if re.fullmatch(HUB_ID, name):
         local_files_only = local_files_only or offline() is not None
         return hub_bundle(name, revision=revision, local_files_only=local_files_only)
+    if name.partition(".")[0] in list_models():
+        checkpoint(name)  # raises, with similar names
     raise BundleRefused(
         f"{name}: there is no such folder; expected a bundle, a run folder, published weights "
         "(`ossicle models list --weights`), or a Hugging Face Hub id such as user/name."
@@ -67,11 +70,19 @@ def find_bundle(model: str | Path, *, revision: str | None = None, local_files_o
 
 
 def find_weights(name: str | Path, *, local_files_only: bool = False) -> Path:
-    """The tensors of a model reference, or of a network of images to start from.
+    """The tensors of a network: of a model reference, or of a network of images to start from.
 
-    Raises: as `find_bundle`.
+    Raises: as `find_bundle`, and BundleRefused for an ensemble or a head on a frozen encoder.
     """
     row = find_checkpoint(str(name))
     if row is not None and row.is_start:
         return published_folder(row, local_files_only=local_files_only) / WEIGHTS
-    return find_bundle(name, local_files_only=local_files_only) / WEIGHTS
+    folder = find_bundle(name, local_files_only=local_files_only)
+    config = read_bundle_config(folder)
+    if "members" in config:
+        raise BundleRefused(f"{name} is an ensemble of several networks; start from one, such as {folder / 'member0'}.")
+    if "encoder" in config:
+        raise BundleRefused(
+            f"{name} is a head on a frozen encoder, which starts no network; `ossicle tune` trains one."
+        )
+    return folder / WEIGHTS

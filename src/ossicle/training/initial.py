@@ -1,5 +1,6 @@
 """Initial network of a run: random weights, or given ones."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
@@ -10,7 +11,8 @@ from torch import nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, find_weights, read_bundle_config
 from ossicle.errors import BundleRefused, SettingRefused
-from ossicle.models import create_model, network_class
+from ossicle.frontend import FrontendConfig, frontend_config
+from ossicle.models import create_model, find_preset, network_class
 from ossicle.models.base import Network
 from ossicle.models.tokens import PATCHOUT
 from ossicle.settings import typed
@@ -19,6 +21,7 @@ from ossicle.weights.foreign import read_checkpoint
 from ossicle.weights.tensors import load_into
 
 FILES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz")  # of weights
+DRAWN = ("min_hertz_jitter", "max_hertz_jitter", "freq_mask", "time_mask")  # settings of a front end in training only
 NETWORK_SETTINGS = ("depth", "drop_path", *PATCHOUT)  # settings of a run that are options of a network
 
 
@@ -48,11 +51,7 @@ def start_from(
     """
     if config.weights is None:
         return build(config, num_classes=num_classes, frames=frames)
-    path = Path(config.weights).expanduser()
-    if path.suffix in FILES and not path.exists():
-        raise BundleRefused(f"{path}: there is no such file.")
-    if not path.is_file():
-        path = find_weights(config.weights)
+    path = weights_file(config.weights)
     given = read_checkpoint(path, average=config.weights_average, report=report)
     network = network_class(config.model)
     tensors = network.lengthened(given, frames=frames)
@@ -63,17 +62,54 @@ def start_from(
     load_into(model, model.adapted(tensors, source=path, report=report), source=path)
     if labels is None or all(torch.equal(tensor, head[name]) for name, tensor in head_of(model).items()):
         return model  # the head is new already, as it has another number of labels
-    if (known := labels_beside(path)) is None:
+    if (bundle := bundle_beside(path)) is None:
         report(
             f"{path} has as many labels as the data, {num_classes}: its head is kept, and they are taken to be these."
         )
-    elif sorted(known) == sorted(labels):
-        order = [known.index(label) for label in labels]
+    elif sorted(bundle["labels"]) == sorted(labels):
+        order = [bundle["labels"].index(label) for label in labels]
         model.load_state_dict({name: tensor[order] for name, tensor in head_of(model).items()}, strict=False)
     else:
         model.load_state_dict(head, strict=False)
         report(f"The head is new: the data have other labels than {config.weights}.")
     return model
+
+
+def weights_file(weights: str) -> Path:
+    """The file of the weights that a run starts from.
+
+    Raises: BundleRefused, WeightsRefused as `start_from`.
+    """
+    path = Path(weights).expanduser()
+    if path.suffix in FILES and not path.exists():
+        raise BundleRefused(f"{path}: there is no such file.")
+    return path if path.is_file() else find_weights(weights)
+
+
+def frontend_of(config: TrainConfig) -> FrontendConfig:
+    """The front end of the architecture, with the settings that the bundle of given weights has for it.
+
+    Where the weights are of an architecture with another front end, that of `config.model` is meant. Masks and jitter
+    are those of a training.
+
+    Raises:
+        BundleRefused, WeightsRefused: as `start_from`
+        SettingRefused: a front end that cannot have this jitter
+    """
+    name = find_preset(config.model).frontend
+    own = frontend_config(name)
+    if config.weights is None:
+        return own
+    path = weights_file(config.weights)
+    given = bundle_beside(path)
+    if given is None or find_preset(given["model"]["name"]).frontend != name:
+        return own
+    try:
+        return dataclasses.replace(
+            FrontendConfig.from_dict(given["frontend"]), **{drawn: getattr(own, drawn) for drawn in DRAWN}
+        )
+    except ValueError as error:
+        raise SettingRefused(f"{path.parent}: no training with this front end: {error}.") from error
 
 
 def head_of(model: Network) -> dict[str, torch.Tensor]:
@@ -82,10 +118,12 @@ def head_of(model: Network) -> dict[str, torch.Tensor]:
     return {f"{name}.{key}": t.clone() for name in maps for key, t in model.get_submodule(name).state_dict().items()}
 
 
-def labels_beside(path: Path) -> list[str] | None:
-    """The labels of the head in a file of weights, where it is that of a bundle."""
-    bundle = path.parent
-    return read_bundle_config(bundle)["labels"] if path.name == WEIGHTS and (bundle / CONFIG).exists() else None
+def bundle_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration of the bundle of a network whose weights are in this file, if it is that of one."""
+    if path.name != WEIGHTS or not (path.parent / CONFIG).exists():
+        return None
+    config = read_bundle_config(path.parent)
+    return config if "model" in config else None
 
 
 def build(config: TrainConfig, *, num_classes: int, **found: Any) -> Network:

@@ -18,17 +18,16 @@ from ossicle.data import Dataset, Item
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.evaluation import score_items
-from ossicle.frontend import FrontendConfig, create_frontend, frontend_config, measure_statistics
+from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
 from ossicle.loading import load
 from ossicle.models.deformable import reference
-from ossicle.models.registry import find_preset
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
 from ossicle.training.callbacks import Recorder, score_name
 from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import resolve
 from ossicle.training.estimate import logged
-from ossicle.training.initial import build, start_from
+from ossicle.training.initial import build, frontend_of, start_from
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
 from ossicle.training.results import FoldResult, TrainResult
@@ -62,7 +61,7 @@ def train(
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
     with Runs(data, config, kind=TrainConfig, modality="sound", **options) as runs:
-        frontend = frontend_config(find_preset(runs.config.model).frontend)
+        frontend = frontend_of(runs.config)
         with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
             build(runs.config, num_classes=len(runs.dataset.labels))
         store = open_store(
