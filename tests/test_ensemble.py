@@ -202,8 +202,9 @@ def test_an_ensemble_is_exported_as_one_graph(tmp_path: Path, record: Record, un
     ensemble = Ensemble.of([one, member(tmp_path / "two", frontend="passt_hop160", stride=20, seed=1)])
     ensemble.save_pretrained(tmp_path / "both")
     with untyped():
-        done = export_model(tmp_path / "both", output=tmp_path / "both.onnx")
+        done = export_model(tmp_path / "both", output=tmp_path / "both.onnx", int8=True)
     assert done.agreement.close == done.agreement.windows
+    assert done.int8 is not None and done.int8.clips == 20
     path, predictor = record("a.wav", seconds=2.5), runtime.load(tmp_path / "both.onnx")
     np.testing.assert_allclose(predictor.predict(path).scores, ensemble.predict(path).scores, atol=1e-4)
     assert predictor.max_window_seconds == 1.0 and predictor.hertz == (0.0, 15_000.0)

@@ -375,8 +375,17 @@ def test_what_is_kept_is_verified_and_removed(publish: Publish, store: Path) -> 
     assert shelf.verify(row) == "config.json is missing"
     shelf.remove(row)
     assert shelf.kept() == [] and not folder.exists()
-    with pytest.raises(WeightsRefused, match="is not in .*weights; `ossicle models list --weights` shows what is"):
-        shelf.remove(row)
+    for action in (shelf.remove, shelf.verify):
+        with pytest.raises(WeightsRefused, match="is not in .*weights; `ossicle models list --weights` shows what is"):
+            action(row)
+
+
+def test_weights_whose_tensors_are_gone_are_fetched_again(publish: Publish, server: Server) -> None:
+    row = publish(AUDIOSET)
+    (published_folder(row) / "model.safetensors").unlink()
+    assert shelf.kept() == [row] and shelf.verify(row) == "model.safetensors is missing"
+    published_folder(row)
+    assert shelf.verify(row) is None and len(server.requests) == 2
 
 
 def test_a_download_that_broke_off_counts_and_can_be_removed(publish: Publish, server: Server, store: Path) -> None:

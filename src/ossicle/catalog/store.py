@@ -55,12 +55,12 @@ def store_folder() -> Path:
 def kept_folder(row: Checkpoint) -> Path | None:
     """The folder of the weights of that name, if they are in the store."""
     folder = store_folder() / row.name
-    return folder if (folder / SOURCE).is_file() else None
+    return folder if (folder / SOURCE).is_file() and (folder / TENSORS).is_file() else None
 
 
 def kept() -> list[Checkpoint]:
-    """The rows of the catalogue that are in the store."""
-    return [row for row in checkpoints().values() if kept_folder(row)]
+    """The rows of the catalogue that are in the store, whole or damaged."""
+    return [row for row in checkpoints().values() if (store_folder() / row.name / SOURCE).is_file()]
 
 
 def kept_bytes(row: Checkpoint) -> int:
@@ -191,8 +191,13 @@ def settle(row: Checkpoint, *, wanted: Callable[[Path], Published], convert: Cal
 
 
 def verify(row: Checkpoint) -> str | None:
-    """What is wrong with the weights of that name in the store; None if every byte is as it was kept."""
+    """What is wrong with the weights of that name in the store; None if every byte is as it was kept.
+
+    Raises: WeightsRefused where nothing of that name is there.
+    """
     folder = store_folder() / row.name
+    if not folder.is_dir():
+        raise _not_kept(row)
     try:
         sealed = json.loads((folder / SOURCE).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -220,13 +225,15 @@ def remove(row: Checkpoint) -> int:
     with holding(store_folder() / DOWNLOADS / f"{row.name}.lock", waiting_for=row.name):
         freed = kept_bytes(row)
         if not freed:
-            raise WeightsRefused(
-                f"{row.name} is not in {store_folder()}; `ossicle models list --weights` shows what is."
-            )
+            raise _not_kept(row)
         download.forget(_arriving(row))
         _arriving(row).unlink(missing_ok=True)
         shutil.rmtree(store_folder() / row.name, ignore_errors=True)
     return freed
+
+
+def _not_kept(row: Checkpoint) -> WeightsRefused:
+    return WeightsRefused(f"{row.name} is not in {store_folder()}; `ossicle models list --weights` shows what is.")
 
 
 def by_hand(row: Checkpoint) -> str:

@@ -15,7 +15,8 @@ License = Annotated[
 
 def ensemble(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Bundles, runs or Hub ids (user/name) of the same labels.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Bundles, runs, published weights or Hub ids of the same labels."),
     ],
     output: Output,
     window: Annotated[

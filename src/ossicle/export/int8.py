@@ -56,7 +56,8 @@ def write_int8(path: Path, source: Path) -> None:
 def kept_in_float(model: Any) -> Iterator[str]:
     """Names of products to keep in float32: those of the front end, and those of whole clips, which are heads."""
     for node in model.graph.node:
-        if node.op_type == "MatMul" and any(name.startswith("frontend.") for name in node.input):
+        # Of an ensemble they begin with the member's name.
+        if node.op_type == "MatMul" and any(".frontend." in f".{name}" for name in node.input):
             yield node.name
         if node.op_type == "Gemm":
             yield f"{node.name}_MatMul"  # its name after the quantizer's first step
