@@ -221,6 +221,7 @@ def measure(args):
     from common import about_this_run
 
     result = about_this_run() | {"narrow": {}, "threads": THREADS}
+    result["command"] = result["command"].replace(str(args.peer), "PYTHON")
     workers = {name: Worker(python, name, script=__file__) for name, python in sides(args).items()}
     with tempfile.TemporaryDirectory() as folder:
         for variant in VARIANTS:
