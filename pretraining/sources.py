@@ -377,6 +377,6 @@ VOICES: tuple[Voice, ...] = (
     festival("festvox-czech-krb", "czech_krb", "cs", "GPL-3.0-or-later", BRAILCOM, "iso-8859-2"),
     festival("festvox-czech-machac", "czech_machac", "cs", "GPL-3.0-or-later", BRAILCOM, "iso-8859-2"),
     festival("festvox-czech-ph", "czech_ph", "cs", "GPL-2.0-or-later", BRAILCOM, "iso-8859-2"),
-    festival("festvox-suopuhe-lj", "hy_fi_lj_diphone", "fi", "LGPL-2.0-or-later", "Univ. of Helsinki", "iso-8859-1"),
+    festival("festvox-suopuhe-lj", "suo_fi_lj_diphone", "fi", "LGPL-2.0-or-later", "Univ. of Helsinki", "iso-8859-1"),
     festival("festvox-suopuhe-mv", "hy_fi_mv_diphone", "fi", "LGPL-2.0-or-later", "Univ. of Helsinki", "iso-8859-1"),
 )
