@@ -22,6 +22,7 @@ from jaxtyping import Float32, Int64
 
 from ossicle.audio import DECODER, Clip, read_clip
 from ossicle.data.items import Item
+from ossicle.data.members import spooled
 from ossicle.errors import AudioError
 from ossicle.files import cache_folder, refuse_unwritable, remove_abandoned, replacing, write_json
 
@@ -112,7 +113,11 @@ def decode(item: Item, rate: int) -> Float32[np.ndarray, "time"]:
 
 def clip_of(item: Item, rate: int) -> Clip:
     """The segment of one item at `rate` hertz."""
-    return read_clip(item.file, rate, start=item.start, end=item.end, track=item.track)
+    segment: Any = {"start": item.start, "end": item.end, "track": item.track}
+    if item.member is None:
+        return read_clip(item.file, rate, **segment)
+    with spooled(item.member) as file:
+        return read_clip(file, rate, name=item.place, **segment)
 
 
 def _known(data: Path, index: Path, *, items: int) -> dict[str, Any] | None:
@@ -199,14 +204,18 @@ def _key(items: Sequence[Item], rate: int) -> str:
 def identity(item: Item) -> bytes:
     """All that an item's content depends on: a text itself, or a file's path, size and time, the segment and the track.
 
+    Of a file in a tar it is the content itself, by the tar's index, so that a cache outlives a move of the tars.
+
     A missing file has no size, so that it is looked for again.
     """
     if item.text is not None:
         return b"text\t" + item.text.encode(errors="surrogatepass")
+    track = "" if item.track is None else f"\t{item.track}"
+    if item.member is not None:
+        return f"{item.member.identity}\t{item.start}\t{item.end}{track}".encode()
     try:
         status = item.file.stat()
         state = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         state = "missing"
-    track = "" if item.track is None else f"\t{item.track}"
     return f"{item.file}\t{state}\t{item.start}\t{item.end}{track}".encode(errors="surrogatepass")

@@ -79,8 +79,11 @@ class Dataset:
     def relative(self, item: Item) -> str:
         """An item's file as seen from the root, with forward slashes: the same name on every machine.
 
-        A row of a table is its table and its line: `test.csv:12`. Bytes that are no text become `\\udc..`.
+        A row of a table is its table and its line: `test.csv:12`. Bytes that are no text become `\\udc..`. A file of a
+        tar has the name that it had before it was packed.
         """
+        if item.member is not None:
+            return item.member.name
         try:
             name = Path(os.path.relpath(item.file, self.root)).as_posix()
         except ValueError:  # Windows: another drive has no relative path.
@@ -102,7 +105,7 @@ class Dataset:
             ]
             facts += [] if item.track is None else [{"track": item.track}]
             facts += [{"unknown": item.unknown}] if item.unknown else []
-            digest.update(json.dumps([*facts, _size(item.file) if item.text is None else item.text]).encode())
+            digest.update(json.dumps([*facts, item.text if item.text is not None else _size(item)]).encode())
         return digest.hexdigest()
 
 
@@ -114,8 +117,8 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def _size(file: Path) -> int | None:
+def _size(item: Item) -> int | None:
     try:
-        return file.stat().st_size
+        return item.file.stat().st_size if item.member is None else item.member.size
     except (OSError, ValueError):
         return None

@@ -200,7 +200,7 @@ def _refuse_unknown(root: Path, counts: Counter[str], labels: Sequence[str]) -> 
 
 
 def _sentence(found: LayoutContents, counts: Counter[str], task: Task, modality: Modality) -> str:
-    files = len({item.file for item in found.items})
+    files = len({item.file if item.member is None else item.place for item in found.items})
     clips = f"{len(found.items)} {modality.noun}s"
     if modality.timed and files != len(found.items):
         clips += f" of {files} files"

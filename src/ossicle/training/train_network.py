@@ -233,4 +233,4 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
         centers=((centers.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
         seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
     )
-    return [sampling_section(figure, clip=item.file.name)]
+    return [sampling_section(figure, clip=Path(item.place).name)]

@@ -1,0 +1,128 @@
+"""Files inside of tars: where their bytes lie, and how they are read as if they lay on disk."""
+
+import contextlib
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ossicle.errors import AudioUnreadable
+from ossicle.files import printable
+from ossicle.types import Int64
+
+# What a decoder knows by its first bytes; for anything else it asks for the suffix of a name.
+MARKS = (
+    b"RIFF",
+    b"RF64",
+    b"fLaC",
+    b"OggS",
+    b"FORM",
+    b"caff",
+    b"ID3",
+    b"\xff\xf2",
+    b"\xff\xf3",
+    b"\xff\xfa",
+    b"\xff\xfb",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Tar:
+    """A tar as its index describes it: arrays with a row for each file, so that a million files are some megabytes.
+
+    Attributes:
+        names: of the files as they lay in the data set that was packed
+        frames, rates: length of each recording, in samples of its own rate (hertz)
+        checks: CRC-32 of each file's bytes
+        digests: what `ossicle.data.parts.contents_of` gives for each file
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    offsets: Int64[np.ndarray, " file"]
+    sizes: Int64[np.ndarray, " file"]
+    frames: Int64[np.ndarray, " file"]
+    rates: Int64[np.ndarray, " file"]
+    checks: Int64[np.ndarray, " file"]
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar."""
+
+    tar: Tar
+    row: int
+
+    @property
+    def name(self) -> str:
+        """Of the file in the data set that was packed."""
+        return self.tar.names[self.row]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.tar.sizes[self.row])
+
+    @property
+    def digest(self) -> str:
+        """What the file holds; the same as that of the file that was packed."""
+        return self.tar.digests[self.row]
+
+    @property
+    def place(self) -> str:
+        """What to call the file in a message."""
+        return f"{self.tar.path}:{self.name}"
+
+    @property
+    def identity(self) -> str:
+        """What its samples depend on, wherever the tar lies; no file is looked at."""
+        return f"{self.digest} {self.size} {self.tar.checks[self.row]}"
+
+    def samples(self, rate: int) -> int:
+        """The length of the whole recording at a rate: what `resample` makes of it."""
+        frames, source = int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
+        return (2 * frames * rate + source) // (2 * source)
+
+    def read(self) -> bytes:
+        """The bytes of the file.
+
+        Raises: AudioUnreadable where the tar cannot be read, or holds other bytes than its index says.
+        """
+        name, remedy = printable(self.place), "pack the data again with `ossicle data shard`"
+        try:
+            with open(self.tar.path, "rb") as file:
+                file.seek(int(self.tar.offsets[self.row]))
+                content = file.read(self.size)
+        except OSError as error:
+            raise AudioUnreadable(f"{name}: the tar cannot be read ({error.strerror}); {remedy}") from error
+        if len(content) < self.size:
+            raise AudioUnreadable(f"{name}: the tar ends before this file does; copy it again, or {remedy}")
+        if zlib.crc32(content) != self.tar.checks[self.row]:
+            raise AudioUnreadable(f"{name}: its bytes are not those that the index counts; copy it again, or {remedy}")
+        return content
+
+
+@contextlib.contextmanager
+def spooled(member: Member) -> Iterator[Path]:
+    """Yields a path with the bytes of a file of a tar, for decoders that take paths.
+
+    In memory where the system has such files and the decoder needs no suffix: they go with the process, also with one
+    that is killed. Else a temporary file.
+
+    Raises: AudioUnreadable as `Member.read` does.
+    """
+    content = member.read()
+    if hasattr(os, "memfd_create") and content.startswith(MARKS):
+        with os.fdopen(os.memfd_create("ossicle"), "wb", buffering=0) as file:
+            file.write(content)
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+        return
+    with tempfile.TemporaryDirectory(prefix="ossicle-") as folder:  # Windows opens no file twice that is open to write
+        path = Path(folder, "file" + PurePosixPath(member.name).suffix)
+        path.write_bytes(content)
+        yield path
