@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ossicle.data.items import Item
+from ossicle.data.labels import LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.files import legible
 from ossicle.types import Task
@@ -62,12 +64,12 @@ class Dataset:
 
     def targets(self) -> Bool[np.ndarray, "item label"]:
         """The labels of every item as a table of yes and no."""
-        column = {label: index for index, label in enumerate(self.labels)}
-        table = np.zeros((len(self.items), len(self.labels)), dtype=bool)
-        for row, item in enumerate(self.items):
-            for label in item.labels:
-                table[row, column[label]] = True
-        return table
+        return self.label_rows[:]
+
+    @cached_property
+    def label_rows(self) -> LabelRows:
+        """The labels of every item, where a table of them would be large."""
+        return LabelRows.of((item.labels for item in self.items), self.labels)
 
     def known(self) -> Bool[np.ndarray, "item label"] | None:
         """Of which labels it is known whether an item has them; None where all are, as in most data."""
@@ -92,6 +94,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over names, labels, segments, splits, groups and file sizes, or texts; no recording is read."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.task, self.labels]).encode())
         for item in self.items:
             facts: list[Any] = [

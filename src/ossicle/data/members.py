@@ -38,7 +38,7 @@ class Tar:
         names: of the files as they lay in the data set that was packed
         frames, rates: length of each recording, in samples of its own rate (hertz)
         checks: CRC-32 of each file's bytes
-        digests: what `ossicle.data.parts.contents_of` gives for each file
+        digests: what `ossicle.data.parts.contents_of` gives for each file, 16 bytes each
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Tar:
     frames: Int64[np.ndarray, " file"]
     rates: Int64[np.ndarray, " file"]
     checks: Int64[np.ndarray, " file"]
-    digests: tuple[str, ...]
+    digests: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Member:
     @property
     def digest(self) -> str:
         """What the file holds; the same as that of the file that was packed."""
-        return self.tar.digests[self.row]
+        return self.tar.digests[16 * self.row : 16 * self.row + 16].hex()
 
     @property
     def place(self) -> str:

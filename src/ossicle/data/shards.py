@@ -16,7 +16,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -336,17 +336,31 @@ def items_of(tar: Path, index: Mapping[str, Any]) -> Iterator[tuple[int, Item]]:
         frames=numbers["frames"],
         rates=numbers["rate"],
         checks=numbers["check"],
-        digests=tuple(files["digest"]),
+        digests=bytes.fromhex("".join(files["digest"])),
     )
-    names = {column: [*clips["names"][column], None] for column in NAMED}
     same: dict[tuple[int, ...], tuple[str, ...]] = {}  # many clips have the same labels: one object for all of them
-    for row, (position, file, numbered) in enumerate(
-        zip(clips["position"], clips["file"], clips["labels"], strict=True)
-    ):
+
+    def labels_of(numbered: list[int]) -> tuple[str, ...]:
         key = tuple(numbered)
-        labels = same.setdefault(key, tuple(index["labels"][number] for number in key))
-        facts = {column: names[column][clips[column][row]] for column in NAMED}
-        facts |= {column: clips[column][row] for column in PLAIN if column in clips}
-        if "unknown" in facts:
-            facts["unknown"] = tuple(facts["unknown"])
-        yield position, Item(file=tar, labels=labels, member=Member(archive, file), **facts)
+        return same.get(key) or same.setdefault(key, tuple(index["labels"][number] for number in key))
+
+    def column(name: str) -> Iterable[Any]:
+        names = [*clips["names"][name], None]  # -1 is none
+        return [names[place] for place in clips[name]]
+
+    rows = zip(clips["position"], clips["file"], clips["labels"], *map(column, NAMED), strict=True)
+    rare = {name: clips[name] for name in PLAIN if name in clips}
+    for row, (position, file, numbered, group, fold, split) in enumerate(rows):
+        more = {name: values[row] for name, values in rare.items()} if rare else {}
+        if "unknown" in more:
+            more["unknown"] = tuple(more["unknown"])
+        item = Item(
+            file=tar,
+            labels=labels_of(numbered),
+            group=group,
+            fold=fold,
+            split=split,
+            member=Member(archive, file),
+            **more,
+        )
+        yield position, item
