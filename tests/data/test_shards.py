@@ -4,6 +4,7 @@ import contextlib
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import soundfile
 
 import ossicle
 from ossicle import TrainConfig
-from ossicle.data import check_dataset, read_dataset, write_shards
-from ossicle.data.cache import decode, open_store
+from ossicle.data import cache, check_dataset, read_dataset, write_shards
+from ossicle.data.cache import StreamedStore, decode, open_store
 from ossicle.data.parts import contents_of
 from ossicle.errors import AudioUnreadable, DataRefused
 
@@ -215,3 +216,90 @@ def test_other_files_are_not_mixed_with_tars(folder: Path, tars: Path, tmp_path:
         write_shards(read_dataset(tars), tmp_path / "again")
     with pytest.raises(DataRefused, match="--label sort names a column, but .* holds tars"):
         read_dataset(tars, label="sort")
+
+
+# ---------------------------------------------------------------- more than the budget
+
+
+def streamed(tars: Path, folder: Path, *, budget: int, **options: bool) -> StreamedStore:
+    store = open_store(read_dataset(tars).items, RATE, folder=folder, budget_bytes=budget, **options)
+    assert isinstance(store, StreamedStore)
+    return store
+
+
+def test_tars_beyond_the_budget_are_decoded_at_their_use_and_kept_up_to_it(
+    folder: Path, tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_store(read_dataset(folder).items, RATE, folder=tmp_path / "whole")
+    decoded: list[str] = []
+    monkeypatch.setattr(cache, "decode", lambda item, rate: (decoded.append(item.place), decode(item, rate))[1])
+    budget = 4 * 3100 * 4
+    store = streamed(tars, tmp_path / "cache", budget=budget)
+    assert not decoded and store.lengths.tolist() == whole.lengths.tolist()
+    for _ in range(2):
+        for index in (7, 2, 9, 0, 5, 1):
+            np.testing.assert_array_equal(store.read(index), whole.read(index))
+    assert len(decoded) == 8  # four are kept, two are decoded at every use
+    again = streamed(tars, tmp_path / "cache", budget=budget)  # as another rank would, while the first goes on
+    np.testing.assert_array_equal(again.read(9), whole.read(9))
+    assert len(decoded) == 8
+    np.testing.assert_array_equal(again.read(3), whole.read(3))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.f32")) <= budget
+
+
+def test_what_was_kept_and_is_damaged_is_decoded_again(folder: Path, tars: Path, tmp_path: Path) -> None:
+    expected = decode(read_dataset(folder).items[4], RATE)
+    store = streamed(tars, tmp_path, budget=50_000)
+    store.read(4)
+    store.read(6)
+    (data,), (log,) = tmp_path.glob("samples/*.f32"), tmp_path.glob("samples/*.places")
+    content = bytearray(data.read_bytes())
+    content[40] ^= 1
+    data.write_bytes(content)
+    log.write_bytes(log.read_bytes() + b"half of a record")
+    for one in (store, streamed(tars, tmp_path, budget=50_000)):
+        np.testing.assert_array_equal(one.read(4), expected)
+    data.unlink()
+    np.testing.assert_array_equal(store.read(6), decode(read_dataset(folder).items[6], RATE))
+
+
+def test_a_clip_that_is_lost_while_training_stops_it_or_is_counted(
+    tars: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = streamed(tars, tmp_path, budget=0)
+    kind = streamed(tars, tmp_path, budget=0, skip_bad=True)
+    kind.items[3].file.unlink()
+    with pytest.raises(AudioUnreadable, match=r"a\.3\.mp3: the tar cannot be read \(No such file"):
+        store.read(3)
+    caplog.set_level("INFO", logger="ossicle.data")
+    for _ in range(2):
+        assert kind.read(3).tolist() == [0.0] * kind.lengths[3]
+    assert list(kind.failures) == [3]
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "taken for silence, as clip number 1 that cannot be used"
+    ]
+
+
+def test_a_full_disk_ends_keeping_and_nothing_else(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="ossicle.data")
+    store = streamed(tars, tmp_path, budget=50_000)
+    store.kept.log = tmp_path / "no folder" / "log"
+    samples = store.read(0)
+    np.testing.assert_array_equal(store.read(0), samples)
+    assert ["no more decoded samples are kept" in record.message for record in caplog.records] == [True]
+
+
+def test_training_on_streamed_tars_gives_the_weights_of_the_folder(
+    folder: Path, tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
+    config = TrainConfig(depth=1, epochs=2, batch_size=4, device="cpu", precision="float32")
+    runs = [
+        ossicle.train(data, replace(config, cache_gigabytes=size), output=tmp_path / f"run of {data.name}")
+        for data, size in ((folder, 1.0), (tars, 1e-4))
+    ]
+    assert list((tmp_path / "cache" / "samples").glob("*.places"))
+    one, other = ((run.folder / "model" / "model.safetensors").read_bytes() for run in runs)
+    assert one == other
