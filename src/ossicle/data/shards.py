@@ -337,6 +337,7 @@ def items_of(tar: Path, index: Mapping[str, Any]) -> Iterator[tuple[int, Item]]:
         rates=numbers["rate"],
         checks=numbers["check"],
         digests=bytes.fromhex("".join(files["digest"])),
+        checked=bytearray(len(files["name"])),
     )
     same: dict[tuple[int, ...], tuple[str, ...]] = {}  # many clips have the same labels: one object for all of them
 

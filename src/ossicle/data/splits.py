@@ -23,7 +23,8 @@ VALIDATION_FRACTION = 0.15
 # With two or three groups left to train on, a validation part of whole groups would take too much of them.
 LARGEST_VALIDATION_FRACTION = 0.35
 FOLDS = 5
-MANY_GROUPS = 100_000  # a table of their labels would be gigabytes
+# Of more groups, or a larger table of their labels, drawing by a table takes minutes and gigabytes.
+MANY_GROUPS, LARGE_TABLE = 200_000, 1 << 25
 OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an official split
 
 
@@ -313,7 +314,7 @@ def _draw(
     """
     _, groups = np.unique(groups, return_inverse=True)
     order = _order(dataset, rows, groups)
-    if len(order) > MANY_GROUPS:
+    if len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE:
         chosen = draw_many(
             dataset.label_rows.only(rows), groups, order, fraction=fraction, every_class=every_class, rng=rng
         )
