@@ -547,6 +547,7 @@ def test_the_layouts_are_asked_in_this_order():
         "layout",  # ESC-50
         "layouts.fsd50k",
         "layouts.openmic",
+        "layouts.shards",
         "layouts.tau_scenes",
         "layout",  # UrbanSound8K
         "layouts.table",

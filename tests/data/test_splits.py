@@ -1,6 +1,7 @@
 """Parts are disjoint and whole, groups lie on one side, official parts stay, every class can be learned."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossicle.data import Dataset, Item, group_ids, read_dataset, split_dataset, split_folds
+from ossicle.data import Dataset, Item, group_ids, read_dataset, split_dataset, split_folds, splits
+from ossicle.data.labels import LabelRows
 from ossicle.errors import DataRefused
 
 ROOT = Path("/data")
@@ -200,7 +202,7 @@ def test_labels_of_an_official_test_part_move_no_other_part(fields, order):
     items = list(dataset.items)
     others = [row for row in order if row in set(split.test.tolist())]
     for row, other in zip(split.test, others, strict=True):
-        items[row] = Item(**{**vars(items[row]), "labels": dataset.items[other].labels})
+        items[row] = replace(items[row], labels=dataset.items[other].labels)
     shuffled = split_dataset(make(items, dataset.labels), fold=dataset.folds[0])
     assert (shuffled.train == split.train).all()
     assert (shuffled.validation == split.validation).all()
@@ -335,3 +337,42 @@ def test_the_leak_in_an_official_split_is_said(shared):
     split = split_dataset(read_dataset(shared / "fsdd"))
     assert len(split.test) == 300
     assert "6 groups by `speaker` lie on both sides of this official cut" in split.protocol
+
+
+@pytest.mark.parametrize("every_class", [True, False])
+def test_a_part_of_very_many_groups_is_drawn_like_one_of_few(every_class, monkeypatch):
+    rng = np.random.default_rng(0)
+    items = [
+        Item(
+            file=ROOT / f"{number}.wav",
+            group=f"g{number // 2}" if number < 200 else None,
+            labels=tuple(sorted({f"l{label}" for label in rng.integers(0, 12, rng.integers(0, 4))})),
+        )
+        for number in range(2000)
+    ]
+    dataset = make(items)
+    parts = []
+    for many in (10**9, 100):
+        monkeypatch.setattr(splits, "MANY_GROUPS", many)
+        parts.append(split_dataset(dataset) if every_class else split_dataset(dataset, validation=0.3))
+    few, many = parts
+    targets = dataset.targets()
+    for part in ("train", "validation", "test"):
+        one, other = targets[getattr(few, part)], targets[getattr(many, part)]
+        assert abs(len(one) - len(other)) <= 20 and np.abs(one.sum(0) - other.sum(0)).max() <= 10
+    assert not np.intersect1d(group_ids(dataset)[many.test], group_ids(dataset)[many.train]).size
+    assert (split_dataset(make(items[::-1])).test == np.sort(1999 - many.test)).all()
+
+
+def test_rows_of_labels_give_what_their_table_gives():
+    rng = np.random.default_rng(0)
+    table = rng.random((50, 7)) < 0.2
+    rows = LabelRows.of(
+        [[f"l{column}" for column in np.flatnonzero(row)] for row in table], [f"l{n}" for n in range(7)]
+    )
+    chosen = rng.integers(0, 50, 20)
+    assert rows.shape == table.shape and len(rows) == 50
+    assert (rows[chosen] == table[chosen]).all() and (rows[:] == table).all() and (rows[table[:, 0]][:, 0]).all()
+    assert (rows.only(chosen)[:] == table[chosen]).all()
+    for axis in (0, 1):
+        assert (rows.sum(axis) == table.sum(axis)).all() and (rows.any(axis) == table.any(axis)).all()

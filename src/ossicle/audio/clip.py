@@ -44,6 +44,7 @@ def read_clip(
     end: float | None = None,
     track: int | None = None,
     limits: AudioLimits = DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> Clip:
     """Reads a recording, or a segment of one, into memory as mono float32 at `rate`.
 
@@ -54,6 +55,7 @@ def read_clip(
         start: seconds.
         end: seconds; None reads to the end.
         track: number of the audio track, from 1; by default the track marked as default, or the first.
+        name: of the recording in messages; by default its path.
 
     Raises:
         AudioUnreadable: the file is missing or cannot be decoded.
@@ -66,7 +68,7 @@ def read_clip(
 
     held: list[np.ndarray] = []
     total = 0
-    with open_recording(path, limits, track=track) as recording:
+    with open_recording(path, limits, track=track, name=name) as recording:
         for piece in segment(recording, rate, start=start, end=end, limits=limits):
             total += len(piece)
             check_seconds(recording.name, total / rate, limits)
@@ -79,7 +81,7 @@ def read_clip(
 
     samples = np.empty(total, np.float32)
     if total > HELD_SAMPLES:
-        with open_recording(path, limits, track=track) as again:
+        with open_recording(path, limits, track=track, name=name) as again:
             fill(samples, segment(again, rate, start=start, end=end, limits=limits), again.name)
     else:
         np.concatenate(held, out=samples)

@@ -23,17 +23,20 @@ MEDIA = "M4A, MP4, WebM, WMA and other media"
 
 
 @contextlib.contextmanager
-def open_recording(path: str | os.PathLike[str], limits: AudioLimits, *, track: int | None = None) -> Iterator[Source]:
+def open_recording(
+    path: str | os.PathLike[str], limits: AudioLimits, *, track: int | None = None, name: str | None = None
+) -> Iterator[Source]:
     """Opens a recording with the first decoder that reads it; rate and channels lie within `limits`.
 
     Args:
         track: number of the audio track, from 1; by default the track marked as default
+        name: of the recording in messages; by default its path
 
     Raises:
         AudioUnreadable: the file is missing or cannot be decoded.
         AudioRefused: its channels or rate are outside the limits, or it does not have the track.
     """
-    name = printable(path)
+    name = printable(name or path)
     # Absolute: "-" would be standard input to libsndfile, and "a:b" an address to FFmpeg.
     file = Path(os.path.abspath(path))
     check_regular(file, name)

@@ -1,4 +1,4 @@
-"""`ossicle data`: check what a folder or a table holds, before anything is trained on it."""
+"""`ossicle data`: check what a folder or a table holds, before anything is trained on it, and pack it into tars."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,16 @@ from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
 from ossicle.cli.outcome import SOME_FAILED, Sentences
 
 app = typer.Typer(
-    cls=Sentences, help="Check data before training.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=Sentences,
+    help="Check data before training, and pack them into tars.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
+
+
+Data = Annotated[
+    Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, ESC-50, or tars.")
+]
 
 
 def modalities() -> list[str]:
@@ -28,9 +36,7 @@ def _group() -> None:
 
 @app.command()
 def check(
-    data: Annotated[
-        Path, typer.Argument(help="Folder per class, a folder with meta.csv, a CSV/TSV/JSONL table, or ESC-50.")
-    ],
+    data: Data,
     file: FileColumn = None,
     label: Label = None,
     group: Group = None,
@@ -60,4 +66,37 @@ def check(
         report = check_dataset(dataset, progress=progress)
     print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if as_json else report)
     if report.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def shard(
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the tars; a new one, or one to go on with.")
+    ],
+    file: FileColumn = None,
+    label: Label = None,
+    group: Group = None,
+    fold: Fold = None,
+    track: Track = None,
+    shard_megabytes: Annotated[
+        float, typer.Option("--shard-megabytes", help="Recordings in a tar, in MiB.", min=0.001)
+    ] = 1024,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out clips that cannot be decoded.")] = False,
+) -> None:
+    """Pack recordings into tars that train, tune, evaluate and check read like the folder, and webdataset too."""
+    from ossicle.data import read_dataset, write_shards
+    from ossicle.jobs.progress import counting
+
+    dataset = read_dataset(data, file=file, label=label, group=group, fold=fold, track=track)
+    print(dataset.layout)
+    with counting("Packing") as progress:
+        shards = write_shards(
+            dataset, output, shard_bytes=int(shard_megabytes * 2**20), skip_bad=skip_bad, progress=progress
+        )
+    for failure in shards.failures:
+        print(f"left out: {failure}")
+    print(f"{shards.files} recordings in {len(shards.tars)} tars, {shards.bytes / 2**20:.1f} MiB: {output}")
+    if shards.failures:
         raise typer.Exit(SOME_FAILED)

@@ -5,6 +5,7 @@ from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.modalities import MODALITIES, Modality, modality_of
 from ossicle.data.reading import read_dataset
+from ossicle.data.shards import Shards, write_shards
 from ossicle.data.splits import Split, group_ids, split_dataset, split_folds
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Item",
     "Modality",
     "Problem",
+    "Shards",
     "Split",
     "check_dataset",
     "group_ids",
@@ -21,4 +23,5 @@ __all__ = [
     "read_dataset",
     "split_dataset",
     "split_folds",
+    "write_shards",
 ]

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,10 +192,10 @@ def cut_short(
 
 def _measured(items: Sequence[Item]) -> dict[int, float]:
     """The seconds of the segments that are cut short, by position; of each file its last one that decodes is read."""
-    files: dict[Path, list[int]] = defaultdict(list)
+    files: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         if item.end is not None:
-            files[item.file].append(position)
+            files[item.place].append(position)
 
     def of_file(positions: list[int]) -> dict[int, float]:
         for item in sorted((items[position] for position in positions), key=lambda item: item.end or 0.0, reverse=True):

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ossicle.data.items import Item
+from ossicle.data.labels import LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.files import legible
 from ossicle.types import Task
@@ -62,12 +64,12 @@ class Dataset:
 
     def targets(self) -> Bool[np.ndarray, "item label"]:
         """The labels of every item as a table of yes and no."""
-        column = {label: index for index, label in enumerate(self.labels)}
-        table = np.zeros((len(self.items), len(self.labels)), dtype=bool)
-        for row, item in enumerate(self.items):
-            for label in item.labels:
-                table[row, column[label]] = True
-        return table
+        return self.label_rows[:]
+
+    @cached_property
+    def label_rows(self) -> LabelRows:
+        """The labels of every item, where a table of them would be large."""
+        return LabelRows.of((item.labels for item in self.items), self.labels)
 
     def known(self) -> Bool[np.ndarray, "item label"] | None:
         """Of which labels it is known whether an item has them; None where all are, as in most data."""
@@ -79,8 +81,11 @@ class Dataset:
     def relative(self, item: Item) -> str:
         """An item's file as seen from the root, with forward slashes: the same name on every machine.
 
-        A row of a table is its table and its line: `test.csv:12`. Bytes that are no text become `\\udc..`.
+        A row of a table is its table and its line: `test.csv:12`. Bytes that are no text become `\\udc..`. A file of a
+        tar has the name that it had before it was packed.
         """
+        if item.member is not None:
+            return item.member.name
         try:
             name = Path(os.path.relpath(item.file, self.root)).as_posix()
         except ValueError:  # Windows: another drive has no relative path.
@@ -89,6 +94,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over names, labels, segments, splits, groups and file sizes, or texts; no recording is read."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.task, self.labels]).encode())
         for item in self.items:
             facts: list[Any] = [
@@ -102,7 +111,7 @@ class Dataset:
             ]
             facts += [] if item.track is None else [{"track": item.track}]
             facts += [{"unknown": item.unknown}] if item.unknown else []
-            digest.update(json.dumps([*facts, _size(item.file) if item.text is None else item.text]).encode())
+            digest.update(json.dumps([*facts, item.text if item.text is not None else _size(item)]).encode())
         return digest.hexdigest()
 
 
@@ -114,8 +123,8 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def _size(file: Path) -> int | None:
+def _size(item: Item) -> int | None:
     try:
-        return file.stat().st_size
+        return item.file.stat().st_size if item.member is None else item.member.size
     except (OSError, ValueError):
         return None

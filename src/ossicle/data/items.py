@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ossicle.data.members import Member
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One labeled clip: a recording, or a segment of one; or an image; or a row of a table of text.
 
@@ -12,6 +14,7 @@ class Item:
     `unknown` are the labels of which nobody said whether the clip has them; it does not have the others.
     Of a row, `file` is the table, `text` what it says and `row` the line that it begins on, counted from 1.
     `track` is the audio track to read, from 1, of a recording that has several; see `read_clip`.
+    Of a file inside of a tar, `file` is the tar and `member` says where in it the bytes lie.
     """
 
     file: Path
@@ -25,8 +28,11 @@ class Item:
     text: str | None = None
     row: int | None = None
     track: int | None = None
+    member: Member | None = None
 
     @property
     def place(self) -> str:
-        """What to call the item in a message: its file, with the line where it is a row of a table."""
+        """What to call the item in a message: its file, with the line of a table or the name in a tar."""
+        if self.member is not None:
+            return self.member.place
         return str(self.file) if self.row is None else f"{self.file}:{self.row}"

@@ -60,19 +60,20 @@ def contents_of(items: Iterable[Item]) -> tuple[str, ...]:
 
     A segment has that of its file, then an @ and its times in seconds.
     """
-    digest = cache(_digest)
+    digest = cache(digest_of)
     found = []
     for item in items:
         if item.text is not None:
             found.append(hashlib.sha256(item.text.encode(errors="surrogatepass")).hexdigest()[:32])
             continue
-        of_file = digest(item.file)
+        of_file = item.member.digest if item.member is not None else digest(item.file)
         whole = item.start == 0 and item.end is None
         found.append(of_file if whole or not of_file else f"{of_file}@{item.start:.3f}-{item.end or 0:.3f}")
     return tuple(found)
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """A text for what a file holds; empty where it cannot be read."""
     try:
         size = file.stat().st_size
         digest = hashlib.sha256(str(size).encode())

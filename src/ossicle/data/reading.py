@@ -152,7 +152,18 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
         if several := [group for group in together.values() if len(group) > 1]:
             remarks.append(f"{what} equal as numbers or as text are one: {' and '.join(map(ascii, several[0]))}")
 
+    # Very many items as a rule, and few names that change: an item whose names stay is taken as it is.
+    same = {name for name, parts in labels.items() if [names["labels"][part] for part in parts] == [name]}
+    kept = {
+        column: {None} | {name for name, chosen in names[f"{column}s"].items() if chosen == name}
+        for column in ("group", "fold")
+    }
+
     def spelled(item: Item) -> Item:
+        alone = len(item.labels) < 2 or len(set(item.labels)) == len(item.labels)
+        if alone and same.issuperset(item.labels) and not item.unknown:
+            if item.group in kept["group"] and item.fold in kept["fold"]:
+                return item
         parts = (names["labels"][part] for label in item.labels for part in labels[label])
         unknown = tuple(names["labels"].get(label, label) for label in item.unknown)
         group, fold = item.group and names["groups"][item.group], item.fold and names["folds"][item.fold]
@@ -200,7 +211,7 @@ def _refuse_unknown(root: Path, counts: Counter[str], labels: Sequence[str]) -> 
 
 
 def _sentence(found: LayoutContents, counts: Counter[str], task: Task, modality: Modality) -> str:
-    files = len({item.file for item in found.items})
+    files = len({item.file if item.member is None else item.place for item in found.items})
     clips = f"{len(found.items)} {modality.noun}s"
     if modality.timed and files != len(found.items):
         clips += f" of {files} files"

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ossicle.data.dataset import Dataset
+from ossicle.data.drawing import draw_many
 from ossicle.data.items import Item
 from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
@@ -22,6 +23,8 @@ VALIDATION_FRACTION = 0.15
 # With two or three groups left to train on, a validation part of whole groups would take too much of them.
 LARGEST_VALIDATION_FRACTION = 0.35
 FOLDS = 5
+# Of more groups, or a larger table of their labels, drawing by a table takes minutes and gigabytes.
+MANY_GROUPS, LARGE_TABLE = 200_000, 1 << 25
 OFFICIAL_SPLIT = "test"  # the name of the one fold of a data set with an official split
 
 
@@ -206,8 +209,8 @@ def refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence:
     Args:
         sentence: when that is so, for the message
     """
-    targets = dataset.targets()
-    lost = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[kept].any(axis=0))]
+    rows = dataset.label_rows
+    lost = [dataset.labels[column] for column in np.flatnonzero(rows.any(0) & ~rows.only(kept).any(0))]
     if lost:
         more = f" (and {len(lost) - 1} more such classes)" if len(lost) > 1 else ""
         raise DataRefused(
@@ -229,8 +232,8 @@ def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.n
     shared = len(np.intersect1d(groups[in_test], groups[~in_test]))
     if shared:  # only official cuts do this; ours keep groups whole
         notes.append(f"note: {shared} groups by {_grouped_by(dataset)} lie on both sides of this official cut")
-    targets = dataset.targets()
-    absent = [dataset.labels[column] for column in np.flatnonzero(targets.any(axis=0) & ~targets[in_test].any(axis=0))]
+    rows = dataset.label_rows
+    absent = [dataset.labels[column] for column in np.flatnonzero(rows.any(0) & ~rows.only(in_test).any(0))]
     if absent:
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         one = f"{modality_of(dataset.modality).article} {dataset.noun}"
@@ -311,6 +314,11 @@ def _draw(
     """
     _, groups = np.unique(groups, return_inverse=True)
     order = _order(dataset, rows, groups)
+    if len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE:
+        chosen = draw_many(
+            dataset.label_rows.only(rows), groups, order, fraction=fraction, every_class=every_class, rng=rng
+        )
+        return chosen[groups]
     strata = _strata(dataset)[rows]
     counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
     total = counts.sum(axis=0)

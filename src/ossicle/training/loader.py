@@ -17,7 +17,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from ossicle.data.cache import SampleStore
+from ossicle.data.labels import LabelRows
 from ossicle.inference import window_starts
+
+Targets = Bool[np.ndarray, "item label"] | LabelRows  # of all examples of a data set
+LARGE_TABLE = 1 << 27  # entries of a table of labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Batch:
         return dataclasses.replace(self, waves=waves, targets=self.targets.to(device, **how), known=known)
 
 
-def label_weights(targets: Bool[np.ndarray, "clip label"], *, offset: float = 0.0) -> Float64[np.ndarray, "clip"]:
+def label_weights(targets: Targets, *, offset: float = 0.0) -> Float64[np.ndarray, "clip"]:
     """The probability of drawing each clip so that rare labels come as often as common ones.
 
     A label weighs 1 / (its count + offset), a clip the sum over its labels; a clip without labels counts as a label
@@ -46,7 +50,11 @@ def label_weights(targets: Bool[np.ndarray, "clip label"], *, offset: float = 0.
     Source: PaSST, section 2.1 of the released code: 1000 / (count + 100), summed over the labels.
     """
     counts = targets.sum(0)
-    weights = targets @ (1 / (np.maximum(counts, 1) + offset))
+    of_label = 1 / (np.maximum(counts, 1) + offset)
+    size = max(LARGE_TABLE // max(targets.shape[1], 1), 1)  # as a table, piece by piece
+    weights = np.concatenate(
+        [targets[start : start + size] @ of_label for start in range(0, max(len(targets), 1), size)]
+    )
     empty = ~targets.any(1)
     weights[empty] = 1 / (max(empty.sum(), 1) + offset)
     return weights / weights.sum()
@@ -67,7 +75,7 @@ class Batches:
     def __init__(
         self,
         clips: Int64[np.ndarray, "train"],
-        targets: Bool[np.ndarray, "item label"],
+        targets: Targets,
         *,
         batch_size: int,
         seed: int,
@@ -142,7 +150,7 @@ class WaveBatches(Batches):
         self,
         store: SampleStore,
         clips: Int64[np.ndarray, "train"],
-        targets: Bool[np.ndarray, "item label"],
+        targets: Targets,
         *,
         window: int,
         min_samples: int = 1,
@@ -189,9 +197,7 @@ class ItemBatches(Batches):
         return self.clips[order.numpy()]
 
 
-def batch_of(
-    clips: Int64[np.ndarray, "clip"], targets: Bool[np.ndarray, "item label"], waves: Sequence[Tensor] = ()
-) -> Batch:
+def batch_of(clips: Int64[np.ndarray, "clip"], targets: Targets, waves: Sequence[Tensor] = ()) -> Batch:
     """A batch of these positions."""
     wanted = torch.from_numpy(targets[clips].astype(np.float32))
     return Batch(clips=torch.from_numpy(np.asarray(clips, np.int64)), targets=wanted, waves=list(waves))
@@ -214,7 +220,7 @@ class Windows:
         self,
         store: SampleStore,
         clips: Int64[np.ndarray, "part"],
-        targets: Bool[np.ndarray, "item label"],
+        targets: Targets,
         *,
         window: int,
         batch_size: int,
@@ -249,7 +255,7 @@ class Items:
     With all their frames they hold no more than a step of training does.
     """
 
-    def __init__(self, clips: Int64[np.ndarray, "part"], targets: Bool[np.ndarray, "item label"]) -> None:
+    def __init__(self, clips: Int64[np.ndarray, "part"], targets: Targets) -> None:
         self.clips, self.targets = clips, targets
 
     def number(self) -> int:

@@ -69,6 +69,7 @@ def train(
             frontend.rate,
             folder=None if cache is None else Path(cache),
             budget_bytes=int(runs.config.cache_gigabytes * 2**30),
+            skip_bad=runs.skip_bad,
             progress=logged("decoded {} of {} recordings"),
         )
         return runs.each(store, partial(train_fold, store=store, frontend=frontend))
@@ -81,11 +82,11 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
         chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
         config = dataclasses.replace(config, precision=chosen)
-    targets = dataset.targets()
+    targets = dataset.label_rows
     config, reasons = resolve(
         config,
         seconds=store.lengths[split.train] / frontend.rate,
-        counts=targets[split.train].sum(0),
+        counts=targets.only(split.train).sum(0),
         frontend=frontend,
     )
     for sentence in reasons:
@@ -101,7 +102,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
 
     weights = None
     if config.balance == "class":
-        weights = label_weights(targets[split.train], offset=config.balance_offset)
+        weights = label_weights(targets.only(split.train), offset=config.balance_offset)
     batches = WaveBatches(
         store,
         split.train,
@@ -232,4 +233,4 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
         centers=((centers.flatten(0, 1) + 0.5) * scale - 0.5).cpu().numpy(),
         seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
     )
-    return [sampling_section(figure, clip=item.file.name)]
+    return [sampling_section(figure, clip=Path(item.place).name)]

@@ -1,0 +1,162 @@
+"""Files inside of tars: where their bytes lie, and how they are read as if they lay on disk."""
+
+import contextlib
+import os
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ossicle.errors import AudioUnreadable
+from ossicle.files import printable
+from ossicle.types import Int64
+
+# What a decoder knows by its first bytes; for anything else it asks for the suffix of a name.
+MARKS = (
+    b"RIFF",
+    b"RF64",
+    b"fLaC",
+    b"OggS",
+    b"FORM",
+    b"caff",
+    b"ID3",
+    b"\xff\xf2",
+    b"\xff\xf3",
+    b"\xff\xfa",
+    b"\xff\xfb",
+)
+
+_of_thread = threading.local()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Tar:
+    """A tar as its index describes it: arrays with a row for each file, so that a million files are some megabytes.
+
+    Attributes:
+        names: of the files as they lay in the data set that was packed
+        frames, rates: length of each recording, in samples of its own rate (hertz)
+        checks: CRC-32 of each file's bytes
+        digests: what `ossicle.data.parts.contents_of` gives for each file, 16 bytes each
+        checked: whether this process has compared the bytes of each file with its check
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    offsets: Int64[np.ndarray, " file"]
+    sizes: Int64[np.ndarray, " file"]
+    frames: Int64[np.ndarray, " file"]
+    rates: Int64[np.ndarray, " file"]
+    checks: Int64[np.ndarray, " file"]
+    digests: bytes
+    checked: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar."""
+
+    tar: Tar
+    row: int
+
+    @property
+    def name(self) -> str:
+        """Of the file in the data set that was packed."""
+        return self.tar.names[self.row]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.tar.sizes[self.row])
+
+    @property
+    def digest(self) -> str:
+        """What the file holds; the same as that of the file that was packed."""
+        return self.tar.digests[16 * self.row : 16 * self.row + 16].hex()
+
+    @property
+    def place(self) -> str:
+        """What to call the file in a message."""
+        return f"{self.tar.path}:{self.name}"
+
+    @property
+    def identity(self) -> str:
+        """What its samples depend on, wherever the tar lies; no file is looked at."""
+        return f"{self.digest} {self.size} {self.tar.checks[self.row]}"
+
+    def samples(self, rate: int) -> int:
+        """The length of the whole recording at a rate: what `resample` makes of it."""
+        frames, source = int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
+        return (2 * frames * rate + source) // (2 * source)
+
+    def read(self) -> memoryview:
+        """The bytes of the file, until this thread reads the next one.
+
+        Raises: AudioUnreadable where the tar cannot be read, or holds other bytes than its index says.
+        """
+        name, remedy = printable(self.place), "pack the data again with `ossicle data shard`"
+        held = getattr(_of_thread, "bytes", b"")  # used again and again: new memory would take longer than the copy
+        if len(held) < self.size:
+            held = _of_thread.bytes = bytearray(self.size)
+        content = memoryview(held)[: self.size]
+        try:
+            with open(self.tar.path, "rb", buffering=0) as file:
+                file.seek(int(self.tar.offsets[self.row]))
+                done = 0
+                while done < self.size and (more := file.readinto(content[done:])):
+                    done += more
+        except OSError as error:
+            raise AudioUnreadable(f"{name}: the tar cannot be read ({error.strerror}); {remedy}") from error
+        if done < self.size:
+            raise AudioUnreadable(f"{name}: the tar ends before this file does; copy it again, or {remedy}")
+        if not self.tar.checked[self.row]:
+            if zlib.crc32(content) != self.tar.checks[self.row]:
+                raise AudioUnreadable(
+                    f"{name}: its bytes are not those that the index counts; copy it again, or {remedy}"
+                )
+            self.tar.checked[self.row] = True
+        return content
+
+
+class MemoryFile:
+    """A file that lies in no folder, written again and again: new pages would take longer than the copy."""
+
+    def __init__(self) -> None:
+        self.handle = os.memfd_create("ossicle")
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+    def holding(self, content: memoryview) -> Path:
+        """A path of it, with these bytes."""
+        os.ftruncate(self.handle, len(content))
+        done = 0
+        while done < len(content):  # one call writes 2 GiB at most
+            done += os.pwrite(self.handle, content[done:], done)
+        return Path(f"/proc/self/fd/{self.handle}")
+
+
+@contextlib.contextmanager
+def spooled(member: Member) -> Iterator[Path]:
+    """Yields a path with the bytes of a file of a tar, for decoders that take paths.
+
+    In memory where the system has such files and the decoder needs no suffix: they go with the process, also with one
+    that is killed; one for each thread, so that another file must not be spooled before this one was read. Else a
+    temporary file.
+
+    Raises: AudioUnreadable as `Member.read` does.
+    """
+    content = member.read()
+    if hasattr(os, "memfd_create") and bytes(content[:4]).startswith(MARKS):
+        if not hasattr(_of_thread, "file"):
+            _of_thread.file = MemoryFile()
+        yield _of_thread.file.holding(content)
+        return
+    with tempfile.TemporaryDirectory(prefix="ossicle-") as folder:  # Windows opens no file twice that is open to write
+        path = Path(folder, "file" + PurePosixPath(member.name).suffix)
+        path.write_bytes(content)
+        yield path
