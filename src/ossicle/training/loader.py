@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from ossicle.data.cache import SampleStore
+from ossicle.draws import Piece, generator_of
 from ossicle.inference import window_starts
+from ossicle.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,13 @@ class Batch:
     known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
     waves: list[Float[Tensor, "_"]] = field(default_factory=list)
     seed: int = 0  # of all that is drawn at random while this batch is used
+    total: int = 0  # clips of the batch that all processes have together
+    piece: Piece | None = None  # which of them these are; None is all
+    part: float = 1.0  # what the loss of these clips counts for in the mean over the processes
+
+    def generator(self) -> torch.Generator:
+        """For all that is drawn at random while this batch is used."""
+        return generator_of(self.seed, self.piece)
 
     def to(self, device: torch.device, **how: Any) -> "Batch":
         """The batch on another device."""
@@ -62,6 +71,7 @@ class Batches:
         weights: probability of each of `clips`; None takes each once, in random order.
         epoch_clips: clips per epoch; None is `len(clips)`.
         workers: threads that load ahead.
+        ranks: the processes that share each batch.
     """
 
     def __init__(
@@ -75,7 +85,9 @@ class Batches:
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
         workers: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.clips, self.targets, self.known = clips, targets, known
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
@@ -88,9 +100,9 @@ class Batches:
         """Positions in the data set of one epoch's clips."""
         raise NotImplementedError
 
-    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
-        """What else a batch of these clips carries; runs in a thread."""
-        return []
+    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+        """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread."""
+        return [], [0] * len(clips)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
@@ -117,9 +129,20 @@ class Batches:
     def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
         clips = order[number * self.batch_size : (number + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, epoch, number])
-        waves = self.waves(clips.tolist(), rng)
+        mine = self.ranks.piece(len(clips))
+        spare = mine.start == mine.stop  # fewer clips than processes: this one does a step for nothing, with the first
+        mine = slice(0, 1) if spare else mine
+        waves, lengths = self.waves(clips.tolist(), rng, mine=mine)
         known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
-        return replace(batch_of(clips, self.targets, waves), known=known, seed=int(rng.integers(1 << 62)))
+        batch = batch_of(clips[mine], self.targets, waves)
+        batch = replace(batch, known=known, seed=int(rng.integers(1 << 62)), total=len(clips))
+        if self.ranks.world == 1:
+            return batch
+        # The mean over the processes is that over the batch: of clips, or of the labels that are known of them.
+        counts = torch.ones(len(clips), dtype=torch.float64) if known is None else known.double().sum(1)
+        part = 0.0 if spare else float(counts[mine].sum() / counts.sum().clamp(min=1e-6)) * self.ranks.world
+        piece = Piece(first=mine.start, clips=len(batch.clips), lengths=tuple(lengths))
+        return replace(batch, known=None if known is None else known[mine], piece=piece, part=part)
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch."""
@@ -164,14 +187,15 @@ class WaveBatches(Batches):
         part = size < np.count_nonzero(self.weights)
         return rng.choice(self.clips, size, replace=not part, p=self.weights)
 
-    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
-        """A crop of each clip."""
-        waves = []
-        for clip in clips:
-            samples = self.store.read(clip)
-            start = rng.integers(0, max(len(samples) - self.window, 0) + 1)
-            waves.append(as_wave(samples[start : start + self.window], self.min_samples))
-        return waves
+    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+        """A crop of each clip; where it starts is drawn for the whole batch."""
+        lengths = self.store.lengths[clips].tolist()
+        starts = [int(rng.integers(0, max(length - self.window, 0) + 1)) for length in lengths]
+        waves = [
+            as_wave(self.store.read(clip)[start : start + self.window], self.min_samples)
+            for clip, start in zip(clips[mine], starts[mine], strict=True)
+        ]
+        return waves, [max(min(length, self.window), self.min_samples) for length in lengths]
 
 
 class ItemBatches(Batches):
@@ -207,7 +231,8 @@ def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Ten
 class Windows:
     """Every clip of an evaluation part once, as windows that cover it, batch by batch.
 
-    A recording longer than the window gives consecutive windows, as `window_starts` has them.
+    A recording longer than the window gives consecutive windows, as `window_starts` has them. Of several processes each
+    has its part of the clips.
     """
 
     def __init__(
@@ -219,8 +244,9 @@ class Windows:
         window: int,
         batch_size: int,
         min_samples: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.store, self.clips, self.targets = store, clips, targets
+        self.store, self.clips, self.targets = store, ranks.mine(clips), targets
         self.window, self.batch_size, self.min_samples = window, batch_size, min_samples
 
     def number(self) -> int:
