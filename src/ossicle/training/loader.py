@@ -135,14 +135,15 @@ class Batches:
         waves, lengths = self.waves(clips.tolist(), rng, mine=mine)
         known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
         batch = batch_of(clips[mine], self.targets, waves)
-        batch = replace(batch, known=known, seed=int(rng.integers(1 << 62)), total=len(clips))
+        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips))
+        batch = replace(batch, known=None if known is None else known[mine])
         if self.ranks.world == 1:
             return batch
         # The mean over the processes is that over the batch: of clips, or of the labels that are known of them.
         counts = torch.ones(len(clips), dtype=torch.float64) if known is None else known.double().sum(1)
         part = 0.0 if spare else float(counts[mine].sum() / counts.sum().clamp(min=1e-6)) * self.ranks.world
         piece = Piece(first=mine.start, clips=len(batch.clips), lengths=tuple(lengths))
-        return replace(batch, known=None if known is None else known[mine], piece=piece, part=part)
+        return replace(batch, piece=piece, part=part)
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch."""
