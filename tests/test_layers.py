@@ -31,6 +31,7 @@ ROOMS_WITHOUT_TORCH = [
 ROOMS_WITH_TORCH = [
     "kernels",
     "devices",
+    "draws",
     "frontend",
     "models",
     "weights",

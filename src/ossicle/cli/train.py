@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -108,6 +108,15 @@ def train(
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
     ] = False,
     skip_bad: SkipBad = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines, each with as many devices.")] = None,
+    strategy: Annotated[
+        Literal["auto", "ddp", "fsdp"] | None,
+        typer.Option(help="How they share the network: ddp, each has all of it; fsdp, each has a part (GPUs alone)."),
+    ] = None,
 ) -> None:
     """Train a model on your own recordings."""
     from ossicle import training
@@ -115,7 +124,13 @@ def train(
     from ossicle.training.config import settle_config
     from ossicle.training.recipes import recipe as named_recipe
 
-    given = {"model": model, "weights": init} | dict(key_and_value(setting) for setting in settings or [])
+    given: dict[str, Any] = {
+        "model": model,
+        "weights": init,
+        "devices": devices,
+        "nodes": nodes,
+        "strategy": strategy,
+    } | dict(key_and_value(setting) for setting in settings or [])
     if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
         given["model"] = row.architecture
     if recipe is not None:

@@ -3,6 +3,9 @@
 Source: the training recipes of PaSST (Koutini et al., Interspeech 2022, section 3), mixup (Zhang et al., ICLR 2018),
 SpecAugment (Park et al., Interspeech 2019).
 
+A generator of a piece of a batch (see `draws`) gives its clips what they would draw in the whole batch; partners for
+mixing are drawn within the piece.
+
 Deviations from the PaSST code: the gain is any real number of decibels, not a whole one; partners for mixing come from
 the same batch; a mask hides at most half of an axis, so that something is left of a short clip.
 
@@ -14,12 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ossicle.draws import for_clips, own_generator
+
 
 def gain(
     wave: Float[Tensor, "clip time"], *, generator: torch.Generator, decibels: float = 7.0
 ) -> Float[Tensor, "clip time"]:
     """Makes each clip louder or softer by up to `decibels`, uniformly drawn."""
-    drawn = (2.0 * torch.rand(len(wave), 1, generator=generator) - 1.0) * decibels
+    drawn = for_clips(lambda clips: torch.rand(clips, 1, generator=generator), len(wave), generator)
+    drawn = (2.0 * drawn - 1.0) * decibels
     return wave * (10.0 ** (drawn / 20.0)).to(wave)
 
 
@@ -27,8 +33,13 @@ def roll(
     wave: Float[Tensor, "clip time"], *, generator: torch.Generator, max_samples: int = 50
 ) -> Float[Tensor, "clip time"]:
     """Rolls each clip in time by up to `max_samples` either way, uniformly drawn."""
-    shifts = torch.randint(-max_samples, max_samples + 1, (len(wave),), generator=generator).tolist()
-    return torch.stack([torch.roll(clip, shift) for clip, shift in zip(wave, shifts, strict=True)])
+
+    def draw(clips: int) -> Tensor:
+        return torch.randint(-max_samples, max_samples + 1, (clips,), generator=generator)
+
+    shifts = for_clips(draw, len(wave), generator).tolist()
+    rolled = [torch.roll(clip, shift) for clip, shift in zip(wave, shifts, strict=True)]
+    return torch.stack(rolled) if rolled else wave
 
 
 def mix_waves(
@@ -45,7 +56,7 @@ def mix_waves(
     the mix has none; clips that are not mixed stay as they are. On average one clip of a batch draws itself.
     """
     partner, part = _partners(len(wave), alpha, generator)
-    chosen = torch.rand(len(wave), 1, generator=generator) < probability
+    chosen = for_clips(lambda clips: torch.rand(clips, 1, generator=generator), len(wave), generator) < probability
     chosen, partner = chosen.to(wave.device), partner.to(wave.device)
     part = part.to(wave)
     centered = wave - wave.mean(dim=-1, keepdim=True)
@@ -101,6 +112,7 @@ def beta(size: int, alpha: float, *, generator: torch.Generator) -> Float[Tensor
 
 
 def _partners(clips: int, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    generator = own_generator(generator)
     partner = torch.randperm(clips, generator=generator)
     drawn = beta(clips, alpha, generator=generator)
     return partner, torch.maximum(drawn, 1.0 - drawn)[:, None]  # (clip,), (clip, 1)
@@ -108,7 +120,11 @@ def _partners(clips: int, alpha: float, generator: torch.Generator) -> tuple[Ten
 
 def _runs(clips: int, size: int, widest: int, generator: torch.Generator) -> Tensor:
     """Marks one run in each of `clips` axes of `size`."""
-    widths = (torch.rand(clips, 1, generator=generator) * min(widest, size // 2 + 1)).long()
-    starts = (torch.rand(clips, 1, generator=generator) * (size - widths + 1)).long()
+
+    def draw(clips: int) -> Tensor:
+        return torch.rand(clips, 1, generator=generator)
+
+    widths = (for_clips(draw, clips, generator) * min(widest, size // 2 + 1)).long()
+    starts = (for_clips(draw, clips, generator) * (size - widths + 1)).long()
     place = torch.arange(size)
     return (place >= starts) & (place < starts + widths)  # (clip, size)

@@ -6,18 +6,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ossicle.draws import PieceGenerator
 from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, LogMel, normalize
 
 
-def by_length(waves: Sequence[Float[Tensor, "_"]]) -> Iterator[tuple[Tensor, Float[Tensor, "clip time"]]]:
+def by_length(
+    waves: Sequence[Float[Tensor, "_"]], generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, Float[Tensor, "clip time"]]]:
     """Yields (positions, clips) for every length among `waves`, the longest first.
 
-    The features of a padded clip differ from its own near the end, so only equal lengths share a transform.
+    The features of a padded clip differ from its own near the end, so only equal lengths share a transform. With the
+    generator of a piece there are also the lengths that only other pieces have, without clips: draws are for all.
     """
     lengths = torch.tensor([len(wave) for wave in waves])
-    for length in lengths.unique().flip(0).tolist():
+    every = torch.tensor(generator.piece.lengths) if isinstance(generator, PieceGenerator) else lengths
+    for length in every.unique().flip(0).tolist():
         positions = torch.nonzero(lengths == length)[:, 0]
-        yield positions, torch.stack([waves[position] for position in positions])
+        if isinstance(generator, PieceGenerator):
+            generator.clips_of(length)
+        yield positions, torch.stack([waves[p] for p in positions]) if len(positions) else waves[0].new_zeros(0, length)
 
 
 def spectrograms(
@@ -38,11 +45,15 @@ def spectrograms(
     longest = max(frontend.frames(max(len(wave) for wave in waves)), frames or 0)
     first = waves[0]
     spec = torch.full((len(waves), frontend.config.mels, longest), silence(frontend), device=first.device)
-    changed = [(positions, change(positions, clips)) for positions, clips in by_length(waves)]
+    changed = [(positions, change(positions, clips)) for positions, clips in by_length(waves, generator)]
     bank = frontend.draw_bank(generator)
     for positions, clips in changed:
+        if isinstance(generator, PieceGenerator):
+            generator.clips_of(clips.shape[1])
         features = frontend(clips, generator=generator, bank=bank)
         spec[positions.to(spec.device), :, : features.shape[-1]] = features
+    if isinstance(generator, PieceGenerator):
+        generator.all_clips()
     return spec
 
 

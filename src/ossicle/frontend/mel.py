@@ -185,7 +185,10 @@ class LogMel(nn.Module):
         Raises: ValueError for clips shorter than `min_samples`, and in training without a generator.
         """
         bank = self.draw_bank(generator) if bank is None else bank
-        spec = raw_log_mel(wave, self.config, window=self.window, bank=bank)
+        if self.training and not len(wave):  # another process has the clips of this length; the masks are drawn for all
+            spec = wave.new_zeros(0, self.config.mels, self.frames(wave.shape[1]))
+        else:
+            spec = raw_log_mel(wave, self.config, window=self.window, bank=bank)
         if self.training:
             if generator is None:
                 raise ValueError(NO_GENERATOR)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ossicle.draws import for_clips
 from ossicle.kernels import Linear, gelu_linear, linear_gelu, multihead_attention, split_heads
 from ossicle.models.tokens import merge_tokens
 
@@ -140,4 +141,5 @@ def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None)
 
 def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: torch.Generator | None) -> Tensor:
     """Zeros with probability `rate`, else 1 / (1 - rate), drawn on the CPU."""
-    return (torch.rand(shape, generator=generator) >= rate).to(like) / (1 - rate)
+    drawn = for_clips(lambda clips: torch.rand(clips, *shape[1:], generator=generator), shape[0], generator)
+    return (drawn >= rate).to(like) / (1 - rate)

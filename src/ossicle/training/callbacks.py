@@ -31,6 +31,7 @@ from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
+from ossicle.training.ranks import ALONE, Ranks
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
@@ -156,6 +157,7 @@ class Recorder(Callback):
         targets: of all examples of the data set, to be compared with the validation part's scores.
         known: of which labels it is known whether an example has them; None is all.
         folder: of the run; without one rows and best weights stay in memory.
+        ranks: the processes that train; all of them decide by the scores that rank zero has computed.
     """
 
     def __init__(
@@ -166,7 +168,9 @@ class Recorder(Callback):
         task: Task,
         known: np.ndarray | None = None,
         folder: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
@@ -185,7 +189,7 @@ class Recorder(Callback):
     def _keep(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if self.folder is None:
             self._best = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        else:
+        elif self.ranks.zero:
             save_weights(self.folder / BEST, tensors)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -210,11 +214,8 @@ class Recorder(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
-        logits, clips = clip_logits(module.val_outputs, task=self.task)
-        targets, known = self.targets[clips.numpy()], None if self.known is None else self.known[clips.numpy()]
-        each = cross_entropy(logits, torch.from_numpy(targets).float(), self.task)
-        loss = float(weighted_mean(each, None if known is None else torch.from_numpy(known).float()))
-        score = validation_score(logits, targets, task=self.task, known=known)
+        outputs = [one for part in self.ranks.gather(module.val_outputs) for one in part]
+        loss, score = self.ranks.from_zero(lambda: self._judge(outputs))
         self.val = {"val_loss": loss, "val_score": score}
         before = module.fallen_rate
         module.val_scores = [*(row["val_score"] for row in self.rows), score]
@@ -223,6 +224,14 @@ class Recorder(Callback):
         if (score, -loss) > (self.best_score, -self.best_loss):
             self.best_score, self.best_loss, self.best_epoch = score, loss, trainer.current_epoch
             self._keep(module.weights())
+
+    def _judge(self, outputs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
+        """Loss and score of the validation part."""
+        logits, clips = clip_logits(outputs, task=self.task)
+        targets, known = self.targets[clips.numpy()], None if self.known is None else self.known[clips.numpy()]
+        each = cross_entropy(logits, torch.from_numpy(targets).float(), self.task)
+        loss = float(weighted_mean(each, None if known is None else torch.from_numpy(known).float()))
+        return loss, validation_score(logits, targets, task=self.task, known=known)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes `metrics.csv` anew, whole."""
@@ -237,7 +246,7 @@ class Recorder(Callback):
         }
         self.losses = []
         self.rows.append(row)
-        if self.folder is not None:
+        if self.folder is not None and self.ranks.zero:
             write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
         trainer.should_stop = self.improves_no_more
 
@@ -312,14 +321,16 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 class Checkpoints(Callback):
     """Saves a checkpoint at the end of every epoch, every few minutes inside one, and when the user interrupts.
 
-    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C takes effect after the step under
-    way, where the state is whole; a second one stops at once and the last saved state remains.
+    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C and SIGTERM take effect after the
+    step under way, where the state is whole; a second one stops at once and the last saved state remains. SIGUSR1, by
+    which a cluster says that the time is nearly up, saves after the step, and the training goes on. A signal to any
+    process is one to all.
     """
 
-    def __init__(self, folder: Path, *, minutes: float, keep: int = 2) -> None:
-        self.folder, self.minutes, self.keep = folder, minutes, keep
+    def __init__(self, folder: Path, *, minutes: float, keep: int = 2, ranks: Ranks = ALONE) -> None:
+        self.folder, self.minutes, self.keep, self.ranks = folder, minutes, keep, ranks
         self._saved = time.monotonic()
-        self._interrupted = False
+        self._interrupted = self._asked = False
 
     def on_train_start(self, *_: Any) -> None:
         """Takes over the signals that ask a program to stop; Lightning gives them back, as it does those of its own."""
@@ -329,36 +340,48 @@ class Checkpoints(Callback):
                 raise KeyboardInterrupt
             self._interrupted = True
 
+        def save(number: int, frame: FrameType | None) -> None:
+            self._asked = True
+
         # The main thread alone may set handlers: in another the caller keeps the signals.
         with contextlib.suppress(ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, ask)
-        for left in self.folder.glob(".step-*"):  # by a process that was killed while it saved
-            shutil.rmtree(left, ignore_errors=True)
+            if hasattr(signal, "SIGUSR1"):  # not on Windows
+                signal.signal(signal.SIGUSR1, save)
+        if self.ranks.zero:
+            for left in self.folder.glob(".step-*"):  # by a process that was killed while it saved
+                shutil.rmtree(left, ignore_errors=True)
         self._saved = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when it is time, and stops when the user asked: between optimizer steps, as gradients are not saved."""
-        due = time.monotonic() - self._saved > 60 * self.minutes
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if (self._interrupted or due) and whole and not trainer.is_last_batch:
+        if not whole or trainer.is_last_batch:
+            return
+        due = self.ranks.zero and time.monotonic() - self._saved > 60 * self.minutes
+        interrupted, due = self.ranks.any([self._interrupted, self._asked or due])
+        if interrupted or due:
             self.save(trainer)
-            if self._interrupted:
-                raise KeyboardInterrupt
+        if interrupted:
+            raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves at the end of the epoch."""
+        (interrupted,) = self.ranks.any([self._interrupted])
         self.save(trainer)
-        if self._interrupted:
+        if interrupted:
             raise KeyboardInterrupt
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and removes all but the newest few."""
+        self._asked = False
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
-        for old in checkpoints(self.folder)[self.keep :]:
-            trainer.strategy.remove_checkpoint(old)
+        if self.ranks.zero:
+            for old in checkpoints(self.folder)[self.keep :]:
+                trainer.strategy.remove_checkpoint(old)
         self._saved = time.monotonic()
 
 
@@ -419,7 +442,7 @@ class Reporter(Callback):
     ) -> None:
         """Moves the bar, or logs how far the epoch is."""
         assert isinstance(module, TrainingModule)
-        self._clips += len(batch.clips)
+        self._clips += batch.total
         self._batches += 1
         number, batches = trainer.current_epoch + 1, len(module.batches)
         done = trainer.current_epoch * batches + batch_idx + 1
@@ -444,7 +467,7 @@ class Reporter(Callback):
         """Logs how far the pass is."""
         assert isinstance(module, TrainingModule) and self.validation is not None
         if self._bar is None and self._every.due():
-            scored = sum(len(clips) for clips, _ in module.val_outputs)
+            scored = sum(len(clips) for clips, _ in module.val_outputs)  # of this process's part
             epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
             logger.info(f"{epoch}, validation part: {scored} of {self.validation.number()}")
 

@@ -110,6 +110,9 @@ class TrainConfig(FitConfig):
     time_mask: float = 0.0  # widest SpecAugment mask, as a fraction of the window
     jitter: bool = True  # draw the ends of the mel filterbank anew for every batch
 
+    devices: int = 1  # processes on a machine, one a GPU; on processors as many as wanted
+    nodes: int = 1  # machines
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several processes share the network; auto is ddp
     precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
     compile: bool = False
     workers: int = 2  # threads that prepare batches
@@ -263,6 +266,8 @@ _RANGES = {
     "freq_mask": (0, 1000),
     "time_mask": (0.0, 1.0),
     "workers": (1, 256),
+    "devices": (1, 1024),
+    "nodes": (1, 65_536),
     "save_minutes": (0.0, 1e6),
     "cache_gigabytes": (0.0, 1e6),
 }

@@ -10,6 +10,7 @@ import torch
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.loader import Items, Windows
 from ossicle.training.module import TrainingModule
+from ossicle.training.ranks import ALONE
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def measure(
     copied = module.copied()
     if copied is None:
         return None
+    copied.ranks = ALONE  # each process measures as long as it takes
     optimizer = copied.optimizer()
     average = None
     if copied.config.average == "ema":

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from ossicle.data.cache import SampleStore
 from ossicle.data.labels import LabelRows
+from ossicle.draws import Piece, generator_of
 from ossicle.inference import window_starts
+from ossicle.training.ranks import ALONE, Ranks
 
 Targets = Bool[np.ndarray, "item label"] | LabelRows  # of all examples of a data set
 LARGE_TABLE = 1 << 27  # entries of a table of labels
@@ -33,6 +35,13 @@ class Batch:
     known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
     waves: list[Float[Tensor, "_"]] = field(default_factory=list)
     seed: int = 0  # of all that is drawn at random while this batch is used
+    total: int = 0  # clips of the batch that all processes have together
+    piece: Piece | None = None  # which of them these are; None is all
+    part: float = 1.0  # what the loss of these clips counts for in the mean over the processes
+
+    def generator(self) -> torch.Generator:
+        """For all that is drawn at random while this batch is used."""
+        return generator_of(self.seed, self.piece)
 
     def to(self, device: torch.device, **how: Any) -> "Batch":
         """The batch on another device."""
@@ -70,6 +79,7 @@ class Batches:
         weights: probability of each of `clips`; None takes each once, in random order.
         epoch_clips: clips per epoch; None is `len(clips)`.
         workers: threads that load ahead.
+        ranks: the processes that share each batch.
     """
 
     def __init__(
@@ -83,7 +93,9 @@ class Batches:
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
         workers: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.clips, self.targets, self.known = clips, targets, known
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
@@ -96,9 +108,9 @@ class Batches:
         """Positions in the data set of one epoch's clips."""
         raise NotImplementedError
 
-    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
-        """What else a batch of these clips carries; runs in a thread."""
-        return []
+    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+        """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread."""
+        return [], [0] * len(clips)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
@@ -125,9 +137,21 @@ class Batches:
     def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
         clips = order[number * self.batch_size : (number + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, epoch, number])
-        waves = self.waves(clips.tolist(), rng)
+        mine = self.ranks.piece(len(clips))
+        spare = mine.start == mine.stop  # fewer clips than processes: this one does a step for nothing, with the first
+        mine = slice(0, 1) if spare else mine
+        waves, lengths = self.waves(clips.tolist(), rng, mine=mine)
         known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
-        return replace(batch_of(clips, self.targets, waves), known=known, seed=int(rng.integers(1 << 62)))
+        batch = batch_of(clips[mine], self.targets, waves)
+        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips))
+        batch = replace(batch, known=None if known is None else known[mine])
+        if self.ranks.world == 1:
+            return batch
+        # The mean over the processes is that over the batch: of clips, or of the labels that are known of them.
+        counts = torch.ones(len(clips), dtype=torch.float64) if known is None else known.double().sum(1)
+        part = 0.0 if spare else float(counts[mine].sum() / counts.sum().clamp(min=1e-6)) * self.ranks.world
+        piece = Piece(first=mine.start, clips=len(batch.clips), lengths=tuple(lengths))
+        return replace(batch, piece=piece, part=part)
 
     def state_dict(self) -> dict[str, int]:
         """The position of the next batch."""
@@ -172,14 +196,15 @@ class WaveBatches(Batches):
         part = size < np.count_nonzero(self.weights)
         return rng.choice(self.clips, size, replace=not part, p=self.weights)
 
-    def waves(self, clips: list[int], rng: np.random.Generator) -> list[Tensor]:
-        """A crop of each clip."""
-        waves = []
-        for clip in clips:
-            samples = self.store.read(clip)
-            start = rng.integers(0, max(len(samples) - self.window, 0) + 1)
-            waves.append(as_wave(samples[start : start + self.window], self.min_samples))
-        return waves
+    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+        """A crop of each clip; where it starts is drawn for the whole batch."""
+        lengths = self.store.lengths[clips].tolist()
+        starts = [int(rng.integers(0, max(length - self.window, 0) + 1)) for length in lengths]
+        waves = [
+            as_wave(self.store.read(clip)[start : start + self.window], self.min_samples)
+            for clip, start in zip(clips[mine], starts[mine], strict=True)
+        ]
+        return waves, [max(min(length, self.window), self.min_samples) for length in lengths]
 
 
 class ItemBatches(Batches):
@@ -213,7 +238,8 @@ def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Ten
 class Windows:
     """Every clip of an evaluation part once, as windows that cover it, batch by batch.
 
-    A recording longer than the window gives consecutive windows, as `window_starts` has them.
+    A recording longer than the window gives consecutive windows, as `window_starts` has them. Of several processes each
+    has its part of the clips.
     """
 
     def __init__(
@@ -225,8 +251,9 @@ class Windows:
         window: int,
         batch_size: int,
         min_samples: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.store, self.clips, self.targets = store, clips, targets
+        self.store, self.clips, self.targets = store, ranks.mine(clips), targets
         self.window, self.batch_size, self.min_samples = window, batch_size, min_samples
 
     def number(self) -> int:

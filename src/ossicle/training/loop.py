@@ -1,23 +1,32 @@
 """The training loop, on Lightning: one for networks and for heads."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from jaxtyping import Bool
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 
+from ossicle.models.attention import Block
 from ossicle.training.callbacks import Averaging, Checkpoints, FrozenStart, Guard, Progress, Recorder, Reporter
+from ossicle.training.config import FitConfig, TrainConfig
 from ossicle.training.loader import Items, Windows
 from ossicle.training.module import NetworkTraining, TrainingModule
+from ossicle.training.ranks import STEP, environment_plugins, quiet_lightning
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
+# Each process has a part of every block. Never run by its authors: it needs several GPUs.
+FSDP_STRATEGY = partial(FSDPStrategy, timeout=STEP, auto_wrap_policy={Block}, state_dict_type="full")
 
 
 def fit(
@@ -47,24 +56,27 @@ def fit(
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
         RunRefused: a loss that is not finite, or a parameter that the gradient guard names.
     """
-    config = module.config
-    recorder = Recorder(targets, known=known, config=config, task=module.task, folder=folder)
+    config, ranks = module.config, module.ranks
+    recorder = Recorder(targets, known=known, config=config, task=module.task, folder=folder, ranks=ranks)
     averaging = [Averaging(module)] if config.average != "none" else []
-    own: list[Callback] = [Guard(), recorder, *averaging]
+    # Of a network that is cut over processes, none has the gradients that the guard looks at.
+    sharded = isinstance(module, NetworkTraining) and module.ranks.world > 1 and module.config.strategy == "fsdp"
+    own: list[Callback] = [*([] if sharded else [Guard()]), recorder, *averaging]
     own.append(Reporter(recorder, validation=validation, progress=progress))
     if folder is not None:
-        own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes))
+        own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes, ranks=ranks))
     if isinstance(module, NetworkTraining) and module.config.freeze_epochs:
         own.append(FrozenStart(module))
+    whole = copy.deepcopy(module.model) if isinstance(module, NetworkTraining) and sharded else None
     quiet_lightning()
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **processes(config, device),
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         callbacks=[*own, *callbacks],
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), *environment_plugins()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -72,8 +84,8 @@ def fit(
         num_sanity_val_steps=0,
     )
     start = None
-    if resume and folder is not None and checkpoints(folder / "checkpoints"):
-        start, damaged = newest_state(folder / "checkpoints")
+    if resume and folder is not None and ranks.from_zero(lambda: bool(checkpoints(folder / "checkpoints"))):
+        start, damaged = ranks.from_zero(lambda: newest_state(folder / "checkpoints"))
         for sentence in damaged:
             logger.info(sentence)
         logger.info(f"Continuing from {start}.")
@@ -83,6 +95,10 @@ def fit(
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             # A run without a validation part is meant so.
             warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+            # Of several processes: an option that only newer versions of torch have under another name, and parts of a
+            # parameter that torch lays out otherwise.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view", category=UserWarning)
             trainer.fit(module, module.batches, validation, ckpt_path=None if start is None else str(start))
     except SystemExit:
         # Lightning ends the program on Ctrl-C; the caller decides that.
@@ -91,15 +107,34 @@ def fit(
         raise (
             KeyboardInterrupt() if folder is None else KeyboardInterrupt(f"Stopped after step {trainer.global_step}")
         ) from None
+    if isinstance(module, NetworkTraining) and whole is not None:
+        tensors = module.weights()
+        module.model = whole
+        module.load_weights(tensors)
     for one in averaging:  # here, not in a callback: a run resumed after its last step has no end of training
         one.average.swap()
+    ranks.wait()  # for the file of the best weights
     best = recorder.best_weights()
     if best is not None:
         module.load_weights(best)
     return recorder
 
 
-def quiet_lightning() -> None:
-    """Lets Lightning log errors only: what a user should know, the callbacks log."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def processes(config: FitConfig, device: torch.device) -> dict[str, Any]:
+    """What the trainer is told of the processes that share the network."""
+    if not isinstance(config, TrainConfig) or config.devices * config.nodes == 1:
+        return {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    many = {"devices": config.devices, "num_nodes": config.nodes, "use_distributed_sampler": False}
+    if config.strategy == "fsdp":
+        return many | {"strategy": FSDP_STRATEGY()}
+    # No batch normalization has buffers to share. Frozen parameters get no gradient, and this must not be waited for.
+    backend = "gloo" if device.type == "cpu" else None
+    return many | {
+        "strategy": DDPStrategy(
+            process_group_backend=backend,
+            timeout=STEP,
+            broadcast_buffers=False,
+            find_unused_parameters=bool(config.freeze_epochs),
+            gradient_as_bucket_view=True,
+        )
+    }

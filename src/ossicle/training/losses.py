@@ -61,13 +61,14 @@ def mean_loss(
     settings: LossSettings,
     known: Float[Tensor, "clip label"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean of the loss that the settings name, in float32.
+    """The mean of the loss that the settings name, in float32, or in float64 if the logits are.
 
     Args:
         known: how much each label counts, in a multi-label task: 0 where nobody knows whether the clip has it. None
             counts all of them whole.
     """
-    return weighted_mean(LOSSES[settings.loss](logits.float(), targets, task, settings), known)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return weighted_mean(LOSSES[settings.loss](logits, targets, task, settings), known)
 
 
 def weighted_mean(

@@ -10,8 +10,10 @@ import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ossicle.draws import PieceGenerator
 from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
@@ -42,6 +44,7 @@ class TrainingModule(lightning.LightningModule):
     def __init__(self, config: FitConfig, *, task: Task, batches: Batches) -> None:
         super().__init__()
         self.config, self.task, self.batches = config, task, batches
+        self.ranks = batches.ranks
         self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
         self.val_scores: list[float] = []  # of the epochs so far, which a schedule may go by
         self.last_loss = math.nan
@@ -86,9 +89,11 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        logits, targets, known = self.train_logits(batch, torch.Generator().manual_seed(batch.seed))
+        logits, targets, known = self.train_logits(batch, batch.generator())
         loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
-        self.last_loss = loss.item()
+        if batch.piece is not None:
+            loss = loss * batch.part
+        self.last_loss = self.ranks.mean(loss.item())
         if not math.isfinite(self.last_loss):
             raise RunRefused(
                 f"the loss became {self.last_loss} at step {self.global_step}; begin another run with a lower "
@@ -210,6 +215,8 @@ class NetworkTraining(TrainingModule):
             targets = torch.cat([targets * batch.known, batch.known], 1)  # mixed alike
         if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
             waves = [*pad_sequence(waves, batch_first=True)]
+            if isinstance(generator, PieceGenerator):  # as long as the longest of all pieces
+                waves = [*F.pad(torch.stack(waves), (0, generator.pad() - len(waves[0])))]
 
         def change(positions: Tensor, clips: Tensor) -> Tensor:
             if config.gain:

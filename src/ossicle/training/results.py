@@ -17,6 +17,7 @@ from ossicle.files import write_json
 from ossicle.inference import probabilities
 from ossicle.metrics import Estimate, mean_over_folds
 from ossicle.report import evaluation_lines, fold_lines, fold_section
+from ossicle.training.ranks import ALONE, Ranks
 from ossicle.weights.tensors import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def load_finished(folder: Path, dataset: Dataset, split: Split | None) -> FoldRe
     )
 
 
-def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path) -> Evaluation:
+def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, ranks: Ranks = ALONE) -> Evaluation:
     """Writes the metrics of all folds' test clips together and the mean over folds; each clip was scored by the model
     that trained without it."""
     own = [result.evaluation for result in results]
@@ -114,15 +115,17 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path) -> 
         protocol=f"{len(results)} folds, each tested on the model that trained without it",
     )
     by_fold = {result.folder.name: result.evaluation.metrics for result in results}
-    evaluation.write(folder, title=f"{dataset.root.name}, all folds", sections=[fold_section(by_fold)])
     means = mean_over_folds(list(by_fold.values()))
-    write_json(
-        folder / "folds.json",
-        {
-            "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},
-            "folds": {name: metrics.to_json()["headline"] for name, metrics in by_fold.items()},
-        },
-    )
+    content = {
+        "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},
+        "folds": {name: metrics.to_json()["headline"] for name, metrics in by_fold.items()},
+    }
+
+    def write() -> None:
+        evaluation.write(folder, title=f"{dataset.root.name}, all folds", sections=[fold_section(by_fold)])
+        write_json(folder / "folds.json", content)
+
+    ranks.first(write)
     logger.info(f"All {len(results)} folds together:")
     for line in (*evaluation_lines(evaluation.metrics), *fold_lines(means, folds=len(results))):
         logger.info(line)

@@ -52,6 +52,7 @@ from ossicle.training.config import Config, write_config
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
+from ossicle.training.ranks import ALONE, Ranks
 from ossicle.training.results import (
     REPORT,
     FoldResult,
@@ -113,14 +114,15 @@ class Run(Generic[Config]):
         self.owner: Runs[Config] = owner
         self.name: str | None = name
         self.split: Split = split
-        self.dataset, self.resume = owner.dataset, owner.resume
+        self.dataset, self.resume, self.ranks = owner.dataset, owner.resume, owner.ranks
         self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
         self.config: Config = owner.config
         self.finished: FoldResult | None = None
         if self.resume and self.folder.exists():
             self._resume()
         # Measured once, and kept: a resumed run must not choose otherwise.
-        self.config = replace(self.config, kernels=str(resolve_kernels(self.config.kernels)))
+        kernels = self.ranks.from_zero(lambda: str(resolve_kernels(self.config.kernels)))
+        self.config = replace(self.config, kernels=kernels)
 
     def _resume(self) -> None:
         """Takes over the settings of a fold that was begun; a finished one is read.
@@ -144,6 +146,9 @@ class Run(Generic[Config]):
             about: further entries of `environment.json`.
         """
         self.config = config
+        self.ranks.first(lambda: self._begin(config, about))
+
+    def _begin(self, config: Config, about: Mapping[str, Any]) -> None:
         refuse_taken(self.folder, resume=self.resume)  # again: another training may have begun meanwhile
         self.owner.hold(self.owner.output)
         self.owner.hold(self.folder)
@@ -153,7 +158,7 @@ class Run(Generic[Config]):
             write_config(self.owner.output / CONFIG, self.owner.config, data={**data, "folds": "all"})
         write_config(self.folder / CONFIG, config, data={**data, "folds": self.name})
         write_split(self.folder / SPLIT, self.dataset, self.split, contents=self.owner.contents)
-        write_json(self.folder / ENVIRONMENT, environment(self.dataset, config) | about)
+        write_json(self.folder / ENVIRONMENT, environment(self.dataset, config) | dict(about))
 
     def fit(
         self,
@@ -190,13 +195,12 @@ class Run(Generic[Config]):
         dataset, targets, known = self.dataset, self.dataset.targets(), self.dataset.known()
         decisions: dict[str, Any] = {}
         if len(self.split.validation):
-            logits, used = trained.logits(self.split.validation)
+            logits, used = self.logits(trained, self.split.validation)
             own = None if known is None else known[used]
             decisions["temperature"] = fit_temperature(logits, targets[used], task=dataset.task, known=own)
             scores = probabilities(logits, task=dataset.task, temperature=decisions["temperature"])
             decisions["thresholds"] = fit_thresholds(scores, targets[used], own)
-        logits, used = trained.logits(self.split.test)
-        save_test_scores(self.folder, tested=used, logits=logits)
+        logits, used = self.logits(trained, self.split.test)
         result = fold_result(
             dataset,
             self.split,
@@ -208,12 +212,21 @@ class Run(Generic[Config]):
         )
         for line in evaluation_lines(result.evaluation.metrics):
             logger.info(line)
-        trained.save(
-            self.folder / "model", card=self.card(metrics=sentences(result.evaluation.metrics.headline)), **decisions
-        )
-        # The report comes last: with it a fold counts as finished.
-        result.evaluation.write(self.folder, title=trained.title, sections=trained.sections())
+
+        def write() -> None:
+            save_test_scores(self.folder, tested=used, logits=logits)
+            card = self.card(metrics=sentences(result.evaluation.metrics.headline))
+            trained.save(self.folder / "model", card=card, **decisions)
+            # The report comes last: with it a fold counts as finished.
+            result.evaluation.write(self.folder, title=trained.title, sections=trained.sections())
+
+        self.ranks.first(write)
         return result
+
+    def logits(self, trained: Trained, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
+        """The logits of these examples, each scored by one of the processes, and which of them could be used."""
+        parts = self.ranks.gather(trained.logits(self.ranks.mine(positions)))
+        return np.concatenate([logits for logits, _ in parts]), np.concatenate([used for _, used in parts])
 
     def card(self, *, metrics: Sequence[str] = ()) -> Card:
         """The model card's part on the data."""
@@ -255,6 +268,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         kind: class of the settings.
         modality: of data that is not read yet.
 
+        ranks: the processes that train.
+
     The others are those of `RunOptions`.
 
     Raises: RunRefused for a folder that is taken, or held by another process, or where a run to resume is not named.
@@ -267,6 +282,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         *,
         kind: type[Config],
         modality: str,
+        ranks: Ranks = ALONE,
         output: str | os.PathLike[str] | None = None,
         folds: str | None = None,
         resume: bool = False,
@@ -275,6 +291,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         progress: Progress = False,
     ) -> None:
         super().__init__()
+        self.ranks = ranks
         config, stored = starting_point(config, kind, output=output, resume=resume)
         self.config: Config = config
         folds = folds or stored.get("folds")
@@ -289,21 +306,25 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             raise DataRefused(f"{self.dataset.path}: a data set of {self.dataset.noun}s; {modality} is expected.")
         logger.info(self.dataset.layout)
         named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
-        self.output = free_folder(named) if output is None else Path(output)
+        self.output = ranks.from_zero(lambda: free_folder(named)) if output is None else Path(output)
         logger.info(f"Run folder: {self.output}")
-        self.folds, self.resume, self.skip_bad, self.progress = folds, resume, skip_bad, progress
+        self.folds, self.resume, self.skip_bad = folds, resume, skip_bad
+        self.progress: Progress = progress if ranks.zero else False
         self._held: set[Path] = set()
 
     def __enter__(self) -> "Runs[Config]":
         super().__enter__()
+        self.ranks.first(self._take)
+        return self
+
+    def _take(self) -> None:
         refuse_taken(self.output, resume=self.resume)
         if self.resume and self.output.exists():
             self.hold(self.output)
-        return self
 
     def hold(self, folder: Path) -> None:
-        """Locks a folder for this process, until the end."""
-        if folder in self._held:
+        """Locks a folder for the processes of this run, by rank zero and until the end."""
+        if folder in self._held or not self.ranks.zero:
             return
         try:
             honored = self.enter_context(locked(folder / HIDDEN / LOCK))
@@ -312,7 +333,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
                 f"{folder}: another process is training there; wait for it, or choose another folder with -o."
             ) from None
         self._held.add(folder)
-        if self.resume and not honored:
+        if not honored and (self.resume or self.ranks.world > 1):
             logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
 
     @functools.cached_property
@@ -339,7 +360,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             gc.collect()
         evaluation = results[0].evaluation
         if self.folds == "all":
-            evaluation = pooled(self.dataset, results, folder=self.output)
+            evaluation = pooled(self.dataset, results, folder=self.output, ranks=self.ranks)
         logger.info(f"Report: {self.output / REPORT}")
         return TrainResult(folder=self.output, folds=tuple(results), evaluation=evaluation, failures=failures)
 
@@ -407,6 +428,7 @@ def environment(dataset: Dataset, config: Config) -> dict[str, Any]:
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "processes": getattr(config, "devices", 1) * getattr(config, "nodes", 1),
         "seed": config.seed,
         "data_fingerprint": dataset.fingerprint(),
     }

@@ -30,7 +30,9 @@ from ossicle.training.estimate import logged
 from ossicle.training.initial import build, frontend_of, start_from
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
+from ossicle.training.ranks import Ranks, in_processes, settle_processes
 from ossicle.training.results import FoldResult, TrainResult
+from ossicle.training.resume import starting_point
 from ossicle.training.run import Positions, Run, RunOptions, Runs
 
 logger = logging.getLogger(__name__)
@@ -60,27 +62,48 @@ def train(
         SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
-    with Runs(data, config, kind=TrainConfig, modality="sound", **options) as runs:
+    config, _ = starting_point(config, TrainConfig, output=options.get("output"), resume=options.get("resume", False))
+    config = settle_processes(config)
+
+    def train_here(ranks: Ranks) -> TrainResult:
+        return train_rank(data, config, ranks=ranks, cache=None if cache is None else Path(cache), **options)
+
+    return in_processes(config, train_here)
+
+
+def train_rank(
+    data: str | os.PathLike[str] | Dataset,
+    config: TrainConfig,
+    *,
+    ranks: Ranks,
+    cache: Path | None,
+    **options: Unpack[RunOptions],
+) -> TrainResult:
+    """Does what one process does of a training."""
+    with Runs(data, config, kind=TrainConfig, modality="sound", ranks=ranks, **options) as runs:
         frontend = frontend_of(runs.config)
         with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
             build(runs.config, num_classes=len(runs.dataset.labels))
-        store = open_store(
-            runs.dataset.items,
-            frontend.rate,
-            folder=None if cache is None else Path(cache),
-            budget_bytes=int(runs.config.cache_gigabytes * 2**30),
-            skip_bad=runs.skip_bad,
-            progress=logged("decoded {} of {} recordings"),
+        store = ranks.in_turn(
+            lambda: open_store(
+                runs.dataset.items,
+                frontend.rate,
+                folder=cache,
+                budget_bytes=int(runs.config.cache_gigabytes * 2**30),
+                skip_bad=runs.skip_bad,
+                progress=logged("decoded {} of {} recordings"),
+            )
         )
         return runs.each(store, partial(train_fold, store=store, frontend=frontend))
 
 
 def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig) -> FoldResult:
     """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
-    config, dataset, split = run.config, run.dataset, run.split
+    config, dataset, split, ranks = run.config, run.dataset, run.split, run.ranks
     device = choose_device(config.device)
     if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
-        chosen: Precision = "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
+        dtype = ranks.from_zero(lambda: choose_dtype("auto", device))
+        chosen: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
         config = dataclasses.replace(config, precision=chosen)
     targets = dataset.label_rows
     config, reasons = resolve(
@@ -97,7 +120,10 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     # What cannot begin leaves no run behind.
     labels = dataset.labels
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
-    frontend = settled_frontend(frontend, config, store=store, clips=split.train, frames=frames)
+    published = frontend
+    frontend = ranks.from_zero(
+        lambda: settled_frontend(published, config, store=store, clips=split.train, frames=frames)
+    )
     run.begin(config)
 
     weights = None
@@ -115,17 +141,27 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
         epoch_clips=config.epoch_clips,
         workers=config.workers,
         min_samples=frontend.min_samples,
+        ranks=ranks,
     )
     validation = None
     if len(split.validation):
         validation = Windows(
-            store, split.validation, targets, window=window, batch_size=32, min_samples=frontend.min_samples
+            store,
+            split.validation,
+            targets,
+            window=window,
+            batch_size=32,
+            min_samples=frontend.min_samples,
+            ranks=ranks,
         )
     logger.info(
         f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
         f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
         f"{config.batch_size} an epoch"
     )
+    if ranks.world > 1:
+        pieces = sorted({piece.stop - piece.start for piece in ranks.pieces(config.batch_size)})
+        logger.info(f"Each batch is cut over {ranks.world} processes, {' or '.join(map(str, pieces))} clips each")
     module = NetworkTraining(
         model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
     )
@@ -166,7 +202,7 @@ class TrainedNetwork:
     recorder: Recorder
 
     def __post_init__(self) -> None:
-        self.save(self.run.folder / "model", card=self.run.card())
+        self.run.ranks.first(lambda: self.save(self.run.folder / "model", card=self.run.card()))
         self.recognizer = load(self.run.folder / "model", device=self.run.config.device)
 
     @property
