@@ -201,6 +201,7 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPa
 def test_processes_that_cannot_be_are_refused(
     tiny: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)  # none in a worker of the tests
     with pytest.raises(SettingRefused, match="strategy=fsdp needs GPUs, and the device is cpu"):
         refuse_processes(tiny(devices=2, strategy="fsdp"))
     monkeypatch.delattr(sys.modules["__main__"], "__file__")
