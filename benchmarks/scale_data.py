@@ -11,9 +11,10 @@ checksums of the tars are compared, which a process does once. Shares are of the
 at the recording's own rate, resampling what 32 kHz takes beyond that, features the log-mel spectrogram of PaSST. Time
 is that of the processor.
 
-The million clips have 527 labels, one or two each; all are one second of noise at the same place of their tar,
-so that the list is full-size and the disk is not. Measured in a process of its own: reading the list, cutting the
-parts, opening the store, and the first batch; the processor's time is what an idle machine takes. Memory is its peak, of which the imports are said.
+The million clips have 527 labels, one or two each; all are one second of noise at the same place of their tar, so
+that the list is full-size and the disk is not. Measured in a process of its own: reading the list, cutting the parts,
+opening the store, and the first batch; the processor's time is what an idle machine takes. Memory is its peak, of
+which the imports are said.
 """
 
 import argparse
