@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ossicle.errors import SettingRefused
 from ossicle.tuning.guard import PASSES, GradientGuard
-from ossicle.tuning.heads import HEADS, Head, create_head, grid_of
+from ossicle.tuning.heads import HEADS, ConvDecoder, Head, create_head, grid_of
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -96,6 +96,15 @@ def test_the_values_of_a_layer_are_laid_out_in_the_rows_that_are_asked_for(
         create_head("gq_density", layers=3, dim=8, num_classes=4, options={"rows": 3})
     with pytest.raises(SettingRefused, match="rows=8 is of the image for decoder=conv, and the decoder is linear"):
         create_head("density", layers=3, dim=8, num_classes=4, options={"rows": 8, "decoder": "linear"})
+
+
+@pytest.mark.parametrize("name", ["density", "mha", "sigmoid"])
+def test_the_random_weights_of_a_head_are_drawn_for_its_own_decoder_alone(name: str) -> None:
+    torch.manual_seed(3)
+    decoder = ConvDecoder(6, 16, num_classes=3, hidden=8)
+    torch.manual_seed(3)
+    head = create_head(name, layers=6, dim=16, num_classes=3, options={"hidden": 8})
+    assert all(torch.equal(tensor, head.decode.state_dict()[key]) for key, tensor in decoder.state_dict().items())
 
 
 def test_a_product_of_four_gaussians_in_eight_heads_has_64_parameters() -> None:

@@ -148,10 +148,12 @@ class LayersHead(Head):
     ) -> None:
         super().__init__()
         self.weigh: nn.Module = nn.Identity()
-        self.decode: nn.Module = nn.Sequential(nn.Flatten(), Linear(layers * dim, num_classes))
+        self.decode: nn.Module
         if decoder == "conv":
             self.decode = ConvDecoder(layers, dim, num_classes=num_classes, hidden=hidden, rows=rows)
-        elif rows is not None:
+        elif rows is None:
+            self.decode = nn.Sequential(nn.Flatten(), Linear(layers * dim, num_classes))
+        else:
             raise SettingRefused(f"rows={rows} is of the image for decoder=conv, and the decoder is {decoder}.")
 
     @property
