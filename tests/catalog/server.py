@@ -77,9 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
+        self.server.sent += len(body[:limit])  # before: a client that has it all does not wait for this thread
         self.wfile.write(body[:limit])
         self.wfile.flush()
-        self.server.sent += len(body[:limit])
         if limit is not None or length is not None:
             self.close_connection = True
 
