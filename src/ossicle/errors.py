@@ -158,6 +158,11 @@ def end(code: int, *, say: Callable[[str], None]) -> int:
     return code
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def ending(error: BaseException) -> tuple[str, int] | None:
     """How a command ends with an error: its sentence and exit code; None for a mistake of ours, with its traceback."""
     if isinstance(error, OssicleError):

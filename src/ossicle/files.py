@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ossicle.errors import SettingRefused
+from ossicle.errors import OssicleError, SettingRefused
 
 MAX_NAME = 255  # bytes of a file's name
 
@@ -57,6 +57,27 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def existing_folder(path: Path) -> Path:
+    """The path itself if it is a folder, or the closest one above that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
+def read_json(file: Path, *, refused: type[OssicleError]) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no file.
+
+    Raises: `refused` for a file that is not a JSON object.
+    """
+    try:
+        value = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise refused(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise refused(f"{file}: expected a JSON object, got a {type(value).__name__}.")
+    return value
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.bundle import CARD, Bundle, Card, info_config, push_to_hub, relicensed, write_bundle
+from ossicle.bundle import Bundle, Card, info_config, push_to_hub, read_card, relicensed, write_bundle
 from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
@@ -129,8 +129,7 @@ class Recognizer(Predictor):
         """
         path, config = Path(folder), self.config
         text: Card | str | None = card
-        if card is None and self.folder is not None and (self.folder / CARD).is_file():
-            loaded = (self.folder / CARD).read_text("utf-8")
+        if card is None and self.folder is not None and (loaded := read_card(self.folder)):
             text = relicensed(loaded, weights_license) if weights_license else loaded
         config["weights_license"] = weights_license or config["weights_license"]
         self._write(path, config, card=text)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.bench.forms import Cost, Engine, Variant, Work
-from ossicle.bench.worker import open_model, reason
+from ossicle.bench.worker import open_model
 from ossicle.devices import choose_device
-from ossicle.errors import SettingRefused
+from ossicle.errors import SettingRefused, first_line
 from ossicle.export import export_recognizer, need_onnx, write_int8
 from ossicle.recognizer import Recognizer
 
@@ -64,7 +64,7 @@ def prepare_variant(worker: "Worker", work: Work, form: Variant, files: Files) -
     """Prepares a variant in its process."""
     file = files.get(form.engine)
     if isinstance(file, Exception):
-        return {"problem": reason(file)}
+        return {"problem": first_line(file)}
     return worker.request(work=dataclasses.asdict(work), form=dataclasses.asdict(form), file=file)
 
 

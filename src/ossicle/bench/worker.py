@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ossicle.bench.forms import Variant, Work
-from ossicle.errors import SettingRefused
+from ossicle.errors import SettingRefused, first_line
 
 if TYPE_CHECKING:
     from ossicle.bundle import Bundle
@@ -34,7 +34,7 @@ def serve() -> None:
         one_pass()
     # Compilers, drivers and kernels can raise any exception; it is reported as the problem.
     except Exception as error:
-        respond(problem=reason(error))
+        respond(problem=first_line(error))
         return
     respond()
     for _ in sys.stdin:
@@ -121,11 +121,6 @@ def is_registry_name(model: str) -> bool:
     from ossicle.models import list_models
 
     return model in list_models() and not Path(model).exists()
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def peak_bytes() -> int | None:

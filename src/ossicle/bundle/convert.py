@@ -6,7 +6,6 @@ until they are written, so the memory needed is about that of the file.
 
 import csv
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from ossicle.bundle.card import Card
 from ossicle.bundle.folder import check_replaceable, write_bundle
 from ossicle.bundle.schema import CONFIG, info_config
 from ossicle.errors import WeightsRefused
-from ossicle.files import check_writable
+from ossicle.files import check_writable, existing_folder, read_json
 from ossicle.frontend.recipes import FrontendConfig, frontend_config
 from ossicle.inference import MAX_WINDOW_SECONDS
 from ossicle.models import Preset, find_preset, list_models, network_class
@@ -107,7 +106,7 @@ def convert_checkpoint(
 
     check_replaceable(output)
     check_writable(output)
-    found = find(Path(file), average=average, scratch=existing_parent(output), note=note)
+    found = find(Path(file), average=average, scratch=existing_folder(output.parent), note=note)
     family, options = recognize(found, model=model)
     kept = kept_blocks(found, family, depth=depth, of=options.get("depth", 0))
     options |= {} if kept is None else {"depth": len(kept)}
@@ -138,11 +137,6 @@ def convert_checkpoint(
     )
 
 
-def existing_parent(folder: Path) -> Path:
-    """The closest folder above that exists."""
-    return next(parent for parent in folder.absolute().parents if parent.is_dir())
-
-
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
@@ -168,17 +162,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises: WeightsRefused for anything else.
     """
-    try:
-        if path.stat().st_size > MAX_TEXT:
-            raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no settings of a network.")
-        settings = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise WeightsRefused(f"{path}: not valid JSON ({error}).") from None
-    if not isinstance(settings, dict):
-        raise WeightsRefused(f"{path}: expected a JSON object, got a {type(settings).__name__}.")
-    return settings
+    if path.exists() and path.stat().st_size > MAX_TEXT:
+        raise WeightsRefused(f"{path}: {path.stat().st_size:,} bytes are no settings of a network.")
+    return read_json(path, refused=WeightsRefused)
 
 
 def read_labels(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from ossicle import __version__
 from ossicle.bundle.card import Card, card_text, relicensed
 from ossicle.bundle.folder import load_bundle, open_bundle
 from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, read_bundle_config
-from ossicle.errors import BundleRefused, SettingRefused
+from ossicle.errors import BundleRefused, SettingRefused, first_line
 
 HUB_ID = r"[\w][\w.-]*/[\w][\w.-]*(@[\w][\w./-]*)?"  # user/name, and a branch, tag or commit
 
@@ -57,7 +57,7 @@ def push_to_hub(
     # Errors of the Hub, of HTTP and of reading the files have no common base class below Exception.
     except Exception as error:
         raise BundleRefused(
-            f"{repository}: the upload to the Hugging Face Hub failed: {_first_line(error)}; a token that may write "
+            f"{repository}: the upload to the Hugging Face Hub failed: {first_line(error)}; a token that may write "
             "there is needed (`hf auth login`, or the variable HF_TOKEN)."
         ) from error
     return str(address)
@@ -158,8 +158,4 @@ def _said(error: Exception, revision: str | None) -> str:
         reason, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled
     ):
         return "without network access only what was downloaded whole can be used, and this was not."
-    return f"the download from the Hugging Face Hub broke off ({_first_line(reason)}); try again, it continues there."
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"the download from the Hugging Face Hub broke off ({first_line(reason)}); try again, it continues there."

@@ -3,17 +3,14 @@
 import functools
 from pathlib import Path
 
-import torch
-
 from ossicle.bundle.card import BY_AUTHORS, Card
 from ossicle.bundle.convert import convert_checkpoint
 from ossicle.bundle.schema import WEIGHTS
 from ossicle.catalog import Checkpoint, shapes_digest, store
 from ossicle.catalog.store import Published
 from ossicle.errors import WeightsRefused
-from ossicle.models import create_model
 from ossicle.weights.foreign import read_checkpoint
-from ossicle.weights.tensors import check_finite, check_fit, load_weights, save_weights
+from ossicle.weights.tensors import check_finite, save_weights
 
 
 def published_folder(row: Checkpoint, *, local_files_only: bool = False) -> Path:
@@ -79,10 +76,6 @@ def keep(row: Checkpoint, published: Published, folder: Path) -> None:
         weights_license=row.license,
         card=card_of(row),
     )
-    if not row.by_shapes:  # the conversion takes the options of the network from the shapes
-        with torch.device("meta"):
-            network = create_model(row.architecture, num_classes=len(row.labels))
-        check_fit(network, load_weights(folder / WEIGHTS), source=row.file)
 
 
 def card_of(row: Checkpoint) -> Card:

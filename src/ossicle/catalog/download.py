@@ -34,7 +34,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from ossicle import __version__
 from ossicle.catalog.rows import megabytes
 from ossicle.errors import WeightsRefused
-from ossicle.files import beside, write_json
+from ossicle.files import beside, existing_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,7 @@ def check_space(folder: Path, needed: int) -> None:
 
     Raises: WeightsRefused.
     """
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing_folder(folder)).free
     if free < needed + SPARE:
         raise WeightsRefused(
             f"{folder}: {megabytes(needed + SPARE)} are needed there and {megabytes(free)} are free; make space, or "

@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ossicle.errors import first_line
+
 # As in pyproject.toml: purpose of each, and the modules to import, each from a distribution of that name.
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "media": ("M4A, WebM, WMA and audio of videos", ("av",)),
@@ -86,8 +88,7 @@ def extra_state(modules: Sequence[str]) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            return f"broken: {', '.join(present)}: {reason}"
+            return f"broken: {', '.join(present)}: {first_line(error)}"
     return f"works: {', '.join(present)}"
 
 

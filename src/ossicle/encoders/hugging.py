@@ -30,14 +30,14 @@ from ossicle.encoders.pretrained import (
     import_transformers,
     load_network,
     read_config,
-    reason,
     recorded,
     silent,
 )
-from ossicle.encoders.processor import FrontEnd, image_class, read_front_end, read_json, refuse_other_extractor, whole
+from ossicle.encoders.processor import FrontEnd, image_class, read_front_end, refuse_other_extractor, whole
 from ossicle.encoders.sound import MAX_SECONDS, SoundEncoder
 from ossicle.encoders.whisper import WhisperEncoder
-from ossicle.errors import BundleRefused, ModelUnknown
+from ossicle.errors import BundleRefused, ModelUnknown, first_line
+from ossicle.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,11 @@ def network_settings(folder: Path) -> dict[str, Any]:
 
     Raises: BundleRefused for values that are not valid JSON, such as NaN.
     """
-    settings = {key: value for key, value in read_json(folder / CONFIG).items() if key not in WITHOUT_EFFECT}
+    settings = {
+        key: value
+        for key, value in read_json(folder / CONFIG, refused=BundleRefused).items()
+        if key not in WITHOUT_EFFECT
+    }
     try:
         return json.loads(json.dumps(settings, allow_nan=False))
     except ValueError as error:
@@ -166,7 +170,7 @@ def read_rate(front: FrontEnd, *, config: Path) -> int:
 
     Raises: BundleRefused if the two differ.
     """
-    own = read_json(config).get("sampling_rate")
+    own = read_json(config, refused=BundleRefused).get("sampling_rate")
     if own is None:
         return front.count("sampling_rate", 16_000)
     own = whole(config, "sampling_rate", own)
@@ -187,7 +191,7 @@ class TextEncoder(Encoder):
         padding = padding_of(config) or 0
         positions = config.max_position_embeddings - (padding + 1 if family.first_position else 0)
         sentences = folder / "sentence_bert_config.json"
-        stated = read_json(sentences)
+        stated = read_json(sentences, refused=BundleRefused)
         limit = whole(sentences, "max_seq_length", stated.get("max_seq_length") or positions)
         max_tokens = min(positions, tokenizer.model_max_length, limit)
         digest = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files))
@@ -260,7 +264,7 @@ def read_tokenizer(folder: Path, *, most: int) -> tuple[Any, list[Path]]:
     try:
         tokenizer = import_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # errors of many formats: no common base class
-        raise BundleRefused(f"{folder}: the tokenizer cannot be read ({reason(error)})") from error
+        raise BundleRefused(f"{folder}: the tokenizer cannot be read ({first_line(error)})") from error
     if len(tokenizer) > most:
         raise BundleRefused(f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the network only {most}.")
     return tokenizer, sorted(words | {*folder.glob("*token*.json"), *folder.glob("merges.txt")})
@@ -292,7 +296,7 @@ class ImageEncoder(Encoder):
         try:
             made = tuple(self.prepare([black])["pixel_values"].shape[-2:])
         except Exception as error:  # inconsistent settings raise various errors
-            raise BundleRefused(f"{front.file}: {reason(error)}") from error
+            raise BundleRefused(f"{front.file}: {first_line(error)}") from error
         side = config.image_size
         if made != (side, side) and config.model_type != "dinov2":  # DINOv2 interpolates positions
             raise BundleRefused(

@@ -10,8 +10,8 @@ from ossicle.devices import choose_device
 from ossicle.encoders.hidden import DTYPES, Encoder, EncoderPrecision
 from ossicle.encoders.hugging import hugging_encoder
 from ossicle.encoders.ours import bundle_encoder
-from ossicle.encoders.processor import read_json
 from ossicle.errors import BundleRefused, ExtraMissing, SettingRefused
+from ossicle.files import read_json
 
 PACKAGE = "package:"
 HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
@@ -45,7 +45,7 @@ def load_encoder(
     if precision not in DTYPES:
         raise SettingRefused(f"Precision {precision!r} is not available. Available: {', '.join(DTYPES)}.")
     folder = find_folder(str(name), local_files_only=local_files_only)
-    model_type = read_json(folder / CONFIG).get("model_type")  # ours have none
+    model_type = read_json(folder / CONFIG, refused=BundleRefused).get("model_type")  # ours have none
     if crop and model_type != "whisper":
         raise SettingRefused(f"crop is an option of Whisper only, and {name} is another network.")
     if isinstance(model_type, str):

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ossicle.encoders.hidden import bare
-from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused
+from ossicle.errors import BundleRefused, ExtraMissing, WeightsRefused, first_line
 from ossicle.weights.tensors import listed
 
 # Paths of the list of blocks in a network, in the order of search.
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> Any:
     except ExtraMissing:
         raise
     except Exception as error:  # these checks have no common base class
-        raise BundleRefused(f"{folder / 'config.json'}: {reason(error)}") from error
+        raise BundleRefused(f"{folder / 'config.json'}: {first_line(error)}") from error
     for key, value in STEADY.items():
         if hasattr(config, key):
             setattr(config, key, value)
@@ -90,7 +90,7 @@ def load_network(kind: Any, folder: Path, *, config: Any, dtype: torch.dtype = t
                 **options,
             )
     except Exception as error:  # building and loading have no common base class
-        raise WeightsRefused(f"{folder}: {reason(error)}") from error
+        raise WeightsRefused(f"{folder}: {first_line(error)}") from error
     check(network, found, folder=folder)
     return network.eval()
 
@@ -176,8 +176,3 @@ def recorded(network: nn.Module, layers: int) -> Iterator[list[Tensor]]:
         undo.callback(setattr, holder, name, blocks)
         setattr(holder, name, blocks[:layers])
         yield states
-
-
-def reason(error: Exception) -> str:
-    """An error's first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

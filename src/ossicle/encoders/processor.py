@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ossicle.encoders.pretrained import import_transformers, reason
-from ossicle.errors import BundleRefused
+from ossicle.encoders.pretrained import import_transformers
+from ossicle.errors import BundleRefused, first_line
+from ossicle.files import read_json
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SECTIONS = {"sound": ("feature_extractor", "audio_processor"), "image": ("image_processor",)}
@@ -66,7 +67,7 @@ class FrontEnd:
         try:
             return kind(**default) if self.settings is None else kind.from_dict(dict(self.settings))
         except Exception as error:  # the checks of a configuration have no common root
-            raise BundleRefused(f"{self.file}: {reason(error)}") from error
+            raise BundleRefused(f"{self.file}: {first_line(error)}") from error
 
     def sentences(self) -> tuple[str, ...]:
         """What was assumed, for the user."""
@@ -85,7 +86,7 @@ def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
     """
     for name in (PROCESSOR, PREPROCESSOR):
         file = folder / name
-        content = read_json(file)
+        content = read_json(file, refused=BundleRefused)
         for section in SECTIONS[modality]:
             if content.get(section) is not None:
                 if not isinstance(content[section], dict):
@@ -95,7 +96,7 @@ def read_front_end(folder: Path, *, modality: str) -> FrontEnd:
         if content and not others and (name == PREPROCESSOR or KINDS[modality] in content):
             return FrontEnd(file=file, settings=content)
     section, video = INSTEAD.get(modality, ("", ""))
-    if section and (section in read_json(folder / PROCESSOR) or (folder / video).is_file()):
+    if section and (section in read_json(folder / PROCESSOR, refused=BundleRefused) or (folder / video).is_file()):
         raise BundleRefused(f"{folder}: found only a processor of video; expected one of images.")
     return FrontEnd(file=folder / PREPROCESSOR, settings=None)
 
@@ -133,20 +134,4 @@ def whole(file: Path, key: str, value: Any) -> int:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise BundleRefused(f"{file}: {key} is {value!r}; expected a whole number of at least 1.")
-    return value
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no file.
-
-    Raises: BundleRefused for a file that is not a JSON object.
-    """
-    try:
-        value = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise BundleRefused(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise BundleRefused(f"{file}: expected a JSON object, got a {type(value).__name__}.")
     return value

@@ -263,7 +263,7 @@ class SigmoidHead(LayersHead):
         rows: int | None = None,
     ) -> None:
         super().__init__(layers, dim, num_classes=num_classes, decoder=decoder, hidden=hidden, rows=rows)
-        heads = max(1, layers // LEAST_LAYERS) if num_heads is None else num_heads
+        heads = heads_for(layers) if num_heads is None else num_heads
         if heads > layers:
             raise SettingRefused(f"num_heads={heads} over {layers} layers; at most {layers} heads are possible.")
         self.weigh = SigmoidGate(layers, dim, num_heads=heads)
@@ -346,6 +346,11 @@ def grid_of(dim: int) -> tuple[int, int]:
     return rows, dim // rows
 
 
+def heads_for(layers: int) -> int:
+    """As many heads as have enough layers each, at least one."""
+    return max(1, layers // LEAST_LAYERS)
+
+
 def create_density(
     layers: int, dim: int, *, form: Form = "gate", num_heads: int | None = None, num_gaussians: int = 4
 ) -> Density:
@@ -354,7 +359,7 @@ def create_density(
     Raises:
         SettingRefused: fewer than three layers per head, or too many Gaussians.
     """
-    heads = max(1, layers // LEAST_LAYERS) if num_heads is None else num_heads
+    heads = heads_for(layers) if num_heads is None else num_heads
     if heads < 1 or layers // heads < LEAST_LAYERS:
         raise SettingRefused(
             f"num_heads={heads} over {layers} layers is fewer than {LEAST_LAYERS} layers per head, where the density "
