@@ -63,7 +63,7 @@ class Checkpoint:
     data: str
     """What it was trained on."""
     rate: int | None = None
-    """Samples per second of what it hears."""
+    """Sampling rate of its front end, in hertz."""
     window_seconds: float = 10.0
     metric: Metric | None = None
     license: str | None = None

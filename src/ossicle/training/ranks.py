@@ -57,21 +57,21 @@ class Ranks:
         return self.rank == 0
 
     def piece(self, number: int) -> slice:
-        """Which of so many things are this process's: consecutive, and as many as the others have, or one more."""
+        """The slice of `number` items that belongs to this process; slices differ by one item at most."""
         least, more = divmod(number, self.world)
         first = self.rank * least + min(self.rank, more)
         return slice(first, first + least + (self.rank < more))
 
     def pieces(self, number: int) -> list[slice]:
-        """Which are whose, by rank."""
+        """The slices of all processes, by rank."""
         return [replace(self, rank=rank).piece(number) for rank in range(self.world)]
 
     def mine(self, positions: Int64[np.ndarray, "_"]) -> Int64[np.ndarray, "_"]:
-        """This process's part of them."""
+        """The positions that belong to this process."""
         return positions[self.piece(len(positions))]
 
     def wait(self, longest: datetime.timedelta = STEP) -> None:
-        """Waits for all."""
+        """Waits until all processes have come here."""
         if self.world > 1:
             distributed.monitored_barrier(self.group, timeout=longest, wait_all_ranks=True)
 
