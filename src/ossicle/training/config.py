@@ -115,6 +115,7 @@ class TrainConfig(FitConfig):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several processes share the network; auto is ddp
     precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
     compile: bool = False
+    gradient_checkpointing: bool = False  # compute the blocks a second time for the gradient; less memory
     workers: int = 2  # threads that prepare batches
 
     @property
