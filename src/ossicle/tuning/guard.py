@@ -113,9 +113,11 @@ class GradientGuard:
         )
 
     def _refuse_changed(self) -> None:
-        sums = bit_sums(self.frozen.values())
+        if not self.frozen:
+            return
+        changed = (self._sums != bit_sums(self.frozen.values())).tolist()
         refuse(
-            [name for name, old, new in zip(self.frozen, self._sums, sums, strict=True) if old != new],
+            [name for name, other in zip(self.frozen, changed, strict=True) if other],
             of=self.frozen,
             what="are frozen and changed; an optimizer may hold them, or something may have loaded other weights",
         )
@@ -134,11 +136,11 @@ def any_nonzero(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack([one.to(found[0].device) for one in found])
 
 
-def bit_sums(tensors: Iterable[Tensor]) -> list[int]:
-    """The sum of each tensor's bits, read as integers: a checksum of its values.
+def bit_sums(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of each tensor's bits, read as integers, on the device of the first: a checksum of its values.
 
     It replaces a copy, which would double the memory of a frozen network.
     """
     words = (tensor.detach().flatten().view(WORDS[tensor.element_size()]) for tensor in tensors)
     sums = [word.sum(dtype=torch.int64) for word in words]
-    return torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
+    return torch.stack([one.to(sums[0].device) for one in sums]) if sums else torch.zeros(0, dtype=torch.int64)
