@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ossicle.loading import create_model, load
     from ossicle.models import list_models
     from ossicle.recognizer import Recognizer
-    from ossicle.training import FoldResult, TrainConfig, TrainResult, TuneConfig, train, tune
+    from ossicle.training import FoldResult, TrainConfig, TrainResult, TuneConfig, distil, train, tune
 
 # name -> the module that holds it.
 _LAZY = {
@@ -46,6 +46,7 @@ _LAZY = {
     "TrainResult": "ossicle.training",
     "TuneConfig": "ossicle.training",
     "create_model": "ossicle.loading",
+    "distil": "ossicle.training",
     "embed_files": "ossicle.embedding",
     "evaluate": "ossicle.evaluation",
     "export_model": "ossicle.export",
@@ -75,6 +76,7 @@ __all__ = [
     "TuneConfig",
     "__version__",
     "create_model",
+    "distil",
     "embed_files",
     "evaluate",
     "export_model",

@@ -24,11 +24,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.audio.resample import resample
 from ossicle.bundle import CONFIG, Card, info_config, member_names, read_bundle_config, replacing_bundle
 from ossicle.errors import BundleRefused, SettingRefused
-from ossicle.inference import ModelInfo, summarize
-from ossicle.inference.windows import window_starts
+from ossicle.inference import ModelInfo
 from ossicle.recognizer import Recognizer
 
 
@@ -146,15 +144,8 @@ class Ensemble(Recognizer):
 
     def _of(self, member: Recognizer, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The logits of a member by its own windows, divided by its temperature, and its features."""
-        if member.rate != self.rate:
-            windows = np.stack([resample(wave, self.rate, member.rate) for wave in windows])
-        window, hop = member.window_samples()
-        starts = window_starts(windows.shape[1], window=window, hop=hop)
-        logits, features = zip(
-            *(member.outputs(np.ascontiguousarray(windows[:, start : start + window])) for start in starts), strict=True
-        )
-        reduced = np.stack([summarize(rows, task=self.task) for rows in np.stack(logits, axis=1)])
-        return reduced / member.bundle.temperature, np.stack(features).mean(axis=0)
+        logits, features = member.clip_outputs(windows, rate=self.rate)
+        return logits / member.bundle.temperature, features
 
     def _write(self, folder: Path, config: dict[str, Any], *, card: Card | str | None) -> None:
         with replacing_bundle(folder, config, card=card or self._card()) as beside:

@@ -218,11 +218,18 @@ class Recognizer(Predictor):
         self, windows: Float32[np.ndarray, "window time"]
     ) -> tuple[Float32[np.ndarray, "window label"], Float32[np.ndarray, "window dim"]]:
         """Gives the logits and the features before the head of windows of one length at `rate`, in one pass."""
-        spec = self.spectrogram(windows)
+        logits, features = self.spec_outputs(self.spectrogram(windows))
+        return logits.cpu().numpy(), features.cpu().numpy()
+
+    @torch.inference_mode()
+    def spec_outputs(
+        self, spec: Float32[Tensor, "window mel frame"]
+    ) -> tuple[Float32[Tensor, "window label"], Float32[Tensor, "window dim"]]:
+        """Gives the logits and the features before the head of spectrograms, on their device."""
         fewer = {} if self.reduction is None else {"reduction": self.reduction}
         with self._arithmetic():
             out = self.model.forward_features(spec, **fewer)
-        return out.logits.float().cpu().numpy(), out.features.float().cpu().numpy()
+        return out.logits.float(), out.features.float()
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:

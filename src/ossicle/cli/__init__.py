@@ -19,7 +19,7 @@ import typer
 
 from ossicle import __version__
 from ossicle.allocator import keep_freed_memory
-from ossicle.cli import bench, data, demo, doctor, embed, evaluate, export, models, predict, train, tune
+from ossicle.cli import bench, data, demo, distil, doctor, embed, evaluate, export, models, predict, train, tune
 from ossicle.cli.outcome import DONE, INTERRUPTED, Sentences, say
 from ossicle.errors import begin
 from ossicle.waiting import wait_briefly
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train", cls=train.ManySettings)(train.train)
+app.command("distil", cls=train.ManySettings)(distil.distil)
 app.command("tune", cls=train.ManySettings)(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

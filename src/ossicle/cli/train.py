@@ -61,6 +61,15 @@ Config = Annotated[
 Folds = Annotated[
     str | None, typer.Option(help="Which fold to test on, or `all` for cross-validation.", metavar="NAME|all")
 ]
+TeacherNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        help="Learn from this model too: a bundle, run, published name, Hub id, ONNX file, or stored outputs "
+        "(.safetensors, .npz). Several with one --teacher each.",
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")]
 SkipBad = Annotated[
     bool,
     typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
@@ -104,10 +113,9 @@ def train(
         str | None,
         typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the interrupted run in the output folder.")
-    ] = False,
+    resume: Resume = False,
     skip_bad: SkipBad = False,
+    teacher: TeacherNames = None,
     devices: Annotated[
         int | None,
         typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
@@ -127,6 +135,7 @@ def train(
     given: dict[str, Any] = {
         "model": model,
         "weights": init,
+        "teachers": teacher,
         "devices": devices,
         "nodes": nodes,
         "strategy": strategy,

@@ -25,7 +25,8 @@ class Dataset:
 
     `root` is the folder that names are relative to, `table` the table where one was named; `labels` are the columns of
     `targets()`; `layout` is a sentence for the user that says what was detected;
-    `group_name` and `fold_name` are the columns that groups and official folds came from.
+    `group_name` and `fold_name` are the columns that groups and official folds came from; `labeled_by` is the model
+    whose labels these are, where no person gave any.
     """
 
     root: Path
@@ -37,6 +38,7 @@ class Dataset:
     fold_name: str | None = None
     modality: str = "sound"
     table: Path | None = None
+    labeled_by: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)

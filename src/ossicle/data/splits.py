@@ -22,6 +22,7 @@ TEST_FRACTION = 0.20
 VALIDATION_FRACTION = 0.15
 # With two or three groups left to train on, a validation part of whole groups would take too much of them.
 LARGEST_VALIDATION_FRACTION = 0.35
+UNLABELED_TEST_FRACTION = 0.10  # where a model has labeled the clips: nobody's scores are compared on them
 FOLDS = 5
 # Of more groups, or a larger table of their labels, drawing by a table takes minutes and gigabytes.
 MANY_GROUPS, LARGE_TABLE = 200_000, 1 << 25
@@ -49,6 +50,8 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
     or "1" to "5" (fewer for fewer groups), dealt out from the seed.
     """
     _refuse_one_fold(dataset)
+    if dataset.labeled_by is not None:
+        return ()
     if len(dataset.folds) > 1:
         return dataset.folds
     if _has_official_split(dataset):
@@ -75,8 +78,12 @@ def split_dataset(
         DataRefused: no such fold, or a class would have no clip to train on.
     """
     if fold is not None and fold not in (allowed := split_folds(dataset)):
+        if dataset.labeled_by is not None:
+            raise DataRefused(f"{dataset.root}: folds={fold}: data without labels of their own have no folds.")
         raise DataRefused(f"{dataset.root} has no fold {fold!r}: its folds are {', '.join(allowed)}.")
     _refuse_one_fold(dataset)
+    if dataset.labeled_by is not None:
+        return _held_out(dataset, seed=seed, validation=validation)
     groups = group_ids(dataset)
     in_validation = np.zeros(len(dataset), dtype=bool)
     if len(dataset.folds) > 1 and not (fold is None and _has_official_split(dataset)):
@@ -102,6 +109,39 @@ def split_dataset(
         test=np.flatnonzero(in_test),
         protocol="; ".join([sentence, validation_sentence, sizes, *_notes(dataset, groups, in_test)]),
         fold=fold,
+    )
+
+
+def _held_out(dataset: Dataset, *, seed: int, validation: float) -> Split:
+    """The parts of clips that a model has labeled: drawn by group, whatever the labels; a `split` of train is kept."""
+    groups = group_ids(dataset)
+    fixed = np.zeros(groups.max() + 1, dtype=bool)
+    fixed[groups[[item.split == "train" for item in dataset.items]]] = True
+    order = _order(dataset, np.arange(len(dataset)), groups)
+    order = np.random.default_rng([seed, 3]).permutation(order[~fixed[order]])
+    drawn = np.cumsum(np.bincount(groups)[order])
+    part = np.zeros(len(fixed), dtype=np.int64)  # 0 trains
+    to_test = UNLABELED_TEST_FRACTION * len(dataset)
+    to_validation = to_test + validation * (len(dataset) - to_test)
+    part[order[drawn <= to_validation]] = 1
+    part[order[drawn <= to_test]] = 2
+    if not (part == 2).any() and len(order) > 2:  # every group is larger than the part
+        part[order[0]] = 2
+    if validation and not (part == 1).any() and len(order) > 2:
+        part[order[1]] = 1
+    train, chosen, test = (np.flatnonzero(part[groups] == number) for number in range(3))
+    if not (len(train) and len(test)):
+        raise DataRefused(
+            f"{dataset.path}: no test part can be held out by {_grouped_by(dataset)}: {len(order)} groups have answers "
+            "of the teacher, and at least three are needed."
+        )
+    how = f"drawn by {_grouped_by(dataset)} from seed {seed}, labeled by {dataset.labeled_by}"
+    sizes = f"{len(train)} train, {len(chosen)} validation, {len(test)} test {dataset.noun}s"
+    return Split(
+        train=train,
+        validation=chosen,
+        test=test,
+        protocol=f"{len(test) / len(dataset):.0%} of the {dataset.noun}s, {how}, are the test part; {sizes}",
     )
 
 
@@ -209,6 +249,8 @@ def refuse_untrained(dataset: Dataset, kept: Bool[np.ndarray, "item"], sentence:
     Args:
         sentence: when that is so, for the message
     """
+    if dataset.labeled_by is not None:  # which teaches more than what passes a threshold
+        return
     rows = dataset.label_rows
     lost = [dataset.labels[column] for column in np.flatnonzero(rows.any(0) & ~rows.only(kept).any(0))]
     if lost:

@@ -1,7 +1,7 @@
 """What an evaluation gives: predictions on labeled examples, their metrics, and a folder with a report."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,15 @@ class Evaluation:
         written = own_files(Path(folder))
         write_evaluation(self, written.folder, title=title, sections=sections, claim=written.claim)
 
-    def write(self, folder: Path, *, title: str, sections: Sequence[Section] = ()) -> None:
-        """Writes the same files into a run folder, which is the run's own."""
-        write_evaluation(self, folder, title=title, sections=sections)
+    def write(
+        self, folder: Path, *, title: str, sections: Sequence[Section] = (), further: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes the same files into a run folder, which is the run's own.
+
+        Args:
+            further: entries of `metrics.json` after the evaluation's own.
+        """
+        write_evaluation(self, folder, title=title, sections=sections, further=further)
 
     def __repr__(self) -> str:
         values = {name: estimate.value for name, estimate in self.metrics.headline.items()}
@@ -153,11 +159,13 @@ def write_evaluation(
     *,
     title: str = "",
     sections: Sequence[Section] = (),
+    further: Mapping[str, Any] | None = None,
     claim: Callable[[Sequence[Path]], None] = lambda paths: None,
 ) -> None:
     """Writes the files of an evaluation.
 
     Args:
+        further: entries of `metrics.json` after the evaluation's own
         claim: called with every path before anything is written
     """
     sections = [*evaluation_sections(evaluation.metrics), *sections]
@@ -169,7 +177,7 @@ def write_evaluation(
             figures[folder / "figures" / f"{name}.png"] = chart.figure
     metrics, predictions, report = (folder / name for name in FILES)
     claim([metrics, predictions, *figures, report])
-    write_json(metrics, evaluation.metrics.to_json())
+    write_json(metrics, {**evaluation.metrics.to_json(), **(further or {})})
     write_atomically(predictions, predictions_csv(evaluation))
     for path, figure in figures.items():
         save_figure(figure, path)

@@ -17,10 +17,20 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from ossicle.audio import AudioInfo, as_clip, read_blocks
+from ossicle.audio.resample import resample
 from ossicle.inference.formats import Provenance
 from ossicle.inference.reporting import Reporting, label_indices, stream_rows
 from ossicle.inference.rows import Row, select_labels
-from ossicle.inference.windows import Summary, WindowScores, check_number, join_scores, split_hops, stream_scores
+from ossicle.inference.windows import (
+    Summary,
+    WindowScores,
+    check_number,
+    join_scores,
+    split_hops,
+    stream_scores,
+    summarize,
+    window_starts,
+)
 from ossicle.types import Float, Float32, Task
 
 AudioInput = str | os.PathLike[str] | tuple[Any, int]  # a file, or (array, rate)
@@ -115,6 +125,32 @@ class Predictor(abc.ABC):
     @abc.abstractmethod
     def features(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window dim"]:
         """Gives the features before the head of windows of one length at `rate`."""
+
+    def outputs(
+        self, windows: Float32[np.ndarray, "window time"]
+    ) -> tuple[Float32[np.ndarray, "window label"], Float32[np.ndarray, "window dim"]]:
+        """Gives the logits and the features before the head of windows of one length at `rate`."""
+        return self.scores(windows), self.features(windows)
+
+    def clip_outputs(
+        self, clips: Float32[np.ndarray, "clip time"], *, rate: int
+    ) -> tuple[Float[np.ndarray, "clip label"], Float[np.ndarray, "clip dim"]]:
+        """Gives the logits and the features before the head of whole clips of one length.
+
+        They are resampled and cut into the model's windows, whose logits are reduced as those of a recording are, and
+        whose features are averaged.
+        """
+        if rate != self.rate:
+            clips = np.stack([resample(clip, rate, self.rate) for clip in clips])
+        if (lacking := self.min_samples - clips.shape[1]) > 0:
+            clips = np.pad(clips, ((0, 0), (0, lacking)))
+        window, hop = self.window_samples()
+        starts = window_starts(clips.shape[1], window=window, hop=hop)
+        logits, features = zip(
+            *(self.outputs(np.ascontiguousarray(clips[:, start : start + window])) for start in starts), strict=True
+        )
+        reduced = np.stack([summarize(rows, task=self.task) for rows in np.stack(logits, axis=1)])
+        return reduced, np.stack(features).mean(axis=0)
 
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
         """Gives the logits of every `hop_feature_seconds` of windows, for a model that has them."""

@@ -83,6 +83,13 @@ class OnnxPredictor(Predictor):
         """Gives the features before the head of windows of one length at `rate`."""
         return self._run("features", windows)
 
+    def outputs(
+        self, windows: Float32[np.ndarray, "window time"]
+    ) -> tuple[Float32[np.ndarray, "window label"], Float32[np.ndarray, "window dim"]]:
+        """Gives the logits and the features before the head of windows of one length at `rate`, in one pass."""
+        logits, features = self._run_all(["logits", "features"], windows)
+        return logits, features
+
     def hop_scores(self, windows: Float32[np.ndarray, "window time"]) -> Float32[np.ndarray, "window hop label"]:
         """Gives the logits of every hop of windows of one length at `rate`."""
         return self._run("hop_logits", windows)
@@ -109,7 +116,11 @@ class OnnxPredictor(Predictor):
                 raise ValueError(f"{len(given)} {name} for {outputs['logits'][-1]} logits")
 
     def _run(self, output: str, windows: Float32[np.ndarray, "window time"]) -> np.ndarray:
-        (values,) = self._session.run([output], {INPUT: np.ascontiguousarray(windows, dtype=np.float32)})
+        (values,) = self._run_all([output], windows)
+        return values
+
+    def _run_all(self, outputs: list[str], windows: Float32[np.ndarray, "window time"]) -> list[np.ndarray]:
+        values: list[np.ndarray] = self._session.run(outputs, {INPUT: np.ascontiguousarray(windows, dtype=np.float32)})
         return values
 
 

@@ -1,8 +1,19 @@
 """From labeled sounds to a trained model, on Lightning."""
 
 from ossicle.training.config import TrainConfig, TuneConfig
+from ossicle.training.distil_network import distil, distil_config, store_views
 from ossicle.training.results import FoldResult, TrainResult
 from ossicle.training.train_network import train
 from ossicle.training.tune_head import tune
 
-__all__ = ["FoldResult", "TrainConfig", "TrainResult", "TuneConfig", "train", "tune"]
+__all__ = [
+    "FoldResult",
+    "TrainConfig",
+    "TrainResult",
+    "TuneConfig",
+    "distil",
+    "distil_config",
+    "store_views",
+    "train",
+    "tune",
+]

@@ -213,7 +213,8 @@ class Recorder(Callback):
         assert isinstance(module, TrainingModule)
         own = [(clips, logits.cpu()) for clips, logits in module.val_outputs]
         outputs = [one for part in self.ranks.gather(own) for one in part]
-        loss, score = self.ranks.from_zero(lambda: self._judge(outputs))
+        judge = module.judge or self._judge
+        loss, score = self.ranks.from_zero(lambda: judge(outputs))
         self.val = {"val_loss": loss, "val_score": score}
         before = module.fallen_rate
         module.val_scores = [*(row["val_score"] for row in self.rows), score]
@@ -481,7 +482,8 @@ class Reporter(Callback):
         if self._bar is not None or row["epoch"] % module.logged_epochs and row["epoch"] != self.epochs:
             return
         self._every = Every(LOG_SECONDS)
-        val = f"  validation {self.score_name} {row['val_score']:.3f}" if "val_score" in row else ""
+        name = module.score_name or self.score_name
+        val = f"  validation {name} {row['val_score']:.3f}" if "val_score" in row else ""
         logger.info(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{val}  {self._pace():.0f} clips/s  "
             f"{duration(self._left(module))} left"

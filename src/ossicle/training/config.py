@@ -6,7 +6,7 @@ the data, and every value so chosen is printed.
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
@@ -91,6 +91,17 @@ class TrainConfig(FitConfig):
     network: dict[str, Any] = field(default_factory=dict)  # options of the model beyond its preset, by name
     layer_decay: float = 1.0  # learning rate of a block as a fraction of that of the next; the head has `lr`
     freeze_epochs: int = 0  # epochs at the start in which the head alone trains
+
+    # Distillation
+    teachers: Sequence[str] = ()  # models, ONNX files or stored outputs that the network learns from
+    unlabeled: bool = False  # the network has the labels of the first teacher; those of the data are not read
+    label_weight: float = 1.0  # of the loss on the labels of the data
+    teacher_weight: float = 1.0  # of the loss on each teacher's logits
+    embedding_weight: float = 1.0  # of the loss on each teacher's embeddings
+    teacher_loss: Literal["auto", "bce", "kl", "mse"] = (
+        "auto"  # on logits; auto: kl of a single-label teacher, else bce
+    )
+    teacher_temperature: float = 2.0  # of the loss kl
 
     window: float | None = None  # seconds of a training clip; longer recordings are cropped at random, anew each epoch
     epoch_clips: int | None = None  # clips per epoch; None is every clip once
@@ -196,7 +207,15 @@ _ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
     "lora_plus": ("tuner", ("lora",)),
     "pool": ("head", tuple(name for name, head in HEADS.items() if not head.takes_time)),
 }
-_NEEDING = {"weights_average": "weights", "patience": "validation", "tuner_options": "tuner"}
+_NEEDING = {
+    "weights_average": "weights",
+    "patience": "validation",
+    "tuner_options": "tuner",
+    "label_weight": "teachers",
+    "teacher_weight": "teachers",
+    "embedding_weight": "teachers",
+    "teacher_temperature": "teachers",
+}
 
 
 def short_warmup(config: FitConfig) -> list[str]:
@@ -230,6 +249,10 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "depth": (1, 1000),
     "layer_decay": (0.01, 1.0),
+    "label_weight": (0.0, 1e6),
+    "teacher_weight": (0.0, 1e6),
+    "embedding_weight": (0.0, 1e6),
+    "teacher_temperature": (0.01, 1000.0),
     "freeze_epochs": (0, 100_000),
     "window": (0.05, 60.0),
     "validation": (0.0, 0.5),

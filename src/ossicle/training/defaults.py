@@ -51,7 +51,7 @@ def resolve(
     else:
         choose("epochs", int(np.clip(round(CLIPS_SEEN / 6 / clips), 5, 30)), f"{clips} clips, from given weights")
     choose("batch_size", 16 if clips >= 64 else max(2, clips // 4), f"{clips} clips")
-    uneven = counts.max() / max(counts[counts > 0].min(), 1)
+    uneven = counts.max() / max(counts[counts > 0].min(initial=counts.max()), 1)
     choose(
         "balance",
         "class" if uneven >= 2 else "none",

@@ -45,6 +45,7 @@ class Batch:
     total: int = 0  # clips of the batch that all processes have together
     piece: Piece | None = None  # which of them these are; None is all
     part: float = 1.0  # what the loss of these clips counts for in the mean over the processes
+    taught: Mapping[str, Tensor] = field(default_factory=dict)  # stored outputs of teachers, see `distillation`
     arrival: Any = None  # the event after which a GPU has the batch
 
     def generator(self) -> torch.Generator:
@@ -54,8 +55,9 @@ class Batch:
     def to(self, device: torch.device, **_: Any) -> "Batch":
         """The batch on another device, without waiting for it."""
         known = None if self.known is None else onto(self.known, device)
+        taught = {name: onto(tensor, device) for name, tensor in self.taught.items()}
         return dataclasses.replace(
-            self, waves=onto(self.waves, device), targets=onto(self.targets, device), known=known
+            self, waves=onto(self.waves, device), targets=onto(self.targets, device), known=known, taught=taught
         )
 
     def arrived(self) -> "Batch":
@@ -63,7 +65,7 @@ class Batch:
         if self.arrival is not None:
             stream = torch.cuda.current_stream(self.waves.device)
             stream.wait_event(self.arrival)
-            for tensor in (self.waves, self.targets, self.known):
+            for tensor in (self.waves, self.targets, self.known, *self.taught.values()):
                 if tensor is not None:
                     tensor.record_stream(stream)  # or its memory could be given away while it is read
         return self
@@ -128,7 +130,9 @@ class Batches:
         """Positions in the data set of one epoch's clips."""
         raise NotImplementedError
 
-    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+    def waves(
+        self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
+    ) -> tuple[list[Tensor], list[int]]:
         """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread."""
         return [], [0] * len(clips)
 
@@ -173,7 +177,7 @@ class Batches:
         mine = self.ranks.piece(len(clips))
         spare = mine.start == mine.stop  # fewer clips than processes: this one does a step for nothing, with the first
         mine = slice(0, 1) if spare else mine
-        waves, lengths = self.waves(clips.tolist(), rng, mine=mine)
+        waves, lengths = self.waves(clips.tolist(), rng, mine=mine, epoch=epoch)
         known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
         batch = batch_of(clips[mine], self.targets, waves)
         batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips))
@@ -229,7 +233,9 @@ class WaveBatches(Batches):
         part = size < np.count_nonzero(self.weights)
         return rng.choice(self.clips, size, replace=not part, p=self.weights)
 
-    def waves(self, clips: list[int], rng: np.random.Generator, *, mine: slice) -> tuple[list[Tensor], list[int]]:
+    def waves(
+        self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
+    ) -> tuple[list[Tensor], list[int]]:
         """A crop of each clip; where it starts is drawn for the whole batch."""
         lengths = self.store.lengths[clips].tolist()
         starts = [int(rng.integers(0, max(length - self.window, 0) + 1)) for length in lengths]

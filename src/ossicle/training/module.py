@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +29,10 @@ from ossicle.weights.tensors import load_into
 UNSEEN = 50  # losses that stay on a GPU before somebody looks at them
 
 
+# Gives loss and score of the validation part, from (clips, rows) of its windows.
+Judge = Callable[[list[tuple[Tensor, Tensor]]], tuple[float, float]]
+
+
 class TrainingModule(lightning.LightningModule):
     """What trains, with the loss, the optimizer and the batches of its run.
 
@@ -38,6 +42,8 @@ class TrainingModule(lightning.LightningModule):
 
     config: FitConfig
     fused = True  # the optimizer's kernel
+    judge: Judge | None = None  # of the validation part, in place of its labels
+    score_name: str | None = None  # what that gives
     logged_epochs = 1  # a line in the log for every so many
 
     def __init__(self, config: FitConfig, *, task: Task, batches: Batches) -> None:
@@ -90,14 +96,17 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        logits, targets, known = self.train_logits(batch, batch.generator())
-        loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
-        if batch.piece is not None:
-            loss = loss * batch.part
+        loss = self.batch_loss(batch)
         self._unseen.append((self.global_step, loss.detach()))
         if self.sees_at_once or len(self._unseen) == UNSEEN:
             self.look()
         return loss
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """What is minimized, as its part of the mean over the processes."""
+        logits, targets, known = self.train_logits(batch, batch.generator())
+        loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
+        return loss if batch.piece is None else loss * batch.part
 
     @property
     def sees_at_once(self) -> bool:
@@ -275,6 +284,7 @@ class NetworkTraining(TrainingModule):
                 waves = F.pad(waves, (0, batch.piece.longest - waves.shape[1]))
             lengths = torch.full_like(lengths, waves.shape[1])
             waves, targets = augment.mix_waves(waves, targets, probability=config.wave_mixup, generator=generator)
+        self.hear(waves, lengths)
         spec = self.frontend(waves, lengths=lengths, frames=self.frames, generator=generator)
         if config.mixup:
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
@@ -282,6 +292,9 @@ class NetworkTraining(TrainingModule):
             return spec, targets, None
         true, known = targets.chunk(2, dim=1)
         return spec, true / known.clamp(min=1e-6), known
+
+    def hear(self, waves: Float[Tensor, "clip time"], lengths: Int64[Tensor, "clip"]) -> None:
+        """Called with the waves that the network is about to get, augmented; for teachers."""
 
 
 # Gives the hidden states of some examples: the layers that a head takes, pooled over time as it takes them.

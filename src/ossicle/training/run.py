@@ -102,6 +102,10 @@ class Trained(Protocol):
         """Of the report, after those of the evaluation."""
         ...
 
+    def further(self) -> Mapping[str, Any]:
+        """Entries of `metrics.json`, after those of the evaluation."""
+        ...
+
 
 class Run(Generic[Config]):
     """The training of one fold, in one folder.
@@ -218,7 +222,9 @@ class Run(Generic[Config]):
             card = self.card(metrics=sentences(result.evaluation.metrics.headline))
             trained.save(self.folder / "model", card=card, **decisions)
             # The report comes last: with it a fold counts as finished.
-            result.evaluation.write(self.folder, title=trained.title, sections=trained.sections())
+            result.evaluation.write(
+                self.folder, title=trained.title, sections=trained.sections(), further=trained.further()
+            )
 
         self.ranks.first(write)
         return result

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ossicle.bundle import Card, save_bundle
 from ossicle.data import Dataset, Item
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
+from ossicle.evaluation.parts import COLUMNS
 from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
 from ossicle.inference import summarize
 from ossicle.loading import load
@@ -26,11 +27,13 @@ from ossicle.report import Section, sampling_figure, sampling_section, training_
 from ossicle.training.callbacks import Recorder, clip_logits, score_name
 from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import resolve
+from ossicle.training.distillation import Agreement, Distillation, Lesson, agreement_section
 from ossicle.training.estimate import logged
 from ossicle.training.initial import build, frontend_of, start_from
+from ossicle.training.lesson import Named, Prepared, named, prepare_lesson
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
-from ossicle.training.ranks import Ranks, in_processes, settle_processes
+from ossicle.training.ranks import ALONE, Ranks, in_processes, settle_processes
 from ossicle.training.results import FoldResult, TrainResult
 from ossicle.training.resume import starting_point
 from ossicle.training.run import Positions, Run, RunOptions, Runs
@@ -42,6 +45,7 @@ def train(
     data: str | os.PathLike[str] | Dataset,
     config: TrainConfig | None = None,
     *,
+    teachers: Sequence[Named] = (),
     cache: str | os.PathLike[str] | None = None,
     **options: Unpack[RunOptions],
 ) -> TrainResult:
@@ -53,6 +57,7 @@ def train(
     Args:
         data: what `read_dataset` reads, or what it gave.
         config: every setting; by default those of the recipe `scratch`, or of the run to resume.
+        teachers: whose outputs the network learns beside the labels; see `distil`.
         cache: folder for decoded samples (see `open_store`).
         options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
 
@@ -62,11 +67,38 @@ def train(
         SettingRefused: options that the network does not have.
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
-    config, _ = starting_point(config, TrainConfig, output=options.get("output"), resume=options.get("resume", False))
+    config, stored = starting_point(
+        config, TrainConfig, output=options.get("output"), resume=options.get("resume", False)
+    )
     config = settle_processes(config)
+    if teachers or config.teachers:
+        config = dataclasses.replace(config, teachers=named(teachers or config.teachers))
+    where = None if cache is None else Path(cache)
 
     def train_here(ranks: Ranks) -> TrainResult:
-        return train_rank(data, config, ranks=ranks, cache=None if cache is None else Path(cache), **options)
+        if not config.teachers and not config.unlabeled:
+            return train_rank(data, config, ranks=ranks, cache=where, **options)
+        rate, skip_bad = frontend_of(config).rate, options.get("skip_bad", False)
+        prepared = prepare_lesson(
+            data,
+            config,
+            ranks=ranks,
+            rate=rate,
+            samples=partial(open_samples, config=config, rate=rate, ranks=ranks, cache=where, skip_bad=skip_bad),
+            teachers=teachers,
+            columns={**{name: stored.get(name) for name in COLUMNS}, **(options.get("columns") or {})},
+            output=options.get("output"),
+            resume=options.get("resume", False),
+            skip_bad=skip_bad,
+        )
+        return train_rank(
+            prepared.dataset,
+            prepared.config,
+            ranks=ranks,
+            cache=where,
+            prepared=prepared,
+            **cast(RunOptions, {**options, "output": prepared.output}),
+        )
 
     return in_processes(config, train_here)
 
@@ -77,6 +109,7 @@ def train_rank(
     *,
     ranks: Ranks,
     cache: Path | None,
+    prepared: Prepared | None = None,
     **options: Unpack[RunOptions],
 ) -> TrainResult:
     """Does what one process does of a training."""
@@ -84,20 +117,42 @@ def train_rank(
         frontend = frontend_of(runs.config)
         with torch.device("meta"):  # what cannot be built is refused before anything is decoded or written
             build(runs.config, num_classes=len(runs.dataset.labels))
-        store = ranks.in_turn(
-            lambda: open_store(
-                runs.dataset.items,
-                frontend.rate,
-                folder=cache,
-                budget_bytes=int(runs.config.cache_gigabytes * 2**30),
-                skip_bad=runs.skip_bad,
-                progress=logged("decoded {} of {} recordings"),
+        store = (
+            prepared.store
+            if prepared is not None
+            else open_samples(
+                runs.dataset, runs.config, rate=frontend.rate, ranks=ranks, cache=cache, skip_bad=runs.skip_bad
             )
         )
-        return runs.each(store, partial(train_fold, store=store, frontend=frontend))
+        lesson = None if prepared is None else prepared.lesson
+        return runs.each(store, partial(train_fold, store=store, frontend=frontend, lesson=lesson))
 
 
-def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig) -> FoldResult:
+def open_samples(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    rate: int,
+    ranks: Ranks = ALONE,
+    cache: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+) -> SampleStore:
+    """The samples of a data set, decoded once for all processes."""
+    return ranks.in_turn(
+        lambda: open_store(
+            dataset.items,
+            rate,
+            folder=None if cache is None else Path(cache),
+            budget_bytes=int(config.cache_gigabytes * 2**30),
+            skip_bad=skip_bad,
+            progress=logged("decoded {} of {} recordings"),
+        )
+    )
+
+
+def train_fold(
+    run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig, lesson: Lesson | None = None
+) -> FoldResult:
     """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
     config, dataset, split, ranks = run.config, run.dataset, run.split, run.ranks
     device = choose_device(config.device)
@@ -128,7 +183,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     weights = None
     if config.balance == "class":
         weights = label_weights(targets.only(split.train), offset=config.balance_offset)
-    batches = WaveBatches(
+    batches = (WaveBatches if lesson is None else lesson.batches)(
         store,
         split.train,
         targets,
@@ -152,11 +207,19 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     if ranks.world > 1:
         pieces = sorted({piece.stop - piece.start for piece in ranks.pieces(config.batch_size)})
         logger.info(f"Each batch is cut over {ranks.world} processes, {' or '.join(map(str, pieces))} clips each")
-    module = NetworkTraining(
-        model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
-    )
+    how: dict[str, Any] = {"task": dataset.task, "frames": frames, "batches": batches}
+    if lesson is None:
+        module = NetworkTraining(model, create_frontend(frontend), config, **how)
+    else:
+        module = lesson.module(model, create_frontend(frontend), config, train=split.train, labels=labels, **how)
     recorder = run.fit(module, validation, device=device, precision=config.precision)
-    return run.conclude(TrainedNetwork(run, module, recorder, cut))
+    trained = TrainedNetwork(run, module, recorder, cut)
+    if isinstance(module, Distillation):
+        trained.agreements = module.agreement_on(cut(split.test, ranks=ranks), ranks=ranks)
+    result = run.conclude(trained)
+    for agreement in trained.agreements:
+        logger.info(agreement.sentence())
+    return result
 
 
 def settled_frontend(
@@ -191,6 +254,7 @@ class TrainedNetwork:
     module: NetworkTraining
     recorder: Recorder
     cut: Callable[[Positions], Windows]  # clips of the store into windows
+    agreements: Sequence[Agreement] = ()  # with teachers, on the test part
 
     def __post_init__(self) -> None:
         self.run.ranks.first(lambda: self.save(self.run.folder / "model", card=self.run.card()))
@@ -204,6 +268,8 @@ class TrainedNetwork:
     def save(self, folder: Path, *, card: Card, **decisions: Any) -> None:
         """Writes the bundle."""
         assert self.run.config.window is not None
+        if isinstance(self.module, Distillation):
+            card = dataclasses.replace(card, data=f"{card.data} {self.module.lesson.sentence()}")
         save_bundle(
             folder,
             model=self.module.model,
@@ -230,9 +296,16 @@ class TrainedNetwork:
     def sections(self) -> Sequence[Section]:
         """The learning curve, and where a network that deforms looks."""
         dataset = self.run.dataset
-        curve = training_section(self.recorder.rows, score_name=f"validation {score_name(dataset.task)}")
+        curve = training_section(
+            self.recorder.rows, score_name=f"validation {self.module.score_name or score_name(dataset.task)}"
+        )
         item = dataset.items[self.run.split.train[0]]
-        return [curve, *sampling_sections(self.recognizer, self.run.config, item=item)]
+        taught = [agreement_section(self.agreements)] if self.agreements else []
+        return [*taught, curve, *sampling_sections(self.recognizer, self.run.config, item=item)]
+
+    def further(self) -> Mapping[str, Any]:
+        """The agreement with teachers."""
+        return {"teachers": [one.to_json() for one in self.agreements]} if self.agreements else {}
 
 
 def score_alone(

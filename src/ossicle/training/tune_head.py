@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,6 +199,10 @@ class TunedModel:
         """All of them: what could not be read has left the split before."""
         progress = logged(f"scored {{}} of {{}} {self.run.dataset.noun}s", end=False)
         return self.features.logits(positions, progress=progress).numpy(), positions
+
+    def further(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
 
     def sections(self) -> Sequence[Section]:
         """The learning curve, and of a frozen encoder what a density head weighs."""

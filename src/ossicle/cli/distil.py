@@ -1,0 +1,92 @@
+"""`ossicle distil`: from recordings without labels and a teacher to a run folder with a small model in it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ossicle.cli.options import FileColumn, Group, Track
+from ossicle.cli.outcome import SOME_FAILED
+from ossicle.cli.train import Config, Output, Resume, SkipBad, TeacherNames, key_and_value
+
+
+def distil(
+    data: Annotated[
+        Path, typer.Argument(help="Folder with recordings at any depth, or a table of them; labels are not read.")
+    ],
+    teacher: TeacherNames = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The student, from `ossicle models list`; by default passt_tiny_s16, or that of --init."),
+    ] = None,
+    output: Output = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE ...",
+            help="Settings, such as epochs=30 embedding_weight=2. docs/distillation.md has those of teachers.",
+        ),
+    ] = None,
+    config: Config = None,
+    file: FileColumn = None,
+    group: Group = None,
+    track: Track = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
+    ] = None,
+    resume: Resume = False,
+    skip_bad: SkipBad = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.safetensors",
+            help="Do not train: store what the teacher gives for --views views of each recording. Run again to go on.",
+        ),
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=1, help="With --store: how often each recording is cut and augmented anew.")
+    ] = 1,
+) -> None:
+    """Train a small model to give what a large one gives, on recordings without labels."""
+    from ossicle import training
+    from ossicle.catalog import find_checkpoint
+    from ossicle.training.config import settle_config
+
+    given: dict[str, Any] = {
+        "teachers": teacher,
+        "model": model,
+        "weights": init,
+        "devices": devices,
+    } | dict(key_and_value(setting) for setting in settings or [])
+    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
+        given["model"] = row.architecture
+    if not teacher and not resume and config is None:
+        raise typer.BadParameter("name one or more: a model, an ONNX file or stored outputs.", param_hint="--teacher")
+    chosen, columns, _ = settle_config(
+        training.distil_config(),
+        given,
+        columns={"file": file, "group": group, "track": track},
+        config=config,
+        output=output,
+        resume=resume,
+    )
+    if store is not None:
+        if len(teacher or []) != 1:
+            raise typer.BadParameter("a file holds the outputs of one teacher; name one.", param_hint="--teacher")
+        training.store_views(
+            data, (teacher or [])[0], output=store, views=views, config=chosen, columns=columns, skip_bad=skip_bad
+        )
+        return
+    if views != 1:
+        raise typer.BadParameter("it needs --store FILE.", param_hint="--views")
+    result = training.distil(
+        data, chosen, output=output, resume=resume, skip_bad=skip_bad, columns=columns, progress=True
+    )
+    if result.failures:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,545 @@
+"""Distillation: a network learns the outputs of teachers, beside labels or without any.
+
+The loss is the weighted sum of
+
+- the loss on the labels of the data, if it has some;
+- for each teacher with logits: binary cross-entropy with its probabilities (multi-label), KL divergence at a
+  temperature (single-label), or the squared distance of standardized logits;
+- for each teacher with embeddings: one minus the cosine between them and a learnt linear map of the student's features.
+
+Embeddings and logits are standardized by the mean and deviation of the training part first. What all clips have in
+common would otherwise dominate: a cosine near one, and probabilities at their base rates, with nothing learnt.
+
+A teacher whose labels are the student's teaches its head. Any other has a linear map of its own from the student's
+features to its logits. These maps are in the checkpoints and not in the bundle. Where a teacher does not answer for a
+clip, the clip does not count for it.
+
+Source: of the temperature Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), section 2.
+
+What parts teacher and student: patchout, SpecAugment masks and the jitter of the filterbank are the student's own, as
+the teacher's answer for the whole input is what a student that sees less of it should give. Mixing of spectrograms
+(`mixup`) is off: the teacher, with a front end of its own, would not get the mix; `wave_mixup` mixes what both get.
+With stored outputs that is off too, as no output of a mix is stored.
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ossicle.errors import SettingRefused
+from ossicle.frontend import LogMel
+from ossicle.inference import summarize
+from ossicle.metrics import mean_average_precision
+from ossicle.models.base import Network, drawing_from
+from ossicle.report import Section
+from ossicle.report.page import FractionCell, Table
+from ossicle.training.config import TrainConfig
+from ossicle.training.initial import head_of
+from ossicle.training.loader import Batch, WaveBatches, Windows
+from ossicle.training.losses import mean_loss
+from ossicle.training.module import NetworkTraining
+from ossicle.training.ranks import Ranks
+from ossicle.training.teacher_outputs import Views
+from ossicle.training.teachers import Outputs, Teacher
+from ossicle.weights.tensors import load_into
+
+logger = logging.getLogger(__name__)
+PROJECTIONS = "projections."  # what the names of their tensors begin with
+LogitLoss = Literal["bce", "kl", "mse"]
+
+
+# ---------------------------------------------------------------- losses, one number a clip
+
+
+def logit_loss(
+    student: Float[Tensor, "clip label"],
+    teacher: Float[Tensor, "clip label"],
+    *,
+    kind: LogitLoss,
+    deviation: Float[Tensor, "label"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "clip"]:
+    """The loss on logits.
+
+    Args:
+        kind: `bce`, the mean over the labels of binary cross-entropy with the teacher's probabilities; `kl`, the
+            divergence from the teacher's distribution to the student's, both at the temperature, times its square, so
+            that the gradient does not shrink with it; `mse`, the mean squared distance in deviations of the teacher.
+    """
+    if kind == "bce":
+        return F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none").mean(1)
+    if kind == "mse":
+        return ((student - teacher) / deviation).square().mean(1)
+    wanted, found = (teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)
+    return temperature**2 * (wanted.exp() * (wanted - found)).sum(1)
+
+
+def embedding_loss(
+    projected: Float[Tensor, "clip dim"],
+    teacher: Float[Tensor, "clip dim"],
+    *,
+    mean: Float[Tensor, "dim"],
+    deviation: Float[Tensor, "dim"],
+) -> Float[Tensor, "clip"]:
+    """One minus the cosine between a projection of the student's features and the standardized embedding."""
+    return 1 - F.cosine_similarity(projected, (teacher - mean) / deviation, dim=1)
+
+
+def answered_mean(losses: Float[Tensor, "clip"], answers: Float[Tensor, "clip"]) -> Float[Tensor, ""]:
+    """The mean over the clips that are answered for; 0 where none is, with a gradient of zeros."""
+    return (losses * answers).sum() / answers.sum().clamp(min=1)
+
+
+# ---------------------------------------------------------------- what a run has of teachers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """The teachers of a run, and what the student is given with them."""
+
+    teachers: tuple[Teacher, ...]
+    unlabeled: bool  # nothing but teachers says what is right
+    views: Views | None = None  # the student gets these
+
+    def batches(self, *args: Any, **options: Any) -> "TaughtBatches":
+        """The batches of a training part, with the stored outputs."""
+        return TaughtBatches(*args, lesson=self, **options)
+
+    def module(self, model: Network, frontend: LogMel, config: TrainConfig, **options: Any) -> "Distillation":
+        """What trains; a new head begins at the teacher's base rates."""
+        module = Distillation(model, frontend, config, lesson=self, **options)
+        if config.weights is None:
+            module.begin_at_the_mean()
+        return module
+
+    def sentence(self) -> str:
+        """Who taught, for the model card."""
+        who = [
+            f"`{one.name}`"
+            + (f" (version {version})" if (version := one.stored.about.get("model_version")) else "")
+            + f", license of its weights: {one.license or 'not stated'}"
+            for one in self.teachers
+        ]
+        return f"Distilled from {'; '.join(who)}."
+
+
+class TaughtBatches(WaveBatches):
+    """Batches with the stored outputs of the teachers that are not at hand, and the views that these are of.
+
+    A clip comes in the view of number (epoch + a number of its own) modulo the number of views.
+    """
+
+    def __init__(self, *args: Any, lesson: Lesson, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.lesson = lesson
+
+    def view_numbers(self, clips: Sequence[int], epoch: int) -> Int64[np.ndarray, "clip"]:
+        """The view that each clip comes in."""
+        number = 1 if self.lesson.views is None else self.lesson.views.number
+        own = np.random.default_rng([self.seed, 4]).integers(0, 1 << 31, len(self.store.lengths))
+        return (own[np.asarray(clips, np.int64)] + epoch) % number
+
+    def waves(
+        self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
+    ) -> tuple[list[Tensor], list[int]]:
+        """A view of each clip of which one is stored; any other is cut at random."""
+        waves, lengths = super().waves(clips, rng, mine=mine, epoch=epoch)
+        views = self.lesson.views
+        if views is None:
+            return waves, lengths
+        stored = next(one for one in self.lesson.teachers if one.stored.views is not None)
+        numbers = self.view_numbers(clips, epoch)
+        for place, clip in enumerate(clips[mine]):
+            if (row := int(stored.rows[clip])) >= 0:
+                number = int(numbers[mine][place])
+                waves[place] = views.wave(self.store.read(clip), stored.stored.names[row], view=number)
+        return waves, lengths
+
+    def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
+        batch = super()._load(order, epoch, number)
+        every = order[number * self.batch_size : (number + 1) * self.batch_size]
+        mine = self.ranks.piece(len(every))
+        own = batch.clips.numpy()
+        taught: dict[str, Tensor] = {}
+        for place, teacher in enumerate(self.lesson.teachers):
+            # The mean over the processes is that over all clips of the batch that are answered for.
+            answered = teacher.answers[every].sum()
+            part = 0.0 if mine.start == mine.stop else teacher.answers[own].sum() * self.ranks.world / max(answered, 1)
+            taught[f"{place}.part"] = torch.tensor(float(part))
+            taught[f"{place}.answers"] = torch.from_numpy(teacher.answers[own].astype(np.float32))
+            if teacher.predictor is not None:
+                continue
+            if teacher.stored.views is None:
+                logits, embeddings = teacher.clip_rows(own)
+            else:
+                logits, embeddings = teacher.view_rows(own, self.view_numbers(own.tolist(), epoch))
+            rows = {f"{place}.logits": logits, f"{place}.embeddings": embeddings}
+            taught |= {name: tensor for name, tensor in rows.items() if tensor is not None}
+        return dataclasses.replace(batch, taught=taught)
+
+
+class Projection(nn.Module):
+    """Linear maps from the student's features to the logits and the embeddings of one teacher, both standardized.
+
+    Args:
+        dim: of the student's features.
+        clips: the training part, over which outputs are standardized.
+        labels: the student's; a teacher of the same ones teaches its head and has no map of its own for logits.
+    """
+
+    logit_mean: Tensor
+    logit_deviation: Tensor
+    embedding_mean: Tensor
+    embedding_deviation: Tensor
+
+    def __init__(self, teacher: Teacher, *, dim: int, clips: Int64[np.ndarray, "clip"], labels: Sequence[str]) -> None:
+        super().__init__()
+        means, deviations = teacher.statistics(clips)
+        for kind, mean, deviation in zip(("logit", "embedding"), means, deviations, strict=True):
+            self.register_buffer(f"{kind}_mean", torch.zeros(0) if mean is None else mean)
+            self.register_buffer(f"{kind}_deviation", torch.ones(0) if deviation is None else deviation)
+        self.order: list[int] | None = None  # of the teacher's labels among the student's
+        if teacher.labels is not None and teacher.num_labels and sorted(teacher.labels) == sorted(labels):
+            self.order = [list(labels).index(label) for label in teacher.labels]
+        own = bool(teacher.num_labels) and self.order is None
+        self.logits = nn.Linear(dim, teacher.num_labels) if own else None
+        self.embeddings = nn.Linear(dim, teacher.dim) if teacher.dim else None
+
+    def forward(self, logits: Float[Tensor, "clip label"], features: Float[Tensor, "clip dim"]) -> Outputs:
+        """The teacher's logits and standardized embeddings as the student has them."""
+        mine: Tensor | None = None
+        if self.logits is not None:
+            mine = self.logits(features) * self.logit_deviation + self.logit_mean
+        elif self.order is not None:
+            mine = logits[:, self.order]
+        return mine, None if self.embeddings is None else self.embeddings(features)
+
+
+# ---------------------------------------------------------------- the module
+
+
+class Distillation(NetworkTraining):
+    """A network that learns from teachers; the rest is that of `NetworkTraining`.
+
+    Args:
+        train: the training part, over which the outputs of teachers are standardized.
+        labels: the student's.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        frontend: LogMel,
+        config: TrainConfig,
+        *,
+        lesson: Lesson,
+        train: Int64[np.ndarray, "clip"],
+        labels: Sequence[str],
+        **options: Any,
+    ) -> None:
+        super().__init__(model, frontend, config, **options)
+        self.lesson, self.labels, self._train = lesson, tuple(labels), train
+        self._features = (torch.compile(model.forward_features) if config.compile else model.forward_features,)
+        dim = feature_dim(model, frames=self.frames)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.projections = nn.ModuleList(
+                Projection(one, dim=dim, clips=train, labels=labels) for one in lesson.teachers
+            )
+        self._heard: list[Outputs | None] = [None] * len(lesson.teachers)
+        if lesson.unlabeled:
+            self.judge, self.score_name = self._judge, self._score_name()
+            if all(one.order is None for one in self.projected):
+                model.head.requires_grad_(False)  # nobody says what is right
+
+    def begin_at_the_mean(self) -> None:
+        """Sets the biases of a new head to the mean logits of the teacher with its labels: it starts at base rates."""
+        for projection in self.projected:
+            if projection.order is None:
+                continue
+            mean = torch.empty_like(projection.logit_mean)
+            mean[projection.order] = projection.logit_mean
+            biases = {name: mean for name in head_of(self.model) if name.endswith(".bias")}
+            self.model.load_state_dict(biases, strict=False)
+            return
+
+    @property
+    def projected(self) -> list[Projection]:
+        """The projections, by teacher."""
+        return cast(list[Projection], list(self.projections))
+
+    # --- what trains and what is kept
+
+    def trained(self) -> Any:
+        """The parameters of the network and of the projections."""
+        yield from super().trained()
+        yield from self.projections.named_parameters(prefix=PROJECTIONS.removesuffix("."))
+
+    def rate_scale(self, name: str) -> float:
+        """As in the network; a projection has the rate of the settings."""
+        return 1.0 if name.startswith(PROJECTIONS) else super().rate_scale(name)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of the network and of the projections."""
+        return {**super().weights(), **{PROJECTIONS + name: t for name, t in self.projections.state_dict().items()}}
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Into both."""
+        own = {name.removeprefix(PROJECTIONS): t for name, t in tensors.items() if name.startswith(PROJECTIONS)}
+        super().load_weights({name: t for name, t in tensors.items() if not name.startswith(PROJECTIONS)})
+        load_into(self.projections, own, source="the best epoch")
+
+    def copied(self) -> "Distillation":
+        """A copy with the same teachers, whose passes a step includes."""
+        config = dataclasses.replace(self.config, compile=False, lr=0.0)
+        model, frontend = copy.deepcopy(self.model).train(), copy.deepcopy(self.frontend)
+        return Distillation(
+            model,
+            frontend,
+            config,
+            lesson=self.lesson,
+            train=self._train,
+            labels=self.labels,
+            task=self.task,
+            frames=self.frames,
+            batches=self.batches,
+        )
+
+    # --- a step
+
+    def hear(self, waves: Float[Tensor, "clip time"], lengths: Int64[Tensor, "clip"]) -> None:
+        """Asks the teachers at hand."""
+        self._heard = [
+            None if one.predictor is None else one.listen(waves, lengths, rate=self.frontend.rate)
+            for one in self.lesson.teachers
+        ]
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The weighted sum over labels and teachers."""
+        generator = batch.generator()
+        spec, targets, known = self.augmented(batch, generator)
+        logits, features = self.outputs(spec, generator)
+        loss = logits.new_zeros(())
+        if not self.lesson.unlabeled:
+            own = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
+            loss = loss + self.config.label_weight * own * (1.0 if batch.piece is None else batch.part)
+        for place, projection in enumerate(self.projected):
+            taught = self._heard[place] or (
+                batch.taught.get(f"{place}.logits"),
+                batch.taught.get(f"{place}.embeddings"),
+            )
+            each = self.teacher_losses(place, projection(logits, features), taught)
+            answers, part = batch.taught[f"{place}.answers"], batch.taught[f"{place}.part"]
+            loss = loss + sum(answered_mean(one, answers) for one in each) * part
+        self._heard = [None] * len(self._heard)
+        return loss
+
+    def outputs(
+        self, spec: Float[Tensor, "clip mel frame"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
+        """Logits and features of the student."""
+        if self.config.compile:  # which traces no generator but torch's own
+            with drawing_from(generator):
+                out = self._features[0](spec)
+        else:
+            out = self._features[0](spec, generator=generator)
+        return out.logits, out.features
+
+    def teacher_losses(self, place: int, mine: Outputs, taught: Outputs) -> list[Float[Tensor, "clip"]]:
+        """The weighted losses on the logits and on the embeddings of a teacher, one number a clip."""
+        projection, config = self.projected[place], self.config
+        (logits, embeddings), (wanted_logits, wanted_embeddings) = map(in_float32, mine), map(in_float32, taught)
+        found = []
+        if logits is not None and wanted_logits is not None:
+            each = logit_loss(
+                logits,
+                wanted_logits.to(logits.dtype),
+                kind=self.logit_loss_of(place),
+                deviation=projection.logit_deviation.to(logits),
+                temperature=config.teacher_temperature,
+            )
+            found.append(config.teacher_weight * each)
+        if embeddings is not None and wanted_embeddings is not None:
+            each = embedding_loss(
+                embeddings,
+                wanted_embeddings.to(embeddings.dtype),
+                mean=projection.embedding_mean.to(embeddings),
+                deviation=projection.embedding_deviation.to(embeddings),
+            )
+            found.append(config.embedding_weight * each)
+        return found
+
+    def logit_loss_of(self, place: int) -> LogitLoss:
+        """The loss on the logits of a teacher."""
+        if self.config.teacher_loss != "auto":
+            return self.config.teacher_loss
+        return "kl" if self.lesson.teachers[place].task == "single-label" else "bce"
+
+    # --- agreement
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the logits; without labels all that a teacher is compared with."""
+        if not self.lesson.unlabeled:
+            super().validation_step(batch, batch_idx)
+        else:
+            self.val_outputs.append((batch.clips, self.compared(batch)))
+
+    def compared(self, batch: Batch) -> Float[Tensor, "clip number"]:
+        """What each teacher's outputs are compared with, side by side, nothing drawn at random."""
+        out = self.model.forward_features(self.frontend(batch.waves, lengths=batch.lengths, frames=self.frames))
+        mine = [rows for projection in self.projected for rows in projection(out.logits, out.features)]
+        return torch.cat([rows.float() for rows in mine if rows is not None], 1)
+
+    def joined(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Int64[np.ndarray, "clip"], list[Outputs]]:
+        """The clips, ascending, and what of each is compared with each teacher, joined over its windows."""
+        owners = torch.cat([clips for clips, _ in outputs])
+        rows = torch.cat([some.cpu() for _, some in outputs])
+        order = owners.argsort(stable=True)
+        clips, counts = owners[order].unique_consecutive(return_counts=True)
+        by_clip, found, at = rows[order].split(counts.tolist()), [], 0
+        for teacher in self.lesson.teachers:
+            logits = embeddings = None
+            if teacher.num_labels:
+                some = [summarize(one[:, at : at + teacher.num_labels].numpy(), task=teacher.task) for one in by_clip]
+                logits, at = torch.from_numpy(np.stack(some)), at + teacher.num_labels
+            if teacher.dim:
+                embeddings = torch.stack([one[:, at : at + teacher.dim].mean(0) for one in by_clip])
+                at += teacher.dim
+            found.append((logits, embeddings))
+        return clips.numpy(), found
+
+    def agreements(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> list["Agreement"]:
+        """How far the student agrees with each teacher on the clips that it answers for."""
+        clips, found = self.joined(outputs)
+        return [self._agreement(place, clips, mine) for place, mine in enumerate(found)]
+
+    def _agreement(self, place: int, clips: Int64[np.ndarray, "clip"], mine: Outputs) -> "Agreement":
+        teacher, projection = self.lesson.teachers[place], self.projected[place]
+        there = teacher.answers[clips]
+        logits, embeddings = (None if rows is None else rows[there] for rows in mine)
+        wanted = teacher.clip_rows(clips[there])
+        cosine = top1 = precision = None
+        if there.any() and logits is not None and wanted[0] is not None:
+            top1 = float((logits.argmax(1) == wanted[0].argmax(1)).double().mean())
+            if teacher.task == "multi-label":
+                value = mean_average_precision(logits.sigmoid().numpy(), (wanted[0] > 0).numpy())[0]
+                precision = None if np.isnan(value) else float(value)
+        if there.any() and embeddings is not None and wanted[1] is not None:
+            mean, deviation = projection.embedding_mean.cpu(), projection.embedding_deviation.cpu()
+            cosine = float(1 - embedding_loss(embeddings, wanted[1], mean=mean, deviation=deviation).mean())
+        return Agreement(
+            teacher=teacher.name,
+            clips=int(there.sum()),
+            top1=top1,
+            mean_average_precision=precision,
+            cosine=cosine,
+        )
+
+    def _judge(self, outputs: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """Loss and score of the validation part, by the teachers."""
+        clips, found = self.joined(outputs)
+        loss = 0.0
+        for place, mine in enumerate(found):
+            teacher = self.lesson.teachers[place]
+            answers = torch.from_numpy(teacher.answers[clips].astype(np.float32))
+            taught = teacher.clip_rows(clips)
+            loss += sum(float(answered_mean(one, answers)) for one in self.teacher_losses(place, mine, taught))
+        scores = [self._agreement(place, clips, mine).score(self.score_name) for place, mine in enumerate(found)]
+        return loss, next((score for score in scores if score is not None), 0.0)
+
+    def _score_name(self) -> str:
+        teacher = next((one for one in self.lesson.teachers if one.num_labels), None)
+        if teacher is None:
+            return COSINE
+        return MAP if teacher.task == "multi-label" else TOP1
+
+    @torch.inference_mode()
+    def agreement_on(self, windows: Windows, *, ranks: Ranks) -> list["Agreement"]:
+        """The agreement on a part of the data, of which each process has scored its clips."""
+        mode = self.training
+        self.eval()
+        outputs = [(batch.clips, self.compared(batch.to(self.device)).cpu()) for batch in windows]
+        self.train(mode)
+        return self.agreements([one for part in ranks.gather(outputs) for one in part])
+
+
+TOP1, MAP, COSINE = "agreement", "mAP against the teacher", "cosine to the teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far a student agrees with a teacher; None for what the teacher does not give."""
+
+    teacher: str
+    clips: int  # that it answers for
+    top1: float | None  # fraction of clips with the same best label
+    mean_average_precision: float | None  # against the teacher's labels above 0.5; None where no clip has one
+    cosine: float | None  # mean over clips, of standardized embeddings
+
+    def score(self, name: str | None) -> float | None:
+        """By the name of `TOP1`, `MAP` or `COSINE`."""
+        return {TOP1: self.top1, MAP: self.mean_average_precision, COSINE: self.cosine}[name or TOP1]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `metrics.json`."""
+        return dataclasses.asdict(self)
+
+    def sentence(self) -> str:
+        """In words, with what there is."""
+        shown = {"best label the same": self.top1, MAP: self.mean_average_precision, COSINE: self.cosine}
+        values = ", ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
+        return f"Agreement with {self.teacher} on {self.clips} test clips: {values or 'not defined'}"
+
+
+def agreement_section(agreements: Sequence[Agreement]) -> Section:
+    """The agreement with each teacher, for the report."""
+
+    def cell(value: float | None) -> str | FractionCell:
+        return "–" if value is None else FractionCell(value=min(max(value, 0.0), 1.0))
+
+    table = Table(
+        header=["teacher", "clips", "same best label", "mAP", "cosine"],
+        rows=[
+            [one.teacher, str(one.clips), cell(one.top1), cell(one.mean_average_precision), cell(one.cosine)]
+            for one in agreements
+        ],
+        caption="mAP: of the student's scores against the teacher's labels, whose probability is above 0.5. Cosine: "
+        "between projected features and the teacher's embeddings, standardized over the training part. A dash: not "
+        "given, or not defined.",
+    )
+    return Section(title="Agreement with the teachers", blocks=["On the test part.", table])
+
+
+def in_float32(rows: Tensor | None) -> Tensor | None:
+    """At least in that precision."""
+    return None if rows is None else rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def feature_dim(model: Network, *, frames: int) -> int:
+    """How many numbers the features before the head have."""
+    mode = model.training
+    with torch.no_grad():
+        parameter = next(model.parameters())
+        spec = torch.zeros(1, model.config.mels, max(frames, model.min_frames)).to(parameter)
+        dim = model.eval().forward_features(spec).features.shape[1]
+    model.train(mode)
+    return int(dim)
+
+
+def refuse_unteachable(config: TrainConfig) -> None:
+    """Raises SettingRefused for settings that no distillation has."""
+    if config.strategy == "fsdp":
+        raise SettingRefused("strategy=fsdp does not go with teachers; use strategy=ddp.")
+    if not config.teachers and config.unlabeled:
+        raise SettingRefused("without labels a teacher must say what is right; name one with --teacher.")
+    if not (config.teacher_weight or config.embedding_weight):
+        raise SettingRefused("teacher_weight=0 and embedding_weight=0: the teachers would teach nothing.")

@@ -1,0 +1,197 @@
+"""What a run needs of its teachers before it starts: they are opened, and answer once for every clip."""
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ossicle.data import Dataset, read_dataset
+from ossicle.data.cache import SampleStore
+from ossicle.data.unlabeled import read_recordings
+from ossicle.errors import DataRefused, RunRefused, SettingRefused
+from ossicle.files import beside
+from ossicle.inference import Predictor
+from ossicle.jobs.predict import absolute
+from ossicle.jobs.store import HIDDEN
+from ossicle.training.config import TrainConfig
+from ossicle.training.distillation import Lesson, refuse_unteachable
+from ossicle.training.estimate import duration
+from ossicle.training.ranks import Ranks
+from ossicle.training.resume import refuse_taken
+from ossicle.training.run import free_folder, refuse_or_name
+from ossicle.training.teacher_outputs import TeacherOutputs, Views, is_outputs
+from ossicle.training.teachers import Teacher, describe, labeled_by, open_teacher, outputs_for, views_of
+
+logger = logging.getLogger(__name__)
+Named = str | os.PathLike[str] | Predictor
+UNHEARD = {  # settings that are off, and why
+    "mixup": "the teacher would not get mixed spectrograms; wave_mixup mixes what both get",
+    "wave_mixup": "no stored output is that of a mix",
+    "gain": "the stored views have their own",
+    "roll": "the stored views have their own",
+}
+
+
+def named(teachers: Sequence[Named]) -> list[str]:
+    """The names of teachers in the settings of a run: paths are absolute."""
+    return [
+        str(getattr(one, "folder", None) or one.bundle.model_name)
+        if isinstance(one, Predictor)
+        else absolute(os.fspath(one))
+        for one in teachers
+    ]
+
+
+def read_taught(data: str | os.PathLike[str] | Dataset, config: TrainConfig, columns: Mapping[str, Any]) -> Dataset:
+    """The data: recordings without labels, or labeled ones.
+
+    Raises: DataRefused as `read_dataset`, or for data that are none of sound.
+    """
+    if isinstance(data, Dataset):
+        if data.modality != "sound":
+            raise DataRefused(f"{data.path}: a data set of {data.noun}s; a teacher of sound needs recordings.")
+        return data
+    if not config.unlabeled:
+        return read_dataset(data, **columns)
+    return read_recordings(data, **{name: columns.get(name) for name in ("file", "group", "track")})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is known when the teachers have answered."""
+
+    lesson: Lesson
+    config: TrainConfig
+    dataset: Dataset  # with the teacher's labels, where the data are without
+    store: SampleStore
+    output: Path
+
+
+def prepare_lesson(
+    data: str | os.PathLike[str] | Dataset,
+    config: TrainConfig,
+    *,
+    ranks: Ranks,
+    rate: int,
+    samples: Callable[[Dataset], SampleStore],
+    teachers: Sequence[Named] = (),
+    columns: Mapping[str, Any] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    skip_bad: bool = False,
+) -> Prepared:
+    """Opens the teachers of a run, and lets those at hand answer for every clip.
+
+    Args:
+        rate: of the student, hertz.
+        samples: opens the samples of a data set.
+        teachers: in place of the names in the settings, such as loaded models.
+
+    Raises:
+        SettingRefused: settings that do not go with these teachers
+        DataRefused: stored outputs that answer for no clip
+        RunRefused: a folder that is taken, or teachers other than those that a run to resume was begun with
+    """
+    refuse_unteachable(config)
+    opened = {
+        name: open_teacher(one, device=config.device)
+        for name, one in zip(config.teachers, teachers or config.teachers, strict=True)
+    }
+    for name, one in opened.items():
+        logger.info(describe(one, name))
+    views = views_of(opened, rate=rate)
+    config, sentences = settled(
+        config, stored=any(isinstance(one, TeacherOutputs) for one in opened.values()), views=views
+    )
+    for sentence in sentences:
+        logger.info(f"  {sentence}")
+    dataset = read_taught(data, config, {name: value for name, value in (columns or {}).items() if value is not None})
+    folder = Path("runs") / f"{dataset.root.name}-{config.name}"
+    place = ranks.from_zero(lambda: free_folder(folder)) if output is None else Path(output)
+    refuse_taken(place, resume=resume)
+    rows = {name: one.rows(dataset) for name, one in opened.items() if isinstance(one, TeacherOutputs)}
+    store = samples(dataset)
+    if not skip_bad:
+        refuse_or_name(store, dataset, skip_bad=False)
+    seconds = float(np.maximum(store.lengths, 0).sum()) / store.rate
+    logger.info(
+        f"Distillation: {config.model} learns from {len(opened)} teacher{'s' * (len(opened) > 1)} on "
+        f"{len(store.usable)} clips, {duration(seconds)} of sound"
+        + ("; labels of the data are not read" if config.unlabeled else ", beside their labels")
+    )
+    found = []
+    for number, (name, one) in enumerate(opened.items()):
+        if isinstance(one, TeacherOutputs):
+            found.append(Teacher(name=name, stored=one, rows=rows[name]))
+            logger.info(f"{name} answers for {int((rows[name] >= 0).sum())} of {len(dataset)} clips")
+            continue
+        file = place / HIDDEN / "teachers" / f"{number}.safetensors"
+
+        def answer(predictor: Predictor = one, file: Path = file) -> TeacherOutputs:
+            return answers_of(predictor, file, dataset=dataset, store=store, resume=resume)
+
+        stored = ranks.in_turn(answer)
+        found.append(Teacher(name=name, stored=stored, rows=stored.rows(dataset), predictor=one))
+    return Prepared(
+        lesson=Lesson(teachers=tuple(found), unlabeled=config.unlabeled, views=views),
+        config=config,
+        dataset=labeled_by(found, dataset) if config.unlabeled else dataset,
+        store=store,
+        output=place,
+    )
+
+
+def answers_of(
+    predictor: Predictor, file: Path, *, dataset: Dataset, store: SampleStore, resume: bool
+) -> TeacherOutputs:
+    """A teacher's outputs for the clips as they are, in the folder of a run.
+
+    What another run has left there, which never began, is replaced.
+
+    Raises: RunRefused where a run to resume has those of another teacher.
+    """
+    try:
+        return outputs_for(predictor, file, dataset=dataset, store=store)
+    except RunRefused:
+        if resume:
+            raise RunRefused(
+                f"{file}: the run was begun with another teacher than {predictor.bundle.model_name}, or other data; "
+                "choose another folder with -o."
+            ) from None
+        file.unlink(missing_ok=True)
+        shutil.rmtree(beside(file, ".parts"), ignore_errors=True)
+        return outputs_for(predictor, file, dataset=dataset, store=store)
+
+
+def settled(config: TrainConfig, *, stored: bool, views: Views | None) -> tuple[TrainConfig, list[str]]:
+    """The settings without what would part teacher and student, and a sentence for each that is off.
+
+    Raises: SettingRefused for a window other than that of the views.
+    """
+    off = {"mixup": 0.0}
+    if stored:
+        off["wave_mixup"] = 0.0
+    if views is not None:
+        off |= {"gain": 0.0, "roll": 0.0}
+    changed: dict[str, Any] = {name: value for name, value in off.items() if getattr(config, name) != value}
+    sentences = [f"{name}={value:g} ({UNHEARD[name]})" for name, value in changed.items()]
+    if config.unlabeled and config.balance is None:
+        changed["balance"] = "none"
+    if views is not None:
+        seconds = views.window / views.rate
+        if config.window is not None and round(config.window * views.rate) != views.window:
+            raise SettingRefused(
+                f"window={config.window:g}: the stored views have {seconds:g} s; leave the window out, or store others."
+            )
+        changed["window"] = seconds
+    return dataclasses.replace(config, **changed), sentences
+
+
+def are_stored(teachers: Sequence[Named]) -> bool:
+    """Whether all of these are files of stored outputs."""
+    return all(not isinstance(one, Predictor) and is_outputs(one) for one in teachers)

@@ -1,0 +1,322 @@
+"""Teachers: models whose outputs a student learns, at hand while it trains or stored in a file.
+
+A teacher at hand is any model of sound: a recognizer, a tuned head, an ensemble, an exported ONNX file. It gets the
+very waves that the student gets, augmented and mixed, once a batch, in inference mode, at its own rate, by its own
+front end and in its own windows. Its outputs for every clip as it is are stored in the run before the training starts:
+they give the mean and deviation of the training part, the labels of clips that have none, and what the student is
+compared with.
+
+A teacher in a file answers for the clips in the file and for no others. Its outputs are those of a clip as a whole, or
+of views of it; then the student gets these views.
+"""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ossicle import runtime
+from ossicle.data import Dataset
+from ossicle.data.cache import SampleStore
+from ossicle.embedding import embedding_identity
+from ossicle.errors import DataRefused, SettingRefused
+from ossicle.inference import Predictor
+from ossicle.loading import load
+from ossicle.recognizer import Recognizer
+from ossicle.training.estimate import duration, logged
+from ossicle.training.teacher_outputs import Rows, TeacherOutputs, Views, is_outputs, read_outputs, store_outputs
+from ossicle.types import Task
+
+logger = logging.getLogger(__name__)
+Outputs = tuple[Float[Tensor, "clip label"] | None, Float[Tensor, "clip dim"] | None]  # logits and embeddings
+# Kernels of a teacher: as fast as any, and not chosen by a measurement, which a resumed run could repeat otherwise.
+KERNELS = "torch"
+
+
+def open_teacher(teacher: str | os.PathLike[str] | Predictor, *, device: str = "auto") -> Predictor | TeacherOutputs:
+    """Loads a teacher: a model reference as for `ossicle.load`, an ONNX file, stored outputs, or a loaded model.
+
+    Raises:
+        SettingRefused: a model of texts or images
+        OssicleError: it cannot be had; see `ossicle.errors`
+    """
+    if isinstance(teacher, Predictor):
+        predictor = teacher
+    elif is_outputs(teacher):
+        return read_outputs(Path(teacher).expanduser())
+    elif Path(teacher).suffix.lower() == ".onnx":
+        predictor = runtime.load(Path(teacher).expanduser(), threads=torch.get_num_threads())
+    else:
+        predictor = load(os.fspath(teacher), device=device, kernels=KERNELS)
+    if not predictor.timed:
+        raise SettingRefused(
+            f"teacher {teacher}: a model of {predictor.plural}; a student of sound needs one of sound."
+        )
+    return predictor
+
+
+def describe(opened: Predictor | TeacherOutputs, name: str) -> str:
+    """What a teacher answers, in a sentence."""
+    if isinstance(opened, TeacherOutputs):
+        parts = [f"outputs of {len(opened.names)} clips"]
+        if opened.logits is not None:
+            parts.append(f"{opened.logits.shape[2]} labels, {opened.task}")
+        if opened.embeddings is not None:
+            parts.append(f"embeddings of {opened.embeddings.shape[2]} numbers")
+        if opened.views is not None:
+            parts.append(f"{opened.views.number} views of each")
+        return f"Teacher {name}: {', '.join(parts)}"
+    seconds = opened.window_samples()[0] / opened.rate
+    return (
+        f"Teacher {name}: {len(opened.labels)} labels, {opened.task}, and its features; windows of {seconds:g} s at "
+        f"{opened.rate} Hz; license of the weights: {opened.bundle.weights_license or 'not stated'}"
+    )
+
+
+def identity_of(predictor: Predictor) -> dict[str, Any]:
+    """What tells the outputs of a model from those of others, as JSON values."""
+    return {
+        "model": predictor.bundle.model_name,
+        "model_version": predictor.bundle.version,
+        "identity": embedding_identity(predictor, window=predictor.window_samples()),
+        "labels": list(predictor.labels),
+        "task": predictor.task,
+        "license": predictor.bundle.weights_license,
+    }
+
+
+def outputs_for(
+    predictor: Predictor,
+    path: Path,
+    *,
+    dataset: Dataset,
+    store: SampleStore,
+    views: Views | None = None,
+) -> TeacherOutputs:
+    """A model's outputs for the clips of a data set, from the file or made now; says how long that takes.
+
+    Raises: RunRefused for a file of another teacher, other data or other views.
+    """
+    about = {**identity_of(predictor), "data_fingerprint": dataset.fingerprint(), "rate": store.rate}
+    if not path.exists() and len(store.usable):
+        number = 1 if views is None else views.number
+        seconds = seconds_per_clip(predictor, store) * number
+        total = seconds * len(store.usable)
+        each = "" if views is None else f", {number} views of each,"
+        logger.info(
+            f"{predictor.bundle.model_name} answers for {len(store.usable)} clips{each} once: {seconds:.2g} s a clip, "
+            f"about {duration(total)}"
+        )
+    progress = logged("the teacher has answered for {} of {} clips", end=False)
+    return store_outputs(
+        path, predictor=predictor, dataset=dataset, store=store, about=about, views=views, progress=progress
+    )
+
+
+def seconds_per_clip(predictor: Predictor, store: SampleStore) -> float:
+    """How long a pass takes for a clip of typical length, after one that warms up."""
+    clip = store.usable[np.argsort(store.lengths[store.usable], kind="stable")[len(store.usable) // 2]]
+    wave = np.array(store.read(int(clip)))[None]
+    predictor.clip_outputs(wave, rate=store.rate)
+    started = time.monotonic()
+    predictor.clip_outputs(wave, rate=store.rate)
+    return time.monotonic() - started
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Teacher:
+    """A teacher of one run.
+
+    Args:
+        stored: its outputs, of clips as they are or of views.
+        rows: the row of each clip of the data set in `stored`; -1 where it does not answer.
+        predictor: of a teacher at hand.
+    """
+
+    name: str
+    stored: TeacherOutputs
+    rows: Rows
+    predictor: Predictor | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Of its logits, if anybody has named them."""
+        return self.stored.labels
+
+    @property
+    def task(self) -> Task:
+        """What its logits are of."""
+        return self.stored.task
+
+    @property
+    def license(self) -> str | None:
+        """Of its weights."""
+        return self.stored.about.get("license")
+
+    @property
+    def answers(self) -> Bool[np.ndarray, "item"]:
+        """For which clips of the data set."""
+        return self.rows >= 0
+
+    @cached_property
+    def num_labels(self) -> int:
+        """How many logits it gives; 0 for none."""
+        return 0 if self.stored.logits is None else self.stored.logits.shape[2]
+
+    @cached_property
+    def dim(self) -> int:
+        """Of its embeddings; 0 for none."""
+        return 0 if self.stored.embeddings is None else self.stored.embeddings.shape[2]
+
+    def clip_rows(self, clips: Int64[np.ndarray, "clip"]) -> Outputs:
+        """Its outputs for clips as a whole, or the mean of its views; zeros where it does not answer."""
+        return self._each(lambda array: array[self.rows[clips]].astype(np.float32).mean(axis=1), clips)
+
+    def view_rows(self, clips: Int64[np.ndarray, "clip"], views: Int64[np.ndarray, "clip"]) -> Outputs:
+        """Its outputs for one view of each clip; zeros where it does not answer."""
+        return self._each(lambda array: array[self.rows[clips], views].astype(np.float32), clips)
+
+    def _each(self, take: Callable[[np.ndarray], np.ndarray], clips: Int64[np.ndarray, "clip"]) -> Outputs:
+        there = self.answers[clips, None]
+
+        def of(array: np.ndarray | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(np.where(there, take(array), np.float32(0)))
+
+        return of(self.stored.logits), of(self.stored.embeddings)
+
+    def statistics(self, clips: Int64[np.ndarray, "clip"]) -> tuple[Outputs, Outputs]:
+        """Mean and deviation of its outputs over these clips, as far as it answers for them."""
+        outputs = self.clip_rows(clips[self.answers[clips]])
+        logits, embeddings = (None if rows is None else mean_and_deviation(rows) for rows in outputs)
+        return (logits and logits[0], embeddings and embeddings[0]), (
+            logits and logits[1],
+            embeddings and embeddings[1],
+        )
+
+    def listen(self, waves: Float[Tensor, "clip time"], lengths: Int64[Tensor, "clip"], *, rate: int) -> Outputs:
+        """Of a teacher at hand: its outputs for waves that silence follows, on their device."""
+        assert self.predictor is not None
+        logits, embeddings = listen(self.predictor, waves, lengths, rate=rate)
+        return logits / self.predictor.bundle.temperature, embeddings
+
+
+def mean_and_deviation(rows: Float[Tensor, "clip number"]) -> tuple[Float[Tensor, "number"], Float[Tensor, "number"]]:
+    """Over the clips, in double precision; a number that never changes has a small deviation and not none."""
+    if not len(rows):
+        return torch.zeros(rows.shape[1]), torch.ones(rows.shape[1])
+    deviation, mean = torch.std_mean(rows.double(), dim=0, correction=0)
+    return mean.float(), deviation.float().clamp(min=1e-3)
+
+
+def listen(
+    predictor: Predictor, waves: Float[Tensor, "clip time"], lengths: Int64[Tensor, "clip"], *, rate: int
+) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
+    """Logits and features of waves of any lengths, on their device.
+
+    Where the model runs with torch at this rate, and all is one window, the waves do not leave the device.
+    """
+    with torch.inference_mode():
+        if (one_pass := _in_one_pass(predictor, waves, lengths, rate=rate)) is not None:
+            logits, features = one_pass
+        else:
+            logits, features = _by_length(predictor, waves, lengths, rate=rate)
+    # Outside of the inference mode: what it made cannot stand in a loss.
+    return logits.to(waves.device, torch.float32).clone(), features.to(waves.device, torch.float32).clone()
+
+
+def _in_one_pass(predictor: Predictor, waves: Tensor, lengths: Tensor, *, rate: int) -> tuple[Tensor, Tensor] | None:
+    window, _ = predictor.window_samples()
+    if type(predictor) is not Recognizer or predictor.rate != rate or waves.shape[1] > window:
+        return None
+    if int(lengths.min()) < predictor.min_samples:
+        return None
+    if not predictor.bundle.pad and int(lengths.min()) < waves.shape[1]:
+        return None
+    frames = predictor.frontend.frames(window) if predictor.bundle.pad else None
+    return predictor.spec_outputs(predictor.frontend(waves.to(predictor.device), lengths=lengths, frames=frames))
+
+
+def _by_length(predictor: Predictor, waves: Tensor, lengths: Tensor, *, rate: int) -> tuple[Tensor, Tensor]:
+    found: list[tuple[Tensor, np.ndarray, np.ndarray]] = []
+    for length in lengths.unique().tolist():
+        places = torch.nonzero(lengths == length)[:, 0]
+        some = waves[places.to(waves.device), :length].float().cpu().numpy()
+        found.append((places, *predictor.clip_outputs(some, rate=rate)))
+    order = torch.cat([places for places, _, _ in found]).argsort()
+    logits, features = (np.concatenate([part[number] for part in found]) for number in (1, 2))
+    return torch.from_numpy(logits)[order], torch.from_numpy(features)[order]
+
+
+NO_LABEL = "features"  # of a student that learns embeddings alone; its score says nothing
+
+
+def labeled_by(teachers: Sequence[Teacher], dataset: Dataset) -> Dataset:
+    """A data set with the labels of the first teacher that names some: those above 0.5, or the best one.
+
+    Clips for which it does not answer always train. Without such a teacher there is one label, which no clip has.
+
+    Raises: DataRefused where logits have no names of their labels.
+    """
+    teacher = next((one for one in teachers if one.num_labels), None)
+    if teacher is None:
+        return _relabeled(dataset, teachers[0], labels=(NO_LABEL,), task="multi-label", columns=[()] * len(dataset))
+    if teacher.labels is None:
+        raise DataRefused(
+            f"{teacher.name}: {teacher.num_labels} logits without the names of their labels, which the student needs; "
+            "add an array `labels`."
+        )
+    logits, _ = teacher.clip_rows(np.arange(len(dataset)))
+    assert logits is not None
+    has = (logits > 0).numpy() if teacher.task == "multi-label" else None
+    best = logits.argmax(1).tolist()
+    columns = [[number] for number in best] if has is None else [np.flatnonzero(row).tolist() for row in has]
+    answers = teacher.answers
+    columns = [some if there else [] for some, there in zip(columns, answers.tolist(), strict=True)]
+    return _relabeled(dataset, teacher, labels=teacher.labels, task=teacher.task, columns=columns)
+
+
+def _relabeled(
+    dataset: Dataset, teacher: Teacher, *, labels: tuple[str, ...], task: Task, columns: Sequence[Sequence[int]]
+) -> Dataset:
+    items = tuple(
+        dataclasses.replace(
+            item,
+            labels=tuple(labels[number] for number in some),
+            split=None if there else "train",
+        )
+        for item, some, there in zip(dataset.items, columns, teacher.answers.tolist(), strict=True)
+    )
+    return dataclasses.replace(dataset, items=items, labels=labels, task=task, labeled_by=teacher.name)
+
+
+def views_of(teachers: Mapping[str, Predictor | TeacherOutputs], *, rate: int) -> Views | None:
+    """The views of the clips that the student gets, if a teacher has stored outputs of some.
+
+    Raises: SettingRefused for views at another rate than the student's, and for two kinds of views.
+    """
+    stored = {name: one.views for name, one in teachers.items() if isinstance(one, TeacherOutputs)}
+    seen = {name: views for name, views in stored.items() if views is not None}
+    if not seen:
+        return None
+    first, views = next(iter(seen.items()))
+    for name, other in seen.items():
+        if other != views:
+            raise SettingRefused(
+                f"teachers {first} and {name} have views of other kinds; make them with the same settings."
+            )
+    if views.rate != rate:
+        raise SettingRefused(
+            f"teacher {first}: views at {views.rate} Hz, and this student takes {rate} Hz; store views with --model of "
+            "this student."
+        )
+    return views
