@@ -11,15 +11,14 @@ import numpy as np
 
 from ossicle.data import Dataset
 from ossicle.errors import SettingRefused
-from ossicle.inference import Predictor
 from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import LONGEST_WINDOW
 from ossicle.training.initial import frontend_of
-from ossicle.training.lesson import Named, read_taught
+from ossicle.training.lesson import read_taught
 from ossicle.training.results import TrainResult
 from ossicle.training.run import RunOptions, refuse_or_name
 from ossicle.training.teacher_outputs import SUFFIXES, TeacherOutputs, Views
-from ossicle.training.teachers import describe, open_teacher, outputs_for
+from ossicle.training.teachers import Named, describe, name_of, open_teacher, outputs_for
 from ossicle.training.train_network import open_samples, train
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def distil(
 
 def store_views(
     data: str | os.PathLike[str] | Dataset,
-    teacher: str | os.PathLike[str] | Predictor,
+    teacher: Named,
     *,
     output: str | os.PathLike[str],
     views: int = 1,
@@ -97,8 +96,8 @@ def store_views(
         raise SettingRefused(f"views={views}: at least one view of each clip is stored.")
     predictor = open_teacher(teacher, device=config.device)
     if isinstance(predictor, TeacherOutputs):
-        raise SettingRefused(f"{teacher}: stored outputs already; views are made of a model's.")
-    logger.info(describe(predictor, str(teacher)))
+        raise SettingRefused(f"{name_of(teacher)}: stored outputs already; views are made of a model's.")
+    logger.info(describe(predictor, name_of(teacher)))
     dataset = read_taught(data, config, {name: value for name, value in (columns or {}).items() if value is not None})
     logger.info(dataset.layout)
     frontend = frontend_of(config)
@@ -118,6 +117,6 @@ def store_views(
         gain=config.gain,
         roll=config.roll,
     )
-    outputs = outputs_for(predictor, path, dataset=dataset, store=store, views=made)
+    outputs = outputs_for(predictor, path, name=name_of(teacher), dataset=dataset, store=store, views=made)
     logger.info(f"Wrote {path}: {views} views of {len(outputs.names)} clips; --teacher {path} trains from it.")
     return outputs

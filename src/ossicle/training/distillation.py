@@ -31,10 +31,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ossicle.bundle import Card
 from ossicle.errors import SettingRefused
 from ossicle.frontend import LogMel
 from ossicle.inference import summarize
@@ -94,9 +95,17 @@ def embedding_loss(
     return 1 - F.cosine_similarity(projected, (teacher - mean) / deviation, dim=1)
 
 
-def answered_mean(losses: Float[Tensor, "clip"], answers: Float[Tensor, "clip"]) -> Float[Tensor, ""]:
-    """The mean over the clips that are answered for; 0 where none is, with a gradient of zeros."""
-    return (losses * answers).sum() / answers.sum().clamp(min=1)
+def clip_weights(
+    answers: Bool[np.ndarray, "clip"], *, among: Bool[np.ndarray, "batch"] | None = None, world: int = 1
+) -> Float[Tensor, "clip"]:
+    """What the loss of each clip counts for, so that the sum is the mean over the clips that are answered for.
+
+    Args:
+        answers: whether a teacher answers for these clips; the others count for nothing.
+        among: the same for the whole batch, of which these clips are the part of one of `world` processes.
+    """
+    total = int((answers if among is None else among).sum())
+    return torch.from_numpy(answers.astype(np.float32)) * np.float32(world / max(total, 1))
 
 
 # ---------------------------------------------------------------- what a run has of teachers
@@ -121,8 +130,16 @@ class Lesson:
             module.begin_at_the_mean()
         return module
 
+    def card(self, card: Card) -> Card:
+        """A model card that names the teachers, and says what the model cannot do."""
+        limits = (
+            "It has learned embeddings alone: its one score says nothing. It is for `ossicle embed` and `ossicle tune`."
+        )
+        alone = self.unlabeled and not any(one.num_labels for one in self.teachers)
+        return dataclasses.replace(card, data=f"{card.data} {self.sentence()}", limits=limits if alone else card.limits)
+
     def sentence(self) -> str:
-        """Who taught, for the model card."""
+        """Who taught."""
         who = [
             f"`{one.name}`"
             + (f" (version {version})" if (version := one.stored.about.get("model_version")) else "")
@@ -171,11 +188,9 @@ class TaughtBatches(WaveBatches):
         own = batch.clips.numpy()
         taught: dict[str, Tensor] = {}
         for place, teacher in enumerate(self.lesson.teachers):
-            # The mean over the processes is that over all clips of the batch that are answered for.
-            answered = teacher.answers[every].sum()
-            part = 0.0 if mine.start == mine.stop else teacher.answers[own].sum() * self.ranks.world / max(answered, 1)
-            taught[f"{place}.part"] = torch.tensor(float(part))
-            taught[f"{place}.answers"] = torch.from_numpy(teacher.answers[own].astype(np.float32))
+            answers = teacher.answers[own] & (mine.start < mine.stop)
+            among = teacher.answers[every]
+            taught[f"{place}.weights"] = clip_weights(answers, among=among, world=self.ranks.world)
             if teacher.predictor is not None:
                 continue
             if teacher.stored.views is None:
@@ -214,7 +229,7 @@ class Projection(nn.Module):
         self.logits = nn.Linear(dim, teacher.num_labels) if own else None
         self.embeddings = nn.Linear(dim, teacher.dim) if teacher.dim else None
 
-    def forward(self, logits: Float[Tensor, "clip label"], features: Float[Tensor, "clip dim"]) -> Outputs:
+    def forward(self, logits: Float[Tensor, "clip own_label"], features: Float[Tensor, "clip own_dim"]) -> Outputs:
         """The teacher's logits and standardized embeddings as the student has them."""
         mine: Tensor | None = None
         if self.logits is not None:
@@ -259,7 +274,9 @@ class Distillation(NetworkTraining):
         if lesson.unlabeled:
             self.judge, self.score_name = self._judge, self._score_name()
             if all(one.order is None for one in self.projected):
-                model.head.requires_grad_(False)  # nobody says what is right
+                model.head.requires_grad_(False)  # nobody says what is right, so its score is always 0.5
+                zeros = {name: torch.zeros_like(tensor) for name, tensor in head_of(model).items()}
+                model.load_state_dict(zeros, strict=False)
 
     def begin_at_the_mean(self) -> None:
         """Sets the biases of a new head to the mean logits of the teacher with its labels: it starts at base rates."""
@@ -338,8 +355,7 @@ class Distillation(NetworkTraining):
                 batch.taught.get(f"{place}.embeddings"),
             )
             each = self.teacher_losses(place, projection(logits, features), taught)
-            answers, part = batch.taught[f"{place}.answers"], batch.taught[f"{place}.part"]
-            loss = loss + sum(answered_mean(one, answers) for one in each) * part
+            loss = loss + sum((one * batch.taught[f"{place}.weights"]).sum() for one in each)
         self._heard = [None] * len(self._heard)
         return loss
 
@@ -450,9 +466,8 @@ class Distillation(NetworkTraining):
         loss = 0.0
         for place, mine in enumerate(found):
             teacher = self.lesson.teachers[place]
-            answers = torch.from_numpy(teacher.answers[clips].astype(np.float32))
-            taught = teacher.clip_rows(clips)
-            loss += sum(float(answered_mean(one, answers)) for one in self.teacher_losses(place, mine, taught))
+            weights, taught = clip_weights(teacher.answers[clips]), teacher.clip_rows(clips)
+            loss += sum(float((one * weights).sum()) for one in self.teacher_losses(place, mine, taught))
         scores = [self._agreement(place, clips, mine).score(self.score_name) for place, mine in enumerate(found)]
         return loss, next((score for score in scores if score is not None), 0.0)
 

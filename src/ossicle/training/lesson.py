@@ -16,7 +16,6 @@ from ossicle.data.unlabeled import read_recordings
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.files import beside
 from ossicle.inference import Predictor
-from ossicle.jobs.predict import absolute
 from ossicle.jobs.store import HIDDEN
 from ossicle.training.config import TrainConfig
 from ossicle.training.distillation import Lesson, refuse_unteachable
@@ -24,27 +23,16 @@ from ossicle.training.estimate import duration
 from ossicle.training.ranks import Ranks
 from ossicle.training.resume import refuse_taken
 from ossicle.training.run import free_folder, refuse_or_name
-from ossicle.training.teacher_outputs import TeacherOutputs, Views, is_outputs
-from ossicle.training.teachers import Teacher, describe, labeled_by, open_teacher, outputs_for, views_of
+from ossicle.training.teacher_outputs import TeacherOutputs, Views
+from ossicle.training.teachers import Named, Teacher, describe, labeled_by, open_teacher, outputs_for, views_of
 
 logger = logging.getLogger(__name__)
-Named = str | os.PathLike[str] | Predictor
 UNHEARD = {  # settings that are off, and why
     "mixup": "the teacher would not get mixed spectrograms; wave_mixup mixes what both get",
     "wave_mixup": "no stored output is that of a mix",
     "gain": "the stored views have their own",
     "roll": "the stored views have their own",
 }
-
-
-def named(teachers: Sequence[Named]) -> list[str]:
-    """The names of teachers in the settings of a run: paths are absolute."""
-    return [
-        str(getattr(one, "folder", None) or one.bundle.model_name)
-        if isinstance(one, Predictor)
-        else absolute(os.fspath(one))
-        for one in teachers
-    ]
 
 
 def read_taught(data: str | os.PathLike[str] | Dataset, config: TrainConfig, columns: Mapping[str, Any]) -> Dataset:
@@ -132,8 +120,8 @@ def prepare_lesson(
             continue
         file = place / HIDDEN / "teachers" / f"{number}.safetensors"
 
-        def answer(predictor: Predictor = one, file: Path = file) -> TeacherOutputs:
-            return answers_of(predictor, file, dataset=dataset, store=store, resume=resume)
+        def answer(predictor: Predictor = one, file: Path = file, name: str = name) -> TeacherOutputs:
+            return answers_of(predictor, file, name=name, dataset=dataset, store=store, resume=resume)
 
         stored = ranks.in_turn(answer)
         found.append(Teacher(name=name, stored=stored, rows=stored.rows(dataset), predictor=one))
@@ -147,7 +135,7 @@ def prepare_lesson(
 
 
 def answers_of(
-    predictor: Predictor, file: Path, *, dataset: Dataset, store: SampleStore, resume: bool
+    predictor: Predictor, file: Path, *, name: str, dataset: Dataset, store: SampleStore, resume: bool
 ) -> TeacherOutputs:
     """A teacher's outputs for the clips as they are, in the folder of a run.
 
@@ -156,16 +144,16 @@ def answers_of(
     Raises: RunRefused where a run to resume has those of another teacher.
     """
     try:
-        return outputs_for(predictor, file, dataset=dataset, store=store)
+        return outputs_for(predictor, file, name=name, dataset=dataset, store=store)
     except RunRefused:
         if resume:
             raise RunRefused(
-                f"{file}: the run was begun with another teacher than {predictor.bundle.model_name}, or other data; "
+                f"{file}: the run was begun with another teacher than {name}, or other data; "
                 "choose another folder with -o."
             ) from None
         file.unlink(missing_ok=True)
         shutil.rmtree(beside(file, ".parts"), ignore_errors=True)
-        return outputs_for(predictor, file, dataset=dataset, store=store)
+        return outputs_for(predictor, file, name=name, dataset=dataset, store=store)
 
 
 def settled(config: TrainConfig, *, stored: bool, views: Views | None) -> tuple[TrainConfig, list[str]]:
@@ -190,8 +178,3 @@ def settled(config: TrainConfig, *, stored: bool, views: Views | None) -> tuple[
             )
         changed["window"] = seconds
     return dataclasses.replace(config, **changed), sentences
-
-
-def are_stored(teachers: Sequence[Named]) -> bool:
-    """Whether all of these are files of stored outputs."""
-    return all(not isinstance(one, Predictor) and is_outputs(one) for one in teachers)

@@ -104,8 +104,8 @@ class TeacherOutputs:
         """
         exact = {name: row for row, name in enumerate(self.names)}
         by_stem = defaultdict[str, list[int]](list)
-        for row, name in enumerate(self.names):
-            by_stem[PurePosixPath(name.replace("\\", "/")).stem].append(row)
+        for number, name in enumerate(self.names):
+            by_stem[PurePosixPath(name.replace("\\", "/")).stem].append(number)
         rows = np.full(len(dataset), -1, np.int64)
         taken: dict[int, str] = {}
         for number, item in enumerate(dataset.items):

@@ -31,6 +31,7 @@ from ossicle.data.cache import SampleStore
 from ossicle.embedding import embedding_identity
 from ossicle.errors import DataRefused, SettingRefused
 from ossicle.inference import Predictor
+from ossicle.jobs.predict import absolute
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.training.estimate import duration, logged
@@ -39,11 +40,20 @@ from ossicle.types import Task
 
 logger = logging.getLogger(__name__)
 Outputs = tuple[Float[Tensor, "clip label"] | None, Float[Tensor, "clip dim"] | None]  # logits and embeddings
+Statistics = tuple[Float[Tensor, "label"] | None, Float[Tensor, "dim"] | None]  # of logits and embeddings
+Named = str | os.PathLike[str] | Predictor
 # Kernels of a teacher: as fast as any, and not chosen by a measurement, which a resumed run could repeat otherwise.
 KERNELS = "torch"
 
 
-def open_teacher(teacher: str | os.PathLike[str] | Predictor, *, device: str = "auto") -> Predictor | TeacherOutputs:
+def name_of(teacher: Named) -> str:
+    """What the settings of a run call a teacher: a path is absolute."""
+    if isinstance(teacher, Predictor):
+        return str(getattr(teacher, "folder", None) or teacher.bundle.model_name)
+    return absolute(os.fspath(teacher))
+
+
+def open_teacher(teacher: Named, *, device: str = "auto") -> Predictor | TeacherOutputs:
     """Loads a teacher: a model reference as for `ossicle.load`, an ONNX file, stored outputs, or a loaded model.
 
     Raises:
@@ -60,7 +70,7 @@ def open_teacher(teacher: str | os.PathLike[str] | Predictor, *, device: str = "
         predictor = load(os.fspath(teacher), device=device, kernels=KERNELS)
     if not predictor.timed:
         raise SettingRefused(
-            f"teacher {teacher}: a model of {predictor.plural}; a student of sound needs one of sound."
+            f"teacher {name_of(teacher)}: a model of {predictor.plural}; a student of sound needs one of sound."
         )
     return predictor
 
@@ -99,6 +109,7 @@ def outputs_for(
     predictor: Predictor,
     path: Path,
     *,
+    name: str,
     dataset: Dataset,
     store: SampleStore,
     views: Views | None = None,
@@ -114,8 +125,7 @@ def outputs_for(
         total = seconds * len(store.usable)
         each = "" if views is None else f", {number} views of each,"
         logger.info(
-            f"{predictor.bundle.model_name} answers for {len(store.usable)} clips{each} once: {seconds:.2g} s a clip, "
-            f"about {duration(total)}"
+            f"{name} answers for {len(store.usable)} clips{each} once: {seconds:.2g} s a clip, about {duration(total)}"
         )
     progress = logged("the teacher has answered for {} of {} clips", end=False)
     return store_outputs(
@@ -194,7 +204,7 @@ class Teacher:
 
         return of(self.stored.logits), of(self.stored.embeddings)
 
-    def statistics(self, clips: Int64[np.ndarray, "clip"]) -> tuple[Outputs, Outputs]:
+    def statistics(self, clips: Int64[np.ndarray, "clip"]) -> tuple[Statistics, Statistics]:
         """Mean and deviation of its outputs over these clips, as far as it answers for them."""
         outputs = self.clip_rows(clips[self.answers[clips]])
         logits, embeddings = (None if rows is None else mean_and_deviation(rows) for rows in outputs)

@@ -30,13 +30,14 @@ from ossicle.training.defaults import resolve
 from ossicle.training.distillation import Agreement, Distillation, Lesson, agreement_section
 from ossicle.training.estimate import logged
 from ossicle.training.initial import build, frontend_of, start_from
-from ossicle.training.lesson import Named, Prepared, named, prepare_lesson
+from ossicle.training.lesson import Prepared, prepare_lesson
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
 from ossicle.training.ranks import ALONE, Ranks, in_processes, settle_processes
 from ossicle.training.results import FoldResult, TrainResult
 from ossicle.training.resume import starting_point
 from ossicle.training.run import Positions, Run, RunOptions, Runs
+from ossicle.training.teachers import Named, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def train(
     )
     config = settle_processes(config)
     if teachers or config.teachers:
-        config = dataclasses.replace(config, teachers=named(teachers or config.teachers))
+        config = dataclasses.replace(config, teachers=[name_of(one) for one in teachers or config.teachers])
     where = None if cache is None else Path(cache)
 
     def train_here(ranks: Ranks) -> TrainResult:
@@ -269,7 +270,7 @@ class TrainedNetwork:
         """Writes the bundle."""
         assert self.run.config.window is not None
         if isinstance(self.module, Distillation):
-            card = dataclasses.replace(card, data=f"{card.data} {self.module.lesson.sentence()}")
+            card = self.module.lesson.card(card)
         save_bundle(
             folder,
             model=self.module.model,
