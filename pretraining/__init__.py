@@ -8,7 +8,7 @@
     labels       weak labels from paths
     clips        loudness, trimming and cutting into clips
     duplicates   fingerprints, and what is nearly the same
-    judged       recordings that must never train
+    judged       recordings that must never train    recall    how many copies of them are found
     midi         notes and phrases as MIDI files      texts       sentences for voices
     rendering    instruments and voices, through fluidsynth, espeak-ng, flite and festival
     manifest     one row for each clip, and what the tables say
