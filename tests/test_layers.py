@@ -175,7 +175,7 @@ def test_the_public_names_are_these() -> None:
     assert set(ossicle.__all__) == {
         "__version__",
         *("load", "load_encoder", "create_model", "list_models", "read_dataset"),
-        *("train", "tune", "evaluate", "predict_files", "embed_files", "export_model"),
+        *("train", "distil", "tune", "evaluate", "predict_files", "embed_files", "export_model"),
         *("TrainConfig", "TuneConfig", "TrainResult", "FoldResult", "Evaluation", "Prediction", "Embeddings"),
         *("FileResults", "Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
     }

@@ -18,7 +18,20 @@ from ossicle.cli import app
 
 Run = Callable[..., Result]
 
-COMMANDS = ("demo", "train", "tune", "evaluate", "predict", "embed", "export", "bench", "doctor", "data", "models")
+COMMANDS = (
+    "demo",
+    "train",
+    "distil",
+    "tune",
+    "evaluate",
+    "predict",
+    "embed",
+    "export",
+    "bench",
+    "doctor",
+    "data",
+    "models",
+)
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
