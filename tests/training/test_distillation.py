@@ -103,7 +103,7 @@ def test_the_losses_are_those_computed_by_hand() -> None:
 
 def test_a_common_mean_of_the_embeddings_teaches_nothing() -> None:
     apart = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    mean, deviation = mean_and_deviation(apart + 100)
+    mean, deviation = mean_and_deviation(lambda: (apart + 100).split(3))
     constant = torch.full((4, 2), 100.0)
     assert torch.nn.functional.cosine_similarity(constant, apart + 100).min() > 0.99  # raw, all are alike
     assert embedding_loss(constant, apart + 100, mean=mean, deviation=deviation).mean().item() == pytest.approx(1.0)

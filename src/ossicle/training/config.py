@@ -93,7 +93,9 @@ class TrainConfig(FitConfig):
     freeze_epochs: int = 0  # epochs at the start in which the head alone trains
 
     # Distillation
-    teachers: Sequence[str] = ()  # models, ONNX files or stored outputs that the network learns from
+    teachers: Sequence[str] = field(
+        default_factory=list
+    )  # models, ONNX files or stored outputs that the network learns from
     unlabeled: bool = False  # the network has the labels of the first teacher; those of the data are not read
     label_weight: float = 1.0  # of the loss on the labels of the data
     teacher_weight: float = 1.0  # of the loss on each teacher's logits

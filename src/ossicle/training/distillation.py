@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ossicle.bundle import Card
-from ossicle.errors import SettingRefused
+from ossicle.errors import DataRefused, SettingRefused
 from ossicle.frontend import LogMel
 from ossicle.inference import summarize
 from ossicle.metrics import mean_average_precision
@@ -105,7 +105,7 @@ def clip_weights(
         among: the same for the whole batch, of which these clips are the part of one of `world` processes.
     """
     total = int((answers if among is None else among).sum())
-    return torch.from_numpy(answers.astype(np.float32)) * np.float32(world / max(total, 1))
+    return torch.from_numpy(answers.astype(np.float32) * np.float32(world / max(total, 1)))
 
 
 # ---------------------------------------------------------------- what a run has of teachers
@@ -122,6 +122,12 @@ class Lesson:
     def batches(self, *args: Any, **options: Any) -> "TaughtBatches":
         """The batches of a training part, with the stored outputs."""
         return TaughtBatches(*args, lesson=self, **options)
+
+    def check(self, train: Int64[np.ndarray, "clip"]) -> None:
+        """Raises DataRefused where a teacher answers for no clip of the training part."""
+        for one in self.teachers:
+            if not one.answers[train].any():
+                raise DataRefused(f"{one.name}: it answers for none of the {len(train)} clips of the training part.")
 
     def module(self, model: Network, frontend: LogMel, config: TrainConfig, **options: Any) -> "Distillation":
         """What trains; a new head begins at the teacher's base rates."""
@@ -158,12 +164,12 @@ class TaughtBatches(WaveBatches):
     def __init__(self, *args: Any, lesson: Lesson, **options: Any) -> None:
         super().__init__(*args, **options)
         self.lesson = lesson
+        self._first_views = np.random.default_rng([self.seed, 4]).integers(0, 1 << 31, len(self.store.lengths))
 
     def view_numbers(self, clips: Sequence[int], epoch: int) -> Int64[np.ndarray, "clip"]:
         """The view that each clip comes in."""
         number = 1 if self.lesson.views is None else self.lesson.views.number
-        own = np.random.default_rng([self.seed, 4]).integers(0, 1 << 31, len(self.store.lengths))
-        return (own[np.asarray(clips, np.int64)] + epoch) % number
+        return (self._first_views[np.asarray(clips, np.int64)] + epoch) % number
 
     def waves(
         self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
@@ -248,6 +254,7 @@ class Distillation(NetworkTraining):
     Args:
         train: the training part, over which the outputs of teachers are standardized.
         labels: the student's.
+        projections: those of another; by default new ones.
     """
 
     def __init__(
@@ -259,17 +266,13 @@ class Distillation(NetworkTraining):
         lesson: Lesson,
         train: Int64[np.ndarray, "clip"],
         labels: Sequence[str],
+        projections: nn.ModuleList | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, frontend, config, **options)
         self.lesson, self.labels, self._train = lesson, tuple(labels), train
         self._features = (torch.compile(model.forward_features) if config.compile else model.forward_features,)
-        dim = feature_dim(model, frames=self.frames)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.projections = nn.ModuleList(
-                Projection(one, dim=dim, clips=train, labels=labels) for one in lesson.teachers
-            )
+        self.projections = projections or self._new_projections()
         self._heard: list[Outputs | None] = [None] * len(lesson.teachers)
         if lesson.unlabeled:
             self.judge, self.score_name = self._judge, self._score_name()
@@ -277,6 +280,14 @@ class Distillation(NetworkTraining):
                 model.head.requires_grad_(False)  # nobody says what is right, so its score is always 0.5
                 zeros = {name: torch.zeros_like(tensor) for name, tensor in head_of(model).items()}
                 model.load_state_dict(zeros, strict=False)
+
+    def _new_projections(self) -> nn.ModuleList:
+        dim = feature_dim(self.model, frames=self.frames)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return nn.ModuleList(
+                Projection(one, dim=dim, clips=self._train, labels=self.labels) for one in self.lesson.teachers
+            )
 
     def begin_at_the_mean(self) -> None:
         """Sets the biases of a new head to the mean logits of the teacher with its labels: it starts at base rates."""
@@ -318,11 +329,12 @@ class Distillation(NetworkTraining):
     def copied(self) -> "Distillation":
         """A copy with the same teachers, whose passes a step includes."""
         config = dataclasses.replace(self.config, compile=False, lr=0.0)
-        model, frontend = copy.deepcopy(self.model).train(), copy.deepcopy(self.frontend)
+        model, frontend, projections = copy.deepcopy((self.model, self.frontend, self.projections))
         return Distillation(
-            model,
+            model.train(),
             frontend,
             config,
+            projections=projections,
             lesson=self.lesson,
             train=self._train,
             labels=self.labels,

@@ -123,7 +123,12 @@ def prepare_lesson(
         def answer(predictor: Predictor = one, file: Path = file, name: str = name) -> TeacherOutputs:
             return answers_of(predictor, file, name=name, dataset=dataset, store=store, resume=resume)
 
-        stored = ranks.in_turn(answer)
+        try:
+            stored = ranks.in_turn(answer)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"Stopped while {name} answered; the same command with -o {place} goes on from there."
+            ) from None
         found.append(Teacher(name=name, stored=stored, rows=stored.rows(dataset), predictor=one))
     return Prepared(
         lesson=Lesson(teachers=tuple(found), unlabeled=config.unlabeled, views=views),

@@ -11,10 +11,11 @@ of views of it; then the student gets these views.
 """
 
 import dataclasses
+import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,11 +36,13 @@ from ossicle.jobs.predict import absolute
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.training.estimate import duration, logged
+from ossicle.training.loader import pieces
 from ossicle.training.teacher_outputs import Rows, TeacherOutputs, Views, is_outputs, read_outputs, store_outputs
 from ossicle.types import Task
 
 logger = logging.getLogger(__name__)
 Outputs = tuple[Float[Tensor, "clip label"] | None, Float[Tensor, "clip dim"] | None]  # logits and embeddings
+PIECE = 4096  # clips whose outputs are looked at together
 Statistics = tuple[Float[Tensor, "label"] | None, Float[Tensor, "dim"] | None]  # of logits and embeddings
 Named = str | os.PathLike[str] | Predictor
 # Kernels of a teacher: as fast as any, and not chosen by a measurement, which a resumed run could repeat otherwise.
@@ -173,7 +176,7 @@ class Teacher:
         """Of its weights."""
         return self.stored.about.get("license")
 
-    @property
+    @cached_property
     def answers(self) -> Bool[np.ndarray, "item"]:
         """For which clips of the data set."""
         return self.rows >= 0
@@ -206,12 +209,19 @@ class Teacher:
 
     def statistics(self, clips: Int64[np.ndarray, "clip"]) -> tuple[Statistics, Statistics]:
         """Mean and deviation of its outputs over these clips, as far as it answers for them."""
-        outputs = self.clip_rows(clips[self.answers[clips]])
-        logits, embeddings = (None if rows is None else mean_and_deviation(rows) for rows in outputs)
-        return (logits and logits[0], embeddings and embeddings[0]), (
-            logits and logits[1],
-            embeddings and embeddings[1],
-        )
+        clips = clips[self.answers[clips]]
+        found: list[tuple[Tensor, Tensor] | tuple[None, None]] = []
+        for array in (self.stored.logits, self.stored.embeddings):
+            if array is None:
+                found.append((None, None))
+            else:
+                found.append(mean_and_deviation(functools.partial(self._pieces, array, clips)))
+        return (found[0][0], found[1][0]), (found[0][1], found[1][1])
+
+    def _pieces(self, array: np.ndarray, clips: Int64[np.ndarray, "clip"]) -> Iterator[Tensor]:
+        """Rows of clips that it answers for, the mean of their views."""
+        for some in pieces(clips, PIECE):
+            yield torch.from_numpy(array[self.rows[some]].astype(np.float32).mean(axis=1))
 
     def listen(self, waves: Float[Tensor, "clip time"], lengths: Int64[Tensor, "clip"], *, rate: int) -> Outputs:
         """Of a teacher at hand: its outputs for waves that silence follows, on their device."""
@@ -220,12 +230,18 @@ class Teacher:
         return logits / self.predictor.bundle.temperature, embeddings
 
 
-def mean_and_deviation(rows: Float[Tensor, "clip number"]) -> tuple[Float[Tensor, "number"], Float[Tensor, "number"]]:
-    """Over the clips, in double precision; a number that never changes has a small deviation and not none."""
-    if not len(rows):
-        return torch.zeros(rows.shape[1]), torch.ones(rows.shape[1])
-    deviation, mean = torch.std_mean(rows.double(), dim=0, correction=0)
-    return mean.float(), deviation.float().clamp(min=1e-3)
+def mean_and_deviation(
+    rows: Callable[[], Iterable[Tensor]],
+) -> tuple[Float[Tensor, "number"], Float[Tensor, "number"]]:
+    """Over (clip, number), in double precision; a number that never changes has a small deviation and not none.
+
+    Args:
+        rows: gives the pieces of them, each time that it is called.
+    """
+    total = sum(len(some) for some in rows())
+    mean = sum((some.double().sum(0) for some in rows()), torch.zeros(())) / total
+    squares = sum(((some.double() - mean).square().sum(0) for some in rows()), torch.zeros(()))
+    return mean.float(), (squares / total).sqrt().float().clamp(min=1e-3)
 
 
 def listen(
@@ -285,13 +301,16 @@ def labeled_by(teachers: Sequence[Teacher], dataset: Dataset) -> Dataset:
             f"{teacher.name}: {teacher.num_labels} logits without the names of their labels, which the student needs; "
             "add an array `labels`."
         )
-    logits, _ = teacher.clip_rows(np.arange(len(dataset)))
-    assert logits is not None
-    has = (logits > 0).numpy() if teacher.task == "multi-label" else None
-    best = logits.argmax(1).tolist()
-    columns = [[number] for number in best] if has is None else [np.flatnonzero(row).tolist() for row in has]
-    answers = teacher.answers
-    columns = [some if there else [] for some, there in zip(columns, answers.tolist(), strict=True)]
+    columns = list[list[int]]()
+    for some in pieces(np.arange(len(dataset)), PIECE):
+        logits, _ = teacher.clip_rows(some)
+        assert logits is not None
+        if teacher.task == "multi-label":
+            found = [np.flatnonzero(row).tolist() for row in (logits > 0).numpy()]
+        else:
+            found = [[number] for number in logits.argmax(1).tolist()]
+        answered = teacher.answers[some].tolist()
+        columns += [row if there else [] for row, there in zip(found, answered, strict=True)]
     return _relabeled(dataset, teacher, labels=teacher.labels, task=teacher.task, columns=columns)
 
 

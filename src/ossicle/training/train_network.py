@@ -173,6 +173,8 @@ def train_fold(
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frames = frontend.frames(window)
     # What cannot begin leaves no run behind.
+    if lesson is not None:
+        lesson.check(split.train)
     labels = dataset.labels
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     published = frontend
