@@ -39,8 +39,8 @@ class Batch:
     clips: Int64[Tensor, "clip"]  # positions in the data set
     targets: Float[Tensor, "clip label"]
     known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
-    waves: Float[Tensor, "clip time"] = field(default_factory=lambda: torch.zeros(0, 0))
-    lengths: Int64[Tensor, "clip"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # samples
+    waves: Float[Tensor, "_ time"] = field(default_factory=lambda: torch.zeros(0, 0))
+    lengths: Int64[Tensor, "_"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # samples
     seed: int = 0  # of all that is drawn at random while this batch is used
     total: int = 0  # clips of the batch that all processes have together
     piece: Piece | None = None  # which of them these are; None is all
