@@ -1,6 +1,6 @@
 """Table 1 of the PaSST paper in our terms: what patchout, depth and stride do to the time and the memory of a step.
 
-    python benchmarks/patchout_table.py [--rounds 3] [--batch 2] [--threads 2]            about 8 minutes on two cores
+    python benchmarks/patchout_table.py [--rounds 3] [--batch 2] [--choices]      about 8 minutes on two cores
     python benchmarks/patchout_table.py --device cuda --peer PYTHON --peak TFLOPS         on a GPU
 
 Network only, 128 x 998 spectrograms (10 s), 527 labels, forward, backward and the fused AdamW: B is passt_base_s10
@@ -28,7 +28,7 @@ from pathlib import Path
 from passt import Ours, Peer
 from worker import Worker, work
 
-FRAMES, LABELS = 998, 527
+FRAMES, THREADS = 998, 2
 # Stride, patchout in time, in frequency, unstructured, blocks; speed and memory per sample of the paper, B is 1.
 ROWS = {
     "B": ((10, 0, 0, 0, 12), 1.0, 1.0),
@@ -62,7 +62,7 @@ def network(side, row):
     from ossicle import create_model
 
     options = {"patchout_t": time_out, "patchout_f": freq_out, "patchout_u": anywhere, "depth": depth}
-    return create_model(f"passt_base_s{stride}", **options).train()
+    return create_model(f"passt_base_s{stride}", **options).train()  # type: ignore[arg-type]
 
 
 class Step:
@@ -155,7 +155,7 @@ def measure(args):
     workers = {"ours": Worker(sys.executable, "ours", script=__file__)}
     if args.peer:
         workers["peer"] = Worker(args.peer, "peer", script=__file__)
-    rounds = {row: {name: [] for name in workers} for row in ROWS}
+    rounds: dict[str, dict[str, list[float]]] = {row: {name: [] for name in workers} for row in ROWS}
     for _ in range(args.rounds):
         for row in ROWS:
             for name, worker in workers.items():
@@ -169,7 +169,7 @@ def measure(args):
             rows[row][name] = {"seconds": statistics.median(seconds), "rounds": seconds, **memory}
     for worker in workers.values():
         worker.close()
-    about = about_this_run() | {"threads": args.threads, "device": args.device, "batch": args.batch}
+    about = about_this_run() | {"threads": THREADS, "device": args.device, "batch": args.batch}
     if gpu:
         about |= {"machine": torch.cuda.get_device_name(), "peak_tflops": args.peak}
     known = about | {"rows": rows}
@@ -198,7 +198,7 @@ def choices(model, args):
     from ossicle import create_model
     from ossicle.models.base import drawing_from
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(THREADS)
 
     class Compiled(Step):
         def forward(self):
@@ -212,7 +212,7 @@ def choices(model, args):
     def step(kind=Step, change=lambda net: net):
         side = Ours()
         patchout = {"patchout_t": 0.3, "patchout_f": 0.3} if "passt" in model else {}
-        net = create_model(model, num_classes=50, **patchout).train()
+        net = create_model(model, num_classes=50, **patchout).train()  # type: ignore[arg-type]
         change(net)
         return kind(side, net, batch=8, device=args.device, bf16=args.device == "cuda", frames=net.config.frames)
 
@@ -273,7 +273,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--peer", type=Path, help="python of an environment that holds hear21passt 0.0.26")
     parser.add_argument("--peak", type=float, help="dense bfloat16 operations of the card, 10^12 a second")
@@ -281,7 +280,7 @@ def main():
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        work(Peer if args.work == "peer" else Ours, globals(), threads=args.threads)
+        work(Peer if args.work == "peer" else Ours, globals(), threads=THREADS)
         return
     from common import write_by_processor
 

@@ -119,7 +119,8 @@ class Batches:
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
-        self.device, self._stream = torch.device("cpu"), None
+        self.device = torch.device("cpu")
+        self._stream: torch.cuda.Stream | None = None  # of the copies
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
