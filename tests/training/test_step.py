@@ -3,23 +3,32 @@
 The device `meta` has shapes and no values: whatever would have to wait for values is an error there, or is counted.
 """
 
+import math
+import shutil
 from collections import Counter
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ossicle.data.cache import SampleStore
+from ossicle.errors import RunRefused
 from ossicle.frontend import create_frontend, frontend_config
 from ossicle.models import create_model, find_preset
 from ossicle.training import TrainConfig
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.loader import WaveBatches
+from ossicle.training.loop import fit
 from ossicle.training.module import NetworkTraining
 from ossicle.tuning.guard import GradientGuard
+from ossicle.weights.state import checkpoints
 
 META = torch.device("meta")
 ALL: dict[str, Any] = {
@@ -78,10 +87,10 @@ class Watch(TorchDispatchMode):
         return found
 
 
-def trainee(model: str, *, clips: int, equal: bool = False, **changes: Any) -> NetworkTraining:
+def trainee(model: str, *, clips: int, **changes: Any) -> NetworkTraining:
     frontend = frontend_config(find_preset(model).frontend, freq_mask=16, time_mask=8)
     window = frontend.samples(64)
-    lengths = np.full(clips, window) if equal else np.linspace(0.6 * window, window, clips).astype(np.int64)
+    lengths = np.linspace(0.6 * window, window, clips).astype(np.int64)
     store = SampleStore(
         items=(),
         rate=frontend.rate,
@@ -91,9 +100,10 @@ def trainee(model: str, *, clips: int, equal: bool = False, **changes: Any) -> N
         stored=clips,
         failures={},
     )
-    config = TrainConfig(model=model, epochs=2, batch_size=clips, device="cpu", precision="float32", **ALL | changes)
+    settings = {"epochs": 2, "batch_size": clips, "device": "cpu", "precision": "float32", **ALL}
+    config = TrainConfig(model=model, **settings | changes)
     targets = np.eye(3, dtype=bool)[np.arange(clips) % 3]
-    batches = WaveBatches(store, np.arange(clips), targets, window=window, batch_size=clips, seed=0)
+    batches = WaveBatches(store, np.arange(clips), targets, window=window, batch_size=config.batch_size, seed=0)
     torch.manual_seed(0)
     network = create_model(model, num_classes=3, frames=64, **SMALL[model])
     return NetworkTraining(
@@ -168,3 +178,128 @@ def test_batches_arrive_on_the_device_and_their_position_is_that_of_the_next_one
     for number, batch in enumerate(batches, start=1):
         assert batch.waves.device == batch.targets.device == META and batch.clips.tolist() == expected[number - 1]
         assert batches.state_dict() == ({"epoch": 0, "batch": number} if number < 3 else {"epoch": 1, "batch": 0})
+
+
+# Losses that nobody has looked at yet
+
+
+class Spoiler(Callback):
+    """Spoils the weights before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            next(module.parameters()).data.fill_(math.nan)
+
+
+def weights_after(module: NetworkTraining, folder: Path, *, resume: bool = False, **how: Any) -> list[torch.Tensor]:
+    fit(module, None, targets=module.batches.targets, device=torch.device("cpu"), folder=folder, resume=resume, **how)
+    return [p.detach().clone() for p in module.model.parameters()]
+
+
+@pytest.mark.parametrize("save_minutes", [0.0, 10.0])
+def test_a_loss_that_is_no_number_ends_the_run_when_it_is_seen_and_nothing_is_kept_of_it(
+    save_minutes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NetworkTraining, "sees_at_once", False)  # as on a GPU
+
+    def module() -> NetworkTraining:
+        return trainee("passt_tiny_s16", clips=6, batch_size=2, save_minutes=save_minutes)
+
+    expected = weights_after(module(), tmp_path / "whole")
+    with pytest.raises(RunRefused, match="the loss became nan at step 4; begin another run with a lower learning rate"):
+        weights_after(module(), tmp_path / "run", callbacks=[Spoiler(4)])
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[0].name
+    assert newest == ("step-00000003" if save_minutes else "step-00000004")
+    found = weights_after(module(), tmp_path / "run", resume=True)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_losses_are_looked_at_after_some_steps_and_before_they_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NetworkTraining, "sees_at_once", False)
+    monkeypatch.setattr("ossicle.training.module.UNSEEN", 2)
+    module = trainee("passt_tiny_s16", clips=4)
+    (batch,) = module.batches
+    seen = []
+    for _ in range(5):
+        module.training_step(batch, 0)
+        seen.append(len(module.losses))
+    assert seen == [0, 2, 2, 4, 4]
+    state: dict[str, Any] = {}
+    module.on_save_checkpoint(state)
+    assert len(state["losses"]) == 5 and module.last_loss == state["losses"][-1]
+
+
+# Less memory
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(model: str) -> None:
+    found = []
+    for checkpointing in (False, True):
+        module = trainee(model, clips=4, gradient_checkpointing=checkpointing)
+        batch, kept = module.batches.peek(), 0
+        generator = batch.generator()
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            logits, targets, _ = module.train_logits(batch, generator)
+            of_forward = kept
+        (logits * targets).sum().backward()
+        gradients = [p.grad for p in module.model.parameters() if p.grad is not None]
+        found.append((of_forward, gradients, torch.rand(3, generator=generator)))
+    (much, expected, after), (little, gradients, again) = found
+    assert len(gradients) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, expected, strict=True))
+    assert torch.equal(after, again)  # the second pass draws nothing of what comes later
+    assert little < 0.7 * much
+
+
+# Scaled losses
+
+
+def test_the_gradient_is_clipped_without_its_scale() -> None:
+    module = trainee("passt_tiny_s16", clips=2, clip_gradient=0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    parameters = [p for _, p in module.trained() if p.requires_grad]
+    for p in parameters:
+        p.grad = torch.full_like(p, 1024.0)
+    direction = torch.nn.utils.get_total_norm([torch.ones_like(p) for p in parameters])
+    module.configure_gradient_clipping(None)
+    for p in parameters:
+        torch.testing.assert_close(p.grad, torch.full_like(p, 1024.0 * 0.5 / float(direction)))
+    parameters[0].grad.fill_(math.inf)
+    module.configure_gradient_clipping(None)
+    assert not parameters[0].grad.isfinite().any()  # so that the scaler skips the step
+
+
+class Scales(Callback):
+    def __init__(self) -> None:
+        self.each: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.each.append(trainer.precision_plugin.scaler.get_scale())
+
+
+def test_a_run_in_float16_continues_with_the_scale_of_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a CPU as on a GPU; `choose_dtype` refuses it there, as it is slow.
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**12, growth_interval=1))
+    whole, resumed = Scales(), Scales()
+
+    def module() -> NetworkTraining:
+        return trainee("passt_tiny_s16", clips=6, batch_size=2)
+
+    expected = weights_after(module(), tmp_path / "whole", precision="float16", callbacks=[whole])
+    assert whole.each[0] == 2.0**13 and len(set(whole.each)) > 3
+    first = tmp_path / "whole" / "checkpoints" / "step-00000003"
+    shutil.copytree(first, tmp_path / "run" / "checkpoints" / first.name)
+    found = weights_after(module(), tmp_path / "run", resume=True, precision="float16", callbacks=[resumed])
+    assert resumed.each == whole.each[3:]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

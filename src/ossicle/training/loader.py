@@ -39,8 +39,8 @@ class Batch:
     clips: Int64[Tensor, "clip"]  # positions in the data set
     targets: Float[Tensor, "clip label"]
     known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
-    waves: Float[Tensor, "clip time"] = field(default_factory=lambda: torch.zeros(0, 0))
-    lengths: Int64[Tensor, "clip"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # samples
+    waves: Float[Tensor, "_ time"] = field(default_factory=lambda: torch.zeros(0, 0))
+    lengths: Int64[Tensor, "_"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # samples
     seed: int = 0  # of all that is drawn at random while this batch is used
     total: int = 0  # clips of the batch that all processes have together
     piece: Piece | None = None  # which of them these are; None is all
@@ -121,7 +121,8 @@ class Batches:
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
-        self.device, self._stream = torch.device("cpu"), None
+        self.device = torch.device("cpu")
+        self._stream: torch.cuda.Stream | None = None  # of the copies
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -135,7 +136,7 @@ class TrainingModule(lightning.LightningModule):
     def epoch_loss(self) -> float:
         """The mean loss of the steps of an epoch, at its end."""
         self.look()
-        mean = sum(self.losses) / len(self.losses)
+        mean = float(np.mean(self.losses))
         self.losses = []
         return mean
 

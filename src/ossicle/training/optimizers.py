@@ -1,7 +1,7 @@
 """The optimizer of a run: AdamW, with weight decay on matrices only, and a learning rate for each group."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def adamw(
     for name, p in parameters:
         if p.requires_grad:
             scaled.setdefault(scale(name), []).append((name, p))
-    groups = []
+    groups: list[dict[str, Any]] = []
     for factor in sorted(scaled, reverse=True):
         for decay in (True, False):
             chosen = [
