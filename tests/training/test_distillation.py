@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import ossicle
-from ossicle.data import Dataset, Item, read_dataset, split_dataset
+from ossicle.data import Dataset, Item, split_dataset
 from ossicle.data.cache import open_store
-from ossicle.data.unlabeled import read_recordings
+from ossicle.data.unlabeled import read_recordings, without_labels
 from ossicle.errors import DataRefused, OssicleError, SettingRefused
 from ossicle.inference import Predictor
 from ossicle.training import TrainConfig, TrainResult, distil, store_views, train
@@ -279,6 +279,11 @@ def test_teachers_that_cannot_teach_are_refused_in_a_sentence(
     np.savez(tmp_path / "x.npz", filename=names, logits=np.ones((len(names), 3)))
     with pytest.raises(DataRefused, match="3 logits without the names of their labels"):
         go(distil, plain, teachers=[tmp_path / "x.npz"])
+    with pytest.raises(SettingRefused, match="is named twice"):
+        go(distil, plain, teachers=[tmp_path / "x.npz"] * 2)
+    np.savez(tmp_path / "y.npz", filename=names, logits=np.ones((len(names), 3)), labels=np.array(["a", "b", "c"]))
+    with pytest.raises(DataRefused, match="no folds"):
+        go(distil, plain, teachers=[tmp_path / "y.npz"], folds="all")
     assert not (tmp_path / "run").exists()
 
 
@@ -300,7 +305,7 @@ def test_a_student_agrees_more_with_its_teacher_than_before(teacher: Path, plain
     assert student.labels == LABELS and student.task == "multi-label"
     assert not any("projections" in name for name in load_weights(result.folder / "model" / "model.safetensors"))
     card = (result.folder / "model" / "README.md").read_text()
-    assert f"Distilled from `{teacher}`" in card and "license of its weights: MIT" in card
+    assert "Distilled from `tiny` (passt_tiny_s16, version " in card and "license of its weights: MIT)" in card
     assert "Agreement with the teachers" in (result.folder / "report.html").read_text()
 
 
@@ -464,5 +469,7 @@ def test_a_teacher_answers_with_zeros_where_it_has_none() -> None:
     assert one.answers.tolist() == [True, False, True]
 
 
-def test_labeled_data_need_read_nothing_new(dataset: Dataset) -> None:
-    assert read_dataset(dataset.root).labeled_by is None
+def test_labels_of_data_that_were_read_with_them_are_not_seen(dataset: Dataset) -> None:
+    bare = without_labels(dataset)
+    assert dataset.labels and not bare.labels and not any(item.labels for item in bare)
+    assert bare.group_name == dataset.group_name == "group"

@@ -51,7 +51,7 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
     """
     _refuse_one_fold(dataset)
     if dataset.labeled_by is not None:
-        return ()
+        raise DataRefused(f"{dataset.path}: data without labels of their own have no folds.")
     if len(dataset.folds) > 1:
         return dataset.folds
     if _has_official_split(dataset):
@@ -78,8 +78,6 @@ def split_dataset(
         DataRefused: no such fold, or a class would have no clip to train on.
     """
     if fold is not None and fold not in (allowed := split_folds(dataset)):
-        if dataset.labeled_by is not None:
-            raise DataRefused(f"{dataset.root}: folds={fold}: data without labels of their own have no folds.")
         raise DataRefused(f"{dataset.root} has no fold {fold!r}: its folds are {', '.join(allowed)}.")
     _refuse_one_fold(dataset)
     if dataset.labeled_by is not None:

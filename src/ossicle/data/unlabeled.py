@@ -5,6 +5,7 @@ sides of a cut.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,16 +38,17 @@ def read_recordings(
     found = _contents(Folder(root, SOUND), file=file, group=group)
     if not found.items:
         raise DataRefused(f"{root} holds no recordings: expected a folder with audio files at any depth, or a table.")
-    items = [_without_labels(item, track=track) for item in found.items]
+    items = [_bare(item, track=track) for item in found.items]
     groups = {item.group for item in items} - {None}
     column = found.columns.group if found.columns is not None and groups else None
+    read = re.sub(r",? labels from `[^`]*`", "", found.description)
     together = f"{len(groups)} groups from `{column}`" if column else f"every {SOUND.alone} is its own group"
     return Dataset(
         root=root if root.is_dir() else root.parent,
         items=tuple(items),
         labels=(),
         task="multi-label",
-        layout=f"{found.description}: {len(items)} {SOUND.noun}s, of which no labels are read; {together}.",
+        layout=f"{read}: {len(items)} {SOUND.noun}s, of which no labels are read; {together}.",
         group_name=column,
         table=None if root.is_dir() else root,
     )
@@ -72,5 +74,11 @@ def _contents(folder: Folder, *, file: str | None, group: str | None) -> LayoutC
     return LayoutContents(items=tuple(items), description=f"folder of {SOUND.plural}")
 
 
-def _without_labels(item: Item, *, track: int | None) -> Item:
+def without_labels(dataset: Dataset) -> Dataset:
+    """A data set that was read with labels, without them, its splits and its folds."""
+    items = tuple(_bare(item) for item in dataset.items)
+    return replace(dataset, items=items, labels=(), task="multi-label", fold_name=None)
+
+
+def _bare(item: Item, *, track: int | None = None) -> Item:
     return replace(item, labels=(), unknown=(), split=None, fold=None, track=item.track if track is None else track)

@@ -146,12 +146,12 @@ class Lesson:
 
     def sentence(self) -> str:
         """Who taught."""
-        who = [
-            f"`{one.name}`"
-            + (f" (version {version})" if (version := one.stored.about.get("model_version")) else "")
-            + f", license of its weights: {one.license or 'not stated'}"
-            for one in self.teachers
-        ]
+        who = []
+        for one in self.teachers:
+            about = one.stored.about
+            made = [about["model"], f"version {about['model_version']}"] if "model_version" in about else []
+            made.append(f"license of its weights: {one.license or 'not stated'}")
+            who.append(f"`{one.short_name}` ({', '.join(made)})")
         return f"Distilled from {'; '.join(who)}."
 
 
@@ -568,5 +568,7 @@ def refuse_unteachable(config: TrainConfig) -> None:
         raise SettingRefused("strategy=fsdp does not go with teachers; use strategy=ddp.")
     if not config.teachers and config.unlabeled:
         raise SettingRefused("without labels a teacher must say what is right; name one with --teacher.")
+    if twice := [name for name in config.teachers if list(config.teachers).count(name) > 1]:
+        raise SettingRefused(f"teacher {twice[0]} is named twice; once is enough.")
     if not (config.teacher_weight or config.embedding_weight):
         raise SettingRefused("teacher_weight=0 and embedding_weight=0: the teachers would teach nothing.")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ossicle.data import Dataset, read_dataset
 from ossicle.data.cache import SampleStore
-from ossicle.data.unlabeled import read_recordings
+from ossicle.data.unlabeled import read_recordings, without_labels
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
 from ossicle.files import beside
 from ossicle.inference import Predictor
@@ -43,7 +43,7 @@ def read_taught(data: str | os.PathLike[str] | Dataset, config: TrainConfig, col
     if isinstance(data, Dataset):
         if data.modality != "sound":
             raise DataRefused(f"{data.path}: a data set of {data.noun}s; a teacher of sound needs recordings.")
-        return data
+        return without_labels(data) if config.unlabeled else data
     if not config.unlabeled:
         return read_dataset(data, **columns)
     return read_recordings(data, **{name: columns.get(name) for name in ("file", "group", "track")})

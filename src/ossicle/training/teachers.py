@@ -45,7 +45,7 @@ Outputs = tuple[Float[Tensor, "clip label"] | None, Float[Tensor, "clip dim"] | 
 PIECE = 4096  # clips whose outputs are looked at together
 Statistics = tuple[Float[Tensor, "label"] | None, Float[Tensor, "dim"] | None]  # of logits and embeddings
 Named = str | os.PathLike[str] | Predictor
-# Kernels of a teacher: as fast as any, and not chosen by a measurement, which a resumed run could repeat otherwise.
+# Kernels of a teacher: not chosen by a measurement, which a resumed run could repeat with another outcome.
 KERNELS = "torch"
 
 
@@ -129,6 +129,7 @@ def outputs_for(
         each = "" if views is None else f", {number} views of each,"
         logger.info(
             f"{name} answers for {len(store.usable)} clips{each} once: {seconds:.2g} s a clip, about {duration(total)}"
+            + (", and as long again in each epoch of the training" if views is None else "")
         )
     progress = logged("the teacher has answered for {} of {} clips", end=False)
     return store_outputs(
@@ -160,6 +161,11 @@ class Teacher:
     stored: TeacherOutputs
     rows: Rows
     predictor: Predictor | None = None
+
+    @property
+    def short_name(self) -> str:
+        """Its name without the folders that it lies in."""
+        return Path(self.name).name if Path(self.name).is_absolute() else self.name
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -325,7 +331,7 @@ def _relabeled(
         )
         for item, some, there in zip(dataset.items, columns, teacher.answers.tolist(), strict=True)
     )
-    return dataclasses.replace(dataset, items=items, labels=labels, task=task, labeled_by=teacher.name)
+    return dataclasses.replace(dataset, items=items, labels=labels, task=task, labeled_by=teacher.short_name)
 
 
 def views_of(teachers: Mapping[str, Predictor | TeacherOutputs], *, rate: int) -> Views | None:
