@@ -174,7 +174,6 @@ class Recorder(Callback):
         self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
-        self.losses: list[float] = []
         self.seconds, self._started = 0.0, time.monotonic()
         self.val: dict[str, float] = {}
         self._best: dict[str, torch.Tensor] | None = None
@@ -205,16 +204,15 @@ class Recorder(Callback):
         patience = self.config.patience
         return bool(patience and self.val) and epochs_without_gain(self.rows, self.config.min_delta) >= patience
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Notes the loss."""
-        assert isinstance(module, TrainingModule)
-        self.losses.append(module.last_loss)
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Notes the time."""
         self.seconds = time.monotonic() - self._started
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
-        outputs = [one for part in self.ranks.gather(module.val_outputs) for one in part]
+        own = [(clips, logits.cpu()) for clips, logits in module.val_outputs]
+        outputs = [one for part in self.ranks.gather(own) for one in part]
         loss, score = self.ranks.from_zero(lambda: self._judge(outputs))
         self.val = {"val_loss": loss, "val_score": score}
         before = module.fallen_rate
@@ -235,16 +233,16 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes `metrics.csv` anew, whole."""
+        assert isinstance(module, TrainingModule)
         self.seconds = time.monotonic() - self._started
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(self.seconds, 2),
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "train_loss": float(np.mean(self.losses)),
+            "train_loss": module.epoch_loss(),
             **self.val,
         }
-        self.losses = []
         self.rows.append(row)
         if self.folder is not None and self.ranks.zero:
             write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
@@ -252,7 +250,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
-        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "val")
+        names = ("rows", "best_epoch", "best_score", "best_loss", "seconds", "val")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
