@@ -52,11 +52,24 @@ def evaluation_lines(metrics: Metrics) -> list[str]:
     lines += ["", baseline_sentence(metrics)]
     lines.append("")
     rows = [class_header(metrics), *(class_cells(metrics, i) for i in range(len(metrics.classes)))]
+    return lines + aligned_lines(rows)
+
+
+def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines: the first column on its left edge, the others on their right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for name, *cells in rows:
         aligned = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
         lines.append("  ".join(aligned).rstrip())
     return lines
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first row is the header."""
+    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:

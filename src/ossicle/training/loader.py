@@ -5,6 +5,7 @@ batches that an uninterrupted one would have seen, without any sampler state to 
 """
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,6 +101,7 @@ class Batches:
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
+        self.waited = 0.0  # seconds that the reader has waited for a batch
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
@@ -123,7 +125,10 @@ class Batches:
                 # The position moves before the batch leaves, since a reader that knows the length stops without
                 # asking for more.
                 self.epoch, self.batch = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
-                yield pending.popleft().result()
+                began = time.monotonic()
+                batch = pending.popleft().result()
+                self.waited += time.monotonic() - began
+                yield batch
 
     def peek(self) -> Batch:
         """The next batch, without moving on."""
