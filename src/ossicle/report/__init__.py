@@ -14,11 +14,10 @@ from ossicle.report.page import Chart, Section, Table, write_report
 from ossicle.report.sampling import sampling_figure
 from ossicle.report.sections import evaluation_sections, fold_section, sampling_section, training_section
 from ossicle.report.style import png_bytes, save_figure
-from ossicle.report.text import SHOWN, aligned_lines, evaluation_lines, fold_lines, markdown_table, number
+from ossicle.report.text import aligned_lines, evaluation_lines, fold_lines, markdown_table, number
 from ossicle.report.timeline import timeline_figure
 
 __all__ = [
-    "SHOWN",
     "Chart",
     "Section",
     "Table",

@@ -217,7 +217,7 @@ class Run(Generic[Config]):
         headline = result.evaluation.metrics.headline
         for line in evaluation_lines(result.evaluation.metrics):
             logger.info(line)
-        self.tracking.log({f"test_{name}": one.value for name, one in headline.items() if one.value is not None})
+        self.tracking.record({f"test_{name}": one.value for name, one in headline.items() if one.value is not None})
 
         def write() -> None:
             save_test_scores(self.folder, tested=used, logits=logits)

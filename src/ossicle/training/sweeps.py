@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +31,11 @@ import torch
 from ossicle.allocator import keep_freed_memory
 from ossicle.data import Dataset, read_dataset
 from ossicle.data.cache import open_store
-from ossicle.errors import OssicleError, RunRefused, SettingRefused, first_line
+from ossicle.errors import RunRefused, SettingRefused, ending, first_line
 from ossicle.evaluation import CONFIG
 from ossicle.files import locked, write_atomically
 from ossicle.jobs.store import HIDDEN, LOCK
-from ossicle.report import SHOWN, Section, Table, aligned_lines, markdown_table, number, write_report
+from ossicle.report import Section, Table, aligned_lines, markdown_table, number, write_report
 from ossicle.training.callbacks import csv_text, score_name
 from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, TuneConfig, check_acting, with_settings
 from ossicle.training.estimate import duration, logged
@@ -51,7 +52,11 @@ logger = logging.getLogger(__name__)
 PAGE = "sweep.html"
 Grid = Mapping[str, Iterable[Any]]
 LONGEST_NAME = 120  # characters
-TESTED = ("balanced_accuracy", "accuracy", "mean_average_precision")  # metrics of the test part that are shown
+# Metrics of the test part that are shown, by task.
+TESTED = {
+    "single-label": {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"},
+    "multi-label": {"mean_average_precision": "mAP"},
+}
 CHOICE = (
     "Sorted by the validation score of each run's best epoch: the choice is made on the validation part, where the "
     "best of several scores is optimistic. The test part has no part in it."
@@ -76,6 +81,8 @@ class SweepRun:
     """Those that differ between the runs."""
     val_score: float | None = None
     """Of the best epoch; mean over folds where there are several."""
+    val_loss: float = math.inf
+    """Of the same epoch; it decides between equal scores."""
     test: Mapping[str, float] = field(default_factory=dict)
     """The metrics of the test part by name, as in `metrics.json`."""
     epochs: int = 0
@@ -89,15 +96,16 @@ class SweepRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """The runs of a sweep: those with a result by their validation scores, best first, then the others."""
+    """The runs of a sweep by their validation scores, best first; those without one come last."""
 
     folder: Path
     runs: tuple[SweepRun, ...]
 
     @property
     def best(self) -> SweepRun | None:
-        """The run with the best validation score, if there is a score."""
-        return next((run for run in self.runs if run.val_score is not None), None)
+        """The run with the best validation score; of several seeds, that of the settings whose mean is best."""
+        (group, *_) = seed_groups(self.runs)
+        return group[0] if group and group[0].val_score is not None else None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -171,7 +179,8 @@ def sweep(
         logger.info(line)
     logger.info(CHOICE)
     if result.best is not None:
-        logger.info(f"Best on the validation part: {result.best.folder}")
+        by = " by the mean over the seeds" if "seed" in grid and len(grid) > 1 else ""
+        logger.info(f"Best on the validation part{by}: {result.best.folder}")
     logger.info(f"All runs: {folder / PAGE}")
     return result
 
@@ -287,7 +296,8 @@ def train_here(members: Sequence[Member], data: Any, options: Mapping[str, Any])
         try:
             yield member, train_member(member, data, options), None
         except Exception as error:  # a run that needs too much memory, say, must not take the others with it
-            logger.debug("The run has failed.", exc_info=True)
+            if ending(error) is None:  # a mistake of ours keeps its traceback
+                logger.warning(traceback.format_exc())
             yield member, (), reason_for(error)
 
 
@@ -301,7 +311,8 @@ def train_member(member: Member, data: Any, options: Mapping[str, Any]) -> tuple
 
 def reason_for(error: Exception) -> str:
     """Why a run failed, in a sentence."""
-    return str(error) if isinstance(error, OssicleError) else f"{type(error).__name__}: {first_line(error)}"
+    how = ending(error)
+    return f"{type(error).__name__}: {first_line(error)}" if how is None else how[0]
 
 
 def train_on(address: str, members: Sequence[Member], data: Any, options: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -363,11 +374,16 @@ def result_of(member: Member, *, failures: tuple[str, ...] = (), error: str | No
         return SweepRun(**about, error=error)
     folds = sorted(member.folder.glob("fold_*")) or [member.folder]
     curves = [list(csv.DictReader(io.StringIO((fold / "metrics.csv").read_text()))) for fold in folds]
-    best = [max(float(row["val_score"]) for row in rows) for rows in curves if rows[-1].get("val_score")]
+    best = [
+        max((float(row["val_score"]), -float(row["val_loss"])) for row in rows)
+        for rows in curves
+        if rows[-1].get("val_score")
+    ]
     metrics = json.loads((member.folder / "metrics.json").read_text(encoding="utf-8"))
     return SweepRun(
         **about,
-        val_score=fmean(best) if best else None,
+        val_score=fmean(score for score, _ in best) if best else None,
+        val_loss=-fmean(loss for _, loss in best) if best else math.inf,
         test={name: one["value"] for name, one in metrics["headline"].items() if one["value"] is not None},
         epochs=sum(map(len, curves)),
         seconds=sum(float(rows[-1]["seconds"]) for rows in curves),
@@ -378,10 +394,28 @@ def result_of(member: Member, *, failures: tuple[str, ...] = (), error: str | No
 def ordered(runs: Iterable[SweepRun]) -> tuple[SweepRun, ...]:
     """By validation score, best first; then those without one, then those that failed."""
 
-    def place(run: SweepRun) -> tuple[bool, float]:
-        return run.error is not None, -(-math.inf if run.val_score is None else run.val_score)
+    def place(run: SweepRun) -> tuple[bool, float, float]:
+        return run.error is not None, -score_or_least(run), run.val_loss
 
     return tuple(sorted(runs, key=place))
+
+
+def score_or_least(run: SweepRun) -> float:
+    """The validation score, or less than any."""
+    return -math.inf if run.val_score is None else run.val_score
+
+
+def seed_groups(runs: Iterable[SweepRun]) -> list[list[SweepRun]]:
+    """Runs of which only the seed differs, by their mean validation score; each run for itself without a seed."""
+    groups: dict[tuple[Any, ...], list[SweepRun]] = {}
+    for run in runs:
+        key = tuple(str(value) for name, value in run.settings.items() if name != "seed")
+        groups.setdefault(key, []).append(run)
+
+    def mean(group: list[SweepRun]) -> float:
+        return fmean([score_or_least(run) for run in group if run.error is None] or [-math.inf])
+
+    return sorted(groups.values(), key=mean, reverse=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,8 +430,8 @@ class Comparison:
 def tables_of(runs: Sequence[SweepRun]) -> list[Comparison]:
     """Where only the seed differs mean and deviation, then every run."""
     task = next((run.task for run in runs if run.task), "single-label")
-    names = [name for name in TESTED if any(name in run.test for run in runs)]
-    columns = [f"validation {score_name(task)}", *(f"test {SHOWN[name].title}" for name in names)]
+    names = TESTED[task]
+    columns = [f"validation {score_name(task)}", *(f"test {shown}" for shown in names.values())]
     settings = list(runs[0].settings)
 
     def scores(run: SweepRun) -> list[float | None]:
@@ -415,17 +449,12 @@ def tables_of(runs: Sequence[SweepRun]) -> list[Comparison]:
     others = [name for name in settings if name != "seed"]
     if len(others) == len(settings):
         return [every]
-    groups: dict[tuple[str, ...], list[SweepRun]] = {}
-    for run in runs:
-        group = groups.setdefault(tuple(str(run.settings[name]) for name in others), [])
-        group += [run] if run.error is None else []
-    summaries = []
-    for values, group in groups.items():
-        cells = [mean_and_deviation(column) for column in zip(*map(scores, group), strict=True)]
-        best = fmean([run.val_score for run in group if run.val_score is not None] or [-math.inf])
-        summaries.append((best, [*(values or ["all"]), str(len(group)), *(cells or ["failed", *[""] * len(names)])]))
-    summaries.sort(key=lambda summary: -summary[0])
-    rows = [[*(others or ["settings"]), "seeds", *columns], *(row for _, row in summaries)]
+    rows = [[*(others or ["settings"]), "seeds", *columns]]
+    for group in seed_groups(runs):
+        good = [run for run in group if run.error is None]
+        cells = [mean_and_deviation(column) for column in zip(*map(scores, good), strict=True)]
+        values = [str(group[0].settings[name]) for name in others] or ["all"]
+        rows.append([*values, str(len(good)), *(cells or ["failed", *[""] * len(names)])])
     return [
         Comparison(caption="Mean over the seeds ± standard deviation", rows=rows, settings=max(len(others), 1)),
         every,

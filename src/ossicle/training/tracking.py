@@ -102,13 +102,13 @@ class Tracking(Callback):
         assert isinstance(module, TrainingModule)
         if self.loggers and trainer.global_step >= self._step + STEPS:
             rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-            self.log({"train_loss_step": float(module.last_loss), "lr": rate}, step=trainer.global_step)
+            self.record({"train_loss_step": float(module.last_loss), "lr": rate}, step=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Logs the row of the epoch."""
-        self.log({name: value for name, value in self.latest().items() if name != "step"}, step=trainer.global_step)
+        self.record({name: value for name, value in self.latest().items() if name != "step"}, step=trainer.global_step)
 
-    def log(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+    def record(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         """Logs metrics, by default at the step of the latest ones."""
         self._step = self._step if step is None else step
         self._each(lambda logger: logger.log_metrics(dict(metrics), step=self._step))
