@@ -41,7 +41,6 @@ from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, T
 from ossicle.training.estimate import duration, logged
 from ossicle.training.initial import build, frontend_of
 from ossicle.training.ranks import settle_processes
-from ossicle.training.results import REPORT
 from ossicle.training.resume import continued
 from ossicle.training.run import RunOptions, free_folder
 from ossicle.training.tracking import checked_loggers
@@ -160,21 +159,19 @@ def sweep(
     logger.info(f"Sweep folder: {folder}, {len(members)} runs")
     shared: dict[str, Any] = {**options, "cache": None if cache is None else Path(cache)}
     with held(folder):
-        done = {member.folder: result_of(member) for member in members if finished(member)}
-        for one in done:
-            logger.info(f"{one}: this run is finished.")
-        todo = [member for member in members if member.folder not in done]
-        outcomes = train_here(todo, data, shared) if cluster is None else train_on(cluster, todo, data, shared)
+        done: dict[Path, SweepRun] = {}
+        outcomes = train_here(members, data, shared) if cluster is None else train_on(cluster, members, data, shared)
         try:
             for member, failures, error in outcomes:
                 done[member.folder] = result_of(member, failures=failures, error=error)
                 if error is not None:
                     logger.warning(f"{member.folder.name}: {error}")
+                else:
+                    logger.info(f"{len(done)} of {len(members)} runs are done: {member.folder.name}")
                 write_tables(folder, ordered(done.values()), title=title)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"Stopped; the same command with --resume -o {folder} continues.") from None
-        result = SweepResult(folder=folder, runs=ordered(done.values()))
-        write_tables(folder, result.runs, title=title)
+    result = SweepResult(folder=folder, runs=ordered(done.values()))
     for line in aligned_lines(tables_of(result.runs)[0].rows):
         logger.info(line)
     logger.info(CHOICE)
@@ -277,11 +274,6 @@ def held(folder: Path) -> Iterator[None]:
                 f"{folder}: another process does this sweep; wait for it, or choose another folder."
             ) from None
         yield
-
-
-def finished(member: Member) -> bool:
-    """Whether a run has its report, and is not to become longer."""
-    return (member.folder / REPORT).exists() and continued(member.config, member.folder)[1] is None
 
 
 # --- doing them ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@
 that fails, for want of a network or of disk space, ends with a sentence and the training goes on.
 """
 
-import importlib.util
 import logging
 import math
 import time
@@ -47,8 +46,7 @@ def checked_loggers(loggers: AnyLogger | Sequence[AnyLogger] | None, *, several:
         if isinstance(one, str):
             if one != TENSORBOARD:
                 raise ValueError(f"logger={one!r} is not available by name; available: {TENSORBOARD}")
-            if not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-                raise ExtraMissing("logger=tensorboard needs TensorBoard: pip install 'ossicle[track]'")
+            check_tensorboard()
         elif isinstance(one, Logger):
             if several:
                 raise ValueError(
@@ -58,6 +56,16 @@ def checked_loggers(loggers: AnyLogger | Sequence[AnyLogger] | None, *, several:
         elif not callable(one):
             raise TypeError(f"expected a logger of Lightning, a name or a function, got {type(one).__name__}")
     return chosen
+
+
+def check_tensorboard() -> None:
+    """Raises ExtraMissing where TensorBoard does not work here, with what to install."""
+    try:
+        import tensorboard  # noqa: F401
+    except Exception as error:  # installed but broken counts as absent
+        raise ExtraMissing(
+            f"logger=tensorboard needs TensorBoard, which does not work here ({error}): pip install 'ossicle[track]'"
+        ) from error
 
 
 class Tracking(Callback):
@@ -108,7 +116,7 @@ class Tracking(Callback):
         """Logs the row of the epoch."""
         self.record({name: value for name, value in self.latest().items() if name != "step"}, step=trainer.global_step)
 
-    def record(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+    def record(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
         """Logs metrics, by default at the step of the latest ones."""
         self._step = self._step if step is None else step
         self._each(lambda logger: logger.log_metrics(dict(metrics), step=self._step))
@@ -183,7 +191,7 @@ def memory_gigabytes(device: torch.device) -> dict[str, float]:
     return found
 
 
-def memory_text(row: Mapping[str, float]) -> str:
+def memory_text(row: Mapping[str, Any]) -> str:
     """Memory for people.
 
     >>> memory_text({"memory_gigabytes": 1.24, "gpu_gigabytes": 8.0})
@@ -193,7 +201,7 @@ def memory_text(row: Mapping[str, float]) -> str:
     return f"{row['memory_gigabytes']:.1f} GB{gpu}"
 
 
-def throughput_text(row: Mapping[str, float]) -> str:
+def throughput_text(row: Mapping[str, Any]) -> str:
     """Speed and memory of an epoch, by its row.
 
     >>> throughput_text({"clips_per_second": 210.4, "of_estimate": 0.97, "data_wait": 0.012, "memory_gigabytes": 1.24})
