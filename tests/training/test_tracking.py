@@ -12,10 +12,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from ossicle.data import Dataset
 from ossicle.errors import ExtraMissing
-from ossicle.report import training_section
+from ossicle.report import memory_text, throughput_text, training_section
 from ossicle.training import TrainConfig, TrainResult, tracking, train
 from ossicle.training.callbacks import csv_text
-from ossicle.training.tracking import checked_loggers, memory_text, throughput_text
+from ossicle.training.tracking import checked_loggers
 from ossicle.weights.tensors import load_weights
 
 
@@ -157,11 +157,12 @@ def test_speed_and_memory_are_for_people() -> None:
     row = {"clips_per_second": 210.4, "of_estimate": 0.97, "data_wait": 0.012, "memory_gigabytes": 1.24}
     assert throughput_text(row) == "210 clips/s (97 % of the estimate)  1 % data wait  1.2 GB"
     assert memory_text({"memory_gigabytes": 1.0, "gpu_gigabytes": 8.04}) == "1.0 GB and 8.0 GB on the GPU"
+    assert throughput_text({"clips_per_second": 9.0, "data_wait": 0.5}) == "9 clips/s  50 % data wait"
     told = {"epoch": 1, "step": 1234, "seconds": 90.0, "train_loss": 1.0, **row, "gpu_gigabytes": 8.0}
     sentence = training_section([told]).blocks[1]
     assert sentence == (
         "1 epochs, 1,234 steps, 1.5 minutes. The median epoch trained on 210 clips per second, 97 % of the estimate, "
-        "and waited for data in 1.2 % of its time. Peak memory: 1.2 GB, and 8.0 GB on the GPU."
+        "and waited for data in 1.2 % of its time. Peak memory: 1.2 GB and 8.0 GB on the GPU."
     )
     assert len(training_section([{"epoch": 1, "train_loss": 1.0}]).blocks) == 1
 

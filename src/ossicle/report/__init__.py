@@ -14,7 +14,15 @@ from ossicle.report.page import Chart, Section, Table, write_report
 from ossicle.report.sampling import sampling_figure
 from ossicle.report.sections import evaluation_sections, fold_section, sampling_section, training_section
 from ossicle.report.style import png_bytes, save_figure
-from ossicle.report.text import aligned_lines, evaluation_lines, fold_lines, markdown_table, number
+from ossicle.report.text import (
+    aligned_lines,
+    evaluation_lines,
+    fold_lines,
+    markdown_table,
+    memory_text,
+    number,
+    throughput_text,
+)
 from ossicle.report.timeline import timeline_figure
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "importance_section",
     "learning_curve_figure",
     "markdown_table",
+    "memory_text",
     "number",
     "per_class_figure",
     "png_bytes",
@@ -37,6 +46,7 @@ __all__ = [
     "sampling_figure",
     "sampling_section",
     "save_figure",
+    "throughput_text",
     "timeline_figure",
     "training_section",
     "write_report",

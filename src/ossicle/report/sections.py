@@ -15,6 +15,7 @@ from ossicle.report.text import (
     class_cells,
     class_header,
     interval,
+    memory_text,
     number,
     subject,
     worst_confusions,
@@ -71,15 +72,14 @@ def cost_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     def median(name: str) -> float:
         return float(np.median([row[name] for row in rows if name in row]))
 
+    peak = {name: max(row.get(name, 0.0) for row in rows) for name in ("memory_gigabytes", "gpu_gigabytes")}
+    memory = f" Peak memory: {memory_text(peak)}." if any(peak.values()) else ""
     of_estimate = f", {100 * median('of_estimate'):.0f} % of the estimate" if "of_estimate" in rows[-1] else ""
-    memory = f"{max(row['memory_gigabytes'] for row in rows):.1f} GB"
-    if "gpu_gigabytes" in rows[-1]:
-        memory += f", and {max(row.get('gpu_gigabytes', 0.0) for row in rows):.1f} GB on the GPU"
     minutes = rows[-1]["seconds"] / 60
     return [
         f"{len(rows)} epochs, {rows[-1]['step']:,} steps, {minutes:.1f} minutes. The median epoch trained on "
         f"{median('clips_per_second'):.0f} clips per second{of_estimate}, and waited for data in "
-        f"{100 * median('data_wait'):.1f} % of its time. Peak memory: {memory}."
+        f"{100 * median('data_wait'):.1f} % of its time.{memory}"
     ]
 
 

@@ -1,6 +1,7 @@
 """Metrics as lines for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ossicle.metrics import METRICS, Estimate, Metrics
 
@@ -119,3 +120,24 @@ def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
         (metrics.labels[true], metrics.labels[given], count, count / int(metrics.confusion[true].sum()))
         for count, true, given in mistakes[:10]
     ]
+
+
+def memory_text(row: Mapping[str, Any]) -> str:
+    """Peak memory of an epoch, by its row of `metrics.csv`; nothing where it was not measured.
+
+    >>> memory_text({"memory_gigabytes": 1.24, "gpu_gigabytes": 8.0})
+    '1.2 GB and 8.0 GB on the GPU'
+    """
+    places = {"memory_gigabytes": "", "gpu_gigabytes": " on the GPU"}
+    return " and ".join(f"{row[name]:.1f} GB{where}" for name, where in places.items() if row.get(name))
+
+
+def throughput_text(row: Mapping[str, Any]) -> str:
+    """Speed and memory of an epoch, by its row of `metrics.csv`.
+
+    >>> throughput_text({"clips_per_second": 210.4, "of_estimate": 0.97, "data_wait": 0.012, "memory_gigabytes": 1.24})
+    '210 clips/s (97 % of the estimate)  1 % data wait  1.2 GB'
+    """
+    of_estimate = f" ({100 * row['of_estimate']:.0f} % of the estimate)" if row.get("of_estimate") else ""
+    pace = f"{row['clips_per_second']:.0f} clips/s{of_estimate}"
+    return "  ".join(filter(None, (pace, f"{100 * row['data_wait']:.0f} % data wait", memory_text(row))))

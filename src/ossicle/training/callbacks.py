@@ -25,6 +25,7 @@ from rich.progress import Progress as Bar
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
+from ossicle.report import throughput_text
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
@@ -32,7 +33,7 @@ from ossicle.training.loader import Items, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import ALONE, Ranks
-from ossicle.training.tracking import Throughput, throughput_text
+from ossicle.training.tracking import Throughput
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints

@@ -302,12 +302,12 @@ class Runs(contextlib.ExitStack, Generic[Config]):
     ) -> None:
         super().__init__()
         self.ranks = ranks
-        self.loggers = checked_loggers(logger, several=folds == "all")
         config, stored = starting_point(config, kind, output=output, resume=resume)
         self.config: Config = config
         folds = folds or stored.get("folds")
         if stored and (folds == "all") != (stored.get("folds") == "all"):
             raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
+        self.loggers = checked_loggers(logger, several=folds == "all")
         kept = {name: stored[name] for name in COLUMNS if stored.get(name) is not None}
         self.columns = kept | {name: value for name, value in (columns or {}).items() if value is not None}
         self.dataset = (

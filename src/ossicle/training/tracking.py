@@ -5,7 +5,6 @@ that fails, for want of a network or of disk space, ends with a sentence and the
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -183,30 +182,9 @@ class Throughput:
 
 
 def memory_gigabytes(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process, and what torch had allocated at most on its GPU; 1e9 bytes."""
+    """Peak memory of this process, where the system tells, and what torch had allocated at most on its GPU; 1e9 bytes."""
     own = peak_bytes()
-    found = {"memory_gigabytes": math.nan if own is None else own / 1e9}
+    found = {} if own is None else {"memory_gigabytes": own / 1e9}
     if device.type == "cuda":
         found["gpu_gigabytes"] = torch.cuda.max_memory_allocated(device) / 1e9
     return found
-
-
-def memory_text(row: Mapping[str, Any]) -> str:
-    """Memory for people.
-
-    >>> memory_text({"memory_gigabytes": 1.24, "gpu_gigabytes": 8.0})
-    '1.2 GB and 8.0 GB on the GPU'
-    """
-    gpu = f" and {row['gpu_gigabytes']:.1f} GB on the GPU" if row.get("gpu_gigabytes") else ""
-    return f"{row['memory_gigabytes']:.1f} GB{gpu}"
-
-
-def throughput_text(row: Mapping[str, Any]) -> str:
-    """Speed and memory of an epoch, by its row.
-
-    >>> throughput_text({"clips_per_second": 210.4, "of_estimate": 0.97, "data_wait": 0.012, "memory_gigabytes": 1.24})
-    '210 clips/s (97 % of the estimate)  1 % data wait  1.2 GB'
-    """
-    of_estimate = f" ({100 * row['of_estimate']:.0f} % of the estimate)" if row.get("of_estimate") else ""
-    wait = f"{100 * row['data_wait']:.0f} % data wait"
-    return f"{row['clips_per_second']:.0f} clips/s{of_estimate}  {wait}  {memory_text(row)}"

@@ -28,6 +28,7 @@ from ossicle.data.items import Item
 from ossicle.devices import choose_device
 from ossicle.errors import AudioError
 from ossicle.kernels import using_kernels
+from ossicle.report import memory_text
 from ossicle.training.config import TrainConfig, TuneConfig
 from ossicle.training.estimate import StepCost, duration, measure
 from ossicle.training.features import HeadInputs, Readable
@@ -38,7 +39,7 @@ from ossicle.training.loop import fit
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import Ranks, in_processes, settle_processes
 from ossicle.training.run import Run, Runs, refuse_or_name
-from ossicle.training.tracking import memory_gigabytes, memory_text
+from ossicle.training.tracking import memory_gigabytes
 from ossicle.training.train_network import prepare_fold
 from ossicle.training.tune_head import encoder_of
 
@@ -89,7 +90,7 @@ class DryRun:
         folds = f" of each of {self.folds} folds" if self.folds > 1 else ""
         return [
             f"A step on {self.clips} clips takes {cost.step:.2g} s ({where}){shared}",
-            f"Memory: {memory_text(self.memory)}{' in each process' if self.processes > 1 else ''}",
+            f"Memory: {memory_text(self.memory) or 'not known here'}{' in each process' if self.processes > 1 else ''}",
             f"Before the first epoch: {self.work} takes about {duration(self.before)}, once",
             f"An epoch: {self.batches:,} batches and the validation part in {duration(self.epoch)}",
             f"The whole run: {'at most' if self.patience else 'about'} {duration(self.seconds)} for {number}{folds}",
