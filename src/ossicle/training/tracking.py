@@ -182,7 +182,7 @@ class Throughput:
 
 
 def memory_gigabytes(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process, where the system tells, and what torch had allocated at most on its GPU; 1e9 bytes."""
+    """Peak memory of this process, where the system tells, and most that torch had allocated on its GPU; 1e9 bytes."""
     own = peak_bytes()
     found = {} if own is None else {"memory_gigabytes": own / 1e9}
     if device.type == "cuda":
