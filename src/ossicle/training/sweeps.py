@@ -33,7 +33,7 @@ from ossicle.data import Dataset, read_dataset
 from ossicle.data.cache import open_store
 from ossicle.errors import RunRefused, SettingRefused, ending, first_line
 from ossicle.evaluation import CONFIG
-from ossicle.files import locked, write_atomically
+from ossicle.files import cache_folder, locked, write_atomically
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.report import Section, Table, aligned_lines, markdown_table, number, write_report
 from ossicle.training.callbacks import csv_text, score_name
@@ -49,7 +49,7 @@ from ossicle.training.tune_head import tune
 
 logger = logging.getLogger(__name__)
 PAGE = "sweep.html"
-Grid = Mapping[str, Iterable[Any]]
+Grid = Mapping[str, Any]  # the values of each setting, or one
 LONGEST_NAME = 120  # characters
 # Metrics of the test part that are shown, by task.
 TESTED = {
@@ -190,8 +190,11 @@ def combined(config: Config, grid: Grid) -> list[tuple[dict[str, Any], Config]]:
 
     Raises: SettingRefused for one that does not exist or would do nothing, for no value, and for equal combinations.
     """
-    values = {name: list(of_name) for name, of_name in grid.items()}
-    if empty := [name for name, of_name in values.items() if not of_name] or ([] if values else ["grid"]):
+    values = {
+        name: list(own) if isinstance(own, Iterable) and not isinstance(own, str) else [own]
+        for name, own in grid.items()
+    }
+    if empty := [name for name, own in values.items() if not own] or ([] if values else ["grid"]):
         raise SettingRefused(f"{empty[0]}: a sweep needs at least one value of each setting.")
     found: list[tuple[dict[str, Any], Config]] = []
     for chosen in itertools.product(*values.values()):
@@ -213,7 +216,14 @@ def value_of(config: FitConfig, name: str) -> Any:
 
 def described(settings: Mapping[str, Any]) -> str:
     """Settings as one line: the name of a run."""
-    return ",".join(f"{name}={value}" for name, value in settings.items())
+    return ",".join(f"{name}={text_of(value)}" for name, value in settings.items())
+
+
+def text_of(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def members_of(combinations: Sequence[tuple[dict[str, Any], FitConfig]], folder: Path) -> list[Member]:
@@ -322,7 +332,7 @@ def train_on(address: str, members: Sequence[Member], data: Any, options: Mappin
         needs = {"num_cpus": max(1, cores // gpus), "num_gpus": 1} if gpus else {"num_cpus": 1}
         logger.info(f"{address}: {min(gpus or cores, len(members))} runs at once, on {cores} cores and {gpus} GPUs")
         task = ray.remote(**needs)(train_in)
-        shared = ray.put((data, {**options, "progress": False}))
+        shared = ray.put((data, {**options, "progress": False, "cache": options["cache"] or cache_folder()}))
         pending = {task.remote(os.getcwd(), member, shared): member for member in members}
         while pending:
             (ready, *_), _ = ray.wait(list(pending), num_returns=1)
@@ -330,7 +340,8 @@ def train_on(address: str, members: Sequence[Member], data: Any, options: Mappin
             try:
                 yield member, ray.get(ready), None
             except ray.exceptions.RayError as error:
-                yield member, (), reason_of(error)
+                cause = getattr(error, "cause", None)  # what the run itself has raised
+                yield member, (), reason_for(cause) if isinstance(cause, Exception) else reason_of(error)
 
 
 def train_in(home: str, member: Member, shared: tuple[Any, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -432,7 +443,7 @@ def tables_of(runs: Sequence[SweepRun]) -> list[Comparison]:
     def text(run: SweepRun) -> list[str]:
         cells = [*map(number, scores(run)), str(run.epochs), duration(run.seconds)]
         return [
-            *map(str, run.settings.values()),
+            *map(text_of, run.settings.values()),
             *(cells if run.error is None else ["failed", *[""] * (len(cells) - 1)]),
         ]
 
@@ -445,7 +456,7 @@ def tables_of(runs: Sequence[SweepRun]) -> list[Comparison]:
     for group in seed_groups(runs):
         good = [run for run in group if run.error is None]
         cells = [mean_and_deviation(column) for column in zip(*map(scores, good), strict=True)]
-        values = [str(group[0].settings[name]) for name in others] or ["all"]
+        values = [text_of(group[0].settings[name]) for name in others] or ["all"]
         rows.append([*values, str(len(good)), *(cells or ["failed", *[""] * len(names)])])
     return [
         Comparison(caption="Mean over the seeds ± standard deviation", rows=rows, settings=max(len(others), 1)),
@@ -482,7 +493,7 @@ def row_of(run: SweepRun) -> dict[str, Any]:
     """A run as a row of `sweep.csv`."""
     return {
         "run": run.folder.name,
-        **run.settings,
+        **{name: text_of(value) for name, value in run.settings.items()},
         "val_score": "" if run.val_score is None else run.val_score,
         **{f"test_{name}": value for name, value in run.test.items()},
         "epochs": run.epochs,
