@@ -1,5 +1,6 @@
 """Loggers of a training, its speed and its memory; a run is the same with them."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -136,6 +137,16 @@ def after_the_first(self: Any, trainer: Any, *_: Any) -> None:
     if trainer.current_epoch > 0:
         raise RuntimeError("killed")
     self.save(trainer)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_logs(sounds: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
+    command = [sys.executable, "-m", "ossicle", "train", sounds, "-o", tmp_path / "run", "--devices", "2"]
+    command += ["--logger", "tensorboard", "--set", "depth=1", "epochs=2"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert len([*(tmp_path / "run" / "tensorboard").glob("events*")]) == 1
 
 
 def test_loggers_that_cannot_be_used_are_refused_before_anything_starts(

@@ -5,6 +5,7 @@ that fails, for want of a network or of disk space, ends with a sentence and the
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -108,8 +109,10 @@ class Tracking(Callback):
         """Logs the loss and the rate of a step."""
         assert isinstance(module, TrainingModule)
         if self.loggers and trainer.global_step >= self._step + STEPS:
-            rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-            self.record({"train_loss_step": float(module.last_loss), "lr": rate}, step=trainer.global_step)
+            metrics = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
+            if math.isfinite(module.last_loss):  # on a GPU that of a step before, or none yet
+                metrics["train_loss_step"] = module.last_loss
+            self.record(metrics, step=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Logs the row of the epoch."""
