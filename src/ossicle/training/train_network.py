@@ -99,6 +99,24 @@ def train_rank(
 
 def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig) -> FoldResult:
     """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
+    module, cut, validation = prepare_fold(
+        run, store=store, frontend=frontend
+    )  # what cannot begin leaves no run behind
+    run.begin(module.config)
+    device = choose_device(module.config.device)
+    recorder = run.fit(module, validation, device=device, precision=module.config.precision)
+    return run.conclude(TrainedNetwork(run, module, recorder, cut))
+
+
+def prepare_fold(
+    run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig, described: int | None = None
+) -> tuple[NetworkTraining, Callable[..., Windows], Windows | None]:
+    """What trains, with every setting that the data and the machine decide; what cuts clips into windows; those of
+    the validation part.
+
+    Args:
+        described: number of clips that give the mean and deviation of features; by default all of the training part
+    """
     config, dataset, split, ranks = run.config, run.dataset, run.split, run.ranks
     device = choose_device(config.device)
     # Measured once, and kept: a resumed run must not measure otherwise.
@@ -116,14 +134,12 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     assert config.window is not None and config.batch_size is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frames = frontend.frames(window)
-    # What cannot begin leaves no run behind.
     labels = dataset.labels
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     published = frontend
     frontend = ranks.from_zero(
-        lambda: settled_frontend(published, config, store=store, clips=split.train, frames=frames)
+        lambda: settled_frontend(published, config, store=store, clips=split.train[:described], frames=frames)
     )
-    run.begin(config)
 
     weights = None
     if config.balance == "class":
@@ -155,8 +171,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     module = NetworkTraining(
         model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
     )
-    recorder = run.fit(module, validation, device=device, precision=config.precision)
-    return run.conclude(TrainedNetwork(run, module, recorder, cut))
+    return module, cut, validation
 
 
 def settled_frontend(
