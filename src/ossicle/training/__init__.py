@@ -3,17 +3,24 @@
 from ossicle.training.config import TrainConfig, TuneConfig
 from ossicle.training.distil_network import distil, distil_config, store_views
 from ossicle.training.results import FoldResult, TrainResult
+from ossicle.training.sweeps import SweepResult, SweepRun, sweep
 from ossicle.training.train_network import train
+from ossicle.training.trial import DryRun, dry_run
 from ossicle.training.tune_head import tune
 
 __all__ = [
+    "DryRun",
     "FoldResult",
+    "SweepResult",
+    "SweepRun",
     "TrainConfig",
     "TrainResult",
     "TuneConfig",
     "distil",
     "distil_config",
+    "dry_run",
     "store_views",
+    "sweep",
     "train",
     "tune",
 ]

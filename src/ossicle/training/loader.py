@@ -5,6 +5,7 @@ batches that an uninterrupted one would have seen, without any sampler state to 
 """
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -123,6 +124,7 @@ class Batches:
         self.epoch, self.batch = 0, 0  # of the next batch
         self.device = torch.device("cpu")
         self._stream: torch.cuda.Stream | None = None  # of the copies
+        self.waited = 0.0  # seconds that the reader has waited for a batch
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
@@ -153,7 +155,10 @@ class Batches:
                 # The position moves before the batch leaves, since a reader that knows the length stops without
                 # asking for more.
                 self.epoch, self.batch = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
-                yield pending.popleft().result().arrived()
+                began = time.monotonic()
+                batch = pending.popleft().result()
+                self.waited += time.monotonic() - began
+                yield batch.arrived()
 
     def _send(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
         """Loads a batch and begins to copy it; on a stream of its own, beside the step under way."""

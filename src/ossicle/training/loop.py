@@ -23,6 +23,7 @@ from ossicle.training.config import FitConfig, TrainConfig
 from ossicle.training.loader import Items, Windows
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import STEP, environment_plugins, quiet_lightning
+from ossicle.training.tracking import Tracking
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = False,
+    tracking: Tracking | None = None,
+    trial: Callback | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Recorder:
     """Trains to the last epoch, or until the validation score stops rising; the weights of the best epoch stay.
@@ -52,6 +55,8 @@ def fit(
         device: that of the module.
         folder: of the run, for `metrics.csv` and checkpoints; without one nothing is written.
         resume: continue from the newest checkpoint in `folder`, if there is one.
+        tracking: hands metrics to loggers; of rank zero alone.
+        trial: measures and stops the training before its first step.
         callbacks: of Lightning, after the run's own.
 
     Raises:
@@ -64,7 +69,10 @@ def fit(
     # Of a network that is cut over processes, none has the gradients that the guard looks at.
     sharded = isinstance(module, NetworkTraining) and module.ranks.world > 1 and module.config.strategy == "fsdp"
     own: list[Callback] = [*([] if sharded else [Guard()]), recorder, *averaging]
-    own.append(Reporter(recorder, validation=validation, progress=progress))
+    own.append(trial or Reporter(recorder, validation=validation, progress=progress))
+    if tracking is not None:
+        tracking.latest = lambda: recorder.rows[-1]
+        own.append(tracking)
     if folder is not None:
         own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes, ranks=ranks))
     if isinstance(module, NetworkTraining) and module.config.freeze_epochs:

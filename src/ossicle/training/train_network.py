@@ -155,6 +155,35 @@ def train_fold(
     run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig, lesson: Lesson | None = None
 ) -> FoldResult:
     """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
+    # What cannot begin leaves no run behind.
+    module, cut, validation = prepare_fold(run, store=store, frontend=frontend, lesson=lesson)
+    run.begin(module.config)
+    device = choose_device(module.config.device)
+    recorder = run.fit(module, validation, device=device, precision=module.config.precision)
+    trained = TrainedNetwork(run, module, recorder, cut)
+    if isinstance(module, Distillation):
+        trained.agreements = module.agreement_on(cut(run.split.test, ranks=run.ranks), ranks=run.ranks)
+    result = run.conclude(trained)
+    for agreement in trained.agreements:
+        logger.info(agreement.sentence())
+    return result
+
+
+def prepare_fold(
+    run: Run[TrainConfig],
+    *,
+    store: SampleStore,
+    frontend: FrontendConfig,
+    lesson: Lesson | None = None,
+    described: int | None = None,
+) -> tuple[NetworkTraining, Callable[..., Windows], Windows | None]:
+    """What trains, with every setting that the data and the machine decide; what cuts clips into windows; those of
+    the validation part.
+
+    Args:
+        lesson: the teachers, if there are any
+        described: number of clips that give the mean and deviation of features; by default all of the training part
+    """
     config, dataset, split, ranks = run.config, run.dataset, run.split, run.ranks
     device = choose_device(config.device)
     # Measured once, and kept: a resumed run must not measure otherwise.
@@ -172,16 +201,14 @@ def train_fold(
     assert config.window is not None and config.batch_size is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frames = frontend.frames(window)
-    # What cannot begin leaves no run behind.
     if lesson is not None:
         lesson.check(split.train)
     labels = dataset.labels
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     published = frontend
     frontend = ranks.from_zero(
-        lambda: settled_frontend(published, config, store=store, clips=split.train, frames=frames)
+        lambda: settled_frontend(published, config, store=store, clips=split.train[:described], frames=frames)
     )
-    run.begin(config)
 
     weights = None
     if config.balance == "class":
@@ -212,17 +239,9 @@ def train_fold(
         logger.info(f"Each batch is cut over {ranks.world} processes, {' or '.join(map(str, pieces))} clips each")
     how: dict[str, Any] = {"task": dataset.task, "frames": frames, "batches": batches}
     if lesson is None:
-        module = NetworkTraining(model, create_frontend(frontend), config, **how)
-    else:
-        module = lesson.module(model, create_frontend(frontend), config, train=split.train, labels=labels, **how)
-    recorder = run.fit(module, validation, device=device, precision=config.precision)
-    trained = TrainedNetwork(run, module, recorder, cut)
-    if isinstance(module, Distillation):
-        trained.agreements = module.agreement_on(cut(split.test, ranks=ranks), ranks=ranks)
-    result = run.conclude(trained)
-    for agreement in trained.agreements:
-        logger.info(agreement.sentence())
-    return result
+        return NetworkTraining(model, create_frontend(frontend), config, **how), cut, validation
+    module = lesson.module(model, create_frontend(frontend), config, train=split.train, labels=labels, **how)
+    return module, cut, validation
 
 
 def settled_frontend(
