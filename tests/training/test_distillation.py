@@ -383,6 +383,18 @@ def test_a_student_of_embeddings_alone_has_no_labels(teacher: Path, plain: Path,
     assert "learned embeddings alone" in (result.folder / "model" / "README.md").read_text()
 
 
+def test_a_term_without_weight_teaches_nothing(teacher: Path, plain: Path, dataset: Dataset, go: Go) -> None:
+    result = go(distil, plain, teachers=[teacher], settings={"teacher_weight": 0.0, "epochs": 1}, report=True)
+    assert agreement(result)["top1"] is None and agreement(result)["cosine"] is not None
+    assert ossicle.load(result.folder, device="cpu").labels == ("features",)
+    result = go(
+        distil, plain, "logits", teachers=[teacher], settings={"embedding_weight": 0.0, "epochs": 1}, report=True
+    )
+    assert agreement(result)["top1"] is not None and agreement(result)["cosine"] is None
+    with pytest.raises(SettingRefused, match="label_weight=0: neither labels nor a teacher"):
+        go(train, dataset, "none", teachers=[teacher], settings={"label_weight": 0.0})
+
+
 def test_a_student_of_stored_views_hears_these_views(
     teacher: Path,
     plain: Path,

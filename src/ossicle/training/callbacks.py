@@ -52,7 +52,7 @@ class FrozenStart(Callback):
     """
 
     def __init__(self, module: NetworkTraining) -> None:
-        head = set(module.model.head.parameters())
+        head = set(module.head_parameters())
         self.body = [p for _, p in module.trained() if p.requires_grad and p not in head]
         self.epochs = module.config.freeze_epochs
 

@@ -25,7 +25,7 @@ With stored outputs that is off too, as no output of a mix is stored.
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -117,6 +117,7 @@ class Lesson:
 
     teachers: tuple[Teacher, ...]
     unlabeled: bool  # nothing but teachers says what is right
+    features_alone: bool = False  # and they give embeddings alone
     views: Views | None = None  # the student gets these
 
     def batches(self, *args: Any, **options: Any) -> "TaughtBatches":
@@ -141,8 +142,9 @@ class Lesson:
         limits = (
             "It has learned embeddings alone: its one score says nothing. It is for `ossicle embed` and `ossicle tune`."
         )
-        alone = self.unlabeled and not any(one.num_labels for one in self.teachers)
-        return dataclasses.replace(card, data=f"{card.data} {self.sentence()}", limits=limits if alone else card.limits)
+        return dataclasses.replace(
+            card, data=f"{card.data} {self.sentence()}", limits=limits if self.features_alone else card.limits
+        )
 
     def sentence(self) -> str:
         """Who taught."""
@@ -215,6 +217,7 @@ class Projection(nn.Module):
         dim: of the student's features.
         clips: the training part, over which outputs are standardized.
         labels: the student's; a teacher of the same ones teaches its head and has no map of its own for logits.
+        config: a term of the loss without weight has no map.
     """
 
     logit_mean: Tensor
@@ -222,18 +225,28 @@ class Projection(nn.Module):
     embedding_mean: Tensor
     embedding_deviation: Tensor
 
-    def __init__(self, teacher: Teacher, *, dim: int, clips: Int64[np.ndarray, "clip"], labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        *,
+        dim: int,
+        clips: Int64[np.ndarray, "clip"],
+        labels: Sequence[str],
+        config: TrainConfig,
+    ) -> None:
         super().__init__()
         means, deviations = teacher.statistics(clips)
         for kind, mean, deviation in zip(("logit", "embedding"), means, deviations, strict=True):
             self.register_buffer(f"{kind}_mean", torch.zeros(0) if mean is None else mean)
             self.register_buffer(f"{kind}_deviation", torch.ones(0) if deviation is None else deviation)
         self.order: list[int] | None = None  # of the teacher's labels among the student's
-        if teacher.labels is not None and teacher.num_labels and sorted(teacher.labels) == sorted(labels):
+        self.num_labels = teacher.num_labels if config.teacher_weight else 0
+        self.dim = teacher.dim if config.embedding_weight else 0
+        if teacher.labels is not None and self.num_labels and sorted(teacher.labels) == sorted(labels):
             self.order = [list(labels).index(label) for label in teacher.labels]
-        own = bool(teacher.num_labels) and self.order is None
-        self.logits = nn.Linear(dim, teacher.num_labels) if own else None
-        self.embeddings = nn.Linear(dim, teacher.dim) if teacher.dim else None
+        own = bool(self.num_labels) and self.order is None
+        self.logits = nn.Linear(dim, self.num_labels) if own else None
+        self.embeddings = nn.Linear(dim, self.dim) if self.dim else None
 
     def forward(self, logits: Float[Tensor, "clip own_label"], features: Float[Tensor, "clip own_dim"]) -> Outputs:
         """The teacher's logits and standardized embeddings as the student has them."""
@@ -274,9 +287,12 @@ class Distillation(NetworkTraining):
         self._features = (torch.compile(model.forward_features) if config.compile else model.forward_features,)
         self.projections = projections or self._new_projections()
         self._heard: list[Outputs | None] = [None] * len(lesson.teachers)
+        untaught = all(one.order is None for one in self.projected)
+        if not lesson.unlabeled and untaught and not config.label_weight:
+            raise SettingRefused("label_weight=0: neither labels nor a teacher with the same labels teach the head.")
         if lesson.unlabeled:
             self.judge, self.score_name = self._judge, self._score_name()
-            if all(one.order is None for one in self.projected):
+            if untaught:
                 model.head.requires_grad_(False)  # nobody says what is right, so its score is always 0.5
                 zeros = {name: torch.zeros_like(tensor) for name, tensor in head_of(model).items()}
                 model.load_state_dict(zeros, strict=False)
@@ -286,7 +302,8 @@ class Distillation(NetworkTraining):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             return nn.ModuleList(
-                Projection(one, dim=dim, clips=self._train, labels=self.labels) for one in self.lesson.teachers
+                Projection(one, dim=dim, clips=self._train, labels=self.labels, config=self.config)
+                for one in self.lesson.teachers
             )
 
     def begin_at_the_mean(self) -> None:
@@ -342,6 +359,11 @@ class Distillation(NetworkTraining):
             frames=self.frames,
             batches=self.batches,
         )
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the head and of the projections."""
+        yield from super().head_parameters()
+        yield from self.projections.parameters()
 
     # --- a step
 
@@ -434,14 +456,14 @@ class Distillation(NetworkTraining):
         order = owners.argsort(stable=True)
         clips, counts = owners[order].unique_consecutive(return_counts=True)
         by_clip, found, at = rows[order].split(counts.tolist()), [], 0
-        for teacher in self.lesson.teachers:
+        for teacher, projection in zip(self.lesson.teachers, self.projected, strict=True):
             logits = embeddings = None
-            if teacher.num_labels:
-                some = [summarize(one[:, at : at + teacher.num_labels].numpy(), task=teacher.task) for one in by_clip]
-                logits, at = torch.from_numpy(np.stack(some)), at + teacher.num_labels
-            if teacher.dim:
-                embeddings = torch.stack([one[:, at : at + teacher.dim].mean(0) for one in by_clip])
-                at += teacher.dim
+            if number := projection.num_labels:
+                some = [summarize(one[:, at : at + number].numpy(), task=teacher.task) for one in by_clip]
+                logits, at = torch.from_numpy(np.stack(some)), at + number
+            if number := projection.dim:
+                embeddings = torch.stack([one[:, at : at + number].mean(0) for one in by_clip])
+                at += number
             found.append((logits, embeddings))
         return clips.numpy(), found
 
@@ -484,10 +506,9 @@ class Distillation(NetworkTraining):
         return loss, next((score for score in scores if score is not None), 0.0)
 
     def _score_name(self) -> str:
-        teacher = next((one for one in self.lesson.teachers if one.num_labels), None)
-        if teacher is None:
-            return COSINE
-        return MAP if teacher.task == "multi-label" else TOP1
+        pairs = zip(self.lesson.teachers, self.projected, strict=True)
+        task = next((teacher.task for teacher, projection in pairs if projection.num_labels), None)
+        return {None: COSINE, "multi-label": MAP, "single-label": TOP1}[task]
 
     @torch.inference_mode()
     def agreement_on(self, windows: Windows, *, ranks: Ranks) -> list["Agreement"]:

@@ -24,7 +24,16 @@ from ossicle.training.ranks import Ranks
 from ossicle.training.resume import refuse_taken
 from ossicle.training.run import free_folder, refuse_or_name
 from ossicle.training.teacher_outputs import TeacherOutputs, Views
-from ossicle.training.teachers import Named, Teacher, describe, labeled_by, open_teacher, outputs_for, views_of
+from ossicle.training.teachers import (
+    Named,
+    Teacher,
+    describe,
+    labeled_by,
+    open_teacher,
+    outputs_for,
+    views_of,
+    with_no_label,
+)
 
 logger = logging.getLogger(__name__)
 UNHEARD = {  # settings that are off, and why
@@ -130,13 +139,16 @@ def prepare_lesson(
                 f"Stopped while {name} answered; the same command with -o {place} goes on from there."
             ) from None
         found.append(Teacher(name=name, stored=stored, rows=stored.rows(dataset), predictor=one))
-    return Prepared(
-        lesson=Lesson(teachers=tuple(found), unlabeled=config.unlabeled, views=views),
-        config=config,
-        dataset=labeled_by(found, dataset) if config.unlabeled else dataset,
-        store=store,
-        output=place,
+    labeling = next((one for one in found if one.num_labels and config.teacher_weight), None)
+    if config.unlabeled:
+        dataset = with_no_label(found[0], dataset) if labeling is None else labeled_by(labeling, dataset)
+    lesson = Lesson(
+        teachers=tuple(found),
+        unlabeled=config.unlabeled,
+        features_alone=config.unlabeled and labeling is None,
+        views=views,
     )
+    return Prepared(lesson=lesson, config=config, dataset=dataset, store=store, output=place)
 
 
 def answers_of(

@@ -225,6 +225,10 @@ class NetworkTraining(TrainingModule):
         """All parameters of the network."""
         return self.model.named_parameters()
 
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that train from the start, where the others begin frozen."""
+        return self.model.head.parameters()
+
     def rate_scale(self, name: str) -> float:
         """A block learns slower than the next by the factor `layer_decay`; the head has the rate of the settings.
 

@@ -292,16 +292,13 @@ def _by_length(predictor: Predictor, waves: Tensor, lengths: Tensor, *, rate: in
 NO_LABEL = "features"  # of a student that learns embeddings alone; its score says nothing
 
 
-def labeled_by(teachers: Sequence[Teacher], dataset: Dataset) -> Dataset:
-    """A data set with the labels of the first teacher that names some: those above 0.5, or the best one.
+def labeled_by(teacher: Teacher, dataset: Dataset) -> Dataset:
+    """A data set with the labels of a teacher: those above 0.5, or the best one.
 
-    Clips for which it does not answer always train. Without such a teacher there is one label, which no clip has.
+    Clips for which it does not answer always train.
 
     Raises: DataRefused where logits have no names of their labels.
     """
-    teacher = next((one for one in teachers if one.num_labels), None)
-    if teacher is None:
-        return _relabeled(dataset, teachers[0], labels=(NO_LABEL,), task="multi-label", columns=[()] * len(dataset))
     if teacher.labels is None:
         raise DataRefused(
             f"{teacher.name}: {teacher.num_labels} logits without the names of their labels, which the student needs; "
@@ -318,6 +315,11 @@ def labeled_by(teachers: Sequence[Teacher], dataset: Dataset) -> Dataset:
         answered = teacher.answers[some].tolist()
         columns += [row if there else [] for row, there in zip(found, answered, strict=True)]
     return _relabeled(dataset, teacher, labels=teacher.labels, task=teacher.task, columns=columns)
+
+
+def with_no_label(teacher: Teacher, dataset: Dataset) -> Dataset:
+    """A data set with one label, which no clip has, for a student of embeddings alone."""
+    return _relabeled(dataset, teacher, labels=(NO_LABEL,), task="multi-label", columns=[()] * len(dataset))
 
 
 def _relabeled(

@@ -162,7 +162,7 @@ def train_fold(
     recorder = run.fit(module, validation, device=device, precision=module.config.precision)
     trained = TrainedNetwork(run, module, recorder, cut)
     if isinstance(module, Distillation):
-        trained.agreements = module.agreement_on(cut(run.split.test, ranks=run.ranks), ranks=run.ranks)
+        trained.agreements = module.to(device).agreement_on(cut(run.split.test, ranks=run.ranks), ranks=run.ranks)
     result = run.conclude(trained)
     for agreement in trained.agreements:
         logger.info(agreement.sentence())
