@@ -130,7 +130,7 @@ class Tracking(Callback):
         """Closes the loggers."""
         status = "success" if kind is None else "aborted" if kind is KeyboardInterrupt else "failed"
         self._each(lambda logger: logger.finalize(status))
-        self.loggers = []
+        self.loggers, self.latest = [], dict  # nothing that the run has trained stays in memory
 
     def _each(self, call: Callable[[Logger], object]) -> None:
         for logger in list(self.loggers):
