@@ -130,7 +130,10 @@ class Tracking(Callback):
         """Closes the loggers."""
         status = "success" if kind is None else "aborted" if kind is KeyboardInterrupt else "failed"
         self._each(lambda logger: logger.finalize(status))
-        self.loggers, self.latest = [], dict  # nothing that the run has trained stays in memory
+        # Nothing that the run has trained stays in memory; Lightning gives a callback the `log` of its module.
+        self.loggers, self.latest = [], dict
+        for name in ("log", "log_dict"):
+            vars(self).pop(name, None)
 
     def _each(self, call: Callable[[Logger], object]) -> None:
         for logger in list(self.loggers):
