@@ -176,7 +176,6 @@ class Recorder(Callback):
         self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
-        self.losses: list[float] = []
         self.seconds, self._started = 0.0, time.monotonic()
         self.expected: float | None = None  # clips per second, by the estimate
         self._throughput: Throughput | None = None
@@ -222,16 +221,16 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the loss."""
-        assert isinstance(module, TrainingModule) and self._throughput is not None
-        self.losses.append(module.last_loss)
+        """Notes the time."""
+        assert self._throughput is not None
         self.seconds = time.monotonic() - self._started
         self._throughput.step(batch.total)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
-        outputs = [one for part in self.ranks.gather(module.val_outputs) for one in part]
+        own = [(clips, logits.cpu()) for clips, logits in module.val_outputs]
+        outputs = [one for part in self.ranks.gather(own) for one in part]
         loss, score = self.ranks.from_zero(lambda: self._judge(outputs))
         self.val = {"val_loss": loss, "val_score": score}
         before = module.fallen_rate
@@ -252,18 +251,17 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes `metrics.csv` anew, whole."""
-        assert self._throughput is not None
+        assert isinstance(module, TrainingModule) and self._throughput is not None
         self.seconds = time.monotonic() - self._started
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(self.seconds, 2),
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "train_loss": float(np.mean(self.losses)),
+            "train_loss": module.epoch_loss(),
             **self.val,
             **self._throughput.row(expected=self.expected),
         }
-        self.losses = []
         self.rows.append(row)
         if self.folder is not None and self.ranks.zero:
             write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
@@ -271,7 +269,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
-        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "val")
+        names = ("rows", "best_epoch", "best_score", "best_loss", "seconds", "val")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

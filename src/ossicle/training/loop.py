@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
 from jaxtyping import Bool
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 
@@ -26,6 +27,7 @@ from ossicle.training.tracking import Tracking
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
+MIXED: dict[str, Literal["bf16-mixed", "16-mixed"]] = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 # Each process has a part of every block. Never run by its authors: it needs several GPUs.
 FSDP_STRATEGY = partial(FSDPStrategy, timeout=STEP, auto_wrap_policy={Block}, state_dict_type="full")
 
@@ -77,14 +79,19 @@ def fit(
         own.append(FrozenStart(module))
     whole = copy.deepcopy(module.model) if isinstance(module, NetworkTraining) and sharded else None
     quiet_lightning()
+    mixed = MIXED.get(precision)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         **processes(config, device),
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        precision=mixed if sharded else None,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         callbacks=[*own, *callbacks],
-        plugins=[SafeCheckpointIO(), *environment_plugins()],
+        plugins=[
+            SafeCheckpointIO(),
+            *environment_plugins(),
+            *([] if mixed is None or sharded else [MixedPrecision(mixed, device.type)]),
+        ],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

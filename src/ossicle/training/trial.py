@@ -117,7 +117,7 @@ def dry_train(data: Any, config: TrainConfig, *, ranks: Ranks, **options: Any) -
         store = peeked(runs.dataset.items, frontend.rate)
         run = first_run(runs, store)
         with using_kernels(run.config.kernels):
-            module, validation = prepare_fold(run, store=store, frontend=frontend, described=1)
+            module, _, validation = prepare_fold(run, store=store, frontend=frontend, described=1)
             trial = Trial(validation, features=network_features)
             settled = module.config
             fit(
