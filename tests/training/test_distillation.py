@@ -383,6 +383,19 @@ def test_a_student_of_embeddings_alone_has_no_labels(teacher: Path, plain: Path,
     assert "learned embeddings alone" in (result.folder / "model" / "README.md").read_text()
 
 
+def test_the_settings_of_a_distillation_reach_the_weights(teacher: Path, dataset: Dataset, go: Go) -> None:
+    kl = {"teacher_loss": "kl"}
+    changes = [{}, {"label_weight": 3.0}, {"teacher_weight": 3.0}, {"embedding_weight": 3.0}]
+    changes += [{"teacher_loss": "mse"}, kl, {**kl, "teacher_temperature": 5.0}]
+    heads = []
+    for number, change in enumerate(changes):
+        result = go(
+            train, dataset, str(number), teachers=[teacher], settings={"epochs": 1, "validation": 0.0, **change}
+        )
+        heads.append(load_weights(result.folder / "model" / "model.safetensors")["blocks.0.attn.qkv.weight"])
+    assert not any(torch.equal(one, other) for at, one in enumerate(heads) for other in heads[:at])
+
+
 def test_a_term_without_weight_teaches_nothing(teacher: Path, plain: Path, dataset: Dataset, go: Go) -> None:
     result = go(distil, plain, teachers=[teacher], settings={"teacher_weight": 0.0, "epochs": 1}, report=True)
     assert agreement(result)["top1"] is None and agreement(result)["cosine"] is not None

@@ -256,6 +256,8 @@ def test_switches_cover_every_setting_that_can_change_weights() -> None:
     others = {"weights", "weights_average", "validation", "patience", "min_delta", "swa_start", "swa_every"}
     others |= {"ema_decay", "balance_offset", "focal_gamma", "focal_alpha", "freeze_epochs"}
     others |= {"plateau_patience", "plateau_factor"}
+    others |= {"teachers", "unlabeled", "label_weight", "teacher_weight", "embedding_weight"}
+    others |= {"teacher_loss", "teacher_temperature"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
     machine |= {"devices", "nodes", "strategy", "gradient_checkpointing"}
     assert set(SWITCHES) == fields - others - machine
