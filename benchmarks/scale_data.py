@@ -29,6 +29,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -37,6 +38,7 @@ from common import about_this_run, claim_table, in_turns, write_result
 
 from ossicle.data import Item, read_dataset, split_dataset, write_shards
 from ossicle.data.cache import clip_of, decode, open_store
+from ossicle.data.parts import write_split
 from ossicle.data.shards import write_index
 from ossicle.frontend import create_frontend, frontend_config
 from ossicle.training.loader import WaveBatches
@@ -119,8 +121,8 @@ def write_million(folder: Path, *, clips: int) -> Path:
         tar.write_bytes(content)
         first, size = number * CLIPS_IN_TAR, min(CLIPS_IN_TAR, clips - number * CLIPS_IN_TAR)
         drawn = rng.choice(LABELS, (size, 2), p=frequency / frequency.sum())
-        files = {
-            "key": [f"{first + row:09}" for row in range(size)],
+        labels = [sorted(set(row)) for row in drawn.tolist()]
+        files: dict[str, list[Any]] = {
             "name": [f"audio/{first + row:011}.wav" for row in range(size)],
             "digest": [hashlib.sha256(str(first + row).encode()).hexdigest()[:32] for row in range(size)],
             **{"offset": [0] * size, "size": [len(content)] * size, "check": [zlib.crc32(content)] * size},
@@ -129,14 +131,15 @@ def write_million(folder: Path, *, clips: int) -> Path:
         clip_columns = {
             "position": list(range(first, first + size)),
             "file": list(range(size)),
-            "labels": [sorted(set(row)) for row in drawn.tolist()],
+            "label": [label for row in labels for label in row],
+            "label_count": [len(row) for row in labels],
             "split": (rng.random(size) < 0.98).astype(int).tolist(),
             **{"group": [-1] * size, "fold": [-1] * size},
             "names": {"group": [], "fold": [], "split": ["test", "train"]},
         }
         head = {"set": "million", "shard": number, "shards": tars, "bytes": len(content), "failures": []}
         head |= {"labels": [f"/m/{label:05}" for label in range(LABELS)], "group_name": None, "fold_name": None}
-        write_index(tar, head, {"files": files, "clips": clip_columns})
+        write_index(tar, head, files=files, clips=clip_columns)
     return folder
 
 
@@ -154,8 +157,8 @@ def start(folder: Path) -> None:
     lap("read")
     split = split_dataset(dataset)
     lap("split")
-    dataset.fingerprint()
-    lap("fingerprint")
+    write_split(folder / "split.json", dataset, split)
+    lap("split.json with the fingerprint")
     store = open_store(dataset.items, RATE, folder=folder / "cache", budget_bytes=1 << 20)
     lap("store")
     batches = WaveBatches(store, split.train, dataset.label_rows, window=RATE, batch_size=64, seed=0)

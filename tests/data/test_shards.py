@@ -159,7 +159,7 @@ def swap(tars: Path) -> None:
 
 def other_version(tars: Path) -> None:
     path = tars / "000001.index.jsonl"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 9'))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def other_version(tars: Path) -> None:
         (lose_both, r"holds \d of \d tars: number 1 is missing"),
         (flip_index, "000001.index.jsonl is damaged, or no index of a tar"),
         (swap, "000000.tar has [0-9,]+ bytes, and its index counts"),
-        (other_version, "has version 9; this ossicle reads version 1"),
+        (other_version, "has version 9; this ossicle reads version 2"),
     ],
 )
 def test_what_is_damaged_is_refused(damage: Damage, sentence: str, tars: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ossicle.errors import AudioUnreadable
 from ossicle.files import printable
-from ossicle.types import Int64
+from ossicle.types import Int, Int64
 
 # What a decoder knows by its first bytes; for anything else it asks for the suffix of a name.
 MARKS = (
@@ -33,6 +33,25 @@ MARKS = (
 _of_thread = threading.local()
 
 
+class Names:
+    """Very many names in little memory, of a text with a zero byte behind each; `names[row]` is one of them."""
+
+    def __init__(self, text: str) -> None:
+        self.bytes = text.encode(errors="surrogatepass")
+        self.ends = np.flatnonzero(np.frombuffer(self.bytes, np.uint8) == 0)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> str:
+        first = self.ends[row - 1] + 1 if row else 0
+        return self.bytes[first : self.ends[row]].decode(errors="surrogatepass")
+
+    def all(self) -> list[str]:
+        """Every name."""
+        return self.bytes.decode(errors="surrogatepass").split("\0")[:-1]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tar:
     """A tar as its index describes it: arrays with a row for each file, so that a million files are some megabytes.
@@ -46,11 +65,11 @@ class Tar:
     """
 
     path: Path
-    names: tuple[str, ...]
+    names: Names
     offsets: Int64[np.ndarray, " file"]
     sizes: Int64[np.ndarray, " file"]
     frames: Int64[np.ndarray, " file"]
-    rates: Int64[np.ndarray, " file"]
+    rates: Int[np.ndarray, " file"]
     checks: Int64[np.ndarray, " file"]
     digests: bytes
     checked: bytearray
@@ -88,10 +107,10 @@ class Member:
         """What its samples depend on, wherever the tar lies; no file is looked at."""
         return f"{self.digest} {self.size} {self.tar.checks[self.row]}"
 
-    def samples(self, rate: int) -> int:
-        """The length of the whole recording at a rate: what `resample` makes of it."""
-        frames, source = int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
-        return (2 * frames * rate + source) // (2 * source)
+    @property
+    def length(self) -> tuple[int, int]:
+        """Frames of the whole recording, and its rate."""
+        return int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
 
     def read(self) -> memoryview:
         """The bytes of the file, until this thread reads the next one.

@@ -7,24 +7,27 @@ model is known for it wherever it turns up.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from ossicle.data.arrays import TarItems
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.splits import Split, group_ids
 from ossicle.errors import DataRefused, RunRefused
-from ossicle.files import write_json
+from ossicle.files import write_atomically
 
 PARTS = ("train", "validation", "test")
 NEW = len(PARTS)  # in none of them
 # A file of more bytes is known by so many blocks of it, evenly spaced, and its size: hours of sound need no hour.
 WHOLE_BYTES, BLOCK_BYTES = 1 << 20, 1 << 16
+PIECE = 1 << 14  # values of a list that are written together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,11 +58,16 @@ class Known:
         return np.isin(self.parts, [PARTS.index(name) for name in names])
 
 
-def contents_of(items: Iterable[Item]) -> tuple[str, ...]:
+def contents_of(items: Sequence[Item]) -> tuple[str, ...]:
     """A text for each item that is the same wherever it lies and whatever it is called; empty where it cannot be read.
 
     A segment has that of its file, then an @ and its times in seconds.
     """
+    if isinstance(items, TarItems):
+        files, whole = items.digests(), (items.starts == 0) & np.isnan(items.ends)
+        for position in np.flatnonzero(~whole).tolist():
+            files[position] += _segment(float(items.starts[position]), float(np.nan_to_num(items.ends[position])))
+        return tuple(files)
     digest = cache(digest_of)
     found = []
     for item in items:
@@ -68,8 +76,12 @@ def contents_of(items: Iterable[Item]) -> tuple[str, ...]:
             continue
         of_file = item.member.digest if item.member is not None else digest(item.file)
         whole = item.start == 0 and item.end is None
-        found.append(of_file if whole or not of_file else f"{of_file}@{item.start:.3f}-{item.end or 0:.3f}")
+        found.append(of_file if whole or not of_file else of_file + _segment(item.start, item.end or 0.0))
     return tuple(found)
+
+
+def _segment(start: float, end: float) -> str:
+    return f"@{start:.3f}-{end:.3f}"
 
 
 def digest_of(file: Path) -> str:
@@ -95,17 +107,27 @@ def write_split(path: Path, dataset: Dataset, split: Split, *, contents: Sequenc
     Args:
         contents: those of `contents_of`, where they are known already.
     """
-    write_json(
-        path,
-        {
-            "fingerprint": dataset.fingerprint(),
-            "protocol": split.protocol,
-            "fold": split.fold,
-            **{part: getattr(split, part).tolist() for part in PARTS},
-            "names": [dataset.relative(item) for item in dataset.items],
-            "contents": list(contents_of(dataset.items) if contents is None else contents),
-        },
-    )
+    lists: dict[str, Callable[[], Sequence[Any]]] = {
+        **{part: partial(lambda part: getattr(split, part).tolist(), part) for part in PARTS},
+        "names": dataset.names,
+        "contents": lambda: contents_of(dataset.items) if contents is None else contents,
+    }
+
+    def write(temporary: Path) -> None:
+        """Of a million clips, one list after the other and piece by piece."""
+        head = {"fingerprint": dataset.fingerprint(), "protocol": split.protocol, "fold": split.fold}
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}"))
+            for name, make in lists.items():
+                values = list(make())
+                pieces = (values[first : first + PIECE] for first in range(0, len(values), PIECE))
+                file.write(f',\n  "{name}": [')
+                for number, piece in enumerate(pieces):
+                    file.write(", " * (number > 0) + json.dumps(piece, ensure_ascii=False)[1:-1])
+                file.write("]")
+            file.write("\n}\n")
+
+    write_atomically(path, write)
 
 
 def read_past(path: Path) -> Past | None:

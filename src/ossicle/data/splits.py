@@ -6,15 +6,14 @@ not: each is its own. The test part is fixed first; the validation part is cut f
 about the test part reaches training, early stopping or thresholds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ossicle.data.arrays import connected
 from ossicle.data.dataset import Dataset
 from ossicle.data.drawing import draw_many
-from ossicle.data.items import Item
 from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
 
@@ -113,33 +112,12 @@ def group_ids(dataset: Dataset) -> Int[np.ndarray, "item"]:
 
     Rows of a table of text stay together by their group alone.
     """
-    return _joined([_ties(item) for item in dataset.items])
-
-
-def _ties(item: Item) -> list[tuple[str, str]]:
-    return [("file", item.place), *([("group", item.group)] if item.group is not None else [])]
-
-
-def _joined(ties: Sequence[Sequence[tuple[str, str]]]) -> Int[np.ndarray, "item"]:
-    """Numbers the connected sets of items: two items are connected when they share a tie, also by way of others."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def top(tie: tuple[str, str]) -> tuple[str, str]:
-        while parent.setdefault(tie, tie) != tie:
-            parent[tie] = parent[parent[tie]]
-            tie = parent[tie]
-        return tie
-
-    for first, *others in ties:
-        for other in others:
-            parent[top(other)] = top(first)
-    numbers: dict[tuple[str, str], int] = {}
-    return np.array([numbers.setdefault(top(first), len(numbers)) for first, *_ in ties], dtype=np.int64)
+    return connected(dataset.arrays.files, dataset.arrays.groups.codes)
 
 
 def _grouped_by(dataset: Dataset) -> str:
     """The word for what stays together: the column of the groups, or the file."""
-    if any(item.group is not None for item in dataset.items):
+    if (dataset.arrays.groups.codes >= 0).any():
         return f"`{dataset.group_name or 'group'}`"
     return modality_of(dataset.modality).alone
 
@@ -148,7 +126,7 @@ def _grouped_by(dataset: Dataset) -> str:
 
 
 def _has_official_split(dataset: Dataset) -> bool:
-    return len({item.split for item in dataset.items}) > 1
+    return len(dataset.arrays.splits.present) > 1
 
 
 def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray, "item"], str]:
@@ -157,12 +135,12 @@ def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray,
     source = dataset.fold_name or "fold"
     source = f"`{source}` folders" if source.endswith("/") else f"`{source}` column"
     sentence = f"fold {name} of {len(dataset.folds)} (official {source}{first}) is the test part"
-    return np.array([item.fold == name for item in dataset.items]), sentence
+    return dataset.arrays.folds.equals(name), sentence
 
 
 def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np.ndarray, "item"], str]:
-    in_test = np.array([item.split == "test" for item in dataset.items])
-    in_validation = np.array([item.split == "validation" for item in dataset.items])
+    in_test = dataset.arrays.splits.equals("test")
+    in_validation = dataset.arrays.splits.equals("validation")
     if in_test.any() and (in_test | in_validation).all():  # some call what they train on `development`
         sentence = "the official `test` split is the test part; the `val` split trains, as there is no `train` split"
         return in_test, np.zeros_like(in_test), sentence
@@ -196,7 +174,7 @@ def _dealt_fold(
 
 
 def _refuse_one_fold(dataset: Dataset) -> None:
-    if dataset.fold_name is not None and len({item.fold for item in dataset.items}) == 1:
+    if dataset.fold_name is not None and len(dataset.arrays.folds.present) == 1:
         raise DataRefused(
             f"the column {dataset.fold_name!r} of {dataset.path} holds one fold only ({dataset.items[0].fold}): at "
             "least two are needed."
@@ -229,7 +207,8 @@ def _why_no_test(dataset: Dataset) -> str:
 def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.ndarray, "item"]) -> list[str]:
     """What a reader of the score must know about the test part."""
     notes = []
-    shared = len(np.intersect1d(groups[in_test], groups[~in_test]))
+    tested = np.bincount(groups, weights=in_test)
+    shared = int(((tested > 0) & (tested < np.bincount(groups))).sum())
     if shared:  # only official cuts do this; ours keep groups whole
         notes.append(f"note: {shared} groups by {_grouped_by(dataset)} lie on both sides of this official cut")
     rows = dataset.label_rows
@@ -250,7 +229,7 @@ def _drawn_validation(
     if fraction == 0:
         return np.zeros(len(dataset), dtype=bool), "no validation part, as none was asked for"
     rows = np.flatnonzero(rest)
-    files = _joined([_ties(dataset.items[row])[:1] for row in rows])
+    files = dataset.arrays.files[rows]
     grouped_by, alone = _grouped_by(dataset), modality_of(dataset.modality).alone
     for ids, by in ((groups[rows], grouped_by), (files, alone)):
         rng = np.random.default_rng([seed, 1])
@@ -290,12 +269,9 @@ def _movable(counts: Int[np.ndarray, "group column"]) -> Bool[np.ndarray, "group
 
 def _order(dataset: Dataset, rows: Int[np.ndarray, "row"], groups: Int[np.ndarray, "row"]) -> Int[np.ndarray, "group"]:
     """The groups in the order of their first file's name, so that a part does not depend on the order of the rows."""
-    first: dict[int, tuple[str, float]] = {}
-    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
-        item = dataset.items[row]
-        name = (dataset.relative(item), item.start)
-        first[group] = min(first.get(group, name), name)
-    return np.array(sorted(first, key=lambda group: first[group]), dtype=np.int64)
+    in_order = np.lexsort([dataset.arrays.starts[rows], dataset.name_ranks[rows]])
+    _, first = np.unique(groups[in_order], return_index=True)
+    return groups[in_order][np.sort(first)]
 
 
 def _draw(

@@ -91,7 +91,7 @@ class TrainingModule(lightning.LightningModule):
         """The loss of one batch."""
         logits, targets, known = self.train_logits(batch, batch.generator())
         loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
-        if batch.piece is not None:
+        if batch.part != 1:
             loss = loss * batch.part
         self.last_loss = self.ranks.mean(loss.item())
         if not math.isfinite(self.last_loss):

@@ -1,9 +1,10 @@
 """A whole training: data in, run folder out; see `run` for what is in it."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from jaxtyping import Float
 
 from ossicle.bundle import Card, save_bundle
 from ossicle.data import Dataset, Item
-from ossicle.data.cache import SampleStore, decode, open_store
+from ossicle.data.cache import SampleStore, StreamedStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
+from ossicle.errors import AudioError
 from ossicle.evaluation import score_items
 from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
 from ossicle.loading import load
@@ -36,6 +38,7 @@ from ossicle.training.resume import starting_point
 from ossicle.training.run import Positions, Run, RunOptions, Runs
 
 logger = logging.getLogger(__name__)
+MOST_MEASURED = 10_000  # clips of a stream that the front end's mean and deviation are measured on, evenly spaced
 
 
 def train(
@@ -90,8 +93,8 @@ def train_rank(
                 frontend.rate,
                 folder=cache,
                 budget_bytes=int(runs.config.cache_gigabytes * 2**30),
-                skip_bad=runs.skip_bad,
                 progress=logged("decoded {} of {} recordings"),
+                measuring=logged("read the headers of {} of {} recordings"),
             )
         )
         return runs.each(store, partial(train_fold, store=store, frontend=frontend))
@@ -136,7 +139,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
         window=window,
         batch_size=config.batch_size,
         seed=config.seed,
-        known=dataset.known(),
+        known=dataset.known_rows,
         weights=weights,
         epoch_clips=config.epoch_clips,
         workers=config.workers,
@@ -179,12 +182,16 @@ def settled_frontend(
     if frontend.kind == "kaldi":
         progress = logged("{} of {} recordings read for their mean and deviation", end=False)
 
-        def read(number: int, clip: int) -> np.ndarray:
-            progress(number, len(clips))
-            return pad_to(store.read(clip), frontend.min_samples)
+        if isinstance(store, StreamedStore):  # a million are not decoded before the first step
+            clips = clips[:: -(-len(clips) // MOST_MEASURED)]
 
-        waves = (read(number, clip) for number, clip in enumerate(clips.tolist()))
-        changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
+        def waves() -> Iterator[np.ndarray]:
+            for number, clip in enumerate(clips.tolist()):
+                progress(number, len(clips))
+                with contextlib.suppress(AudioError):  # it is lost, and the store has counted it
+                    yield pad_to(store.read(clip), frontend.min_samples)
+
+        changes["mean"], changes["deviation"] = measure_statistics(waves(), frontend)
     return dataclasses.replace(frontend, **changes)
 
 
