@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -36,9 +36,12 @@ class Coded:
     @property
     def present(self) -> set[str | None]:
         """What some item has, None among them where one has no name."""
-        return {self[code - 1] for code in np.flatnonzero(np.bincount(self.codes + 1)).tolist()}
+        names = [None, *self.names]
+        return {names[place] for place in np.flatnonzero(np.bincount(self.codes + 1)).tolist()}
 
-    def __getitem__(self, code: int) -> str | None:
+    def at(self, position: int) -> str | None:
+        """The name of an item."""
+        code = self.codes[position]
         return self.names[code] if code >= 0 else None
 
     def equals(self, name: str | None) -> np.ndarray:
@@ -176,10 +179,10 @@ class TarItems(ItemArrays, Sequence[Item]):
         return len(self.rows)
 
     @overload
-    def __getitem__(self, position: int) -> Item: ...
+    def __getitem__(self, position: SupportsIndex) -> Item: ...
     @overload
     def __getitem__(self, position: slice) -> tuple[Item, ...]: ...
-    def __getitem__(self, position: int | slice) -> Item | tuple[Item, ...]:
+    def __getitem__(self, position: SupportsIndex | slice) -> Item | tuple[Item, ...]:
         if isinstance(position, slice):
             return tuple(self[one] for one in range(*position.indices(len(self))))
         place = range(len(self))[position]
@@ -192,9 +195,9 @@ class TarItems(ItemArrays, Sequence[Item]):
             unknown=self.rare["unknown"].get(place, ()),
             start=float(self.starts[place]),
             end=None if math.isnan(end) else end,
-            split=self.splits[self.splits.codes[place]],
-            fold=self.folds[self.folds.codes[place]],
-            group=self.groups[self.groups.codes[place]],
+            split=self.splits.at(place),
+            fold=self.folds.at(place),
+            group=self.groups.at(place),
             track=self.rare["track"].get(place),
             member=Member(tar, row),
         )

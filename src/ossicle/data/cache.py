@@ -156,7 +156,7 @@ def open_store(
                 items=items,
                 rate=rate,
                 samples=np.zeros(0, np.float32),
-                offsets=np.zeros(0, np.int64),
+                offsets=np.zeros(len(items), np.int64),
                 lengths=lengths,
                 failures=failures,
                 kept=KeptSamples(folder / f"{key}.kept", items=len(items), budget_bytes=budget_bytes),
