@@ -194,6 +194,27 @@ def test_a_flipped_byte_is_noticed_and_costs_one_clip(tars: Path, tmp_path: Path
     assert list(store.failures) == [3] and "a.3.mp3" in store.failures[3]
 
 
+def test_a_tar_that_is_cut_or_gone_while_it_is_used_gives_a_sentence(tars: Path) -> None:
+    dataset = read_dataset(tars)
+    expected = decode(dataset.items[5], RATE)
+    np.testing.assert_array_equal(decode(dataset.items[5], RATE), expected)  # without a copy from the second use on
+    other = next(item for item in dataset if item.file != dataset.items[5].file)
+    other.file.unlink()
+    with pytest.raises(AudioUnreadable, match=r"the tar cannot be read \(No such file"):
+        decode(other, RATE)
+    with open(dataset.items[5].file, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(AudioUnreadable, match=r"a\.5\.wav: the tar cannot be read|ends before this file does"):
+        decode(dataset.items[5], RATE)
+
+
+def test_a_model_predicts_an_item_of_a_tar_as_it_does_its_file(folder: Path, tars: Path, shared_bundle: Path) -> None:
+    recognizer = ossicle.load(shared_bundle)
+    one, other = (recognizer.predict_item(read_dataset(data).items[1]) for data in (folder, tars))
+    np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+    assert other.file.endswith(".tar:a.1.flac") and {row.file for row in other.rows} <= {other.file}
+
+
 def test_what_cannot_be_decoded_is_refused_or_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
     (folder / "a.2.ogg").write_bytes(b"OggS and no sound")
     (folder / "a.5.wav").unlink()

@@ -106,8 +106,11 @@ class ItemArrays:
     def extents(self) -> Iterator[int | str | None]:
         """The text of each row of a table, and the bytes of each file; None for one that is not there."""
         for item in self.items:
+            if item.text is not None or item.member is not None:
+                yield item.text if item.member is None else item.member.size
+                continue
             try:
-                yield item.file.stat().st_size if item.text is None else item.text
+                yield item.file.stat().st_size
             except (OSError, ValueError):
                 yield None
 

@@ -87,7 +87,7 @@ class LabelRows:
     def weighed(self, of_label: np.ndarray) -> np.ndarray:
         """For each item the sum of what its labels weigh."""
         owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        return np.bincount(owners, weights=of_label[self.columns], minlength=len(self))
+        return np.bincount(owners, weights=of_label[self.columns], minlength=len(self)).astype(np.float64)
 
     def any(self, axis: int) -> np.ndarray:
         """Which labels some item has (0), or which items have a label (1)."""

@@ -29,7 +29,7 @@ from ossicle.data.arrays import Coded, TarItems
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.labels import LabelRows
-from ossicle.data.members import Names, Tar
+from ossicle.data.members import MappedTar, Names, Tar
 from ossicle.data.modalities import FIRST_RATE, SOUND, Facts
 from ossicle.data.parts import digest_of
 from ossicle.data.threads import in_threads
@@ -348,6 +348,7 @@ def tar_of(path: Path, index: Mapping[str, Any]) -> Tar:
         checks=numbers["check"],
         digests=digests,
         checked=bytearray(len(names)),
+        mapped=MappedTar(),
     )
 
 

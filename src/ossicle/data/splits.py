@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from ossicle.data.arrays import connected
 from ossicle.data.dataset import Dataset
 from ossicle.data.drawing import draw_many
+from ossicle.data.labels import LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
 
@@ -52,7 +53,7 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
         return dataset.folds
     if _has_official_split(dataset):
         return (OFFICIAL_SPLIT,)
-    movable = int(_movable(_by_group(_strata(dataset), group_ids(dataset))).sum())
+    movable = int(_movable(_by_group(dataset.label_rows, group_ids(dataset))).sum())
     if movable < 2:
         raise DataRefused(_why_no_test(dataset))
     return tuple(str(number + 1) for number in range(min(FOLDS, movable)))
@@ -168,7 +169,7 @@ def _dealt_fold(
     folds = split_folds(dataset)
     order = _order(dataset, np.arange(len(dataset)), groups)
     dealt = np.empty(len(order), dtype=np.int64)
-    dealt[order] = _deal(_by_group(_strata(dataset), groups)[order], len(folds), np.random.default_rng([seed, 2]))
+    dealt[order] = _deal(_by_group(dataset.label_rows, groups)[order], len(folds), np.random.default_rng([seed, 2]))
     how = f"dealt out by {_grouped_by(dataset)} and stratified by label from seed {seed}"
     return (dealt == folds.index(fold))[groups], f"fold {fold} of {len(folds)}, {how}, is the test part"
 
@@ -246,20 +247,15 @@ def _drawn_validation(
 # ---------------------------------------------------------------- drawing and dealing groups
 
 
-def _strata(dataset: Dataset) -> Bool[np.ndarray, "item stratum"]:
-    """What the parts should hold in equal fractions: each label, and the clips without one."""
-    targets = dataset.targets()
-    strata = np.column_stack([targets, ~targets.any(axis=1)])
-    return strata[:, strata.any(axis=0)]
-
-
-def _by_group(
-    strata: Bool[np.ndarray, "item stratum"], groups: Int[np.ndarray, "item"]
-) -> Int[np.ndarray, "group column"]:
-    """Items of each stratum in each group; the last column counts all items."""
-    counts = np.zeros((groups.max() + 1, strata.shape[1] + 1), dtype=np.int64)
-    np.add.at(counts, groups, np.column_stack([strata, np.ones(len(strata), dtype=bool)]))
-    return counts
+def _by_group(rows: LabelRows, groups: Int[np.ndarray, "item"]) -> Int[np.ndarray, "group column"]:
+    """Items of each stratum in each group: of each label, and those without one, where there are some; the last column
+    counts all items."""
+    width, number = rows.number + 2, groups.max() + 1
+    unlabeled = groups[~rows.any(1)]
+    entries = [np.repeat(groups, rows.sum(1)) * width + rows.columns, unlabeled * width + rows.number]
+    places = np.concatenate([*entries, groups * width + rows.number + 1])
+    counts = np.bincount(places, minlength=number * width).reshape(number, width)
+    return counts[:, counts.any(axis=0)]
 
 
 def _movable(counts: Int[np.ndarray, "group column"]) -> Bool[np.ndarray, "group"]:
@@ -295,8 +291,7 @@ def _draw(
             dataset.label_rows.only(rows), groups, order, fraction=fraction, every_class=every_class, rng=rng
         )
         return chosen[groups]
-    strata = _strata(dataset)[rows]
-    counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
+    counts = _by_group(dataset.label_rows.only(rows), groups)[order]
     total = counts.sum(axis=0)
     target = fraction * total
     movable = np.flatnonzero(_movable(counts))
