@@ -91,9 +91,10 @@ def test_a_stream_that_is_resumed_inside_an_epoch_gives_the_same_batches(
         targets = dataset.label_rows
         return WaveBatches(store, np.arange(24), targets, window=5000, batch_size=5, seed=1, workers=workers)
 
-    expected = [batch for _ in range(2) for batch in (one := batches(whole, 1))]
+    every = batches(whole, 1)
+    expected = [*every, *every]
     first = batches(open_store(dataset.items, RATE, folder=tmp_path / "a", budget_bytes=200_000), workers)
-    seen = [batch for batch, _ in zip(first, range(3), strict=False)]
+    seen = [batch for _, batch in zip(range(3), first, strict=False)]
     store = open_store(dataset.items, RATE, folder=tmp_path / "a", budget_bytes=200_000)  # what was kept is found
     assert isinstance(store, StreamedStore) and (store.kept.places[:, 0] >= 0).sum() == 3
     resumed = batches(store, 3 - workers)
