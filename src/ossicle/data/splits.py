@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from ossicle.data.arrays import connected
 from ossicle.data.dataset import Dataset
-from ossicle.data.drawing import draw_many
+from ossicle.data.drawing import Entries, deal_many, draw_many
 from ossicle.data.labels import LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
@@ -53,7 +53,8 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
         return dataset.folds
     if _has_official_split(dataset):
         return (OFFICIAL_SPLIT,)
-    movable = int(_movable(_by_group(dataset.label_rows, group_ids(dataset))).sum())
+    groups = group_ids(dataset)
+    movable = int(Entries.of(dataset.label_rows, groups, np.arange(groups.max() + 1)).movable.sum())
     if movable < 2:
         raise DataRefused(_why_no_test(dataset))
     return tuple(str(number + 1) for number in range(min(FOLDS, movable)))
@@ -169,7 +170,11 @@ def _dealt_fold(
     folds = split_folds(dataset)
     order = _order(dataset, np.arange(len(dataset)), groups)
     dealt = np.empty(len(order), dtype=np.int64)
-    dealt[order] = _deal(_by_group(dataset.label_rows, groups)[order], len(folds), np.random.default_rng([seed, 2]))
+    rows, rng = dataset.label_rows, np.random.default_rng([seed, 2])
+    if _many(dataset, order):
+        dealt[order] = deal_many(rows, groups, order, folds=len(folds), rng=rng)
+    else:
+        dealt[order] = _deal(_by_group(rows, groups)[order], len(folds), rng)
     how = f"dealt out by {_grouped_by(dataset)} and stratified by label from seed {seed}"
     return (dealt == folds.index(fold))[groups], f"fold {fold} of {len(folds)}, {how}, is the test part"
 
@@ -270,6 +275,11 @@ def _order(dataset: Dataset, rows: Int[np.ndarray, "row"], groups: Int[np.ndarra
     return groups[in_order][np.sort(first)]
 
 
+def _many(dataset: Dataset, order: Int[np.ndarray, "group"]) -> bool:
+    """Whether there are too many groups for a table of their labels."""
+    return len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE
+
+
 def _draw(
     dataset: Dataset,
     rows: Int[np.ndarray, "row"],
@@ -286,7 +296,7 @@ def _draw(
     """
     _, groups = np.unique(groups, return_inverse=True)
     order = _order(dataset, rows, groups)
-    if len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE:
+    if _many(dataset, order):
         chosen = draw_many(
             dataset.label_rows.only(rows), groups, order, fraction=fraction, every_class=every_class, rng=rng
         )
