@@ -5,16 +5,17 @@
 About ten minutes on two cores and 1 GB of disk. Writes results/scale_data.json and scale_data.md.
 
 Speeds are those of one thread on synthetic clips of 5 s, stereo at 44.1 kHz as most recordings are, read as a
-training at 32 kHz reads them when nothing is cached; the files are in the system's memory, so that a disk plays no
+training at 32 kHz reads them when nothing is kept; the files are in the system's memory, so that a disk plays no
 part. Folder and tars take turns in every round, in one random order of clips; a round goes before, in which the
-checksums of the tars are compared, which a process does once. Shares are of the time for a clip: decoding is the time
+checksums of the tars are compared, which a process does once. What a process remembers of the headers of the last 256
+files, it remembers of both. Shares are of the time for a clip: decoding is the time
 at the recording's own rate, resampling what 32 kHz takes beyond that, features the log-mel spectrogram of PaSST. Time
 is that of the processor.
 
 The million clips have 527 labels, one or two each; all are one second of noise at the same place of their tar, so
 that the list is full-size and the disk is not. Measured in a process of its own: reading the list, cutting the parts,
-opening the store, and the first batch; the processor's time is what an idle machine takes. Memory is its peak, of
-which the imports are said.
+writing split.json with the fingerprint, opening the store, and the first batch; the processor's time is what an idle
+machine takes, without that of the imports. Memory is its peak, of which the imports are said.
 """
 
 import argparse
@@ -146,7 +147,7 @@ def write_million(folder: Path, *, clips: int) -> Path:
 def start(folder: Path) -> None:
     """Everything from the list to the first batch; prints a line of JSON."""
     began, times = time.perf_counter(), {}
-    imports = peak_bytes()
+    imports, before = peak_bytes(), time.process_time()
 
     def lap(name: str) -> None:
         nonlocal began
@@ -164,7 +165,7 @@ def start(folder: Path) -> None:
     batches = WaveBatches(store, split.train, dataset.label_rows, window=RATE, batch_size=64, seed=0)
     next(iter(batches))
     lap("first batch")
-    about = {"clips": len(dataset), "processor": time.process_time(), "peak": peak_bytes(), "imports": imports}
+    about = {"clips": len(dataset), "processor": time.process_time() - before, "peak": peak_bytes(), "imports": imports}
     print(json.dumps({"times": times, **about}))
 
 
@@ -205,9 +206,19 @@ def main() -> None:
     ]
     laps = ", ".join(f"{name} {value:.1f} s" for name, value in long["times"].items())
     claims += [
-        (f"start on {long['clips']:,} clips, until the first batch", f"{seconds:.1f} s ({laps})", "", None),
-        ("time of the processor for it, imports included", f"{long['processor']:.1f} s", "", None),
-        ("memory for it", f"{beyond:.0f} MB beyond the imports ({long['imports'] / 1e6:.0f} MB)", "", None),
+        (
+            f"start on {long['clips']:,} clips, until the first batch",
+            f"{seconds:.1f} s ({laps})",
+            "at most 10 s",
+            seconds <= 10,
+        ),
+        ("time of the processor for it", f"{long['processor']:.1f} s", "", None),
+        (
+            "memory for it",
+            f"{beyond:.0f} MB beyond the imports ({long['imports'] / 1e6:.0f} MB)",
+            "at most 400 MB",
+            beyond <= 400,
+        ),
     ]
     lines = [*claim_table(claims), "", "Clips of 5 s a second on one core, and where the time goes:", ""]
     lines += [

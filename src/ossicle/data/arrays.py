@@ -18,6 +18,8 @@ from ossicle.data.labels import LabelRows
 from ossicle.data.members import Member, Tar
 from ossicle.types import Float64, Int, Int64
 
+PIECE = 1 << 14  # items whose facts are made of arrays together
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Coded:
@@ -235,7 +237,9 @@ class TarItems(ItemArrays, Sequence[Item]):
         digest.update(json.dumps(sorted(self.rare["track"].items())).encode())
         return digest.digest()
 
-    def digests(self) -> list[str]:
+    def digests(self) -> Iterator[str]:
         """What each file holds; see `Member.digest`."""
-        every = np.concatenate([np.frombuffer(tar.digests, "V16") for tar in self.tars])[self.files].tobytes().hex()
-        return [every[first : first + 32] for first in range(0, len(every), 32)]
+        every = np.concatenate([np.frombuffer(tar.digests, "V16") for tar in self.tars])
+        for first in range(0, len(self), PIECE):
+            text = every[self.files[first : first + PIECE]].tobytes().hex()
+            yield from (text[place : place + 32] for place in range(0, len(text), 32))

@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ossicle.data.arrays import ItemArrays, arrays_of
+from ossicle.data.arrays import PIECE, ItemArrays, arrays_of
 from ossicle.data.items import Item
 from ossicle.data.labels import KnownRows, LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.files import legible
 from ossicle.types import Task
-
-PIECE = 1 << 14  # items whose facts are taken from arrays together
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

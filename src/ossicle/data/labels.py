@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ossicle.types import Int64
+from ossicle.types import Int, Int64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -18,7 +18,7 @@ class LabelRows:
     """
 
     starts: Int64[np.ndarray, " border"]
-    columns: Int64[np.ndarray, " entry"]
+    columns: Int[np.ndarray, " entry"]
     number: int  # of labels
 
     @classmethod
@@ -35,7 +35,7 @@ class LabelRows:
         for row in rows:
             columns.extend([place.setdefault(label, len(place)) for label in row])
             lengths.append(len(columns))
-        return cls(starts=np.array(lengths, np.int64), columns=np.array(columns, np.int64), number=len(place)), tuple(
+        return cls(starts=np.array(lengths, np.int64), columns=np.array(columns, np.int32), number=len(place)), tuple(
             place
         )
 
@@ -44,7 +44,7 @@ class LabelRows:
         place = {label: column for column, label in enumerate(labels)}
         used = self.any(0).tolist()
         numbers = [place[name] if some else -1 for name, some in zip(names, used, strict=True)]
-        columns = np.array(numbers, np.int64)[self.columns]
+        columns = np.array(numbers, np.int32)[self.columns]
         return LabelRows(starts=self.starts, columns=columns, number=len(labels))
 
     @property

@@ -6,8 +6,9 @@ model is known for it wherever it turns up.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ossicle.data.arrays import TarItems
+from ossicle.data.arrays import PIECE, TarItems
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.splits import Split, group_ids
@@ -27,7 +28,6 @@ PARTS = ("train", "validation", "test")
 NEW = len(PARTS)  # in none of them
 # A file of more bytes is known by so many blocks of it, evenly spaced, and its size: hours of sound need no hour.
 WHOLE_BYTES, BLOCK_BYTES = 1 << 20, 1 << 16
-PIECE = 1 << 14  # values of a list that are written together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,21 +63,23 @@ def contents_of(items: Sequence[Item]) -> tuple[str, ...]:
 
     A segment has that of its file, then an @ and its times in seconds.
     """
+    return tuple(_contents(items))
+
+
+def _contents(items: Sequence[Item]) -> Iterator[str]:
+    """The same, one after the other."""
     if isinstance(items, TarItems):
-        files, whole = items.digests(), (items.starts == 0) & np.isnan(items.ends)
-        for position in np.flatnonzero(~whole).tolist():
-            files[position] += _segment(float(items.starts[position]), float(np.nan_to_num(items.ends[position])))
-        return tuple(files)
+        for of_file, start, end in zip(items.digests(), items.starts, items.ends, strict=True):
+            yield of_file if start == 0 and end != end else of_file + _segment(start, 0.0 if end != end else end)
+        return
     digest = cache(digest_of)
-    found = []
     for item in items:
         if item.text is not None:
-            found.append(hashlib.sha256(item.text.encode(errors="surrogatepass")).hexdigest()[:32])
+            yield hashlib.sha256(item.text.encode(errors="surrogatepass")).hexdigest()[:32]
             continue
         of_file = item.member.digest if item.member is not None else digest(item.file)
         whole = item.start == 0 and item.end is None
-        found.append(of_file if whole or not of_file else of_file + _segment(item.start, item.end or 0.0))
-    return tuple(found)
+        yield of_file if whole or not of_file else of_file + _segment(item.start, item.end or 0.0)
 
 
 def _segment(start: float, end: float) -> str:
@@ -107,10 +109,10 @@ def write_split(path: Path, dataset: Dataset, split: Split, *, contents: Sequenc
     Args:
         contents: those of `contents_of`, where they are known already.
     """
-    lists: dict[str, Callable[[], Sequence[Any]]] = {
+    lists: dict[str, Callable[[], Iterable[Any]]] = {
         **{part: partial(lambda part: getattr(split, part).tolist(), part) for part in PARTS},
         "names": dataset.names,
-        "contents": lambda: contents_of(dataset.items) if contents is None else contents,
+        "contents": lambda: _contents(dataset.items) if contents is None else contents,
     }
 
     def write(temporary: Path) -> None:
@@ -119,11 +121,12 @@ def write_split(path: Path, dataset: Dataset, split: Split, *, contents: Sequenc
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}"))
             for name, make in lists.items():
-                values = list(make())
-                pieces = (values[first : first + PIECE] for first in range(0, len(values), PIECE))
+                values = iter(make())
                 file.write(f',\n  "{name}": [')
-                for number, piece in enumerate(pieces):
-                    file.write(", " * (number > 0) + json.dumps(piece, ensure_ascii=False)[1:-1])
+                ahead = ""
+                while piece := list(itertools.islice(values, PIECE)):
+                    file.write(ahead + json.dumps(piece, ensure_ascii=False)[1:-1])
+                    ahead = ", "
                 file.write("]")
             file.write("\n}\n")
 

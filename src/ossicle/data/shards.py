@@ -391,7 +391,7 @@ class TarReader:
         refuse_outside(own["row"], len(tar.offsets), "files")
         if own["count"].min(initial=0) < 0 or own["count"].sum() != len(clips["label"]):
             raise ValueError("other counts of labels than labels")
-        own["label"] = np.array(clips["label"], np.int64)
+        own["label"] = np.array(clips["label"], np.int32)
         refuse_outside(own["label"], len(index["labels"]), "labels")
         for fact, found in self.rare.items():
             for position, value in zip(positions, clips.get(fact, ()), strict=False):

@@ -348,9 +348,9 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
 
     @functools.cached_property
-    def contents(self) -> tuple[str, ...]:
-        """What the examples hold, so that a later evaluation knows them wherever they lie."""
-        return contents_of(self.dataset.items)
+    def contents(self) -> tuple[str, ...] | None:
+        """What the examples hold, so that a later evaluation knows them wherever they lie; None: tars know."""
+        return None if isinstance(self.dataset.items, TarItems) else contents_of(self.dataset.items)
 
     def each(self, inputs: Inputs, train_fold: Callable[[Run[Config]], FoldResult]) -> TrainResult:
         """Trains and tests every fold that is not finished, and measures all of them together."""
