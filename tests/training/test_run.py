@@ -257,7 +257,7 @@ def test_switches_cover_every_setting_that_can_change_weights() -> None:
     others |= {"ema_decay", "balance_offset", "focal_gamma", "focal_alpha", "freeze_epochs"}
     others |= {"plateau_patience", "plateau_factor"}
     machine = {"device", "kernels", "compile", "workers", "save_minutes", "cache_gigabytes"}
-    machine |= {"devices", "nodes", "strategy"}
+    machine |= {"devices", "nodes", "strategy", "gradient_checkpointing"}
     assert set(SWITCHES) == fields - others - machine
 
 

@@ -24,7 +24,11 @@ Progress = Callable[[int, int, int], None]  # called with (done, in all, failed)
 
 
 def clip_lengths(
-    items: Sequence[Item], rate: int, *, known: Path, progress: Progress
+    items: Sequence[Item],
+    rate: int,
+    *,
+    known: Path | None = None,
+    progress: Progress = lambda done, total, failed: None,
 ) -> tuple[Int64[np.ndarray, "item"], dict[int, str]]:
     """The samples of each item at a rate, and why others have none, by position.
 
@@ -52,12 +56,12 @@ def in_tars(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray, dict[int, st
 
 
 def in_files(
-    items: Sequence[Item], *, known: Path, progress: Progress
+    items: Sequence[Item], *, known: Path | None, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Frames and rates by the headers of files, each opened once."""
     files = arrays_of(items).files
     _, first, file_of = np.unique(files, return_index=True, return_inverse=True)
-    found = read_known(known, files=len(first))
+    found = np.zeros((len(first), 2), np.int64) if known is None else read_known(known, files=len(first))
     missing = np.flatnonzero(found[:, 1] == 0)
     reasons: dict[int, str] = {}
     measured = in_threads(_measure, (items[first[file]] for file in missing.tolist()), workers=os.cpu_count() or 1)
@@ -67,7 +71,7 @@ def in_files(
         else:
             found[file] = result
         progress(done, len(missing), len(reasons))
-    if len(missing) > len(reasons):
+    if known is not None and len(missing) > len(reasons):
         content = found.tobytes()
         write_atomically(known, zlib.crc32(content).to_bytes(4) + content)
     frames, rates = found[file_of].T

@@ -67,6 +67,7 @@ from ossicle.training.results import (
     write_failures,
 )
 from ossicle.training.resume import begun_with, continued, longer, refuse_taken, starting_point
+from ossicle.training.tracking import AnyLogger, Tracking, checked_loggers
 
 logger = logging.getLogger(__name__)
 ENVIRONMENT = "environment.json"  # in a run folder
@@ -120,6 +121,8 @@ class Run(Generic[Config]):
         self.dataset, self.resume, self.ranks = owner.dataset, owner.resume, owner.ranks
         self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
         self.config: Config = owner.config
+        loggers = owner.loggers if self.ranks.zero else ()
+        self.tracking = Tracking(loggers, folder=self.folder)
         self.finished: FoldResult | None = None
         if self.resume and self.folder.exists():
             self._resume()
@@ -187,6 +190,7 @@ class Run(Generic[Config]):
             folder=self.folder,
             resume=self.resume,
             progress=self.owner.progress,
+            tracking=self.tracking,
         )
         config, epochs = self.config, len(recorder.rows)
         if recorder.improves_no_more and epochs < (config.epochs or 0):
@@ -218,12 +222,14 @@ class Run(Generic[Config]):
             temperature=decisions.get("temperature", 1.0),
             thresholds=decisions.get("thresholds"),
         )
+        headline = result.evaluation.metrics.headline
         for line in evaluation_lines(result.evaluation.metrics):
             logger.info(line)
+        self.tracking.record({f"test_{name}": one.value for name, one in headline.items() if one.value is not None})
 
         def write() -> None:
             save_test_scores(self.folder, tested=used, logits=logits)
-            card = self.card(metrics=sentences(result.evaluation.metrics.headline))
+            card = self.card(metrics=sentences(headline))
             trained.save(self.folder / "model", card=card, **decisions)
             if self.late:
                 write_split(self.folder / SPLIT, dataset, self.split, contents=self.owner.contents)
@@ -260,6 +266,8 @@ class RunOptions(TypedDict, total=False):
     columns: of the table, by name (`file`, `label`, `group`, `fold`, `text`), and the `track`; see `read_dataset`.
     progress: True for a bar on a terminal, or a function that is called after every step with the steps done, the steps
         in all and the seconds left. What happens is logged under `ossicle.training`.
+    logger: "tensorboard", a logger of Lightning, a function that makes one for a run folder, or several of these. They
+        get the settings, the loss of every 50th step, the row of every epoch in `metrics.csv`, and the test metrics.
     """
 
     output: str | os.PathLike[str] | None
@@ -268,6 +276,7 @@ class RunOptions(TypedDict, total=False):
     skip_bad: bool
     columns: Mapping[str, Any] | None
     progress: Progress
+    logger: AnyLogger | Sequence[AnyLogger] | None
 
 
 class Runs(contextlib.ExitStack, Generic[Config]):
@@ -299,6 +308,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         skip_bad: bool = False,
         columns: Mapping[str, Any] | None = None,
         progress: Progress = False,
+        logger: AnyLogger | Sequence[AnyLogger] | None = None,
     ) -> None:
         super().__init__()
         self.ranks = ranks
@@ -307,6 +317,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         folds = folds or stored.get("folds")
         if stored and (folds == "all") != (stored.get("folds") == "all"):
             raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
+        self.loggers = checked_loggers(logger, several=folds == "all")
         kept = {name: stored[name] for name in COLUMNS if stored.get(name) is not None}
         self.columns = kept | {name: value for name, value in (columns or {}).items() if value is not None}
         self.dataset = (
@@ -314,10 +325,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         )
         if self.dataset.modality != modality:
             raise DataRefused(f"{self.dataset.path}: a data set of {self.dataset.noun}s; {modality} is expected.")
-        logger.info(self.dataset.layout)
         named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
         self.output = ranks.from_zero(lambda: free_folder(named)) if output is None else Path(output)
-        logger.info(f"Run folder: {self.output}")
         self.folds, self.resume, self.skip_bad = folds, resume, skip_bad
         self.progress: Progress = progress if ranks.zero else False
         self.inputs: Inputs | None = None
@@ -325,6 +334,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
 
     def __enter__(self) -> "Runs[Config]":
         super().__enter__()
+        logger.info(self.dataset.layout)
+        logger.info(f"Run folder: {self.output}")
         self.ranks.first(self._take)
         return self
 
@@ -359,9 +370,9 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs, self.dataset)):
             logger.info(sentence)
         results = []
-        for run in self._runs(inputs):
+        for run in self.runs(inputs):
             try:
-                with using_kernels(run.config.kernels):
+                with using_kernels(run.config.kernels), run.tracking:
                     results.append(run.finished or train_fold(run))
                 failures = self.note_failures(inputs)
             except KeyboardInterrupt as stop:
@@ -384,7 +395,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             logger.info(f"left out: {found[position]}")
         return self.ranks.from_zero(lambda: write_failures(self.output, self.dataset, found))
 
-    def _runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
+    def runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
+        """The run of each fold, with its parts and its settings; nothing is written."""
         config = self.config
         for name in split_folds(self.dataset) if self.folds == "all" else (self.folds,):
             split = split_dataset(self.dataset, fold=name, seed=config.seed, validation=config.validation)
