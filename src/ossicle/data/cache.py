@@ -37,7 +37,7 @@ from ossicle.files import cache_folder, refuse_unwritable, remove_abandoned, rep
 logger = logging.getLogger(__name__)
 FILE_VERSION = 2
 ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
-# No coding of sound makes it so many times smaller: what is smaller yet fits, and no header need be read to know.
+# Sound is hardly ever coded so many times smaller: what would still fit then is decoded without a look at its headers.
 LEAST_CODED = 256
 TOO_MANY = 500  # clips in a row that cannot be read: the data have gone, not some of them
 
@@ -248,7 +248,7 @@ def _key(items: Sequence[Item], rate: int) -> tuple[str, int]:
     digest = hashlib.sha256(f"{FILE_VERSION} {DECODER} {rate}".encode())
     if isinstance(items, TarItems):
         digest.update(items.identity())
-        return digest.hexdigest()[:32], sum(int(tar.sizes.sum()) for tar in items.tars)
+        return digest.hexdigest()[:32], int(items.of_files("sizes").sum())
     total = 0
     for item in items:
         one, size = identity_and_bytes(item)
