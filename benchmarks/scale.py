@@ -65,7 +65,7 @@ def steps(ranks: Ranks, *, model: str, number: int) -> dict[str, float]:
     lengths = np.full(64, window)
     noise = np.random.default_rng(0).standard_normal(lengths.sum(), np.float32)
     offsets = np.cumsum(lengths) - lengths
-    options: dict[str, Any] = {"stored": 64, "failures": {}, "items": (), "rate": RATE}
+    options: dict[str, Any] = {"failures": {}, "items": (), "rate": RATE}
     store = SampleStore(samples=noise, offsets=offsets, lengths=lengths, **options)
     targets = np.eye(50, dtype=bool)[np.arange(64) % 50]
     config = TrainConfig(epochs=1, batch_size=BATCH, device="cpu", precision="float32", devices=ranks.world)

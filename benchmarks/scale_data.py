@@ -5,16 +5,17 @@
 About ten minutes on two cores and 1 GB of disk. Writes results/scale_data.json and scale_data.md.
 
 Speeds are those of one thread on synthetic clips of 5 s, stereo at 44.1 kHz as most recordings are, read as a
-training at 32 kHz reads them when nothing is cached; the files are in the system's memory, so that a disk plays no
+training at 32 kHz reads them when nothing is kept; the files are in the system's memory, so that a disk plays no
 part. Folder and tars take turns in every round, in one random order of clips; a round goes before, in which the
-checksums of the tars are compared, which a process does once. Shares are of the time for a clip: decoding is the time
+checksums of the tars are compared, which a process does once. What a process remembers of the headers of the last 256
+files, it remembers of both. Shares are of the time for a clip: decoding is the time
 at the recording's own rate, resampling what 32 kHz takes beyond that, features the log-mel spectrogram of PaSST. Time
 is that of the processor.
 
 The million clips have 527 labels, one or two each; all are one second of noise at the same place of their tar, so
 that the list is full-size and the disk is not. Measured in a process of its own: reading the list, cutting the parts,
-opening the store, and the first batch; the processor's time is what an idle machine takes. Memory is its peak, of
-which the imports are said.
+writing split.json with the fingerprint, opening the store, and the first batch; the processor's time is what an idle
+machine takes, without that of the imports. Memory is its peak, of which the imports are said.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -37,6 +39,7 @@ from common import about_this_run, claim_table, in_turns, write_result
 
 from ossicle.data import Item, read_dataset, split_dataset, write_shards
 from ossicle.data.cache import clip_of, decode, open_store
+from ossicle.data.parts import write_split
 from ossicle.data.shards import write_index
 from ossicle.frontend import create_frontend, frontend_config
 from ossicle.training.loader import WaveBatches
@@ -119,8 +122,8 @@ def write_million(folder: Path, *, clips: int) -> Path:
         tar.write_bytes(content)
         first, size = number * CLIPS_IN_TAR, min(CLIPS_IN_TAR, clips - number * CLIPS_IN_TAR)
         drawn = rng.choice(LABELS, (size, 2), p=frequency / frequency.sum())
-        files = {
-            "key": [f"{first + row:09}" for row in range(size)],
+        labels = [sorted(set(row)) for row in drawn.tolist()]
+        files: dict[str, list[Any]] = {
             "name": [f"audio/{first + row:011}.wav" for row in range(size)],
             "digest": [hashlib.sha256(str(first + row).encode()).hexdigest()[:32] for row in range(size)],
             **{"offset": [0] * size, "size": [len(content)] * size, "check": [zlib.crc32(content)] * size},
@@ -129,21 +132,22 @@ def write_million(folder: Path, *, clips: int) -> Path:
         clip_columns = {
             "position": list(range(first, first + size)),
             "file": list(range(size)),
-            "labels": [sorted(set(row)) for row in drawn.tolist()],
+            "label": [label for row in labels for label in row],
+            "label_count": [len(row) for row in labels],
             "split": (rng.random(size) < 0.98).astype(int).tolist(),
             **{"group": [-1] * size, "fold": [-1] * size},
             "names": {"group": [], "fold": [], "split": ["test", "train"]},
         }
         head = {"set": "million", "shard": number, "shards": tars, "bytes": len(content), "failures": []}
         head |= {"labels": [f"/m/{label:05}" for label in range(LABELS)], "group_name": None, "fold_name": None}
-        write_index(tar, head, {"files": files, "clips": clip_columns})
+        write_index(tar, head, files=files, clips=clip_columns)
     return folder
 
 
 def start(folder: Path) -> None:
     """Everything from the list to the first batch; prints a line of JSON."""
     began, times = time.perf_counter(), {}
-    imports = peak_bytes()
+    imports, before = peak_bytes(), time.process_time()
 
     def lap(name: str) -> None:
         nonlocal began
@@ -154,14 +158,14 @@ def start(folder: Path) -> None:
     lap("read")
     split = split_dataset(dataset)
     lap("split")
-    dataset.fingerprint()
-    lap("fingerprint")
+    write_split(folder / "split.json", dataset, split)
+    lap("split.json with the fingerprint")
     store = open_store(dataset.items, RATE, folder=folder / "cache", budget_bytes=1 << 20)
     lap("store")
     batches = WaveBatches(store, split.train, dataset.label_rows, window=RATE, batch_size=64, seed=0)
     next(iter(batches))
     lap("first batch")
-    about = {"clips": len(dataset), "processor": time.process_time(), "peak": peak_bytes(), "imports": imports}
+    about = {"clips": len(dataset), "processor": time.process_time() - before, "peak": peak_bytes(), "imports": imports}
     print(json.dumps({"times": times, **about}))
 
 
@@ -202,9 +206,19 @@ def main() -> None:
     ]
     laps = ", ".join(f"{name} {value:.1f} s" for name, value in long["times"].items())
     claims += [
-        (f"start on {long['clips']:,} clips, until the first batch", f"{seconds:.1f} s ({laps})", "", None),
-        ("time of the processor for it, imports included", f"{long['processor']:.1f} s", "", None),
-        ("memory for it", f"{beyond:.0f} MB beyond the imports ({long['imports'] / 1e6:.0f} MB)", "", None),
+        (
+            f"start on {long['clips']:,} clips, until the first batch",
+            f"{seconds:.1f} s ({laps})",
+            "at most 10 s",
+            seconds <= 10,
+        ),
+        ("time of the processor for it", f"{long['processor']:.1f} s", "", None),
+        (
+            "memory for it",
+            f"{beyond:.0f} MB beyond the imports ({long['imports'] / 1e6:.0f} MB)",
+            "at most 400 MB",
+            beyond <= 400,
+        ),
     ]
     lines = [*claim_table(claims), "", "Clips of 5 s a second on one core, and where the time goes:", ""]
     lines += [

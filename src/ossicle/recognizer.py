@@ -182,8 +182,13 @@ class Recognizer(Predictor):
         return {"precision": str(self.dtype).removeprefix("torch."), "kernels": str(self.kernels), "reduction": fewer}
 
     def predict_item(self, item: Item, **options: Any) -> Prediction:
-        """Predicts the file of an item; for the options see `predict`."""
-        return self.predict(item.file, **options)
+        """Predicts the file of an item, which may lie in a tar; for the options see `predict`."""
+        if item.member is None:
+            return self.predict(item.file, **options)
+        whole = dataclasses.replace(item, start=0.0, end=None)
+        found = self.predict((decode(whole, self.rate), self.rate), **options)
+        rows = tuple(dataclasses.replace(row, file=item.place) for row in found.rows)
+        return dataclasses.replace(found, file=item.place, rows=rows)
 
     def item_logits(self, item: Item) -> Float[np.ndarray, " label"]:
         """Gives the logits of one item of a data set, before temperature and softmax or sigmoid."""

@@ -210,7 +210,7 @@ def validation_of(folders: Mapping[str, Path], data: str | Path, *, device: str)
                 "of one split, or data that none has seen."
             )
     items = [dataset.items[index] for index in chosen]
-    return Validation(recognizer=recognizer, items=items, targets=dataset.targets()[chosen], protocol=how)
+    return Validation(recognizer=recognizer, items=items, targets=dataset.label_rows[chosen], protocol=how)
 
 
 def decisions(

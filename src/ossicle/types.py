@@ -8,10 +8,10 @@ part take the names from here, all others from jaxtyping.
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float32, Float64, Int64, Shaped
+    from jaxtyping import Float, Float32, Float64, Int, Int64, Shaped
 else:
     try:
-        from jaxtyping import Float, Float32, Float64, Int64, Shaped
+        from jaxtyping import Float, Float32, Float64, Int, Int64, Shaped
     except ImportError:
 
         class _Array:
@@ -20,8 +20,8 @@ else:
             def __class_getitem__(cls, item: tuple[type, str]) -> Any:
                 return item[0]
 
-        Float = Float32 = Float64 = Int64 = Shaped = _Array
+        Float = Float32 = Float64 = Int = Int64 = Shaped = _Array
 
 Task = Literal["single-label", "multi-label"]
 
-__all__ = ["Float", "Float32", "Float64", "Int64", "Shaped", "Task"]
+__all__ = ["Float", "Float32", "Float64", "Int", "Int64", "Shaped", "Task"]

@@ -364,6 +364,25 @@ def test_a_part_of_very_many_groups_is_drawn_like_one_of_few(every_class, monkey
     assert (split_dataset(make(items[::-1])).test == np.sort(1999 - many.test)).all()
 
 
+def test_very_many_groups_are_dealt_like_few(monkeypatch):
+    rng = np.random.default_rng(0)
+    items = [
+        Item(
+            file=ROOT / f"{number}.wav",
+            group=f"g{number // 3}" if number < 90 else None,
+            labels=tuple(sorted({f"l{label}" for label in rng.integers(0, 6, rng.integers(0, 3))})),
+        )
+        for number in range(300)
+    ]
+    dataset = make(items)
+    tests = []
+    for many in (10**9, 10):
+        monkeypatch.setattr(splits, "MANY_GROUPS", many)
+        assert split_folds(dataset) == ("1", "2", "3", "4", "5")
+        tests.append([split_dataset(dataset, fold=fold).test.tolist() for fold in split_folds(dataset)])
+    assert tests[0] == tests[1]
+
+
 def test_rows_of_labels_give_what_their_table_gives():
     rng = np.random.default_rng(0)
     table = rng.random((50, 7)) < 0.2

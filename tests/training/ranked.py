@@ -62,7 +62,6 @@ def store() -> SampleStore:
         samples=rng.standard_normal(lengths.sum()).astype(np.float32) * 0.1,
         offsets=np.cumsum(lengths) - lengths,
         lengths=lengths,
-        stored=len(lengths),
         failures={},
     )
 

@@ -18,14 +18,14 @@ import torch
 
 import ossicle
 from ossicle.data import Dataset, Item, split_dataset
-from ossicle.data.cache import open_store
+from ossicle.data.cache import SampleStore, open_store
 from ossicle.data.unlabeled import read_recordings, without_labels
-from ossicle.errors import DataRefused, OssicleError, SettingRefused
+from ossicle.errors import AudioUnreadable, DataRefused, OssicleError, SettingRefused
 from ossicle.inference import Predictor
 from ossicle.training import TrainConfig, TrainResult, distil, store_views, train
-from ossicle.training.distillation import clip_weights, embedding_loss, logit_loss
+from ossicle.training.distillation import Lesson, clip_weights, embedding_loss, logit_loss
 from ossicle.training.teacher_outputs import TeacherOutputs, read_outputs
-from ossicle.training.teachers import Teacher, listen, mean_and_deviation, open_teacher
+from ossicle.training.teachers import Teacher, listen, mean_and_deviation, open_teacher, outputs_for
 from ossicle.weights.tensors import load_weights
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -465,6 +465,32 @@ def test_the_held_out_part_is_cut_by_group_and_answered_for(sounds: Path) -> Non
     assert "labeled by a teacher" in split.protocol
     with pytest.raises(DataRefused, match="have no folds"):
         split_dataset(taught, fold="1")
+
+
+class Losing(SampleStore):
+    """Cannot read one of its clips."""
+
+    def read(self, index: int) -> np.ndarray:
+        if index == 3:
+            raise AudioUnreadable("gone")
+        return super().read(index)
+
+
+def test_a_clip_that_is_lost_has_no_answer_and_counts_for_nothing(plain: Path, teacher: Path, tmp_path: Path) -> None:
+    dataset = read_recordings(plain)
+    store = Losing(**vars(open_store(dataset.items, 32_000)))
+    model = open_teacher(teacher, device="cpu")
+    assert isinstance(model, Predictor)
+    stored = outputs_for(model, tmp_path / "x.safetensors", name="t", dataset=dataset, store=store)
+    rows = stored.rows(dataset)
+    assert rows[3] == -1 and (rows >= 0).sum() == 23
+    one = Teacher(name="t", stored=outputs_of(*map(str, range(24))), rows=np.arange(24))
+    lesson = Lesson(teachers=(one,), unlabeled=True)
+    targets = np.zeros((24, 2), bool)
+    (batch,) = lesson.batches(store, np.arange(8), targets, window=9_600, batch_size=8, seed=0)
+    lost = batch.clips == 3
+    assert batch.taught["0.weights"][lost].item() == 0.0
+    assert batch.taught["0.weights"][~lost].tolist() == [0.125] * 7
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

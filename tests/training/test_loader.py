@@ -22,7 +22,6 @@ def store_of(lengths: list[int]) -> SampleStore:
         samples=np.arange(sizes.sum(), dtype=np.float32),
         offsets=np.cumsum(sizes) - sizes,
         lengths=sizes,
-        stored=len(sizes),
         failures={},
     )
 

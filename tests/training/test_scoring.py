@@ -80,7 +80,7 @@ def test_each_clip_has_the_logits_of_its_prediction(
 def test_a_clip_that_is_gone_is_named_and_left_out(
     score: Callable[..., tuple[np.ndarray, np.ndarray]], recognizer: Recognizer, dataset: Dataset, tmp_path: Path
 ) -> None:
-    store = open_store(dataset.items, RATE, folder=tmp_path, budget_bytes=0, skip_bad=True)
+    store = open_store(dataset.items, RATE, folder=tmp_path, budget_bytes=0)
     item = dataset.items[2]
     if item.member is None:
         item.file.unlink()
@@ -88,15 +88,10 @@ def test_a_clip_that_is_gone_is_named_and_left_out(
         content = bytearray(item.file.read_bytes())
         content[int(item.member.tar.offsets[item.member.row]) + 100] ^= 1
         item.file.write_bytes(content)
-    lost: dict[int, str] = {}
     seen: list[int] = []
-    logits, used = score(
-        recognizer,
-        windows(recognizer, dataset, store, [1, 2, 3]),
-        lose=lost.__setitem__,
-        progress=lambda done, total: seen.append(done),
-    )
+    cut = windows(recognizer, dataset, store, [1, 2, 3])
+    logits, used = score(recognizer, cut, progress=lambda done, total: seen.append(done))
     assert used.tolist() == [1, 3] and len(logits) == 2 and seen == [1, 2, 3]
-    assert list(lost) == [2] and "2.flac" in lost[2]
-    none, used = score(recognizer, windows(recognizer, dataset, store, [2]), lose=lost.__setitem__)
+    assert list(store.failures) == [2] and "2.flac" in store.failures[2]
+    none, used = score(recognizer, windows(recognizer, dataset, store, [2]))
     assert none.shape == (0, 3) and used.tolist() == []

@@ -20,7 +20,7 @@ Headers are not trusted: nothing here allocates memory from one. A file that dec
 truncated and refused. Where there is more, it is read too, or the file is refused.
 """
 
-from ossicle.audio.clip import Clip, as_clip, read_blocks, read_clip
+from ossicle.audio.clip import Clip, as_clip, measure_frames, read_blocks, read_clip
 from ossicle.audio.find import AUDIO_SUFFIXES, find_audio
 from ossicle.audio.limits import AudioLimits
 from ossicle.audio.resample import resample
@@ -34,6 +34,7 @@ __all__ = [
     "Clip",
     "as_clip",
     "find_audio",
+    "measure_frames",
     "read_blocks",
     "read_clip",
     "resample",

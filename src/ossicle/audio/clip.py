@@ -134,6 +134,24 @@ def read_blocks(
     return blocks()
 
 
+def measure_frames(
+    path: str | os.PathLike[str],
+    *,
+    track: int | None = None,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> tuple[int, int]:
+    """The frames of a recording and its own rate, by its header, or by decoding it where that says nothing.
+
+    Of a compressed recording it may be an estimate. What is decoded is not kept.
+
+    Raises: AudioUnreadable, AudioRefused: as in `read_clip`.
+    """
+    with open_recording(path, limits, track=track, name=name) as recording:
+        frames = recording.frames or recording.about or sum(map(len, recording.blocks(0)))
+        return frames, recording.rate
+
+
 def as_clip(
     samples: Any,
     source_rate: int,

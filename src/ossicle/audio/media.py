@@ -107,9 +107,9 @@ def open_with_media(
             skip = max(0, skip - len(block))
 
     # Most durations are estimates. CAF's is exact, and libsndfile does not open a truncated CAF, so it comes here.
-    exact = container.format.name == "caf" and stream.duration is not None
-    promised = round(stream.duration * stream.time_base * rate) if exact else 0
-    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised, notes=notes)
+    about = 0 if stream.duration is None else round(stream.duration * stream.time_base * rate)
+    promised = about if container.format.name == "caf" else 0
+    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=promised, about=about, notes=notes)
 
 
 def chosen(av: Any, streams: Sequence[Any], track: int | None, *, name: str, notes: Notes) -> Any:

@@ -85,8 +85,9 @@ def open_with_soundfile(
 
     # Of OGG and MPEG libsndfile makes an estimate, and of a FLAC that does not know its length the largest number.
     exact = handle.format != "OGG" and not handle.subtype.startswith("MPEG") and handle.frames < LONGEST_64
-    frames = handle.frames if exact and len(contents.parts) < 2 else 0
-    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=frames, notes=notes)
+    about = handle.frames if handle.frames < LONGEST_64 and len(contents.parts) < 2 else 0
+    frames = about if exact else 0
+    return Source(name=name, rate=rate, channels=channels, blocks=blocks, frames=frames, about=about, notes=notes)
 
 
 class Opened:

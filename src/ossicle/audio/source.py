@@ -31,6 +31,7 @@ class Source:
     blocks: Callable[[int], Iterator[Block]]
     notes: Notes
     frames: int = 0  # according to the header; 0 if unknown
+    about: int = 0  # frames by the decoder's estimate; 0 if it has none
 
 
 @dataclass(kw_only=True)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ossicle.data.cache import clip_of, in_threads
+from ossicle.data.cache import clip_of
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.modalities import FIRST_RATE, Facts, Kind, modality_of, too_short
 from ossicle.data.splits import group_ids, split_dataset
+from ossicle.data.threads import in_threads
 from ossicle.errors import AudioError, DataRefused
 
 SHOWN = 10  # names under each kind of problem
@@ -158,7 +159,7 @@ def check_dataset(dataset: Dataset, *, progress: Callable[[int, int], None] | No
         protocol=protocol,
         trainable=trainable,
         clips=len(dataset.items),
-        labels={label: int(n) for label, n in zip(dataset.labels, dataset.targets().sum(axis=0), strict=True)},
+        labels={label: int(n) for label, n in zip(dataset.labels, dataset.label_rows.sum(0), strict=True)},
         groups=_count([item.group for item in dataset.items]),
         folds=_count([item.fold for item in dataset.items]),
         splits=_count([item.split for item in dataset.items]),
@@ -182,8 +183,8 @@ def cut_short(
     found = _measured(items) if seconds is None else seconds
     short = [
         f"{_name(dataset, item)}: {too_short(item, found[position])}"
-        for position, item in enumerate(items)
-        if position in found and too_short(item, found[position])
+        for position, item in ((position, items[position]) for position in sorted(found))
+        if too_short(item, found[position])
     ]
     if not short:
         return ()

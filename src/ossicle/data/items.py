@@ -1,9 +1,11 @@
 """One entry of a data set: a clip, an image or a text, with its labels and what ties it to others."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ossicle.data.members import Member
+from ossicle.data.members import Member, spooled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,3 +38,16 @@ class Item:
         if self.member is not None:
             return self.member.place
         return str(self.file) if self.row is None else f"{self.file}:{self.row}"
+
+
+@contextlib.contextmanager
+def opened(item: Item) -> Iterator[Path]:
+    """Yields a path with the bytes of an item's file, which may lie in a tar; all that read an item take it from here.
+
+    Raises: AudioUnreadable where a tar cannot be read, or is damaged.
+    """
+    if item.member is None:
+        yield item.file
+        return
+    with spooled(item.member) as file:
+        yield file

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ossicle.audio.find import find_files
+from ossicle.data.arrays import ItemArrays, arrays_of
 from ossicle.data.columns import Columns, ReadOptions
 from ossicle.data.items import Item
 from ossicle.data.modalities import SOUND, Modality
@@ -29,11 +30,16 @@ MACOS_REMAINS = "__MACOSX"  # what its archiver leaves beside the real folders
 class LayoutContents:
     """What a layout yields before names are compared and items are counted."""
 
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     description: str
     columns: Columns | None = None
     remarks: tuple[str, ...] = ()
     whole: bool = False  # labels are never joined by commas
+
+    @cached_property
+    def arrays(self) -> ItemArrays:
+        """What the items have in common."""
+        return arrays_of(self.items)
 
 
 class Folder:

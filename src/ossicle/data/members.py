@@ -1,6 +1,7 @@
 """Files inside of tars: where their bytes lie, and how they are read as if they lay on disk."""
 
 import contextlib
+import mmap
 import os
 import tempfile
 import threading
@@ -8,12 +9,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from ossicle.errors import AudioUnreadable
 from ossicle.files import printable
-from ossicle.types import Int64
+from ossicle.types import Int, Int64
 
 # What a decoder knows by its first bytes; for anything else it asks for the suffix of a name.
 MARKS = (
@@ -30,7 +32,29 @@ MARKS = (
     b"\xff\xfb",
 )
 
+MARKED = 2
+MOST_MAPPED = 256  # tars
+
 _of_thread = threading.local()
+
+
+class Names:
+    """Very many names in little memory, of a text with a zero byte behind each; `names[row]` is one of them."""
+
+    def __init__(self, text: str) -> None:
+        self.bytes = text.encode(errors="surrogatepass")
+        self.ends = np.flatnonzero(np.frombuffer(self.bytes, np.uint8) == 0)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> str:
+        first = self.ends[row - 1] + 1 if row else 0
+        return self.bytes[first : self.ends[row]].decode(errors="surrogatepass")
+
+    def all(self) -> list[str]:
+        """Every name."""
+        return self.bytes.decode(errors="surrogatepass").split("\0")[:-1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -42,18 +66,20 @@ class Tar:
         frames, rates: length of each recording, in samples of its own rate (hertz)
         checks: CRC-32 of each file's bytes
         digests: what `ossicle.data.parts.contents_of` gives for each file, 16 bytes each
-        checked: whether this process has compared the bytes of each file with its check
+        checked: of each file whether this process has compared its bytes with its check, and found a mark (`MARKED`)
+        mapped: the tar in the address space
     """
 
     path: Path
-    names: tuple[str, ...]
+    names: Names
     offsets: Int64[np.ndarray, " file"]
     sizes: Int64[np.ndarray, " file"]
     frames: Int64[np.ndarray, " file"]
-    rates: Int64[np.ndarray, " file"]
+    rates: Int[np.ndarray, " file"]
     checks: Int64[np.ndarray, " file"]
     digests: bytes
     checked: bytearray
+    mapped: "MappedTar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +114,22 @@ class Member:
         """What its samples depend on, wherever the tar lies; no file is looked at."""
         return f"{self.digest} {self.size} {self.tar.checks[self.row]}"
 
-    def samples(self, rate: int) -> int:
-        """The length of the whole recording at a rate: what `resample` makes of it."""
-        frames, source = int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
-        return (2 * frames * rate + source) // (2 * source)
+    @property
+    def length(self) -> tuple[int, int]:
+        """Frames of the whole recording, and its rate."""
+        return int(self.tar.frames[self.row]), int(self.tar.rates[self.row])
+
+    @property
+    def lost(self) -> str:
+        """The beginning of the sentence on a tar that cannot be read."""
+        return f"{printable(self.place)}: the tar cannot be read"
+
+    def mapped(self) -> memoryview | None:
+        """The bytes of the file without a copy, for system calls alone: where a tar was cut, these fail, and any other
+        look at them ends the process. None for a tar that is not mapped."""
+        whole = self.tar.mapped.view(self.tar.path)
+        first = int(self.tar.offsets[self.row])
+        return None if whole is None else whole[first : first + self.size]
 
     def read(self) -> memoryview:
         """The bytes of the file, until this thread reads the next one.
@@ -110,7 +148,7 @@ class Member:
                 while done < self.size and (more := file.readinto(content[done:])):
                     done += more
         except OSError as error:
-            raise AudioUnreadable(f"{name}: the tar cannot be read ({error.strerror}); {remedy}") from error
+            raise AudioUnreadable(f"{self.lost} ({error.strerror}); {remedy}") from error
         if done < self.size:
             raise AudioUnreadable(f"{name}: the tar ends before this file does; copy it again, or {remedy}")
         if not self.tar.checked[self.row]:
@@ -122,6 +160,35 @@ class Member:
         return content
 
 
+class MappedTar:
+    """A tar in the address space of this process from its first use on; not of very many tars, as each takes a handle.
+
+    What was mapped stays what it was, also where another file takes its name.
+    """
+
+    number = 0  # that are mapped
+
+    def __init__(self) -> None:
+        self.whole: memoryview | None = None
+        self.tried = False
+
+    def __del__(self) -> None:
+        MappedTar.number -= self.whole is not None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedTar, ()
+
+    def view(self, path: Path) -> memoryview | None:
+        """All of it, or None where it is not mapped."""
+        if not self.tried:
+            self.tried = True
+            if MappedTar.number < MOST_MAPPED:
+                with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+                    self.whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                    MappedTar.number += 1
+        return self.whole
+
+
 class MemoryFile:
     """A file that lies in no folder, written again and again: new pages would take longer than the copy."""
 
@@ -131,12 +198,13 @@ class MemoryFile:
     def __del__(self) -> None:
         os.close(self.handle)
 
-    def holding(self, content: memoryview) -> Path:
-        """A path of it, with these bytes."""
+    def holding(self, content: memoryview, *, stamp: int) -> Path:
+        """A path of it, with these bytes, and a time that only they have, so that what was found in them is known."""
         os.ftruncate(self.handle, len(content))
         done = 0
         while done < len(content):  # one call writes 2 GiB at most
             done += os.pwrite(self.handle, content[done:], done)
+        os.utime(self.handle, ns=(stamp, stamp))
         return Path(f"/proc/self/fd/{self.handle}")
 
 
@@ -150,11 +218,21 @@ def spooled(member: Member) -> Iterator[Path]:
 
     Raises: AudioUnreadable as `Member.read` does.
     """
-    content = member.read()
-    if hasattr(os, "memfd_create") and bytes(content[:4]).startswith(MARKS):
+    checked, row = member.tar.checked, member.row
+    content = member.mapped() if checked[row] == MARKED else None
+    if content is None:
+        content = member.read()
+        if hasattr(os, "memfd_create") and bytes(content[:4]).startswith(MARKS):
+            checked[row] = MARKED
+    if checked[row] == MARKED:
         if not hasattr(_of_thread, "file"):
             _of_thread.file = MemoryFile()
-        yield _of_thread.file.holding(content)
+        stamp = int.from_bytes(bytes.fromhex(member.digest)[:7])  # in nanoseconds two years at most: long ago
+        try:
+            file = _of_thread.file.holding(content, stamp=stamp)
+        except OSError as error:
+            raise AudioUnreadable(f"{member.lost} ({error.strerror})") from error
+        yield file
         return
     with tempfile.TemporaryDirectory(prefix="ossicle-") as folder:  # Windows opens no file twice that is open to write
         path = Path(folder, "file" + PurePosixPath(member.name).suffix)

@@ -17,7 +17,7 @@ from ossicle.audio import AUDIO_SUFFIXES, DECODER
 from ossicle.audio.find import find_files
 from ossicle.data.cache import clip_of, decode
 from ossicle.data.images import IMAGE_SUFFIXES, read_image
-from ossicle.data.items import Item
+from ossicle.data.items import Item, opened
 from ossicle.data.names import first_column
 from ossicle.data.records import TABLE_SUFFIXES, TRACK_SUFFIX, TableRow, cell_text, listed, read_rows, read_text
 from ossicle.errors import AudioError, DataRefused, ImageRefused
@@ -228,7 +228,8 @@ class Image(Modality):
     example = example_file = "picture.png"
 
     def read(self, item: Item, *, rate: int | None = None) -> np.ndarray:
-        return read_image(item.file)
+        with opened(item) as file:
+            return read_image(file)
 
     def open(self, given: Any) -> tuple[np.ndarray, str]:
         if isinstance(given, str | os.PathLike):

@@ -6,20 +6,23 @@ model is known for it wherever it turns up.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from ossicle.data.arrays import PIECE, TarItems
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
 from ossicle.data.splits import Split, group_ids
 from ossicle.errors import DataRefused, RunRefused
-from ossicle.files import write_json
+from ossicle.files import write_atomically
 
 PARTS = ("train", "validation", "test")
 NEW = len(PARTS)  # in none of them
@@ -55,21 +58,32 @@ class Known:
         return np.isin(self.parts, [PARTS.index(name) for name in names])
 
 
-def contents_of(items: Iterable[Item]) -> tuple[str, ...]:
+def contents_of(items: Sequence[Item]) -> tuple[str, ...]:
     """A text for each item that is the same wherever it lies and whatever it is called; empty where it cannot be read.
 
     A segment has that of its file, then an @ and its times in seconds.
     """
+    return tuple(_contents(items))
+
+
+def _contents(items: Sequence[Item]) -> Iterator[str]:
+    """The same, one after the other."""
+    if isinstance(items, TarItems):
+        for of_file, start, end in zip(items.digests(), items.starts, items.ends, strict=True):
+            yield of_file if start == 0 and end != end else of_file + _segment(start, 0.0 if end != end else end)
+        return
     digest = cache(digest_of)
-    found = []
     for item in items:
         if item.text is not None:
-            found.append(hashlib.sha256(item.text.encode(errors="surrogatepass")).hexdigest()[:32])
+            yield hashlib.sha256(item.text.encode(errors="surrogatepass")).hexdigest()[:32]
             continue
         of_file = item.member.digest if item.member is not None else digest(item.file)
         whole = item.start == 0 and item.end is None
-        found.append(of_file if whole or not of_file else f"{of_file}@{item.start:.3f}-{item.end or 0:.3f}")
-    return tuple(found)
+        yield of_file if whole or not of_file else of_file + _segment(item.start, item.end or 0.0)
+
+
+def _segment(start: float, end: float) -> str:
+    return f"@{start:.3f}-{end:.3f}"
 
 
 def digest_of(file: Path) -> str:
@@ -95,17 +109,28 @@ def write_split(path: Path, dataset: Dataset, split: Split, *, contents: Sequenc
     Args:
         contents: those of `contents_of`, where they are known already.
     """
-    write_json(
-        path,
-        {
-            "fingerprint": dataset.fingerprint(),
-            "protocol": split.protocol,
-            "fold": split.fold,
-            **{part: getattr(split, part).tolist() for part in PARTS},
-            "names": [dataset.relative(item) for item in dataset.items],
-            "contents": list(contents_of(dataset.items) if contents is None else contents),
-        },
-    )
+    lists: dict[str, Callable[[], Iterable[Any]]] = {
+        **{part: partial(lambda part: getattr(split, part).tolist(), part) for part in PARTS},
+        "names": dataset.names,
+        "contents": lambda: _contents(dataset.items) if contents is None else contents,
+    }
+
+    def write(temporary: Path) -> None:
+        """Of a million clips, one list after the other and piece by piece."""
+        head = {"fingerprint": dataset.fingerprint(), "protocol": split.protocol, "fold": split.fold}
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}"))
+            for name, make in lists.items():
+                values = iter(make())
+                file.write(f',\n  "{name}": [')
+                ahead = ""
+                while piece := list(itertools.islice(values, PIECE)):
+                    file.write(ahead + json.dumps(piece, ensure_ascii=False)[1:-1])
+                    ahead = ", "
+                file.write("]")
+            file.write("\n}\n")
+
+    write_atomically(path, write)
 
 
 def read_past(path: Path) -> Past | None:

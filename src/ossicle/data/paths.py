@@ -57,8 +57,9 @@ def find_named(
     spelled = []
     for name, row in names:
         spellings = [name, *([name.replace("\\", "/")] if "\\" in name else []), *spell(name, row)]  # from Windows
-        spelled.append(spellings + [name + suffix for suffix in modality.usual_suffixes if not Path(name).suffix])
-    found: list[Path | None] = []
+        bare = not os.path.splitext(name)[1].strip(".")
+        spelled.append(spellings + [name + suffix for suffix in modality.usual_suffixes if bare])
+    found: list[str | None] = []
     for place in (folders, [Path.cwd()]):  # a table that `ossicle predict` wrote names files as they were given to it
         places: Counter[Path] = Counter()
         found = []
@@ -75,7 +76,9 @@ def find_named(
             "are relative to the table."
         )
     usual = places.most_common(1)[0][0]
-    files = [Path(os.path.abspath(file or usual / name[-1])) for file, name in zip(found, spelled, strict=True)]
+    files = [
+        Path(os.path.abspath(file or os.path.join(usual, name[-1]))) for file, name in zip(found, spelled, strict=True)
+    ]
     return files, usual, found.count(None)
 
 
@@ -90,10 +93,11 @@ def _refuse_other_files(table: Path, names: Sequence[str], modality: Modality) -
             )
 
 
-def _in(folder: Path, name: str) -> Path | None:
+def _in(folder: Path, name: str) -> str | None:
     """The file of that name, also where its accents are composed otherwise on disk than in the table."""
-    if os.path.isfile(folder / name):
-        return folder / name
+    joined = os.path.join(folder, name)  # a Path takes longer to make than the file to find
+    if os.path.isfile(joined):
+        return joined
     if name.isascii():
         return None
     path = folder
@@ -102,4 +106,4 @@ def _in(folder: Path, name: str) -> Path | None:
             (at for form in ("NFC", "NFD") if os.path.exists(at := path / unicodedata.normalize(form, part))),
             path / part,
         )
-    return path if os.path.isfile(path) else None
+    return str(path) if os.path.isfile(path) else None

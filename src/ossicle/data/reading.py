@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ossicle.data.columns import ReadOptions
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
@@ -77,8 +79,9 @@ def read_dataset(
     root = Path(os.path.abspath(path))
     options = ReadOptions(modality=kind, file=file, text=text, label=label, group=group, fold=fold)
     found = _with_one_spelling(read_layout(root, options), labels or ())
-    counts = Counter(name for item in found.items for name in item.labels)
-    alone = all(len(item.labels) == 1 and not item.unknown for item in found.items)
+    arrays = found.arrays
+    counts = Counter(arrays.label_counts())
+    alone = (arrays.labels[0].sum(1) == 1).all() and not arrays.rare["unknown"]
     task: Task = "single-label" if alone else "multi-label"
     if labels is None:
         _refuse_too_little(root, counts, task, kind)
@@ -131,7 +134,8 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
     Args:
         known: the labels of a model, whose spelling wins
     """
-    counts = Counter(label for item in found.items for label in item.labels)
+    arrays = found.arrays
+    counts = arrays.label_counts()
     joined, doubtful = ({}, []) if found.whole else apart(counts, known)
     remarks = list(found.remarks)
     if joined:
@@ -142,8 +146,8 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
     labels = {label: joined.get(label, [label]) for label in counts}
     names = {
         "labels": spellings((part for parts in labels.values() for part in parts), known),
-        "groups": spellings(item.group for item in found.items if item.group is not None),
-        "folds": spellings(item.fold for item in found.items if item.fold is not None),
+        "groups": spellings(name for name in arrays.groups.present if name is not None),
+        "folds": spellings(name for name in arrays.folds.present if name is not None),
     }
     for what, chosen in names.items():
         together: dict[str, list[str]] = {}
@@ -152,18 +156,12 @@ def _with_one_spelling(found: LayoutContents, known: Sequence[str]) -> LayoutCon
         if several := [group for group in together.values() if len(group) > 1]:
             remarks.append(f"{what} equal as numbers or as text are one: {' and '.join(map(ascii, several[0]))}")
 
-    # Very many items as a rule, and few names that change: an item whose names stay is taken as it is.
-    same = {name for name, parts in labels.items() if [names["labels"][part] for part in parts] == [name]}
-    kept = {
-        column: {None} | {name for name, chosen in names[f"{column}s"].items() if chosen == name}
-        for column in ("group", "fold")
-    }
+    changed = any(parts != [label] for label, parts in labels.items())
+    changed |= any(chosen != name for spelled in names.values() for name, chosen in spelled.items())
+    if not changed and not arrays.labels[0].repeats:
+        return replace(found, remarks=tuple(remarks))
 
     def spelled(item: Item) -> Item:
-        alone = len(item.labels) < 2 or len(set(item.labels)) == len(item.labels)
-        if alone and same.issuperset(item.labels) and not item.unknown:
-            if item.group in kept["group"] and item.fold in kept["fold"]:
-                return item
         parts = (names["labels"][part] for label in item.labels for part in labels[label])
         unknown = tuple(names["labels"].get(label, label) for label in item.unknown)
         group, fold = item.group and names["groups"][item.group], item.fold and names["folds"][item.fold]
@@ -211,7 +209,8 @@ def _refuse_unknown(root: Path, counts: Counter[str], labels: Sequence[str]) -> 
 
 
 def _sentence(found: LayoutContents, counts: Counter[str], task: Task, modality: Modality) -> str:
-    files = len({item.file if item.member is None else item.place for item in found.items})
+    arrays = found.arrays
+    files = len(np.unique(arrays.files))
     clips = f"{len(found.items)} {modality.noun}s"
     if modality.timed and files != len(found.items):
         clips += f" of {files} files"
@@ -220,10 +219,10 @@ def _sentence(found: LayoutContents, counts: Counter[str], task: Task, modality:
         _kept_together(found, modality),
     ]
     if name := _fold_name(found):
-        facts.append(f"{len({item.fold for item in found.items})} folds from `{name}`")
-    splits = Counter(item.split for item in found.items if item.split is not None)
+        facts.append(f"{len(arrays.folds.present)} folds from `{name}`")
+    splits = sorted(name for name in arrays.splits.present if name is not None)
     if splits:
-        facts.append("splits " + ", ".join(f"{name} {count}" for name, count in sorted(splits.items())))
+        facts.append("splits " + ", ".join(f"{name} {arrays.splits.equals(name).sum()}" for name in splits))
     return "; ".join([*facts, *_alike(counts), *found.remarks]) + "."
 
 
@@ -231,7 +230,7 @@ def _fold_name(found: LayoutContents) -> str | None:
     """Where the folds come from: the column, or the folders."""
     if found.columns is not None and found.columns.fold is not None:
         return found.columns.fold
-    return FOLD_FOLDERS if len({item.fold for item in found.items}) > 1 else None
+    return FOLD_FOLDERS if len(found.arrays.folds.present) > 1 else None
 
 
 def _alike(labels: Iterable[str]) -> list[str]:
@@ -245,14 +244,15 @@ def _alike(labels: Iterable[str]) -> list[str]:
 
 def _why(found: LayoutContents, task: Task) -> str:
     """What makes it multi-label, where that is empty cells alone and may be a slip."""
-    empty = [item for item in found.items if not item.labels]
-    if task == "single-label" or any(len(item.labels) > 1 for item in found.items):
+    numbers = found.arrays.labels[0].sum(1)
+    if task == "single-label" or (numbers > 1).any():
         return ""
-    return f" ({len(empty)} have no label, such as {empty[0].file.name}, and none has several)"
+    empty = np.flatnonzero(numbers == 0)
+    return f" ({len(empty)} have no label, such as {found.items[empty[0]].file.name}, and none has several)"
 
 
 def _kept_together(found: LayoutContents, modality: Modality) -> str:
-    groups = {item.group for item in found.items if item.group is not None}
+    groups = found.arrays.groups.present - {None}
     if found.columns is None or found.columns.group is None or not groups:
         return f"every {modality.alone} is its own group"
     return f"{len(groups)} groups from `{found.columns.group}`"

@@ -12,11 +12,12 @@ what it is with a hash of the second, and columns of values.
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,17 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from ossicle.data.cache import in_threads
+from ossicle.data.arrays import Coded, TarItems
 from ossicle.data.dataset import Dataset
 from ossicle.data.items import Item
-from ossicle.data.members import Member, Tar
+from ossicle.data.labels import LabelRows
+from ossicle.data.members import MappedTar, Names, Tar
 from ossicle.data.modalities import FIRST_RATE, SOUND, Facts
 from ossicle.data.parts import digest_of
+from ossicle.data.threads import in_threads
 from ossicle.errors import DataRefused
 from ossicle.files import remove_abandoned, replacing, write_atomically
 
 INDEX_SUFFIX = ".index.jsonl"  # in place of .tar
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 SEED = 0  # of the order in the tars
 SHARD_BYTES = 1 << 30
 REMEDY = "copy it again, or pack the data again with `ossicle data shard`"
@@ -181,7 +184,7 @@ def write_shard(
     Raises: DataRefused for the first of these, unless they are to be left out.
     """
     failures: list[str] = []
-    files: dict[str, list[Any]] = {name: [] for name in ("key", *FILE_COLUMNS)}
+    files: dict[str, list[Any]] = {name: [] for name in FILE_COLUMNS}
     kept: list[Recording] = []
     of_file = partial(examine, dataset, rate=rate)
     with replacing(tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as archive:
@@ -200,7 +203,6 @@ def write_shard(
             key = f"{recording.positions[0]:09}"
             add(archive, key + suffix, content)
             row = {
-                "key": key,
                 "name": recording.name,
                 "offset": archive.offset - padded(len(content)),
                 "size": len(content),
@@ -225,7 +227,7 @@ def write_shard(
         "fold_name": dataset.fold_name,
         "failures": failures,
     }
-    write_index(tar, index, {"files": files, "clips": clip_columns(dataset, kept)})
+    write_index(tar, index, files=files, clips=clip_columns(dataset, kept))
     return failures
 
 
@@ -263,7 +265,8 @@ def joined(about: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 FILE_COLUMNS = ("name", "offset", "size", "frames", "rate", "check", "digest")
 NAMED = ("group", "fold", "split")  # columns that hold positions in lists of names, or -1
-PLAIN: Mapping[str, Any] = {"start": 0.0, "end": None, "track": None, "unknown": []}  # left out where all are so
+# Columns that are left out where all clips are so.
+PLAIN: Mapping[str, Any] = {"label_count": 1, "start": 0.0, "end": None, "track": None, "unknown": []}
 
 
 def clip_columns(dataset: Dataset, recordings: Sequence[Recording]) -> dict[str, Any]:
@@ -274,7 +277,7 @@ def clip_columns(dataset: Dataset, recordings: Sequence[Recording]) -> dict[str,
     columns: dict[str, Any] = {
         "position": [position for _, position in rows],
         "file": [row for row, _ in rows],
-        "labels": [[number[label] for label in item.labels] for item in items],
+        "label": [number[label] for item in items for label in item.labels],
     }
     names: dict[str, list[str]] = {}
     for column in NAMED:
@@ -283,15 +286,19 @@ def clip_columns(dataset: Dataset, recordings: Sequence[Recording]) -> dict[str,
         place = {name: at for at, name in enumerate(names[column])}
         columns[column] = [place.get(value, -1) for value in values]
     for column, plain in PLAIN.items():
-        values = [getattr(item, column) for item in items]
+        values = [len(item.labels) if column == "label_count" else getattr(item, column) for item in items]
         values = [list(value) for value in values] if column == "unknown" else values
         if any(value != plain for value in values):
             columns[column] = values
     return {**columns, "names": names}
 
 
-def write_index(tar: Path, head: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
-    """Writes the index of a tar."""
+def write_index(
+    tar: Path, head: Mapping[str, Any], *, files: Mapping[str, Sequence[Any]], clips: Mapping[str, Any]
+) -> None:
+    """Writes the index of a tar; names and digests as one text each, as a million texts take long to read."""
+    together = {"name": "".join(f"{name}\0" for name in files["name"]), "digest": "".join(files["digest"])}
+    columns = {"files": {**files, **together}, "clips": clips}
     body = json.dumps(columns, separators=(",", ":"), allow_nan=False).encode()
     first = {"ossicle": "shard", "version": INDEX_VERSION, "sha256": hashlib.sha256(body).hexdigest(), **head}
     write_atomically(index_of(tar), json.dumps(first).encode() + b"\n" + body + b"\n")
@@ -324,44 +331,116 @@ def read_index(tar: Path) -> dict[str, Any]:
     return {**head, **json.loads(body)}
 
 
-def items_of(tar: Path, index: Mapping[str, Any]) -> Iterator[tuple[int, Item]]:
-    """The clips of a tar, each with its position in the data set that was packed."""
-    files, clips = index["files"], index["clips"]
+def tar_of(path: Path, index: Mapping[str, Any]) -> Tar:
+    """A tar by its index."""
+    files = index["files"]
     numbers = {name: np.array(files[name], np.int64) for name in ("offset", "size", "frames", "rate", "check")}
-    archive = Tar(
-        path=tar,
-        names=tuple(files["name"]),
+    names, digests = Names(files["name"]), bytes.fromhex(files["digest"])
+    if len(digests) != 16 * len(names) or any(len(one) != len(names) for one in numbers.values()):
+        raise ValueError("columns of different lengths")
+    return Tar(
+        path=path,
+        names=names,
         offsets=numbers["offset"],
         sizes=numbers["size"],
         frames=numbers["frames"],
-        rates=numbers["rate"],
+        rates=numbers["rate"].astype(np.int32),
         checks=numbers["check"],
-        digests=bytes.fromhex("".join(files["digest"])),
-        checked=bytearray(len(files["name"])),
+        digests=digests,
+        checked=bytearray(len(names)),
+        mapped=MappedTar(),
     )
-    same: dict[tuple[int, ...], tuple[str, ...]] = {}  # many clips have the same labels: one object for all of them
 
-    def labels_of(numbered: list[int]) -> tuple[str, ...]:
-        key = tuple(numbered)
-        return same.get(key) or same.setdefault(key, tuple(index["labels"][number] for number in key))
 
-    def column(name: str) -> Iterable[Any]:
-        names = [*clips["names"][name], None]  # -1 is none
-        return [names[place] for place in clips[name]]
+class TarReader:
+    """Joins the clips of tars, one tar after the other, into the items of the data set that was packed."""
 
-    rows = zip(clips["position"], clips["file"], clips["labels"], *map(column, NAMED), strict=True)
-    rare = {name: clips[name] for name in PLAIN if name in clips}
-    for row, (position, file, numbered, group, fold, split) in enumerate(rows):
-        more = {name: values[row] for name, values in rare.items()} if rare else {}
-        if "unknown" in more:
-            more["unknown"] = tuple(more["unknown"])
-        item = Item(
-            file=tar,
-            labels=labels_of(numbered),
-            group=group,
-            fold=fold,
-            split=split,
-            member=Member(archive, file),
-            **more,
+    def __init__(self) -> None:
+        self.tars: list[Tar] = []
+        self.labels: list[str] = []
+        self.columns: dict[str, list[np.ndarray]] = {}
+        self.names: dict[str, dict[str, int]] = {column: {} for column in NAMED}
+        self.rare: dict[str, dict[int, Any]] = {"track": {}, "unknown": {}}
+
+    def add(self, path: Path, index: Mapping[str, Any]) -> None:
+        """Takes over what an index says.
+
+        Raises: KeyError, IndexError, TypeError or ValueError for one that is none.
+        """
+        tar, clips = tar_of(path, index), index["clips"]
+        if self.tars and index["labels"] != self.labels:
+            raise ValueError("other labels than those of the tars before")
+        positions = clips["position"]
+        number = len(positions)
+        own = {
+            "position": np.array(positions, np.int32),
+            "tar": constant(len(self.tars), number, np.int32),
+            "row": np.array(clips["file"], np.int32),
+            "count": np.array(clips.get("label_count", [1] * number), np.int64),
+            "start": np.array(clips["start"], np.float64) if "start" in clips else constant(0.0, number),
+            "end": np.array(clips["end"], np.float64) if "end" in clips else constant(math.nan, number),  # None is NaN
+        }
+        for column in NAMED:
+            place = self.names[column]
+            numbers = [*(place.setdefault(name, len(place)) for name in clips["names"][column]), -1]
+            own[column] = (
+                np.array(numbers, np.int32)[clips[column]] if len(numbers) > 1 else constant(-1, number, np.int32)
+            )
+        if any(len(column) != number for column in own.values()):
+            raise ValueError("columns of different lengths")
+        refuse_outside(own["row"], len(tar.offsets), "files")
+        if own["count"].min(initial=0) < 0 or own["count"].sum() != len(clips["label"]):
+            raise ValueError("other counts of labels than labels")
+        own["label"] = np.array(clips["label"], np.int32)
+        refuse_outside(own["label"], len(index["labels"]), "labels")
+        for fact, found in self.rare.items():
+            for position, value in zip(positions, clips.get(fact, ()), strict=False):
+                if value not in (None, []):
+                    found[position] = tuple(value) if fact == "unknown" else value
+        for name, values in own.items():
+            self.columns.setdefault(name, []).append(values)
+        self.labels = index["labels"]
+        self.tars.append(tar)
+
+    def items(self) -> TarItems:
+        """All clips, in the order of the data set."""
+        positions = self._joined("position")
+        order = np.argsort(positions, kind="stable")
+        counts = self._joined("count")
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = LabelRows(starts=starts, columns=self._joined("label"), number=len(self.labels)).only(order)
+        rare: dict[str, dict[int, Any]] = {"track": {}, "unknown": {}}
+        for fact, some in self.rare.items():
+            places = np.searchsorted(positions, list(some), sorter=order).tolist() if some else []
+            rare[fact] = dict(zip(places, some.values(), strict=True))
+        return TarItems(
+            self.tars,
+            of_tar=self._joined("tar")[order],
+            rows=self._joined("row")[order],
+            labels=(rows, tuple(self.labels)),
+            groups=Coded(codes=self._joined("group", order), names=tuple(self.names["group"])),
+            folds=Coded(codes=self._joined("fold", order), names=tuple(self.names["fold"])),
+            splits=Coded(codes=self._joined("split", order), names=tuple(self.names["split"])),
+            starts=self._joined("start", order),
+            ends=self._joined("end", order),
+            rare=rare,
         )
-        yield position, item
+
+    def _joined(self, name: str, order: Any = slice(None)) -> np.ndarray:
+        """A column of all tars; one that is the same everywhere takes no memory."""
+        parts = self.columns.pop(name)
+        firsts = {str(part[:1]) for part in parts if len(part)}
+        if len(firsts) == 1 and all(part.strides == (0,) for part in parts):
+            return constant(next(part[0] for part in parts if len(part)), sum(map(len, parts)), parts[0].dtype)
+        return np.concatenate(parts)[order]
+
+
+def constant(value: Any, number: int, dtype: Any = None) -> np.ndarray:
+    """So many times the same, in the memory of one."""
+    return np.broadcast_to(np.array(value, dtype), number)
+
+
+def refuse_outside(numbers: np.ndarray, most: int, what: str) -> None:
+    """Raises ValueError for a number below 0, or of `most` or above."""
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < most:
+        raise ValueError(f"{what} that are not there")

@@ -6,15 +6,15 @@ not: each is its own. The test part is fixed first; the validation part is cut f
 about the test part reaches training, early stopping or thresholds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ossicle.data.arrays import connected
 from ossicle.data.dataset import Dataset
-from ossicle.data.drawing import draw_many
-from ossicle.data.items import Item
+from ossicle.data.drawing import Entries, deal_many, draw_many
+from ossicle.data.labels import LabelRows
 from ossicle.data.modalities import modality_of
 from ossicle.errors import DataRefused
 
@@ -56,7 +56,8 @@ def split_folds(dataset: Dataset) -> tuple[str, ...]:
         return dataset.folds
     if _has_official_split(dataset):
         return (OFFICIAL_SPLIT,)
-    movable = int(_movable(_by_group(_strata(dataset), group_ids(dataset))).sum())
+    groups = group_ids(dataset)
+    movable = int(Entries.of(dataset.label_rows, groups, np.arange(groups.max() + 1)).movable.sum())
     if movable < 2:
         raise DataRefused(_why_no_test(dataset))
     return tuple(str(number + 1) for number in range(min(FOLDS, movable)))
@@ -114,7 +115,7 @@ def _held_out(dataset: Dataset, *, seed: int, validation: float) -> Split:
     """The parts of clips that a model has labeled: drawn by group, whatever the labels; a `split` of train is kept."""
     groups = group_ids(dataset)
     fixed = np.zeros(groups.max() + 1, dtype=bool)
-    fixed[groups[[item.split == "train" for item in dataset.items]]] = True
+    fixed[groups[dataset.arrays.splits.equals("train")]] = True
     order = _order(dataset, np.arange(len(dataset)), groups)
     order = np.random.default_rng([seed, 3]).permutation(order[~fixed[order]])
     drawn = np.cumsum(np.bincount(groups)[order])
@@ -151,33 +152,12 @@ def group_ids(dataset: Dataset) -> Int[np.ndarray, "item"]:
 
     Rows of a table of text stay together by their group alone.
     """
-    return _joined([_ties(item) for item in dataset.items])
-
-
-def _ties(item: Item) -> list[tuple[str, str]]:
-    return [("file", item.place), *([("group", item.group)] if item.group is not None else [])]
-
-
-def _joined(ties: Sequence[Sequence[tuple[str, str]]]) -> Int[np.ndarray, "item"]:
-    """Numbers the connected sets of items: two items are connected when they share a tie, also by way of others."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def top(tie: tuple[str, str]) -> tuple[str, str]:
-        while parent.setdefault(tie, tie) != tie:
-            parent[tie] = parent[parent[tie]]
-            tie = parent[tie]
-        return tie
-
-    for first, *others in ties:
-        for other in others:
-            parent[top(other)] = top(first)
-    numbers: dict[tuple[str, str], int] = {}
-    return np.array([numbers.setdefault(top(first), len(numbers)) for first, *_ in ties], dtype=np.int64)
+    return connected(dataset.arrays.files, dataset.arrays.groups.codes)
 
 
 def _grouped_by(dataset: Dataset) -> str:
     """The word for what stays together: the column of the groups, or the file."""
-    if any(item.group is not None for item in dataset.items):
+    if (dataset.arrays.groups.codes >= 0).any():
         return f"`{dataset.group_name or 'group'}`"
     return modality_of(dataset.modality).alone
 
@@ -186,7 +166,7 @@ def _grouped_by(dataset: Dataset) -> str:
 
 
 def _has_official_split(dataset: Dataset) -> bool:
-    return len({item.split for item in dataset.items}) > 1
+    return len(dataset.arrays.splits.present) > 1
 
 
 def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray, "item"], str]:
@@ -195,12 +175,12 @@ def _official_fold(dataset: Dataset, fold: str | None) -> tuple[Bool[np.ndarray,
     source = dataset.fold_name or "fold"
     source = f"`{source}` folders" if source.endswith("/") else f"`{source}` column"
     sentence = f"fold {name} of {len(dataset.folds)} (official {source}{first}) is the test part"
-    return np.array([item.fold == name for item in dataset.items]), sentence
+    return dataset.arrays.folds.equals(name), sentence
 
 
 def _official_split(dataset: Dataset) -> tuple[Bool[np.ndarray, "item"], Bool[np.ndarray, "item"], str]:
-    in_test = np.array([item.split == "test" for item in dataset.items])
-    in_validation = np.array([item.split == "validation" for item in dataset.items])
+    in_test = dataset.arrays.splits.equals("test")
+    in_validation = dataset.arrays.splits.equals("validation")
     if in_test.any() and (in_test | in_validation).all():  # some call what they train on `development`
         sentence = "the official `test` split is the test part; the `val` split trains, as there is no `train` split"
         return in_test, np.zeros_like(in_test), sentence
@@ -228,13 +208,17 @@ def _dealt_fold(
     folds = split_folds(dataset)
     order = _order(dataset, np.arange(len(dataset)), groups)
     dealt = np.empty(len(order), dtype=np.int64)
-    dealt[order] = _deal(_by_group(_strata(dataset), groups)[order], len(folds), np.random.default_rng([seed, 2]))
+    rows, rng = dataset.label_rows, np.random.default_rng([seed, 2])
+    if _many(dataset, order):
+        dealt[order] = deal_many(rows, groups, order, folds=len(folds), rng=rng)
+    else:
+        dealt[order] = _deal(_by_group(rows, groups)[order], len(folds), rng)
     how = f"dealt out by {_grouped_by(dataset)} and stratified by label from seed {seed}"
     return (dealt == folds.index(fold))[groups], f"fold {fold} of {len(folds)}, {how}, is the test part"
 
 
 def _refuse_one_fold(dataset: Dataset) -> None:
-    if dataset.fold_name is not None and len({item.fold for item in dataset.items}) == 1:
+    if dataset.fold_name is not None and len(dataset.arrays.folds.present) == 1:
         raise DataRefused(
             f"the column {dataset.fold_name!r} of {dataset.path} holds one fold only ({dataset.items[0].fold}): at "
             "least two are needed."
@@ -269,7 +253,8 @@ def _why_no_test(dataset: Dataset) -> str:
 def _notes(dataset: Dataset, groups: Int[np.ndarray, "item"], in_test: Bool[np.ndarray, "item"]) -> list[str]:
     """What a reader of the score must know about the test part."""
     notes = []
-    shared = len(np.intersect1d(groups[in_test], groups[~in_test]))
+    tested = np.bincount(groups, weights=in_test)
+    shared = int(((tested > 0) & (tested < np.bincount(groups))).sum())
     if shared:  # only official cuts do this; ours keep groups whole
         notes.append(f"note: {shared} groups by {_grouped_by(dataset)} lie on both sides of this official cut")
     rows = dataset.label_rows
@@ -290,7 +275,7 @@ def _drawn_validation(
     if fraction == 0:
         return np.zeros(len(dataset), dtype=bool), "no validation part, as none was asked for"
     rows = np.flatnonzero(rest)
-    files = _joined([_ties(dataset.items[row])[:1] for row in rows])
+    files = dataset.arrays.files[rows]
     grouped_by, alone = _grouped_by(dataset), modality_of(dataset.modality).alone
     for ids, by in ((groups[rows], grouped_by), (files, alone)):
         rng = np.random.default_rng([seed, 1])
@@ -307,20 +292,15 @@ def _drawn_validation(
 # ---------------------------------------------------------------- drawing and dealing groups
 
 
-def _strata(dataset: Dataset) -> Bool[np.ndarray, "item stratum"]:
-    """What the parts should hold in equal fractions: each label, and the clips without one."""
-    targets = dataset.targets()
-    strata = np.column_stack([targets, ~targets.any(axis=1)])
-    return strata[:, strata.any(axis=0)]
-
-
-def _by_group(
-    strata: Bool[np.ndarray, "item stratum"], groups: Int[np.ndarray, "item"]
-) -> Int[np.ndarray, "group column"]:
-    """Items of each stratum in each group; the last column counts all items."""
-    counts = np.zeros((groups.max() + 1, strata.shape[1] + 1), dtype=np.int64)
-    np.add.at(counts, groups, np.column_stack([strata, np.ones(len(strata), dtype=bool)]))
-    return counts
+def _by_group(rows: LabelRows, groups: Int[np.ndarray, "item"]) -> Int[np.ndarray, "group column"]:
+    """Items of each stratum in each group: of each label, and those without one, where there are some; the last column
+    counts all items."""
+    width, number = rows.number + 2, groups.max() + 1
+    unlabeled = groups[~rows.any(1)]
+    entries = [np.repeat(groups, rows.sum(1)) * width + rows.columns, unlabeled * width + rows.number]
+    places = np.concatenate([*entries, groups * width + rows.number + 1])
+    counts = np.bincount(places, minlength=number * width).reshape(number, width)
+    return counts[:, counts.any(axis=0)]
 
 
 def _movable(counts: Int[np.ndarray, "group column"]) -> Bool[np.ndarray, "group"]:
@@ -330,12 +310,14 @@ def _movable(counts: Int[np.ndarray, "group column"]) -> Bool[np.ndarray, "group
 
 def _order(dataset: Dataset, rows: Int[np.ndarray, "row"], groups: Int[np.ndarray, "row"]) -> Int[np.ndarray, "group"]:
     """The groups in the order of their first file's name, so that a part does not depend on the order of the rows."""
-    first: dict[int, tuple[str, float]] = {}
-    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
-        item = dataset.items[row]
-        name = (dataset.relative(item), item.start)
-        first[group] = min(first.get(group, name), name)
-    return np.array(sorted(first, key=lambda group: first[group]), dtype=np.int64)
+    in_order = np.lexsort([dataset.arrays.starts[rows], dataset.name_ranks[rows]])
+    _, first = np.unique(groups[in_order], return_index=True)
+    return groups[in_order][np.sort(first)]
+
+
+def _many(dataset: Dataset, order: Int[np.ndarray, "group"]) -> bool:
+    """Whether there are too many groups for a table of their labels."""
+    return len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE
 
 
 def _draw(
@@ -354,13 +336,12 @@ def _draw(
     """
     _, groups = np.unique(groups, return_inverse=True)
     order = _order(dataset, rows, groups)
-    if len(order) > MANY_GROUPS or len(order) * len(dataset.labels) > LARGE_TABLE:
+    if _many(dataset, order):
         chosen = draw_many(
             dataset.label_rows.only(rows), groups, order, fraction=fraction, every_class=every_class, rng=rng
         )
         return chosen[groups]
-    strata = _strata(dataset)[rows]
-    counts = _by_group(strata[:, strata.any(axis=0)], groups)[order]
+    counts = _by_group(dataset.label_rows.only(rows), groups)[order]
     total = counts.sum(axis=0)
     target = fraction * total
     movable = np.flatnonzero(_movable(counts))

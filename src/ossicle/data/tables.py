@@ -88,18 +88,18 @@ def _file_items(
 ) -> tuple[Numbered, Path, int]:
     """The items with their files as they lie on disk, the folder of most, and how many lie nowhere."""
     alone = None if columns.source else recording_of(path, modality)
-    items = []
+    names, facts = [], []
     for line, row in rows:
         where = f"line {line} of {path}"
         file = None if is_missing(row.get(columns.source or "")) else cell_text(where, row, columns.source)
         if file is None and alone is None:
             raise DataRefused(f"{where} names no file in the column {columns.source!r}.")
         start, end = columns.times.segment(where, row)
-        items.append(Item(file=alone or Path(file or ""), start=start, end=end, **_common(where, row, columns)))
-    names = [(str(item.file), row) for item, (_, row) in zip(items, rows, strict=True)]
+        names.append((str(alone or Path(file or "")), row))
+        facts.append((line, {"start": start, "end": end, **_common(where, row, columns)}))
     files, folder, missing = find_named(path, names, source=columns.source, modality=modality, folders=folders)
-    numbered = [(line, replace(item, file=at)) for (line, _), item, at in zip(rows, items, files, strict=True)]
-    return numbered, folder, missing
+    items = [(line, Item(file=at, **facts)) for at, (line, facts) in zip(files, facts, strict=True)]
+    return items, folder, missing
 
 
 def _common(where: str, row: TableRow, columns: Columns) -> dict[str, Any]:

@@ -41,7 +41,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ossicle.data import Item, modality_of
-from ossicle.data.cache import identity, in_threads
+from ossicle.data.cache import identity
+from ossicle.data.threads import in_threads
 from ossicle.encoders.hidden import Encoder, Hidden
 from ossicle.files import cache_folder, refuse_unwritable
 from ossicle.weights.tensors import save_weights

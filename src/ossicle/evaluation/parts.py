@@ -119,7 +119,7 @@ def choose_part(
         return np.arange(len(dataset)), f"all {len(dataset)} {dataset.noun}s of {dataset.root.name}" + (
             found_again(past, known, dataset) if past is not None else trained_without_split(dataset, folder, same=same)
         )
-    official = np.flatnonzero([item.split == part for item in dataset.items])
+    official = np.flatnonzero(dataset.arrays.splits.equals(part))
     if not len(official):
         raise DataRefused(
             f"{dataset.root}: there is no {part} part: {model} was not trained on this data, and the data has no "

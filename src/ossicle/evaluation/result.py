@@ -58,12 +58,12 @@ class Evaluation:
             task: that of the model; by default that of the data
             decided: where several models gave the scores, the labels by the thresholds of each.
         """
-        task, known = task or dataset.task, dataset.known()
+        task, known = task or dataset.task, dataset.known_rows
         if decided is None:
             decided = decide(scores, task=task, thresholds=thresholds)
         metrics = compute_metrics(
             scores,
-            dataset.targets()[positions],
+            dataset.label_rows[positions],
             labels=dataset.labels,
             task=task,
             thresholds=thresholds,

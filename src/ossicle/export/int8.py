@@ -116,10 +116,10 @@ def read_sounds(recognizer: Recognizer, data: Path, *, model: str) -> Sounds:
         used.append(index)
     if not windows:
         raise DataRefused(f"{data}: none of {len(chosen)} recordings is usable.")
-    known = dataset.known()
+    known = dataset.known_rows
     return Sounds(
         windows=windows,
-        targets=dataset.targets()[used],
+        targets=dataset.label_rows[used],
         known=None if known is None else known[used],
         protocol=protocol,
     )

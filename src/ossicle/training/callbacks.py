@@ -29,7 +29,7 @@ from ossicle.report import throughput_text
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
-from ossicle.training.loader import Items, Windows
+from ossicle.training.loader import Items, Known, Targets, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import ALONE, Ranks
@@ -164,11 +164,11 @@ class Recorder(Callback):
 
     def __init__(
         self,
-        targets: np.ndarray,
+        targets: Targets,
         *,
         config: FitConfig,
         task: Task,
-        known: np.ndarray | None = None,
+        known: Known = None,
         folder: Path | None = None,
         ranks: Ranks = ALONE,
     ) -> None:

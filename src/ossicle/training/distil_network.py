@@ -101,7 +101,7 @@ def store_views(
     dataset = read_taught(data, config, {name: value for name, value in (columns or {}).items() if value is not None})
     logger.info(dataset.layout)
     frontend = frontend_of(config)
-    store = open_samples(dataset, config, rate=frontend.rate, cache=cache, skip_bad=skip_bad)
+    store = open_samples(dataset, config, rate=frontend.rate, cache=cache)
     refuse_or_name(store, dataset, skip_bad=skip_bad)
     seconds = config.window
     if seconds is None:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ossicle.bundle import Card
-from ossicle.errors import DataRefused, SettingRefused
+from ossicle.errors import AudioError, DataRefused, SettingRefused
 from ossicle.frontend import LogMel
 from ossicle.inference import summarize
 from ossicle.metrics import mean_average_precision
@@ -175,7 +175,7 @@ class TaughtBatches(WaveBatches):
 
     def waves(
         self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
-    ) -> tuple[list[Tensor], list[int]]:
+    ) -> tuple[list[Tensor | None], list[int]]:
         """A view of each clip of which one is stored; any other is cut at random."""
         waves, lengths = super().waves(clips, rng, mine=mine, epoch=epoch)
         views = self.lesson.views
@@ -183,10 +183,15 @@ class TaughtBatches(WaveBatches):
             return waves, lengths
         stored = next(one for one in self.lesson.teachers if one.stored.views is not None)
         numbers = self.view_numbers(clips, epoch)
-        for place, clip in enumerate(clips[mine]):
-            if (row := int(stored.rows[clip])) >= 0:
-                number = int(numbers[mine][place])
-                waves[place] = views.wave(self.store.read(clip), stored.stored.names[row], view=number)
+        for place, (clip, length) in enumerate(zip(clips[mine], lengths[mine], strict=True)):
+            row, number = int(stored.rows[clip]), int(numbers[mine][place])
+            if row < 0 or waves[place] is None:
+                continue
+            try:
+                wave = views.wave(self.store.read(clip), stored.stored.names[row], view=number)
+                waves[place] = F.pad(wave, (0, length - len(wave)))  # a header may say another length
+            except AudioError:  # the store has counted it
+                waves[place] = None
         return waves, lengths
 
     def _load(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
@@ -194,9 +199,12 @@ class TaughtBatches(WaveBatches):
         every = order[number * self.batch_size : (number + 1) * self.batch_size]
         mine = self.ranks.piece(len(every))
         own = batch.clips.numpy()
+        heard = np.full(len(own), mine.start < mine.stop)
+        if batch.lost is not None:
+            heard &= ~batch.lost.numpy()
         taught: dict[str, Tensor] = {}
         for place, teacher in enumerate(self.lesson.teachers):
-            answers = teacher.answers[own] & (mine.start < mine.stop)
+            answers = teacher.answers[own] & heard
             among = teacher.answers[every]
             taught[f"{place}.weights"] = clip_weights(answers, among=among, world=self.ranks.world)
             if teacher.predictor is not None:
@@ -382,7 +390,7 @@ class Distillation(NetworkTraining):
         loss = logits.new_zeros(())
         if not self.lesson.unlabeled:
             own = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
-            loss = loss + self.config.label_weight * own * (1.0 if batch.piece is None else batch.part)
+            loss = loss + self.config.label_weight * own * batch.part
         for place, projection in enumerate(self.projected):
             taught = self._heard[place] or (
                 batch.taught.get(f"{place}.logits"),

@@ -120,7 +120,7 @@ def head_training(
     dataset: Dataset, split: Split, config: TuneConfig, *, features: HeadInputs, tuner: Tuner | None = None
 ) -> tuple[HeadTraining, Items | None]:
     """What trains a head on a split, and what validates it."""
-    targets = dataset.targets()
+    targets = dataset.label_rows
     if config.standardize:
         features.standardize(split.train)
     batches = ItemBatches(
@@ -128,8 +128,8 @@ def head_training(
         targets,
         batch_size=config.batch_size,
         seed=config.seed,
-        known=dataset.known(),
-        weights=label_weights(targets[split.train], offset=config.balance_offset)
+        known=dataset.known_rows,
+        weights=label_weights(targets.only(split.train), offset=config.balance_offset)
         if config.balance == "class"
         else None,
     )
@@ -158,7 +158,7 @@ def fit_head(
     module, validation = head_training(dataset, split, config, features=features, tuner=tuner)
     device = features.encoder.device
     recorder = fit(
-        module, validation, targets=dataset.targets(), known=dataset.known(), device=device, callbacks=callbacks
+        module, validation, targets=dataset.label_rows, known=dataset.known_rows, device=device, callbacks=callbacks
     )
     module.head.to(device)  # Lightning leaves it on the CPU
     module.set_training(False)
@@ -167,7 +167,7 @@ def fit_head(
 
 def probes_of(dataset: Dataset, split: Split, features: HeadInputs) -> np.ndarray:
     """The validation score of a logistic regression on each layer alone."""
-    targets, known = dataset.targets(), dataset.known()
+    targets, known = dataset.label_rows, dataset.known_rows
     return probe_layers(
         features.means(split.train),
         targets[split.train],

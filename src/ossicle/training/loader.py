@@ -18,16 +18,16 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ossicle.data.cache import SampleStore, in_threads
-from ossicle.data.labels import LabelRows
+from ossicle.data.cache import SampleStore
+from ossicle.data.labels import KnownRows, LabelRows
+from ossicle.data.threads import in_threads
 from ossicle.draws import WAITING_DEVICES, Piece, generator_of, onto
 from ossicle.errors import AudioError
 from ossicle.inference import window_starts
 from ossicle.training.ranks import ALONE, Ranks
 
 Targets = Bool[np.ndarray, "item label"] | LabelRows  # of all examples of a data set
-Lose = Callable[[int, str], None]
-LARGE_TABLE = 1 << 27  # entries of a table of labels
+Known = Bool[np.ndarray, "item label"] | KnownRows | None  # of which labels it is known whether they have them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class Batch:
     total: int = 0  # clips of the batch that all processes have together
     piece: Piece | None = None  # which of them these are; None is all
     part: float = 1.0  # what the loss of these clips counts for in the mean over the processes
+    lost: Bool[Tensor, "clip"] | None = None  # which clips could not be read, and are silence
     taught: Mapping[str, Tensor] = field(default_factory=dict)  # stored outputs of teachers, see `distillation`
     arrival: Any = None  # the event after which a GPU has the batch
 
@@ -82,10 +83,7 @@ def label_weights(targets: Targets, *, offset: float = 0.0) -> Float64[np.ndarra
     """
     counts = targets.sum(0)
     of_label = 1 / (np.maximum(counts, 1) + offset)
-    size = max(LARGE_TABLE // max(targets.shape[1], 1), 1)  # as a table, piece by piece
-    weights = np.concatenate(
-        [targets[start : start + size] @ of_label for start in range(0, max(len(targets), 1), size)]
-    )
+    weights = targets.weighed(of_label) if isinstance(targets, LabelRows) else targets @ of_label
     empty = ~targets.any(1)
     weights[empty] = 1 / (max(empty.sum(), 1) + offset)
     return weights / weights.sum()
@@ -111,7 +109,7 @@ class Batches:
         *,
         batch_size: int,
         seed: int,
-        known: Bool[np.ndarray, "item label"] | None = None,
+        known: Known = None,
         weights: Float64[np.ndarray, "train"] | None = None,
         epoch_clips: int | None = None,
         workers: int = 1,
@@ -135,8 +133,11 @@ class Batches:
 
     def waves(
         self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
-    ) -> tuple[list[Tensor], list[int]]:
-        """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread."""
+    ) -> tuple[list[Tensor | None], list[int]]:
+        """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread.
+
+        None is a clip that is lost.
+        """
         return [], [0] * len(clips)
 
     def send_to(self, device: torch.device) -> None:
@@ -183,16 +184,31 @@ class Batches:
         mine = self.ranks.piece(len(clips))
         spare = mine.start == mine.stop  # fewer clips than processes: this one does a step for nothing, with the first
         mine = slice(0, 1) if spare else mine
-        waves, lengths = self.waves(clips.tolist(), rng, mine=mine, epoch=epoch)
+        found, lengths = self.waves(clips.tolist(), rng, mine=mine, epoch=epoch)
         known = None if self.known is None else torch.from_numpy(self.known[clips].astype(np.float32))
+        # A lost clip is silence, so that the others draw what they would have drawn, and nothing is known of it.
+        lost = torch.tensor([wave is None for wave in found], dtype=torch.bool)
+        waves = [
+            torch.zeros(length) if wave is None else wave for wave, length in zip(found, lengths[mine], strict=False)
+        ]
         batch = batch_of(clips[mine], self.targets, waves)
-        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips))
-        batch = replace(batch, known=None if known is None else known[mine])
-        if self.ranks.world == 1:
-            return batch
-        # The mean over the processes is that over the batch: of clips, or of the labels that are known of them.
+        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips), lost=lost)
+        if not lost.any():
+            batch = replace(batch, known=None if known is None else known[mine])
+            if self.ranks.world == 1:
+                return batch
+        # The mean over the processes is that over the batch: of clips, or of the labels that are known of them. A lost
+        # clip counts nothing in it, with the same number of clips, as other processes do not know of it.
         counts = torch.ones(len(clips), dtype=torch.float64) if known is None else known.double().sum(1)
-        part = 0.0 if spare else float(counts[mine].sum() / counts.sum().clamp(min=1e-6)) * self.ranks.world
+        whole, own = counts.sum().clamp(min=1e-6), counts[mine]
+        if lost.any():
+            own = torch.where(lost, 0, own)
+            heard = torch.ones_like(batch.targets) if known is None else known[mine].clone()
+            heard[lost] = 0
+            batch = replace(batch, known=heard)
+        part = 0.0 if spare else float(own.sum() / whole) * self.ranks.world
+        if self.ranks.world == 1:
+            return replace(batch, part=part)
         piece = Piece(first=mine.start, clips=len(batch.clips), total=len(clips), longest=max(lengths))
         return replace(batch, piece=piece, part=part)
 
@@ -241,15 +257,22 @@ class WaveBatches(Batches):
 
     def waves(
         self, clips: list[int], rng: np.random.Generator, *, mine: slice, epoch: int
-    ) -> tuple[list[Tensor], list[int]]:
+    ) -> tuple[list[Tensor | None], list[int]]:
         """A crop of each clip; where it starts is drawn for the whole batch."""
         lengths = self.store.lengths[clips].tolist()
         starts = [int(rng.integers(0, max(length - self.window, 0) + 1)) for length in lengths]
-        waves = [
-            as_wave(self.store.read(clip)[start : start + self.window], self.min_samples)
-            for clip, start in zip(clips[mine], starts[mine], strict=True)
-        ]
-        return waves, [max(min(length, self.window), self.min_samples) for length in lengths]
+        sizes = [min(length, self.window) for length in lengths]
+        own = zip(clips[mine], starts[mine], sizes[mine], strict=True)
+        return [self._crop(*one) for one in own], [max(size, self.min_samples) for size in sizes]
+
+    def _crop(self, clip: int, start: int, size: int) -> Tensor | None:
+        """So many samples of a clip; silence follows one that is shorter than its header says."""
+        try:
+            samples = self.store.read(clip)
+        except AudioError:  # the store has counted it
+            return None
+        start = max(min(start, len(samples) - size), 0)
+        return as_wave(samples[start : start + size], max(size, self.min_samples))
 
 
 class ItemBatches(Batches):
@@ -317,32 +340,23 @@ class Windows:
         return self.batches()
 
     def decoded(
-        self, *, progress: Callable[[int, int], None] = lambda done, total: None, lose: Lose | None = None
+        self, *, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> Iterator[tuple[int, Float32[np.ndarray, "time"]]]:
-        """Each clip and its samples.
+        """Each clip and its samples, but for those that are lost, which the store has counted.
 
         Args:
             progress: called with the clips done, and all.
-            lose: called with a clip that cannot be used and the reason; without it such a clip is an error, or silence
-                where the store takes it for that.
-
-        Raises: AudioError, without `lose`.
         """
         for done, (clip, samples) in enumerate(in_threads(self._read, self.clips.tolist(), workers=2), start=1):
-            why = str(samples) if isinstance(samples, AudioError) else self.store.failures.get(clip)
-            if isinstance(samples, AudioError) and lose is None:
-                raise samples
-            if why is not None and lose is not None:
-                lose(clip, why)
-            elif not isinstance(samples, AudioError):
+            if samples is not None:
                 yield clip, samples
             progress(done, len(self.clips))
 
-    def _read(self, clip: int) -> tuple[int, Float32[np.ndarray, "time"] | AudioError]:
+    def _read(self, clip: int) -> tuple[int, Float32[np.ndarray, "time"] | None]:
         try:
             return clip, self.store.read(clip)
-        except AudioError as error:
-            return clip, error
+        except AudioError:
+            return clip, None
 
     def batches(self, **watch: Any) -> Iterator[Batch]:
         """Their windows; `watch` is that of `decoded`."""

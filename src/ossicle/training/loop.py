@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
-from jaxtyping import Bool
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
@@ -20,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from ossicle.models.attention import Block
 from ossicle.training.callbacks import Averaging, Checkpoints, FrozenStart, Guard, Progress, Recorder, Reporter
 from ossicle.training.config import FitConfig, TrainConfig
-from ossicle.training.loader import Items, Windows
+from ossicle.training.loader import Items, Known, Targets, Windows
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import STEP, environment_plugins, quiet_lightning
 from ossicle.training.tracking import Tracking
@@ -36,8 +34,8 @@ def fit(
     module: TrainingModule,
     validation: Windows | Items | None,
     *,
-    targets: Bool[np.ndarray, "item label"],
-    known: Bool[np.ndarray, "item label"] | None = None,
+    targets: Targets,
+    known: Known = None,
     device: torch.device,
     precision: str = "float32",
     folder: Path | None = None,

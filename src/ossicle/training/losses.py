@@ -74,5 +74,11 @@ def mean_loss(
 def weighted_mean(
     losses: Float[Tensor, "clip label"] | Float[Tensor, "clip"], known: Float[Tensor, "clip label"] | None
 ) -> Float[Tensor, ""]:
-    """The mean, or that of what is known; 0 where nothing is."""
-    return losses.mean() if known is None else (losses * known).sum() / known.sum().clamp(min=1e-6)
+    """The mean, or that of what is known; 0 where nothing is.
+
+    Of labels that exclude each other, all are known of a clip, or none.
+    """
+    if known is None:
+        return losses.mean()
+    known = known if losses.ndim == 2 else known[:, 0]
+    return (losses * known).sum() / known.sum().clamp(min=1e-6)

@@ -107,7 +107,7 @@ class TrainingModule(lightning.LightningModule):
         """What is minimized, as its part of the mean over the processes."""
         logits, targets, known = self.train_logits(batch, batch.generator())
         loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
-        return loss if batch.piece is None else loss * batch.part
+        return loss if batch.part == 1 else loss * batch.part
 
     @property
     def sees_at_once(self) -> bool:

@@ -1,5 +1,6 @@
 """What a training leaves: a model and its test scores for each fold, and the metrics of all of them."""
 
+import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,15 @@ from ossicle.bundle import read_bundle_config
 from ossicle.data import Dataset, Split
 from ossicle.errors import RunRefused
 from ossicle.evaluation import Evaluation
-from ossicle.files import write_json
-from ossicle.inference import probabilities
+from ossicle.files import write_atomically, write_json
+from ossicle.inference import csv_line, probabilities, seconds_text
 from ossicle.metrics import Estimate, mean_over_folds
 from ossicle.report import evaluation_lines, fold_lines, fold_section
 from ossicle.training.ranks import ALONE, Ranks
 from ossicle.weights.tensors import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
-TEST_SCORES, REPORT = "test_scores.safetensors", "report.html"  # in a run folder
+TEST_SCORES, REPORT, FAILURES = "test_scores.safetensors", "report.html", "failures.csv"  # in a run folder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +131,27 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, ran
     for line in (*evaluation_lines(evaluation.metrics), *fold_lines(means, folds=len(results))):
         logger.info(line)
     return evaluation
+
+
+def write_failures(folder: Path, dataset: Dataset, failures: Mapping[int, str]) -> tuple[str, ...]:
+    """Writes `failures.csv`, a row for each example that could not be used, and gives the reasons.
+
+    Those that were there when the run was stopped stay: what was lost then may not be asked for again.
+    """
+    rows: dict[tuple[str, ...], str] = {}
+    for position in sorted(failures):
+        item = dataset.items[position]
+        until = "" if item.end is None else seconds_text(item.end)
+        rows[dataset.relative(item), seconds_text(item.start), until] = failures[position]
+    path = folder / FAILURES
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            for *clip, reason in list(csv.reader(file))[1:]:
+                rows.setdefault(tuple(clip), reason)
+    if rows:
+        lines = [("file", "start", "end", "error"), *((*clip, reason) for clip, reason in rows.items())]
+        write_atomically(path, "".join(map(csv_line, lines)))
+    return tuple(rows.values())
 
 
 def sentences(metrics: Mapping[str, Estimate]) -> list[str]:

@@ -4,6 +4,7 @@
         config.yaml       every setting, resolved, and where the data are
         split.json        which examples trained, chose and tested
         metrics.csv       a row per epoch
+        failures.csv      the examples that could not be used, if there are some
         environment.json  versions, machine, seed, fingerprint of the data
         checkpoints/      the state to continue from, and the best weights
         model/            the bundle
@@ -34,7 +35,8 @@ from jaxtyping import Float, Int64
 from ossicle import __version__
 from ossicle.bundle import Card
 from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
-from ossicle.data.cache import SampleStore
+from ossicle.data.arrays import TarItems
+from ossicle.data.cache import SampleStore, StreamedStore
 from ossicle.data.check import cut_short
 from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
@@ -62,6 +64,7 @@ from ossicle.training.results import (
     pooled,
     save_test_scores,
     sentences,
+    write_failures,
 )
 from ossicle.training.resume import begun_with, continued, longer, refuse_taken, starting_point
 from ossicle.training.tracking import AnyLogger, Tracking, checked_loggers
@@ -146,6 +149,11 @@ class Run(Generic[Config]):
         else:
             self.finished = load_finished(self.folder, self.dataset, begun)
 
+    @property
+    def late(self) -> bool:
+        """Whether what the examples hold is noted at the end: files that are streamed are not all read before."""
+        return isinstance(self.owner.inputs, StreamedStore) and not isinstance(self.dataset.items, TarItems)
+
     def begin(self, config: Config, **about: Any) -> None:
         """Writes the settings, the split and the environment, and so begins the run.
 
@@ -164,7 +172,7 @@ class Run(Generic[Config]):
         if self.owner.folds == "all":
             write_config(self.owner.output / CONFIG, self.owner.config, data={**data, "folds": "all"})
         write_config(self.folder / CONFIG, config, data={**data, "folds": self.name})
-        write_split(self.folder / SPLIT, self.dataset, self.split, contents=self.owner.contents)
+        write_split(self.folder / SPLIT, self.dataset, self.split, contents=() if self.late else self.owner.contents)
         write_json(self.folder / ENVIRONMENT, environment(self.dataset, config) | dict(about))
 
     def fit(
@@ -179,8 +187,8 @@ class Run(Generic[Config]):
         recorder = fit(
             module,
             validation,
-            targets=self.dataset.targets(),
-            known=self.dataset.known(),
+            targets=self.dataset.label_rows,
+            known=self.dataset.known_rows,
             device=device,
             precision=precision,
             folder=self.folder,
@@ -200,7 +208,7 @@ class Run(Generic[Config]):
 
     def conclude(self, trained: Trained) -> FoldResult:
         """Fits temperature and thresholds on the validation part, reads the test part, once, and writes its metrics."""
-        dataset, targets, known = self.dataset, self.dataset.targets(), self.dataset.known()
+        dataset, targets, known = self.dataset, self.dataset.label_rows, self.dataset.known_rows
         decisions: dict[str, Any] = {}
         if len(self.split.validation):
             logits, used = self.logits(trained, self.split.validation)
@@ -227,6 +235,8 @@ class Run(Generic[Config]):
             save_test_scores(self.folder, tested=used, logits=logits)
             card = self.card(metrics=sentences(headline))
             trained.save(self.folder / "model", card=card, **decisions)
+            if self.late:
+                write_split(self.folder / SPLIT, dataset, self.split, contents=self.owner.contents)
             # The report comes last: with it a fold counts as finished.
             result.evaluation.write(
                 self.folder, title=trained.title, sections=trained.sections(), further=trained.further()
@@ -325,6 +335,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         self.output = ranks.from_zero(lambda: free_folder(named)) if output is None else Path(output)
         self.folds, self.resume, self.skip_bad = folds, resume, skip_bad
         self.progress: Progress = progress if ranks.zero else False
+        self.inputs: Inputs | None = None
         self._held: set[Path] = set()
 
     def __enter__(self) -> "Runs[Config]":
@@ -354,20 +365,22 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
 
     @functools.cached_property
-    def contents(self) -> tuple[str, ...]:
-        """What the examples hold, so that a later evaluation knows them wherever they lie."""
-        return contents_of(self.dataset.items)
+    def contents(self) -> tuple[str, ...] | None:
+        """What the examples hold, so that a later evaluation knows them wherever they lie; None: tars know."""
+        return None if isinstance(self.dataset.items, TarItems) else contents_of(self.dataset.items)
 
     def each(self, inputs: Inputs, train_fold: Callable[[Run[Config]], FoldResult]) -> TrainResult:
         """Trains and tests every fold that is not finished, and measures all of them together."""
-        failures = refuse_or_name(inputs, self.dataset, skip_bad=self.skip_bad)
-        for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs)):
+        refuse_or_name(inputs, self.dataset, skip_bad=self.skip_bad)
+        self.inputs = inputs
+        for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs, self.dataset)):
             logger.info(sentence)
         results = []
         for run in self.runs(inputs):
             try:
                 with using_kernels(run.config.kernels), run.tracking:
                     results.append(run.finished or train_fold(run))
+                failures = self.note_failures(inputs)
             except KeyboardInterrupt as stop:
                 if not stop.args:
                     raise
@@ -380,6 +393,13 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             evaluation = pooled(self.dataset, results, folder=self.output, ranks=self.ranks)
         logger.info(f"Report: {self.output / REPORT}")
         return TrainResult(folder=self.output, folds=tuple(results), evaluation=evaluation, failures=failures)
+
+    def note_failures(self, inputs: Inputs) -> tuple[str, ...]:
+        """Names what no process could use, before the training or since, in the result and in `failures.csv`."""
+        found = dict(item for part in self.ranks.gather(dict(inputs.failures)) for item in part.items())
+        for position in sorted(found.keys() - inputs.failures.keys()):
+            logger.info(f"left out: {found[position]}")
+        return self.ranks.from_zero(lambda: write_failures(self.output, self.dataset, found))
 
     def runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
         """The run of each fold, with its parts and its settings; nothing is written."""
@@ -399,18 +419,19 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             yield run
 
 
-def seconds_of(inputs: Inputs) -> dict[int, float] | None:
-    """The length of each example of which samples are kept."""
+def seconds_of(inputs: Inputs, dataset: Dataset) -> dict[int, float] | None:
+    """The length of each segment of which samples are kept."""
     if not isinstance(inputs, SampleStore):
         return None
-    return {position: inputs.lengths[position] / inputs.rate for position in inputs.usable.tolist()}
+    segments = np.intersect1d(np.flatnonzero(~np.isnan(dataset.arrays.ends)), inputs.usable)
+    return {position: inputs.lengths[position] / inputs.rate for position in segments.tolist()}
 
 
-def refuse_or_name(inputs: Inputs, dataset: Dataset, *, skip_bad: bool) -> tuple[str, ...]:
+def refuse_or_name(inputs: Inputs, dataset: Dataset, *, skip_bad: bool) -> None:
     """Names every item that cannot be used, or refuses to start on them."""
     failures = tuple(inputs.failures[index] for index in sorted(inputs.failures))
     if not failures:
-        return ()
+        return
     if len(failures) == len(dataset):
         raise DataRefused(
             f"{dataset.root}: none of the {len(dataset)} {dataset.noun}s can be used; first: {failures[0]}"
@@ -422,7 +443,6 @@ def refuse_or_name(inputs: Inputs, dataset: Dataset, *, skip_bad: bool) -> tuple
         )
     for failure in failures:
         logger.info(f"left out: {failure}")
-    return failures
 
 
 def usable_part(dataset: Dataset, split: Split, inputs: Inputs) -> Split:

@@ -362,7 +362,6 @@ def decode_once(members: Sequence[Member], data: Any, options: Mapping[str, Any]
             rate,
             folder=options["cache"],
             budget_bytes=int(config.cache_gigabytes * 2**30),
-            skip_bad=options.get("skip_bad", False),
             progress=logged("decoded {} of {} recordings"),
         )
 

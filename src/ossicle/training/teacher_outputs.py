@@ -38,7 +38,7 @@ from torch import Tensor
 
 from ossicle.data import Dataset, Item
 from ossicle.data.cache import SampleStore
-from ossicle.errors import DataRefused, RunRefused
+from ossicle.errors import AudioError, DataRefused, RunRefused
 from ossicle.files import beside, check_writable, read_json, write_atomically, write_json
 from ossicle.frontend import augment
 from ossicle.inference import Predictor
@@ -313,8 +313,10 @@ def store_outputs(
             arrays = _outputs(predictor, some, name_of, store=store, views=views, progress=show)
             write_atomically(files[-1], save(arrays))
     read = [load_file(file) for file in files]
-    arrays = {name: np.concatenate([part[name] for part in read]) for name in ("logits", "embeddings")}
-    names = [name_of[clip] for clip in clips]
+    arrays = {
+        name: np.concatenate([part[name] for part in read if len(part["clips"])]) for name in ("logits", "embeddings")
+    }
+    names = [name_of[clip] for part in read for clip in part["clips"].tolist()]
     text = json.dumps({"files": names, **about}, ensure_ascii=False)
     write_atomically(path, save(arrays, metadata={"ossicle": text}))
     shutil.rmtree(parts)
@@ -335,9 +337,9 @@ def _outputs(
     views: Views | None,
     progress: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """Logits and embeddings (clip, view, ...) of some clips, those of one length together."""
+    """Logits and embeddings (clip, view, ...) of the clips that can be read, and which these are."""
     number = 1 if views is None else views.number
-    waves: list[np.ndarray] = []
+    waves, heard = list[np.ndarray](), list[int]()
     found: dict[str, dict[int, np.ndarray]] = {"logits": {}, "embeddings": {}}
 
     def pass_on(some: Sequence[int]) -> None:
@@ -346,11 +348,16 @@ def _outputs(
             found["logits"][place], found["embeddings"][place] = row, features
 
     for done, clip in enumerate(clips, start=1):
-        samples = store.read(clip)
-        if views is None:
-            waves.append(np.array(samples))
-        else:
-            waves += [views.wave(samples, names[clip], view=view).numpy() for view in range(number)]
+        try:
+            samples = store.read(clip)
+        except AudioError:  # the store has counted it, and nothing is answered for it
+            samples = None
+        if samples is not None:
+            heard.append(clip)
+            if views is None:
+                waves.append(np.array(samples))
+            else:
+                waves += [views.wave(samples, names[clip], view=view).numpy() for view in range(number)]
         waiting = [place for place in range(len(waves)) if place not in found["logits"]]
         if len(waiting) >= AT_ONCE or done == len(clips):
             by_length = defaultdict[int, list[int]](list)
@@ -361,7 +368,9 @@ def _outputs(
             for place in waiting:
                 waves[place] = waves[place][:0]  # its outputs are known
             progress(done)
-    return {
-        name: np.stack([rows[place] for place in range(len(waves))]).reshape(len(clips), number, -1).astype(np.float16)
+    arrays = {
+        name: np.stack([rows[place] for place in range(len(waves))]).reshape(len(heard), number, -1).astype(np.float16)
         for name, rows in found.items()
+        if waves
     }
+    return {**arrays, "clips": np.array(heard, np.int64)}

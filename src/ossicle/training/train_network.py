@@ -1,9 +1,10 @@
 """A whole training: data in, run folder out; see `run` for what is in it."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from jaxtyping import Float
 
 from ossicle.bundle import Card, save_bundle
 from ossicle.data import Dataset, Item
-from ossicle.data.cache import SampleStore, decode, open_store
+from ossicle.data.cache import SampleStore, StreamedStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
+from ossicle.errors import AudioError
 from ossicle.evaluation.parts import COLUMNS
 from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
 from ossicle.inference import summarize
@@ -40,6 +42,7 @@ from ossicle.training.run import Positions, Run, RunOptions, Runs
 from ossicle.training.teachers import Named, name_of
 
 logger = logging.getLogger(__name__)
+MOST_MEASURED = 10_000  # clips of a stream that the front end's mean and deviation are measured on, evenly spaced
 
 
 def train(
@@ -85,7 +88,7 @@ def train(
             config,
             ranks=ranks,
             rate=rate,
-            samples=partial(open_samples, config=config, rate=rate, ranks=ranks, cache=where, skip_bad=skip_bad),
+            samples=partial(open_samples, config=config, rate=rate, ranks=ranks, cache=where),
             teachers=teachers,
             columns={**{name: stored.get(name) for name in COLUMNS}, **(options.get("columns") or {})},
             output=options.get("output"),
@@ -121,9 +124,7 @@ def train_rank(
         store = (
             prepared.store
             if prepared is not None
-            else open_samples(
-                runs.dataset, runs.config, rate=frontend.rate, ranks=ranks, cache=cache, skip_bad=runs.skip_bad
-            )
+            else open_samples(runs.dataset, runs.config, rate=frontend.rate, ranks=ranks, cache=cache)
         )
         lesson = None if prepared is None else prepared.lesson
         return runs.each(store, partial(train_fold, store=store, frontend=frontend, lesson=lesson))
@@ -136,7 +137,6 @@ def open_samples(
     rate: int,
     ranks: Ranks = ALONE,
     cache: str | os.PathLike[str] | None = None,
-    skip_bad: bool = False,
 ) -> SampleStore:
     """The samples of a data set, decoded once for all processes."""
     return ranks.in_turn(
@@ -145,8 +145,8 @@ def open_samples(
             rate,
             folder=None if cache is None else Path(cache),
             budget_bytes=int(config.cache_gigabytes * 2**30),
-            skip_bad=skip_bad,
             progress=logged("decoded {} of {} recordings"),
+            measuring=logged("read the headers of {} of {} recordings"),
         )
     )
 
@@ -220,7 +220,7 @@ def prepare_fold(
         window=window,
         batch_size=config.batch_size,
         seed=config.seed,
-        known=dataset.known(),
+        known=dataset.known_rows,
         weights=weights,
         epoch_clips=config.epoch_clips,
         workers=config.workers,
@@ -254,12 +254,16 @@ def settled_frontend(
     if frontend.kind == "kaldi":
         progress = logged("{} of {} recordings read for their mean and deviation", end=False)
 
-        def read(number: int, clip: int) -> np.ndarray:
-            progress(number, len(clips))
-            return pad_to(store.read(clip), frontend.min_samples)
+        if isinstance(store, StreamedStore):  # a million are not decoded before the first step
+            clips = clips[:: -(-len(clips) // MOST_MEASURED)]
 
-        waves = (read(number, clip) for number, clip in enumerate(clips.tolist()))
-        changes["mean"], changes["deviation"] = measure_statistics(waves, frontend)
+        def waves() -> Iterator[np.ndarray]:
+            for number, clip in enumerate(clips.tolist()):
+                progress(number, len(clips))
+                with contextlib.suppress(AudioError):  # it is lost, and the store has counted it
+                    yield pad_to(store.read(clip), frontend.min_samples)
+
+        changes["mean"], changes["deviation"] = measure_statistics(waves(), frontend)
     return dataclasses.replace(frontend, **changes)
 
 
@@ -308,12 +312,8 @@ class TrainedNetwork:
     def logits(self, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
         """As `ossicle predict` computes them, of the decoded samples."""
         progress = logged("scored {} of {} recordings", end=False)
-
-        def lose(clip: int, why: str) -> None:  # it could be used when the training began
-            logger.info(f"left out: {why}")
-
         score = score_alone if self.recognizer.device.type == "cpu" else score_together
-        return score(self.recognizer, self.cut(positions), progress=progress, lose=lose)
+        return score(self.recognizer, self.cut(positions), progress=progress)
 
     def sections(self) -> Sequence[Section]:
         """The learning curve, and where a network that deforms looks."""

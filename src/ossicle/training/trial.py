@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from jaxtyping import Float32
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ossicle.audio.limits import DEFAULT_LIMITS
-from ossicle.audio.recording import open_recording
 from ossicle.data import Dataset, split_folds
-from ossicle.data.cache import UNREADABLE, SampleStore, decode, in_threads, lengths_in_tars
+from ossicle.data.arrays import TarItems
+from ossicle.data.cache import SampleStore, decode
 from ossicle.data.items import Item
+from ossicle.data.lengths import UNREADABLE, clip_lengths
 from ossicle.devices import choose_device
-from ossicle.errors import AudioError, SettingRefused
+from ossicle.errors import SettingRefused
 from ossicle.kernels import using_kernels
 from ossicle.report import memory_text
 from ossicle.training.config import TrainConfig, TuneConfig
@@ -247,7 +246,6 @@ class Trial(Callback):
 class PeekedStore(SampleStore):
     """Samples that are decoded at their first use and then stay in memory; lengths are those of the headers."""
 
-    streamed: bool
     memory: dict[int, Float32[np.ndarray, "time"]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)  # that decoding took
     lock: Any = field(default_factory=threading.Lock)
@@ -266,54 +264,29 @@ class PeekedStore(SampleStore):
         one = float(np.mean(self.seconds)) if self.seconds else 0.0
         size = np.maximum(self.lengths, 0).sum() * np.float32().nbytes
         kept = min(1.0, config.cache_gigabytes * 2**30 / max(size, 1))
-        once = one * len(self.items) * kept / (workers if self.streamed else os.cpu_count() or 1)
+        once = one * len(self.items) * kept / (workers if kept < 1 else os.cpu_count() or 1)
         return once, one * (1 - kept) / workers
 
 
 def peeked(items: Sequence[Item], rate: int) -> PeekedStore:
     """What is known of recordings without decoding them."""
-    lengths, failures = lengths_in_tars(items, rate), {}
-    streamed = lengths is not None
-    if lengths is None:
+    if isinstance(items, TarItems):
+        lengths, failures = clip_lengths(items, rate)
+    else:
         chosen = np.sort(np.random.default_rng(0).permutation(len(items))[:HEADERS])
-        found: dict[int, int] = {}
-        read = in_threads(partial(header_length, rate=rate), (items[n] for n in chosen), workers=os.cpu_count() or 1)
-        for position, length in zip(chosen.tolist(), read, strict=True):
-            if isinstance(length, str):
-                failures[position], found[position] = length, UNREADABLE
-            else:
-                found[position] = length
-        known = [length for length in found.values() if length != UNREADABLE] or [0]
-        lengths = np.resize(np.array(known, np.int64), len(items))
-        lengths[list(found)] = list(found.values())
+        found, reasons = clip_lengths([items[n] for n in chosen.tolist()], rate)
+        failures = {int(chosen[place]): reason for place, reason in reasons.items()}
+        known = found[found != UNREADABLE]
+        lengths = np.resize(known if len(known) else np.zeros(1, np.int64), len(items))
+        lengths[chosen] = found
     return PeekedStore(
-        items=tuple(items),
+        items=items,
         rate=rate,
         samples=np.zeros(0, np.float32),
         offsets=np.zeros(len(items), np.int64),
         lengths=lengths,
-        stored=0,
         failures=failures,
-        streamed=streamed,
     )
-
-
-def header_length(item: Item, *, rate: int) -> int | str:
-    """Samples of an item at a rate by the header of its file, or why it cannot be read."""
-    try:
-        if item.member is not None:
-            length = item.member.samples(rate)
-        else:
-            with open_recording(item.file, DEFAULT_LIMITS, track=item.track) as source:
-                length = round(source.frames / source.rate * rate)
-        if not length:  # a header that does not say
-            return len(decode(item, rate))
-    except AudioError as error:
-        return str(error)
-    last = length if item.end is None else min(length, round(item.end * rate))
-    if last <= (first := round(item.start * rate)):
-        return f"{item.place}: the recording ends before {item.start:g} s"
-    return last - first
 
 
 class Unread(Readable):

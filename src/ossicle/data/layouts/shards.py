@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from ossicle.data.columns import Columns, ReadOptions
-from ossicle.data.items import Item
 from ossicle.data.layout import DataLayout, Folder, LayoutContents
 from ossicle.data.modalities import SOUND
-from ossicle.data.shards import INDEX_SUFFIX, index_of, items_of, read_index
+from ossicle.data.shards import INDEX_SUFFIX, TarReader, index_of, read_index
 from ossicle.errors import DataRefused
 
 HEAD = ("set", "shard", "shards", "group_name", "fold_name", "failures")
@@ -29,12 +28,11 @@ class ShardLayout(DataLayout):
             raise DataRefused(
                 f"--{option} {name} names a column, but {root.path} holds tars: name it when they are packed."
             )
-        clips: list[tuple[int, Item]] = []
-        heads = []
+        reader, heads = TarReader(), []
         for tar in found:
             index = read_index(tar)
             try:
-                clips += items_of(tar, index)
+                reader.add(tar, index)
                 heads.append({name: index[name] for name in HEAD})
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise DataRefused(f"{index_of(tar)} is not what `ossicle data shard` writes ({error!r}).") from error
@@ -48,10 +46,9 @@ class ShardLayout(DataLayout):
                 f"{root.path} holds {len(heads)} of {first['shards']} tars: number {lacking[0]} is missing; copy it "
                 "there, or pack the data again with `ossicle data shard`."
             )
-        clips.sort(key=lambda clip: clip[0])
         left_out = sum(len(head["failures"]) for head in heads)
         return LayoutContents(
-            items=tuple(item for _, item in clips),
+            items=reader.items(),
             description=f"{len(found)} tars with their indexes",
             columns=Columns(source=None, label="labels", group=first["group_name"], fold=first["fold_name"]),
             remarks=(f"{left_out} recordings were left out when the tars were packed",) if left_out else (),
