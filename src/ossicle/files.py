@@ -20,6 +20,7 @@ from typing import Any
 from ossicle.errors import OssicleError, SettingRefused
 
 MAX_NAME = 255  # bytes of a file's name
+_NOTES: list[Callable[[Path, Path], object]] = []
 
 
 @contextlib.contextmanager
@@ -37,6 +38,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             with open(temporary, "r+b") as file:  # Windows flushes only files opened for writing
                 os.fsync(file.fileno())
+        for note in _NOTES:
+            note(path, temporary)
         os.replace(temporary, path)
         if flush:
             sync_folder(path.parent)
@@ -46,6 +49,16 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def noted(note: Callable[[Path, Path], object]) -> Iterator[None]:
+    """Calls `note(path, temporary)` with each file that is whole, before it takes its name."""
+    _NOTES.append(note)
+    try:
+        yield
+    finally:
+        _NOTES.remove(note)
 
 
 def check_writable(path: Path) -> None:
@@ -148,7 +161,12 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN, which JSON does not have, is refused."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256(path: Path) -> str:

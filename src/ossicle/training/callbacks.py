@@ -5,7 +5,6 @@ import csv
 import io
 import logging
 import math
-import shutil
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ossicle.errors import RunRefused
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
@@ -183,8 +183,12 @@ class Recorder(Callback):
         """The weights of the epoch with the best validation score, if any epoch had one."""
         if self.folder is None:
             return self._best
+        if self.best_epoch < 0:
+            return None
         path = self.folder / BEST
-        return load_weights(path) if path.exists() else None
+        if not path.exists():
+            raise RunRefused(f"{path}: the weights of the best epoch are gone; put back a copy, or begin another run.")
+        return load_weights(path)
 
     def _keep(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if self.folder is None:
@@ -234,7 +238,7 @@ class Recorder(Callback):
         return loss, validation_score(logits, targets, task=self.task, known=known)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes `metrics.csv` anew, whole."""
+        """Adds the row of the epoch."""
         self.seconds = time.monotonic() - self._started
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -246,9 +250,13 @@ class Recorder(Callback):
         }
         self.losses = []
         self.rows.append(row)
-        if self.folder is not None and self.ranks.zero:
-            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
+        self.write()
         trainer.should_stop = self.improves_no_more
+
+    def write(self) -> None:
+        """Writes `metrics.csv` anew, whole."""
+        if self.folder is not None and self.ranks.zero and self.rows:
+            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
@@ -349,9 +357,6 @@ class Checkpoints(Callback):
                 signal.signal(number, ask)
             if hasattr(signal, "SIGUSR1"):  # not on Windows
                 signal.signal(signal.SIGUSR1, save)
-        if self.ranks.zero:
-            for left in self.folder.glob(".step-*"):  # by a process that was killed while it saved
-                shutil.rmtree(left, ignore_errors=True)
         self._saved = time.monotonic()
 
     def on_train_batch_end(
