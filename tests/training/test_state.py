@@ -1,6 +1,7 @@
 """What a run leaves on disk: damaged, held by another process, made longer, where nothing can be written."""
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,12 +17,16 @@ from ossicle.cli import app
 from ossicle.data import Dataset, Item
 from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
-from ossicle.errors import RunRefused, SettingRefused
+from ossicle.errors import BundleRefused, OssicleError, RunRefused, SettingRefused, WeightsRefused
+from ossicle.files import noted, write_atomically
+from ossicle.loading import load
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.callbacks import epochs_without_gain
 from ossicle.training.config import read_config
+from ossicle.training.digests import Digests
 from ossicle.training.estimate import logged
 from ossicle.training.run import Run as TrainingRun
+from ossicle.weights.state import valid_states
 
 Run = Callable[..., TrainResult]
 HOLD = """
@@ -203,15 +208,86 @@ def test_a_damaged_file_of_a_run_is_one_sentence(
 ) -> None:
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     folder = run(epochs=1).folder
+    resume = ["train", str(sounds), "-o", str(folder), "--resume"]
     for name in ("config.yaml", "split.json", "model/config.json", "test_scores.safetensors"):
         whole = (folder / name).read_bytes()
-        for text in [*DAMAGES, "training: 3\ndata: x\n", "training:\n  epochs: many\n"]:
+        refused = name in ("config.yaml", "split.json")  # the others are made again
+        for text in [*DAMAGES, "training: 3\ndata: x\n", "training:\n  epochs: many\n"][:: 1 if refused else 4]:
             (folder / name).write_text(text)
-            result = CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"])
-            assert result.exit_code == 1 and name.rpartition("/")[2] in result.stderr, (name, text[:30], result.output)
-            assert len(result.stderr.splitlines()) == 1 and isinstance(result.exception, SystemExit)
-        (folder / name).write_bytes(whole)
-    assert CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"]).exit_code == 0
+            result = CliRunner().invoke(app, resume)
+            said = result.stderr if refused else result.stdout
+            assert result.exit_code == refused and name.rpartition("/")[2] in said, (name, text[:30], result.output)
+            assert len(result.stderr.splitlines()) == refused and "Traceback" not in result.stdout
+            if refused:
+                (folder / name).write_bytes(whole)
+            assert (folder / name).read_bytes() == whole
+    assert CliRunner().invoke(app, resume).exit_code == 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_flipped_byte_in_any_file_of_a_run_is_named_and_nothing_is_lost(
+    run: Run, log: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"validation": 0.25, "report": True}
+    folder = run(**settings).folder
+    (folder / "notes.txt").write_text("mine")
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for figure in sorted((folder / "figures").iterdir())[1:]:
+        del files[figure]
+    free = {folder / "notes.txt", folder / "model" / "README.md", folder / ".ossicle" / "lock"}  # which people may edit
+    assert len(files) >= 15 and free <= files.keys()
+    rng = random.Random(0)
+    for path, whole in files.items():
+        place = rng.randrange(max(len(whole), 1))
+        damaged = whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :] if whole else b"x"
+        path.write_bytes(damaged)
+        log.clear()
+        try:
+            run(resume=True, **settings)
+            said = log.messages
+        except OssicleError as error:  # what the run goes on from is not made again
+            said = [str(error)]
+        named = path.parent if path.parent.name.startswith("step-") else path
+        assert any(line.startswith(f"{named}: ") for line in said) == (path not in free), path
+        if len(said) == 1 or "checkpoints" in path.parts or path in free:
+            path.write_bytes(whole)
+        assert all(other.name == "digests" or other.read_bytes() == content for other, content in files.items())
+
+
+def test_every_flipped_byte_of_a_run_is_noticed(run: Run) -> None:
+    folder = run(validation=0.25, epochs=1).folder
+    digests, model = Digests(folder), folder / "model"
+    files = [folder / name for name in digests.known if (folder / name).stat().st_size]
+    files += [model / "config.json", model / "model.safetensors", *folder.glob("checkpoints/step-*/*"), digests.file]
+    rng = random.Random(1)
+    for path in [*files, *rng.choices(files, k=100)]:
+        whole = path.read_bytes()
+        place = rng.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :])
+        if path == digests.file:
+            with pytest.raises(RunRefused, match="digests: damaged; remove it"):
+                Digests(folder)
+        elif path.parent == model:
+            with pytest.raises((BundleRefused, WeightsRefused), match=rf"model/({path.name}|SHA256SUMS): "):
+                load(model)
+        elif path.parent.parent.name == "checkpoints":
+            assert path.parent.name in valid_states(folder / "checkpoints")[1][0]
+        else:
+            assert digests.damaged() == [path]
+        path.write_bytes(whole)
+    assert not digests.damaged() and not valid_states(folder / "checkpoints")[1] and load(model)
+
+
+def test_a_process_that_dies_between_a_hash_and_its_file_leaves_nothing_that_counts_as_damaged(tmp_path: Path) -> None:
+    digests = Digests(tmp_path)
+    with noted(digests.note):
+        for version in range(4):
+            write_atomically(tmp_path / "metrics.csv", f"{version}")
+    (tmp_path / "new").write_text("4")
+    digests.note(tmp_path / "metrics.csv", tmp_path / "new")  # and here it dies
+    assert not Digests(tmp_path).damaged()
+    (tmp_path / "metrics.csv").write_text("2")
+    assert Digests(tmp_path).damaged() == [tmp_path / "metrics.csv"]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:

@@ -233,7 +233,7 @@ def _may_be_replaced(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if not names:
+    if not names or names == {CONFIG, WEIGHTS, CARD, SUMS}:  # also where one of them is damaged
         return True
     try:
         config = json.loads((folder / CONFIG).read_bytes())
