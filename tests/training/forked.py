@@ -41,10 +41,12 @@ class Forks:
 
         Args:
             environment: variables beside those of the process.
-            strike: `seconds` of processor time of rank zero or its `write` to the folder of -o, counted from 1, at
-                which a `signal`, by default SIGKILL, is sent to rank `to`, or to all where there is none.
+            strike: `seconds` of processor time of rank zero or its `write` to the folder of -o, counted from 1 or, with
+                `part`, among the paths with that part, at which a `signal`, by default SIGKILL, is sent to rank `to`,
+                or to all where there is none.
 
-        Returns: `code`, `out`, `err`, the `seconds` and the `writes` of rank zero, and whether it was `struck`.
+        Returns: `code`, `out`, `err`, the `seconds` and the `writes` of rank zero, whether it was `struck`, and whether
+        it `hung`, so that its processes were killed in the end.
         """
         request = {"command": [*map(str, command)], "environment": environment or {}, "strike": strike}
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -60,32 +62,13 @@ class Forks:
 # --- the process itself -----------------------------------------------------------------------------------------------
 
 
-class Shared:
+class Shared(ctypes.Structure):
     """Numbers that a training and the process that forked it both see."""
 
-    def __init__(self) -> None:
-        self.numbers = memoryview(mmap.mmap(-1, 32)).cast("Q")
-
-    @property
-    def writes(self) -> int:
-        """How often rank zero has written."""
-        return self.numbers[0]
-
-    @writes.setter
-    def writes(self, number: int) -> None:
-        self.numbers[0] = number
-
-    @property
-    def other(self) -> int:
-        """The process of rank one, or 0."""
-        return self.numbers[1]
-
-    @other.setter
-    def other(self, number: int) -> None:
-        self.numbers[1] = number
+    _fields_ = (("writes", ctypes.c_long), ("struck", ctypes.c_long), ("other", ctypes.c_long))  # other: rank one, or 0
 
 
-shared = Shared()
+shared = Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(Shared)))
 request: dict[str, Any] = {}
 
 
@@ -136,18 +119,21 @@ def become() -> None:
         os._exit(code)
 
 
-def count_writes(folder: str, last: int | None) -> None:
-    """Counts what this process changes below a folder, and strikes at the last."""
-    process = os.getpid()
+def count_writes(folder: str, *, part: str = "", write: int = 0, **_: Any) -> None:
+    """Counts what this process changes below a folder, and strikes at a write to a path with that part."""
+    process, alike = os.getpid(), 0
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
         if not (event in CHANGES or event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING):
             return
         if os.getpid() != process or not isinstance(arguments[0], str | os.PathLike):
             return
-        if os.fspath(arguments[0]).startswith(folder):
-            shared.writes += 1
-            if shared.writes == last:
+        path = os.fspath(arguments[event == "os.rename"])  # the name that a file gets
+        if isinstance(path, str) and path.startswith(folder):
+            nonlocal alike
+            shared.writes, alike = shared.writes + 1, alike + (part in path)
+            if part in path and alike == write:
+                shared.struck = 1
                 strike(process)
 
     sys.addaudithook(see)
@@ -164,8 +150,8 @@ def strike(rank_zero: int) -> None:
 
 def carry_out() -> dict[str, Any]:
     """Runs the program of the request in a fork, and waits for it and for all that it has started."""
-    shared.writes = shared.other = 0
-    at, writes = request["strike"].get("seconds"), request["strike"].get("write")
+    shared.writes = shared.other = shared.struck = 0
+    at = request["strike"].get("seconds")
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not (first := os.fork()):
             os.setpgid(0, 0)
@@ -174,10 +160,10 @@ def carry_out() -> dict[str, Any]:
             os.environ.update(request["environment"])
             command = request["command"]
             if "-o" in command:
-                count_writes(command[command.index("-o") + 1], writes)
+                count_writes(command[command.index("-o") + 1], **request["strike"])
             become()
         os.setpgid(first, first)
-        code, seconds, struck, until = None, 0.0, False, time.monotonic() + PATIENCE
+        code, seconds, hung, until = None, 0.0, False, time.monotonic() + PATIENCE
         while True:
             try:
                 pid, status, used = os.wait4(-first, os.WNOHANG)
@@ -185,18 +171,17 @@ def carry_out() -> dict[str, Any]:
                 break
             if pid == first:
                 code, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-                struck = struck or writes is not None and shared.writes >= writes
             elif not pid:
-                if code is None and at is not None and not struck and processor_time(first) >= at:
-                    struck = True
+                if code is None and at is not None and not shared.struck and processor_time(first) >= at:
+                    shared.struck = 1
                     strike(first)
-                if time.monotonic() > until:
+                if hung := time.monotonic() > until:
                     os.killpg(first, signal.SIGKILL)
                 time.sleep(0.001)
         for file in (out, err):
             file.seek(0)
         said = {"out": out.read(), "err": err.read()}
-    return {"code": code, "seconds": seconds, "writes": shared.writes, "struck": struck, **said}
+    return {"code": code, "seconds": seconds, "writes": shared.writes, "struck": bool(shared.struck), "hung": hung, **said}
 
 
 def processor_time(pid: int) -> float:

@@ -6,17 +6,13 @@ OSSICLE_KILLS=100 makes the nightly run of this file; OSSICLE_KILLS_LOG names a 
 import csv
 import os
 import random
-import runpy
-from collections.abc import Iterator
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import ossicle
-
-forked = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("forked.py"))))
 KILLS = int(os.environ.get("OSSICLE_KILLS", "10"))
 LOG = os.environ.get("OSSICLE_KILLS_LOG")
 # Everything that has a state: averages, drawn numbers, a schedule, a best epoch; a checkpoint every few steps.
@@ -28,20 +24,12 @@ SAME = ("config.yaml", "split.json", "environment.json", "predictions.csv", "met
 COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_score")
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Trainings that start at once; the nightly ones draw their pictures too."""
-    source, cache = str(Path(ossicle.__file__).parents[1]), str(tmp_path_factory.mktemp("cache"))
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": source, "OSSICLE_KERNELS": "onednn", "OSSICLE_CACHE": cache}
-    started = forked.Forks(*(["--drawn"] if KILLS > 10 else []), environment={**os.environ, **own})
-    yield started
-    started.close()
-
-
 def train(forks: Any, data: Path, output: Path, *, processes: int = 1, **strike: Any) -> SimpleNamespace:
     """Begins a run, or goes on with it."""
     more = ["--resume"] if (output / "config.yaml").exists() else ["--devices", processes, "--set", *SETTINGS]
-    return forks.run("train", data, "-o", output, *more, **strike)
+    run = forks.run("train", data, "-o", output, *more, **strike)
+    assert not run.hung and "Traceback" not in run.err, run.err
+    return run
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -80,6 +68,27 @@ def test_kills_at_any_moment_change_no_bit_of_a_run(processes: int, forks: Any, 
                 note(f"{processes} processes, kill {kills}: {strike}; {killed.writes} writes, {killed.seconds:.2f} s")
         assert outcome(output) == wanted
         assert not litter(output)
+
+
+@pytest.mark.parametrize(
+    ("processes", "to", "name"), [(1, 0, "SIGTERM"), (1, 0, "SIGUSR1"), (2, 0, "SIGUSR1"), (2, 1, "SIGTERM")]
+)
+def test_a_signal_to_any_process_saves_after_the_step_and_ends_the_run_with_a_sentence(
+    processes: int, to: int, name: str, forks: Any, sounds: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    strike = {"signal": signal.Signals[name], "to": to, "write": 1}
+    # While the last checkpoint of the first epoch is written: the step under way is then the next.
+    first = train(forks, sounds, folder, processes=processes, part=".step-00000004", **strike)
+    assert (first.code, first.err) == (130, f"ossicle: Stopped after step 5; continue with --resume -o {folder}.\n")
+    assert (folder / "checkpoints" / "step-00000005").is_dir()
+    last = train(forks, sounds, folder, part=".step-00000016", **strike)  # no step comes after that
+    assert (last.code, last.err) == (130, f"ossicle: Stopped after step 16; continue with --resume -o {folder}.\n")
+    if processes == 1:
+        tested = train(forks, sounds, folder, part="predictions.csv", **strike)
+        assert (tested.code, tested.err) == (130, f"ossicle: Stopped by {name}; continue with --resume -o {folder}.\n")
+    assert train(forks, sounds, folder).code == 0
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 5
 
 
 def note(line: str) -> None:

@@ -203,6 +203,7 @@ def test_a_damaged_index_of_samples_is_made_again(text: str, dataset: Dataset, t
     assert index.read_bytes() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_file_of_a_run_is_one_sentence(
     run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

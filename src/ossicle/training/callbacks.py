@@ -31,7 +31,7 @@ from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
-from ossicle.training.ranks import ALONE, Ranks
+from ossicle.training.ranks import ALONE, STOPPING, Ranks
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
@@ -329,16 +329,15 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 class Checkpoints(Callback):
     """Saves a checkpoint at the end of every epoch, every few minutes inside one, and when the user interrupts.
 
-    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C and SIGTERM take effect after the
-    step under way, where the state is whole; a second one stops at once and the last saved state remains. SIGUSR1, by
-    which a cluster says that the time is nearly up, saves after the step, and the training goes on. A signal to any
-    process is one to all.
+    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C, SIGTERM, and SIGUSR1, by which a
+    cluster says that the time is nearly up, take effect after the step under way, where the state is whole; a second
+    one stops at once and the last saved state remains. A signal to any process is one to all.
     """
 
     def __init__(self, folder: Path, *, minutes: float, keep: int = 2, ranks: Ranks = ALONE) -> None:
         self.folder, self.minutes, self.keep, self.ranks = folder, minutes, keep, ranks
         self._saved = time.monotonic()
-        self._interrupted = self._asked = False
+        self._interrupted = False
 
     def on_train_start(self, *_: Any) -> None:
         """Takes over the signals that ask a program to stop; Lightning gives them back, as it does those of its own."""
@@ -348,15 +347,10 @@ class Checkpoints(Callback):
                 raise KeyboardInterrupt
             self._interrupted = True
 
-        def save(number: int, frame: FrameType | None) -> None:
-            self._asked = True
-
         # The main thread alone may set handlers: in another the caller keeps the signals.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *STOPPING):
                 signal.signal(number, ask)
-            if hasattr(signal, "SIGUSR1"):  # not on Windows
-                signal.signal(signal.SIGUSR1, save)
         self._saved = time.monotonic()
 
     def on_train_batch_end(
@@ -367,7 +361,7 @@ class Checkpoints(Callback):
         if not whole or trainer.is_last_batch:
             return
         due = self.ranks.zero and time.monotonic() - self._saved > 60 * self.minutes
-        interrupted, due = self.ranks.any([self._interrupted, self._asked or due])
+        interrupted, due = self.ranks.any([self._interrupted, due])
         if interrupted or due:
             self.save(trainer)
         if interrupted:
@@ -380,9 +374,13 @@ class Checkpoints(Callback):
         if interrupted:
             raise KeyboardInterrupt
 
+    def on_train_end(self, *_: Any) -> None:
+        """Stops where the user asked while the last checkpoint was written."""
+        if any(self.ranks.any([self._interrupted])):
+            raise KeyboardInterrupt
+
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and removes all but the newest few."""
-        self._asked = False
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
         if self.ranks.zero:
             for old in checkpoints(self.folder)[self.keep :]:

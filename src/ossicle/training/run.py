@@ -54,7 +54,7 @@ from ossicle.training.digests import Digests
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
-from ossicle.training.ranks import ALONE, Ranks
+from ossicle.training.ranks import ALONE, Ranks, stoppable
 from ossicle.training.results import (
     REPORT,
     FoldResult,
@@ -343,9 +343,18 @@ class Runs(contextlib.ExitStack, Generic[Config]):
 
     def __enter__(self) -> "Runs[Config]":
         super().__enter__()
+        self.enter_context(stoppable())
         self.ranks.first(self._take)
         self.damaged = self.ranks.from_zero(lambda: self.damaged)
         return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
+        """Says how a run that was stopped goes on."""
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, KeyboardInterrupt):
+            how = f"continue with --resume -o {self.output}" if (self.output / CONFIG).exists() else "begin again"
+            raise KeyboardInterrupt(f"{str(error) or 'Interrupted'}; {how}.") from None
+        return None
 
     def _take(self) -> None:
         refuse_taken(self.output, resume=self.resume)
@@ -383,13 +392,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             logger.info(sentence)
         results = []
         for run in self._runs(inputs):
-            try:
-                with using_kernels(run.config.kernels):
-                    results.append(run.finished or train_fold(run))
-            except KeyboardInterrupt as stop:
-                if not stop.args:
-                    raise
-                raise KeyboardInterrupt(f"{stop}; continue with --resume -o {self.output}.") from None
+            with using_kernels(run.config.kernels):
+                results.append(run.finished or train_fold(run))
             # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would
             # come after some folds.
             gc.collect()
