@@ -145,6 +145,8 @@ def settle_processes(config: TrainConfig) -> TrainConfig:
     nodes = world // devices
     if devices * nodes != world:
         raise SettingRefused(f"{who} has started {world} processes, and not as many on each of {nodes} machines.")
+    if who == "SLURM" and world > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:  # which Lightning goes by
+        raise SettingRefused(f"SLURM has started {world} processes; give it --ntasks-per-node={devices}, not --ntasks.")
     if (config.devices, config.nodes) not in ((1, 1), (devices, nodes)):
         raise SettingRefused(
             f"{who} has started {devices} processes on each of {nodes} machines, and devices={config.devices} "
