@@ -118,10 +118,11 @@ def without_pictures() -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Leaves what tells a finished run, and none of its pictures."""
+    """Leaves what tells a finished run, and none of its pictures; no step is measured ahead."""
 
     def write_no_pages(evaluation: Any, folder: Path, **__: Any) -> None:
         (folder / "report.html").write_text("")
 
     patch.setattr("ossicle.evaluation.result.write_evaluation", write_no_pages)
+    patch.setattr("ossicle.training.callbacks.measure", lambda *_, **__: None)
     patch.setattr("ossicle.training.tune_head.importance_sections", lambda *_, **__: [])

@@ -180,8 +180,8 @@ def carry_out() -> dict[str, Any]:
                 time.sleep(0.001)
         for file in (out, err):
             file.seek(0)
-        said = {"out": out.read(), "err": err.read()}
-    return {"code": code, "seconds": seconds, "writes": shared.writes, "struck": bool(shared.struck), "hung": hung, **said}
+        said = {"out": out.read(), "err": err.read(), "hung": hung}
+    return {"code": code, "seconds": seconds, "writes": shared.writes, "struck": bool(shared.struck), **said}
 
 
 def processor_time(pid: int) -> float:
@@ -207,11 +207,10 @@ if __name__ == "__main__":
     from matplotlib.figure import Figure
 
     import ossicle.report
-    import ossicle.training.train_network
     from ossicle.cli import main
-    from ossicle.training import callbacks, ranks
+    from ossicle.training import callbacks, ranks, train_network
 
-    sys.modules.setdefault("forked", sys.modules["__main__"])
+    assert ossicle.report and train_network  # what a training imports when it is needed
     if "--drawn" not in sys.argv:
         Figure.savefig = lambda self, file, **_: file.write(b"PNG")  # type: ignore[method-assign]
     callbacks.measure = lambda *_, **__: None  # type: ignore[assignment]

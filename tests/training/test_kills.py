@@ -71,7 +71,7 @@ def test_kills_at_any_moment_change_no_bit_of_a_run(processes: int, forks: Any, 
 
 
 @pytest.mark.parametrize(
-    ("processes", "to", "name"), [(1, 0, "SIGTERM"), (1, 0, "SIGUSR1"), (2, 0, "SIGUSR1"), (2, 1, "SIGTERM")]
+    ("processes", "to", "name"), [(1, 0, "SIGINT"), (1, 0, "SIGTERM"), (2, 0, "SIGUSR1"), (2, 1, "SIGTERM")]
 )
 def test_a_signal_to_any_process_saves_after_the_step_and_ends_the_run_with_a_sentence(
     processes: int, to: int, name: str, forks: Any, sounds: Path, tmp_path: Path
@@ -86,7 +86,8 @@ def test_a_signal_to_any_process_saves_after_the_step_and_ends_the_run_with_a_se
     assert (last.code, last.err) == (130, f"ossicle: Stopped after step 16; continue with --resume -o {folder}.\n")
     if processes == 1:
         tested = train(forks, sounds, folder, part="predictions.csv", **strike)
-        assert (tested.code, tested.err) == (130, f"ossicle: Stopped by {name}; continue with --resume -o {folder}.\n")
+        how = "Interrupted" if name == "SIGINT" else f"Stopped by {name}"
+        assert (tested.code, tested.err) == (130, f"ossicle: {how}; continue with --resume -o {folder}.\n")
     assert train(forks, sounds, folder).code == 0
     assert len((folder / "metrics.csv").read_text().splitlines()) == 5
 

@@ -219,7 +219,9 @@ def test_slurm_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch
     settled = settle_processes(TrainConfig())
     assert (settled.devices, settled.nodes) == (4, 2)
     assert settle_processes(TrainConfig(devices=4, nodes=2)) == settled
-    with pytest.raises(SettingRefused, match="SLURM has started 4 processes on each of 2 machines, and devices=8 nodes=1"):
+    with pytest.raises(
+        SettingRefused, match="SLURM has started 4 processes on each of 2 machines, and devices=8 nodes=1"
+    ):
         settle_processes(TrainConfig(devices=8))
     (plugin,) = environment_plugins()
     assert isinstance(plugin, SLURMEnvironment) and not plugin.auto_requeue
