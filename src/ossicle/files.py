@@ -19,6 +19,7 @@ from typing import Any
 
 from ossicle.errors import OssicleError, SettingRefused
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file, on the disk or by a limit
 MAX_NAME = 255  # bytes of a file's name
 _NOTES: list[Callable[[Path, Path], object]] = []
 
@@ -44,7 +45,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             sync_folder(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # the temporary name would confuse
+        # The temporary name would confuse; and of a full disk Python names no file.
+        if error.filename == str(temporary) or error.filename is None and error.errno in FULL:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
@@ -184,6 +186,7 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno != errno.EINVAL:  # some file systems cannot flush a folder
+            error.filename = str(folder)
             raise
     finally:
         os.close(handle)

@@ -185,9 +185,9 @@ def test_equal_weights_have_equal_metrics_and_every_clip_is_scored_once(
     folds = [f"{sounds}/{row},{'tested' if number < 5 else 'other'}" for number, row in enumerate(rows)]
     table.write_text("\n".join(["file,label,fold", *folds]) + "\n")
     settings = [*SETTINGS, "epochs=1", "lr=0", "validation=0.35"]
-    for processes in (1, 2):
+    for number in (1, 2):
         run = forks.run(
-            *("train", table, "--folds", "tested", "--devices", processes, "-o", tmp_path / f"{processes}"),
+            *("train", table, "--folds", "tested", "--devices", number, "-o", tmp_path / f"{number}"),
             *("--set", *settings),
         )
         assert run.code == 0, run.err

@@ -1,9 +1,12 @@
 """What a run leaves on disk: damaged, held by another process, made longer, where nothing can be written."""
 
+import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 from ossicle.cli import app
-from ossicle.data import Dataset, Item
+from ossicle.data import Dataset, Item, read_dataset
 from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
-from ossicle.errors import BundleRefused, OssicleError, RunRefused, SettingRefused, WeightsRefused
+from ossicle.errors import BundleRefused, JobStopped, OssicleError, RunRefused, SettingRefused, WeightsRefused
 from ossicle.files import noted, write_atomically
 from ossicle.loading import load
 from ossicle.training import TrainConfig, TrainResult, train
-from ossicle.training.callbacks import epochs_without_gain
+from ossicle.training.callbacks import Checkpoints, epochs_without_gain
 from ossicle.training.config import read_config
 from ossicle.training.digests import Digests
 from ossicle.training.estimate import logged
@@ -298,6 +301,94 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:
         state.write_text("[" * 100_000)
     with pytest.raises(RunRefused, match="no checkpoint to resume from .*another folder with -o"):
         run(epochs=2, resume=True)
+
+
+# --- an unkind world -------------------------------------------------------------------------------------------------
+
+
+def result_of(folder: Path) -> dict[str, bytes]:
+    """The files that say what came of a run, but for the time that it took."""
+    names = ("config.yaml", "split.json", "test_scores.safetensors", "model/config.json", "model/model.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def litter(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if path.name != ".ossicle"]
+
+
+def fill_the_disk(patch: pytest.MonkeyPatch, *, after: int) -> None:
+    """No room for the files that are written after so many."""
+    flush, left = os.fsync, iter(range(after))
+
+    def full(handle: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    patch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_nothing_is_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 2, "validation": 0.25, "save_minutes": 0.0}
+    with monkeypatch.context() as patch:
+        flushed: list[int] = []
+        flush = os.fsync
+        patch.setattr(os, "fsync", lambda handle: (flushed.append(handle), flush(handle)))
+        wanted = result_of(run("whole", **settings).folder)
+    rng, begun, stops = random.Random(0), False, 0
+    for after in sorted(rng.sample(range(len(flushed)), 8)):
+        with monkeypatch.context() as patch:
+            fill_the_disk(patch, after=after // 2 if begun else 3)
+            try:
+                run("full", resume=begun, **settings)
+            except JobStopped as error:
+                how = f"continue with --resume -o {tmp_path / 'full'}" if begun else ""
+                said, stops = str(error), stops + 1
+                assert said.startswith(f"No space left on device: {tmp_path / 'full'}") and "; make room, and " in said
+                assert how in said and not litter(tmp_path / "full")
+        begun = (tmp_path / "full" / "config.yaml").exists()
+    assert stops >= 6
+    assert result_of(run("full", resume=begun, **settings).folder) == wanted
+
+
+def test_recordings_that_vanish_are_named_and_the_run_goes_on_when_they_are_back(
+    run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for decoded samples, each recording is opened when its turn comes."""
+    here, away = Path(shutil.copytree(sounds, tmp_path / "here")), tmp_path / "away"
+    data, settings = read_dataset(here), {"cache_gigabytes": 0.0, "epochs": 3}
+    wanted = result_of(run("whole", data=data, **settings).folder)
+    save = Checkpoints.save
+
+    def save_and_lose(self: Checkpoints, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.global_step == 4:
+            here.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_lose)
+        with pytest.raises(OssicleError, match=rf"{here}/\d+\.wav: "):
+            run("stopped", data=data, **settings)
+    away.rename(here)
+    assert result_of(run("stopped", data=data, resume=True, **settings).folder) == wanted
+
+
+def test_clocks_that_jump_change_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"epochs": 2, "validation": 0.25}
+    wanted = result_of(run("whole", **settings).folder)
+    rng, clock = random.Random(0), time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + rng.choice([-1e9, -3600.0, 0.0, 3600.0, 1e9]))
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, after=40)
+        with pytest.raises(JobStopped):
+            run("stopped", **settings)
+    states = sorted((tmp_path / "stopped" / "checkpoints").glob("step-*"))
+    assert states
+    for number, path in enumerate(sorted((tmp_path / "stopped").rglob("*"))):  # the newer are the older, and all odd
+        os.utime(path, (1e9 - number, 3e9 - 1e6 * number))
+    assert result_of(run("stopped", resume=True, **settings).folder) == wanted
 
 
 # --- where nothing can be written ------------------------------------------------------------------------------------

@@ -39,10 +39,10 @@ from ossicle.data.cache import SampleStore
 from ossicle.data.check import cut_short
 from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
-from ossicle.errors import DataRefused, OssicleError, RunRefused, SettingRefused
+from ossicle.errors import DataRefused, JobStopped, OssicleError, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
-from ossicle.files import locked, noted, remove_abandoned, write_json
+from ossicle.files import FULL, locked, noted, remove_abandoned, write_json
 from ossicle.inference import probabilities
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
@@ -349,11 +349,13 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
-        """Says how a run that was stopped goes on."""
+        """Says how a run goes on that was stopped, or that a full disk has ended."""
         super().__exit__(kind, error, traceback)
+        how = f"continue with --resume -o {self.output}" if (self.output / CONFIG).exists() else "begin again"
         if isinstance(error, KeyboardInterrupt):
-            how = f"continue with --resume -o {self.output}" if (self.output / CONFIG).exists() else "begin again"
             raise KeyboardInterrupt(f"{str(error) or 'Interrupted'}; {how}.") from None
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise JobStopped(f"{error.strerror}: {error.filename}; make room, and {how}.") from error
         return None
 
     def _take(self) -> None:
