@@ -1,89 +1,132 @@
-"""Clips without limit: two to four clips of the corpus at random levels and places, drawn from a seed and a number.
+"""Clips without limit: one to four clips of the corpus mixed, changed, and heard by student and teacher alike.
 
-`Mixer.clip(number)` is a function of the seed and the number alone: workers may take numbers in any order, a run that
-stops goes on with the next, and a teacher's answers can be stored under the number. A number is one clip in itself with
-a chance of `single`, so that the encoder also hears clean sounds.
+`Mixer.clip(*numbers)` is a function of the seed and the numbers alone, so a run that stops goes on with the same clips.
+Powers of sounds add, so clips are mixed as mel power (their phases, taken as independent, cancel in the mean). What no
+answer is stored for is also made faster or slower and moved over frequency, and a mix may get the response of another
+room or microphone and a floor of noise: the teacher answers for what came out, so that every change is a new example.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from ossicle.frontend.mel import PASST_OFFSET
 from ossicle.types import Float32
-from pretraining.clips import PEAK, RATE
-from pretraining.manifest import Row, read_rows
+from pretraining.features import COLUMN, FRONTEND, MELS, Store
+
+FRAMES = 31 * COLUMN  # of every clip: 4.96 s
+SINGLE = 0.3  # chance of one sound alone
+SPREAD = 18.0  # dB; every further sound is up to this much quieter than the first
+GAIN = (-12.0, 3.0)  # dB
+PACES = 0.45  # octaves; a sound is played up to this much faster or slower
+SHIFT = 6  # mel bins
+RESPONSE = 4.0  # dB, deviation of a smooth response over frequency
+NOISE = (-5.0, -2.0)  # its power, as a power of ten
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Mixture:
     """A clip made of clips."""
 
-    samples: Float32[np.ndarray, " time"]
-    rows: tuple[int, ...]  # of the manifest, the loudest first
-    decibels: tuple[float, ...]  # of each, against its level in the corpus
+    mel: Float32[np.ndarray, "mel frame"]
+    clips: tuple[int, ...]  # the loudest first
+    speech: Float32[np.ndarray, "column value"]  # of a speech encoder, where `spoken`
+    spoken: np.ndarray  # (column,) of bool
 
 
 class Mixer:
-    """Makes clip after clip from the training part of a corpus.
+    """Makes clip after clip.
 
     Args:
-        seconds: of every clip
-        single: the chance that a clip is one sound alone
-        spread: decibels; every further sound is 0 to this much quieter than the first
-        balance: the power of the size of a kind (speech, music, ...) that its chance follows: 1 draws every clip
-            equally often, 0 every kind
+        clips: numbers of those to draw from
+        groups: of every clip of the store; rare groups are drawn more often than their clips alone would be
+        change: whether sounds and mixes are changed beyond their level; off where one measures
+        balance: the power of the size of a group that its chance follows: 1 draws every clip equally often, 0 every
+            group
     """
 
     def __init__(
-        self,
-        corpus: Path,
-        *,
-        seed: int,
-        seconds: float = 5.0,
-        single: float = 0.25,
-        spread: float = 18.0,
-        balance: float = 0.5,
-        rows: Sequence[Row] | None = None,
+        self, store: Store, clips: np.ndarray, groups: np.ndarray, *, seed: int, change: bool, balance: float = 0.5
     ) -> None:
-        self.corpus, self.seed, self.single, self.spread = corpus, seed, single, spread
-        self.size = round(seconds * RATE)
-        self.rows = [
-            row for row in (rows or read_rows(corpus / "manifest.jsonl")) if row.part == "train" or rows is not None
-        ]
-        kinds, of = np.unique([row.kind for row in self.rows], return_inverse=True)
-        counts = np.bincount(of, minlength=len(kinds)).astype(np.float64)
+        self.store, self.clips, self.seed, self.change = store, clips, seed, change
+        _, of = np.unique(groups[clips], return_inverse=True)
+        counts = np.bincount(of).astype(np.float64)
         weights = (counts**balance / counts)[of]
         self.edges = np.cumsum(weights / weights.sum())
+        self.values = 0 if store.speech is None else store.speech.shape[1]
 
-    def clip(self, number: int) -> Mixture:
-        """The clip of this number."""
-        draw = np.random.default_rng([self.seed, number])
-        count = 1 if draw.random() < self.single else int(draw.integers(2, 5))
-        chosen = np.minimum(np.searchsorted(self.edges, draw.random(count), side="right"), len(self.rows) - 1)
-        decibels = np.concatenate([[0.0], -np.sort(draw.uniform(0, self.spread, count - 1))])
-        samples = np.zeros(self.size, np.float32)
-        for index, level in zip(chosen, decibels, strict=True):
-            place(samples, self.read(int(index)), np.float32(10 ** (level / 20)), draw)
-        samples *= np.float32(min(1.0, PEAK / max(float(np.abs(samples).max()), 1e-9)))
-        return Mixture(samples=samples, rows=tuple(map(int, chosen)), decibels=tuple(map(float, decibels)))
+    def clip(self, *numbers: int) -> Mixture:
+        """The clip of these numbers."""
+        draw = np.random.default_rng([self.seed, *numbers])
+        count = 1 if draw.random() < SINGLE else int(draw.integers(2, 5))
+        drawn = np.minimum(np.searchsorted(self.edges, draw.random(count), side="right"), len(self.clips) - 1)
+        chosen = self.clips[drawn].tolist()
+        levels = np.concatenate([[0.0], -np.sort(draw.uniform(0, SPREAD, count - 1))]) + draw.uniform(*GAIN)
+        power = np.zeros((FRAMES, MELS), np.float32)
+        speech = np.zeros((FRAMES // COLUMN, self.values), np.float32)
+        spoken = np.zeros(len(speech), bool)
+        for number, (clip, level) in enumerate(zip(chosen, levels, strict=True)):
+            answered = number == 0 and self.store.speech_lengths[clip] > 0
+            pace, shift = self.changes(draw) if self.change and not answered else (1.0, 0)
+            length, span = self.store.length(clip), int(FRAMES * pace)
+            start = COLUMN * int(draw.integers(0, max(0, length - span) // COLUMN + 1))
+            sound = self.store.power(clip, start, min(length, start + span))
+            sound = shifted(paced(sound, pace), shift)[:FRAMES]
+            at = COLUMN * int(draw.integers(0, (FRAMES - len(sound)) // COLUMN + 1))
+            power[at : at + len(sound)] += sound * np.float32(10 ** (level / 10))
+            if answered:
+                found = self.answers(clip, start, len(sound), at)
+                speech[at // COLUMN :][: len(found)], spoken[at // COLUMN :][: len(found)] = found, True
+        if self.change:
+            power = self.changed(power, draw)
+        mel = (np.log(power + np.float32(PASST_OFFSET)) - FRONTEND.mean) / (2 * FRONTEND.deviation)
+        return Mixture(mel=mel.T.astype(np.float32), clips=tuple(chosen), speech=speech, spoken=spoken)
 
-    def read(self, index: int) -> Float32[np.ndarray, " time"]:
-        return soundfile.read(self.corpus / self.rows[index].file, dtype="float32")[0]
+    def answers(self, clip: int, start: int, frames: int, at: int) -> np.ndarray:
+        """The stored columns of a stretch of a clip of speech that is placed at a frame of the mixture."""
+        assert self.store.speech is not None
+        skipped = start // COLUMN
+        columns = min(frames // COLUMN, FRAMES // COLUMN - at // COLUMN, self.store.speech_lengths[clip] - skipped)
+        first = self.store.speech_starts[clip] + skipped
+        return self.store.speech[first : first + max(0, columns)].astype(np.float32)
+
+    def changes(self, draw: np.random.Generator) -> tuple[float, int]:
+        """The pace of a sound and its shift over frequency; half of the sounds keep theirs."""
+        chance, pace, shift = draw.random(3)
+        if chance < 0.5:
+            return 1.0, 0
+        return float(2 ** (PACES * (2 * pace - 1))), round(SHIFT * (2 * shift - 1))
+
+    def changed(self, power: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """The mix through a smooth response in half of all cases, and over a floor of noise in three of ten."""
+        if draw.random() < 0.5:
+            knots = np.linspace(0, MELS - 1, 6)
+            response = np.interp(np.arange(MELS), knots, draw.normal(0, RESPONSE, len(knots)))
+            power = power * (10 ** (response / 10)).astype(np.float32)
+        if draw.random() < 0.3:
+            tilt = np.linspace(1, 10 ** draw.uniform(-2, 0.5), MELS, dtype=np.float32)
+            noise = draw.standard_exponential(power.shape, dtype=np.float32)
+            power = power + np.float32(10 ** draw.uniform(*NOISE)) * tilt * noise
+        return power
 
 
-def place(
-    into: Float32[np.ndarray, " time"],
-    sound: Float32[np.ndarray, " time"],
-    factor: np.float32,
-    draw: np.random.Generator,
-) -> None:
-    """Adds a sound: a longer one by a random stretch of it, a shorter one at a random place."""
-    room = len(into) - len(sound)
-    at = int(draw.integers(0, abs(room) + 1))
-    if room < 0:
-        into += factor * sound[at : at + len(into)]
+def paced(power: Float32[np.ndarray, "frame mel"], pace: float) -> Float32[np.ndarray, "_ mel"]:
+    """A sound so many times as fast, interpolated between frames."""
+    if pace == 1.0:
+        return power
+    at = np.arange(max(1, int(len(power) / pace))) * pace
+    before = np.minimum(at.astype(int), len(power) - 1)
+    after, part = np.minimum(before + 1, len(power) - 1), (at - before).astype(np.float32)[:, None]
+    return power[before] * (1 - part) + power[after] * part
+
+
+def shifted(power: Float32[np.ndarray, "frame mel"], bins: int) -> Float32[np.ndarray, "frame mel"]:
+    """A sound moved up by so many mel bins; what it leaves is nearly silent."""
+    if bins == 0:
+        return power
+    moved = np.full_like(power, PASST_OFFSET / 10)
+    if bins > 0:
+        moved[:, bins:] = power[:, :-bins]
     else:
-        into[at : at + len(sound)] += factor * sound
+        moved[:, :bins] = power[:, -bins:]
+    return moved

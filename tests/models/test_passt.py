@@ -500,3 +500,21 @@ def test_a_cut_network_saves_as_one_of_its_depth() -> None:
     assert model.config.depth == 3
     shallow.load_state_dict(model.state_dict())
     assert torch.equal(shallow.blocks[2].mlp.fc1.weight, last)
+
+
+def test_a_stem_has_the_patches_of_the_kernel_that_it_replaces() -> None:
+    torch.manual_seed(0)
+    plain = create_model("passt_tiny_s16", num_classes=3, dim=12, num_heads=2, depth=1)
+    stemmed = create_model("passt_tiny_conv", num_classes=3, dim=12, num_heads=2, depth=1, stem=(4, 6, 8))
+    for frames in (16, 31, 32, 47, 100, 998):
+        spec = torch.randn(2, 128, frames)
+        one, other = plain.patch_embed(spec), stemmed.patch_embed(spec)
+        assert one.shape == other.shape
+        patches = torch.tensor([0, one.shape[1] - 1])
+        torch.testing.assert_close(stemmed.patch_embed(spec, patches=patches), other[:, patches])
+
+
+@pytest.mark.parametrize("changes", [{"stem": (4, 0)}, {"stem": (4,) * 5}, {"stem": (4, 4), "stride": 10}])
+def test_a_stem_that_does_not_fit_the_patches_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="stem"):
+        create_model("passt_tiny_conv", num_classes=3, **changes)

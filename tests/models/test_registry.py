@@ -56,7 +56,7 @@ def test_the_name_of_weights_is_answered_with_its_architecture() -> None:
 
 
 def test_names_are_listed_by_pattern() -> None:
-    assert list_models("passt_tiny_*") == [f"passt_tiny_s{stride}" for stride in (10, 12, 14, 16, 20)]
+    assert list_models("passt_tiny_s*") == [f"passt_tiny_s{stride}" for stride in (10, 12, 14, 16, 20)]
     assert list_models("nothing*") == []
 
 

@@ -13,7 +13,6 @@ from pretraining.clips import LOUDNESS, RATE, clips_of, loudness
 from pretraining.duplicates import fingerprint, near_duplicates
 from pretraining.labels import topic_of, weak_label
 from pretraining.manifest import Row, part_of, read_rows, table, write_rows
-from pretraining.mixtures import Mixer
 from tests.pretraining.conftest import melody
 
 from pretraining import midi
@@ -194,7 +193,7 @@ def test_a_manifest_comes_back_and_its_tables_add_up(tmp_path: Path) -> None:
     ]
 
 
-# --- notes, mixtures --------------------------------------------------------------------------------------------------
+# --- notes --------------------------------------------------------------------------------------------------
 
 
 def test_a_score_is_the_same_bytes_for_the_same_seed() -> None:
@@ -210,38 +209,3 @@ def test_a_score_is_the_same_bytes_for_the_same_seed() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(0, b"\0"), (127, b"\x7f"), (128, b"\x81\0"), (16384, b"\x81\x80\0")])
 def test_a_midi_number_has_as_many_bytes_as_it_needs(value: int, expected: bytes) -> None:
     assert midi.variable_length(value) == expected
-
-
-@pytest.fixture
-def mixer(tmp_path: Path) -> Mixer:
-    rows = []
-    for number in range(6):
-        file = f"{number}.flac"
-        soundfile.write(tmp_path / file, melody(number, seconds=1 + number), RATE)
-        rows.append(row(file=file, kind="music" if number else "speech", part="validation" if number == 5 else "train"))
-    write_rows(tmp_path / "manifest.jsonl", rows)
-    return Mixer(tmp_path, seed=7, seconds=2.0)
-
-
-def test_a_mixture_is_a_function_of_seed_and_number(mixer: Mixer) -> None:
-    forwards = [mixer.clip(number).samples for number in range(8)]
-    backwards = [mixer.clip(number).samples for number in reversed(range(8))]
-    assert all(np.array_equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
-    assert not np.array_equal(forwards[0], forwards[1])
-    other = Mixer(mixer.corpus, seed=8, seconds=2.0)
-    assert not np.array_equal(forwards[0], other.clip(0).samples)
-
-
-def test_mixtures_hold_one_to_four_sounds_of_the_training_part_at_falling_levels(mixer: Mixer) -> None:
-    mixtures = [mixer.clip(number) for number in range(60)]
-    assert {len(mixture.rows) for mixture in mixtures} == {1, 2, 3, 4}
-    assert all(len(mixture.samples) == 2 * RATE and np.abs(mixture.samples).max() <= 0.9001 for mixture in mixtures)
-    assert {index for mixture in mixtures for index in mixture.rows} <= set(range(5))
-    for mixture in mixtures:
-        assert list(mixture.decibels) == sorted(mixture.decibels, reverse=True)
-
-
-def test_a_kind_of_one_clip_is_drawn_more_often_than_its_clip_alone_would_be(mixer: Mixer) -> None:
-    even = Mixer(mixer.corpus, seed=7, seconds=2.0, balance=0.0)
-    first = [even.clip(number).rows[0] for number in range(300)]
-    assert 0.4 < first.count(0) / 300 < 0.6

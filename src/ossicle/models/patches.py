@@ -36,6 +36,7 @@ class PatchConfig:
     dropout: float = 0.0  # fraction of each branch's values, in training
     drop_path: float = 0.0  # fraction of branches skipped in training at the last block, rising from 0 at the first
     interpolate_positions: bool = False  # process an input beyond the table in one pass
+    stem: tuple[int, ...] = ()  # channels of the convolutions ahead of the patches, see `ConvStem`; () has none
 
     def __post_init__(self) -> None:
         if min(self.num_classes, self.dim, self.num_heads, self.depth, self.stride) < 1:
@@ -44,6 +45,11 @@ class PatchConfig:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if min(self.mels, self.frames) < PATCH:
             raise ValueError(f"mels {self.mels} and frames {self.frames} are at least the patch size {PATCH}")
+        if self.stem and (min(self.stem) < 1 or self.stride != PATCH or PATCH % 2 ** len(self.stem)):
+            raise ValueError(
+                f"stem {self.stem} with stride {self.stride}: a stem of one to four positive widths needs a stride of "
+                f"{PATCH}, as it halves the spectrogram once each"
+            )
         check_fraction("dropout", self.dropout)
         check_fraction("drop_path", self.drop_path)
 
@@ -109,6 +115,42 @@ class PatchEmbed(nn.Module):
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
+class ConvStem(nn.Module):
+    """Spectrogram patches to tokens through convolutions, each of which halves it, with a residual one behind.
+
+    It makes a transformer learn from less data, and costs the same for a dropped patch as for a kept one.
+
+    Source: Xiao et al., "Early Convolutions Help Transformers See Better" (arXiv 2106.14881), without its norms: those
+    of a batch can be folded into the weights once these are trained.
+
+    Args:
+        channels: of each halving
+    """
+
+    def __init__(self, dim: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        pairs = list(zip((1, *channels), channels, strict=False))
+        self.halve = nn.ModuleList(nn.Conv2d(before, after, 3, 2, 1) for before, after in pairs)
+        # The first works at half the resolution, where another costs the most and tells the least.
+        self.refine = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for width in channels[1:])
+        left = PATCH // 2 ** len(channels)
+        self.proj = nn.Conv2d(channels[-1], dim, left, left)
+
+    def forward(
+        self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
+    ) -> Float[Tensor, "clip patch dim"]:
+        rows, columns = (patches_along(length, PATCH) * PATCH for length in spec.shape[1:])
+        x = spec[:, None, :rows, :columns]
+        if not torch.compiler.is_exporting():
+            x = x.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
+        for level, halve in enumerate(self.halve):
+            x = F.gelu(halve(x))
+            if level:
+                x = x + F.gelu(self.refine[level - 1](x))
+        tokens = self.proj(x).flatten(2).mT
+        return tokens if patches is None else tokens.index_select(1, patches)
+
+
 class PatchTransformer(Network):
     """The network: log-mel in, one logit per label out.
 
@@ -127,7 +169,7 @@ class PatchTransformer(Network):
     ) -> None:
         super().__init__(config, frontend=frontend)
         dim = config.dim
-        self.patch_embed = PatchEmbed(dim, config.stride)
+        self.patch_embed = ConvStem(dim, config.stem) if config.stem else PatchEmbed(dim, config.stride)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
         for name, shape in tables.items():

@@ -9,15 +9,26 @@ Transformer for Audio Event Detection" (arXiv 2312.16228), its sizes those of DA
 Gong et al., "AST: Audio Spectrogram Transformer" (arXiv 2104.01778).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ossicle.models.registry import Preset, register_network
 
 
 def _passt(
-    name: str, *, dim: int = 768, num_heads: int = 12, depth: int = 12, stride: int = 10, frames: int = 998, **rest: Any
+    name: str,
+    *,
+    dim: int = 768,
+    num_heads: int = 12,
+    depth: int = 12,
+    stride: int = 10,
+    frames: int = 998,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    **rest: Any,
 ) -> Preset:
-    options = {"dim": dim, "num_heads": num_heads, "depth": depth, "stride": stride, "frames": frames}
+    options: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "depth": depth, "stride": stride, "frames": frames}
+    options |= more
     return Preset(name=name, options=options, width=str(dim), depth=str(depth), stride=str(stride), **rest)
 
 
@@ -71,6 +82,15 @@ PASST = (
         _passt(f"passt_{size}_s{stride}", dim=dim, num_heads=num_heads, stride=stride)
         for size, (dim, num_heads) in _WIDTHS.items()
         for stride in (10, 12, 14, 16, 20)
+    ),
+    _passt(
+        "passt_tiny_conv",
+        dim=192,
+        num_heads=3,
+        depth=8,
+        stride=16,
+        more={"stem": (32, 48, 96)},
+        note="convolutions ahead of the patches: learns from less",
     ),
     _passt("passt_base_s10_d7", depth=7, note="7 of 12 blocks: PaSST-L"),
     _passt("passt_base_s10_20s", frames=2000, note="20 s in one pass"),

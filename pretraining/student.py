@@ -1,0 +1,167 @@
+"""The student while it trains: a PaSST with a convolutional stem, batch norms in it, and a layer for each teacher.
+
+What ships is the PaSST alone, its batch norms folded into the convolutions (`folded`).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ossicle.models import create_model
+from ossicle.models.passt import Passt
+from ossicle.models.patches import ConvStem, patches_along
+from ossicle.models.tokens import select_patches
+from pretraining.teacher import Heard
+
+MODEL = "passt_tiny_conv"
+SPEECH = 768  # values that a speech encoder answers for a column
+
+
+class NormedStem(ConvStem):
+    """The stem with a batch norm behind every convolution, which then needs no bias."""
+
+    def __init__(self, dim: int, channels: tuple[int, ...]) -> None:
+        super().__init__(dim, channels)
+        for name in ("halve", "refine"):
+            for conv in self.get_submodule(name).children():
+                assert isinstance(conv, nn.Conv2d)
+                conv.bias = None
+        self.halve_norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels)
+        self.refine_norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels[1:])
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
+    ) -> Float[Tensor, "clip patch dim"]:
+        x = spec[:, None].contiguous(memory_format=torch.channels_last)
+        for level, (halve, norm) in enumerate(zip(self.halve, self.halve_norms, strict=True)):
+            x = F.gelu(norm(halve(x)))
+            if level:
+                x = x + F.gelu(self.refine_norms[level - 1](self.refine[level - 1](x)))
+        tokens = self.proj(x).flatten(2).mT
+        return tokens if patches is None else tokens.index_select(1, patches)
+
+    def folded(self) -> dict[str, Tensor]:
+        """The tensors of a `ConvStem` that computes the same in evaluation."""
+        own = self.state_dict()
+        tensors = {name: tensor for name, tensor in own.items() if name.startswith("proj.")}
+        for name in [name for name in own if name.startswith(("halve.", "refine."))]:
+            convolution = name.removesuffix(".weight")
+            kind, number = convolution.split(".")
+            norm = self.get_submodule(f"{kind}_norms.{number}")
+            assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            tensors[name] = own[name] * scale[:, None, None, None]
+            tensors[f"{convolution}.bias"] = norm.bias - norm.running_mean * scale
+        return tensors
+
+
+class Answer(NamedTuple):
+    """What the student says of a batch; a patch here is one that patchout keeps, the hint is of all."""
+
+    logits: Float[Tensor, "clip label"]
+    embedding: Float[Tensor, "clip value"]
+    map: Float[Tensor, "clip patch value"]
+    hint: Float[Tensor, "clip patch channel"]
+    speech: Float[Tensor, "clip column value"]
+    rows: Int[Tensor, "row"]  # of the grid, kept
+    columns: Int[Tensor, "column"]
+
+
+class Student(nn.Module):
+    """The network and its layers to the teachers' answers.
+
+    Args:
+        logits: mean and deviation of the teacher's, by label: the head learns what differs from them
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, logits: tuple[Tensor, Tensor], *, patchout: tuple[int, int] = (5, 3)) -> None:
+        super().__init__()
+        network = create_model(MODEL, num_classes=len(logits[0]), patchout_t=patchout[0], patchout_f=patchout[1])
+        assert isinstance(network, Passt)
+        self.network, dim = network, network.config.dim
+        network.patch_embed = NormedStem(dim, network.config.stem)
+        self.register_buffer("mean", logits[0])
+        self.register_buffer("deviation", logits[1])
+        self.norm = nn.LayerNorm(dim)
+        self.to_embedding = nn.Linear(2 * dim, 384)
+        self.to_map = nn.Linear(dim, 384)
+        self.to_hint = nn.Linear(dim, 48)
+        self.to_speech = nn.Linear(dim, SPEECH)
+
+    def forward(self, mel: Float[Tensor, "clip mel frame"], *, generator: torch.Generator | None = None) -> Answer:
+        network = self.network
+        grid = (network.config.rows, patches_along(mel.shape[-1], network.config.stride))
+        patches = torch.arange(grid[0] * grid[1])
+        if self.training:
+            drawn = select_patches(grid, network.config.patchout, generator=generator)
+            patches = patches if drawn is None else drawn
+        positions = network.positions(grid[1], generator=generator)
+        embedded = network.patch_embed(mel)
+        two = torch.cat([network.cls_token, network.dist_token], 1) + network.class_positions()
+        x = torch.cat([two.expand(len(mel), -1, -1), embedded[:, patches] + positions(patches)], dim=1)
+        for block in network.blocks:
+            x = block(x)
+        features, tokens = network.norm(x[:, :2]).mean(1), self.norm(x[:, 2:])
+        rows, columns = (patches // grid[1]).unique(), (patches % grid[1]).unique()
+        by_row = tokens.unflatten(1, (len(rows), len(columns)))
+        return Answer(
+            logits=network.head(features) * self.deviation + self.mean,
+            embedding=self.to_embedding(torch.cat([features, tokens.mean(1)], dim=-1)),
+            map=self.to_map(tokens),
+            hint=self.to_hint(embedded),
+            speech=self.to_speech(by_row.mean(1)),
+            rows=rows,
+            columns=columns,
+        )
+
+    def shipped(self) -> Passt:
+        """The network alone: norms folded into the stem, the teacher's mean and deviation into the head."""
+        network = self.network
+        stem = network.patch_embed
+        assert isinstance(stem, NormedStem)
+        made = create_model(MODEL, num_classes=len(self.mean))
+        assert isinstance(made, Passt)
+        tensors = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("patch_embed.")}
+        tensors |= {f"patch_embed.{name}": tensor for name, tensor in stem.folded().items()}
+        tensors["head.1.weight"] = tensors["head.1.weight"] * self.deviation[:, None]
+        tensors["head.1.bias"] = tensors["head.1.bias"] * self.deviation + self.mean
+        made.load_state_dict({name: tensor.detach().clone() for name, tensor in tensors.items()})
+        return made.eval()
+
+
+def losses(
+    answer: Answer, heard: Heard, scale: "dict[str, tuple[Tensor, Tensor]]", speech: Tensor, spoken: Tensor
+) -> dict[str, Tensor]:
+    """What is wrong with an answer, a number for each teacher's output; their sum is minimized.
+
+    Args:
+        scale: mean and deviation of each of the teachers' outputs over the corpus: their common mean would drown what
+            tells clips apart
+        speech, spoken: (clip, column, value) of a speech encoder, and the columns for which it answers
+    """
+
+    def standard(values: Tensor, name: str) -> Tensor:
+        mean, deviation = scale[name]
+        return (values - mean) / deviation
+
+    logits = answer.logits.float()
+    taught = heard.map.permute(0, 2, 3, 1)[:, answer.rows // 2][:, :, answer.columns // 2].flatten(1, 2)
+    found = {
+        "labels": F.binary_cross_entropy_with_logits(logits, heard.logits.sigmoid(), reduction="none").sum(1).mean()
+        / 10,
+        "logits": F.mse_loss(standard(logits, "logits"), standard(heard.logits, "logits")),
+        "embedding": 1 - F.cosine_similarity(answer.embedding.float(), standard(heard.embedding, "embedding")).mean(),
+        "map": F.smooth_l1_loss(answer.map.float(), standard(taught, "map").clamp(-5, 5)),
+        "hint": F.smooth_l1_loss(answer.hint.float(), standard(heard.hint.flatten(2).mT, "hint").clamp(-5, 5)) / 2,
+    }
+    kept = spoken[:, answer.columns]
+    if kept.any():
+        found["speech"] = F.mse_loss(answer.speech.float()[kept], standard(speech[:, answer.columns][kept], "speech"))
+    return found
