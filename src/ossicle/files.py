@@ -20,6 +20,7 @@ from typing import Any
 from ossicle.errors import OssicleError, SettingRefused
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file, on the disk or by a limit
+LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}  # options of NFS and of Lustre
 MAX_NAME = 255  # bytes of a file's name
 _NOTES: list[Callable[[Path, Path], object]] = []
 
@@ -116,6 +117,22 @@ def locked(path: Path) -> Iterator[bool]:
         except OSError:  # a file system without locks
             honored = False
         yield honored
+
+
+def locks_are_local(path: Path, *, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether the file system of a path is mounted so that a lock on it holds on this machine alone.
+
+    Args:
+        mounts: Linux's list of them; elsewhere nothing is known
+    """
+    try:
+        listed = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
+    except OSError:
+        return False
+    place = existing_folder(path).resolve()
+    over = [fields for fields in listed if len(fields) > 3 and place.is_relative_to(fields[1].replace("\\040", " "))]
+    options = max(over, key=lambda fields: len(fields[1]), default=["", "", "", ""])[3].split(",")
+    return not LOCAL_LOCKS.isdisjoint(options)
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -21,7 +21,7 @@ from ossicle.data import Dataset, Item, read_dataset
 from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
 from ossicle.errors import BundleRefused, JobStopped, OssicleError, RunRefused, SettingRefused, WeightsRefused
-from ossicle.files import noted, write_atomically
+from ossicle.files import locks_are_local, noted, write_atomically
 from ossicle.loading import load
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.callbacks import Checkpoints, epochs_without_gain
@@ -79,6 +79,22 @@ def test_a_file_system_without_locks_is_said(
     monkeypatch.setattr(fcntl, "flock", refuse)
     train(dataset, tiny(epochs=1), output=tmp_path / "run", resume=True)
     assert any("there are no locks here" in line for line in log.messages)
+
+
+@pytest.mark.parametrize(
+    ("options", "local"),
+    [("rw,vers=4", False), ("rw,nolock", True), ("rw,local_lock=none", False), ("localflock", True)],
+)
+def test_a_file_system_whose_locks_hold_on_one_machine_alone_is_known(
+    options: str, local: bool, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared runs"
+    shared.mkdir()
+    mounts = tmp_path / "mounts"
+    place = str(shared).replace(" ", "\\040")
+    mounts.write_text(f"root / ext4 rw 0 0\nserver:/runs {place} nfs {options} 0 0\n")
+    assert locks_are_local(shared / "run" / "new", mounts=mounts) == local
+    assert not locks_are_local(tmp_path, mounts=mounts) and not locks_are_local(shared, mounts=tmp_path / "none")
 
 
 # --- longer runs -----------------------------------------------------------------------------------------------------
@@ -159,15 +175,18 @@ def test_an_early_stop_is_said_and_more_patience_goes_on(
 
 
 def test_every_fold_and_a_tuned_head_know_their_clips_in_moved_and_renamed_data(
-    sounds: Path, make_bundle: Callable[..., Path], tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: Any
+    sounds: Path,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    tiny: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    without_pictures: Callable[[pytest.MonkeyPatch], None],
 ) -> None:
-    import shutil
-
-    from ossicle.data import read_dataset
     from ossicle.encoders import load_encoder
     from ossicle.evaluation import evaluate
     from ossicle.training import TuneConfig, tune
 
+    without_pictures(monkeypatch)
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     shutil.copytree(sounds, tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", group="group")

@@ -42,7 +42,7 @@ from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, JobStopped, OssicleError, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
-from ossicle.files import FULL, locked, noted, remove_abandoned, write_json
+from ossicle.files import FULL, locked, locks_are_local, noted, remove_abandoned, write_json
 from ossicle.inference import probabilities
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
@@ -381,6 +381,11 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         remove_litter(folder)
         if not honored and (self.resume or self.ranks.world > 1):
             logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
+        elif locks_are_local(folder):
+            logger.info(
+                f"{folder}: a lock holds on this machine alone, as the file system is mounted; make sure that no other "
+                "machine is training there."
+            )
 
     @functools.cached_property
     def contents(self) -> tuple[str, ...]:
