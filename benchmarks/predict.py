@@ -32,8 +32,8 @@ import soundfile
 import torch
 from common import about_this_run, random_bundle, read_result, write_result
 
+from ossicle.allocator import peak_bytes
 from ossicle.audio import find_audio, read_clip
-from ossicle.bench.worker import peak_bytes
 
 MODELS = ("passt_tiny_s16", "datar_nano", "passt_base_s16")
 WINDOW, BATCH, RATE, RECORDING_SECONDS = 10.0, 8, 44_100, 120

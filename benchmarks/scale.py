@@ -1,7 +1,9 @@
 """How much faster two processes train than one, each with one thread: `python benchmarks/scale.py [MODEL] [STEPS]`.
 
 The batch is the same for both, of clips in memory, so what one process takes longer is the network's and the front
-end's; efficiency is the speed of two over twice that of one. Data wait is what a step waits for its batch.
+end's; efficiency is the speed of two over twice that of one. Data wait is what a step waits for its batch. The share of
+a step outside the network is that of features, augmentation, clipping, optimizer and average beside the network's
+forward and backward pass, each measured by itself, in turns; the whole step in the loop stands beside their sum.
 """
 
 import json
@@ -17,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import in_turns
 from lightning.pytorch import Callback
 
 from ossicle.data.cache import SampleStore
 from ossicle.frontend import create_frontend, frontend_config
 from ossicle.models import create_model
 from ossicle.training import TrainConfig
+from ossicle.training.averaging import WeightAverage
 from ossicle.training.loader import Batch, WaveBatches
 from ossicle.training.loop import fit
 from ossicle.training.module import NetworkTraining
@@ -75,7 +79,32 @@ def steps(ranks: Ranks, *, model: str, number: int) -> dict[str, float]:
     clock = Clock()
     fit(module, None, targets=targets, device=torch.device("cpu"), callbacks=[clock])
     step = median(np.diff(clock.ends)[1:])
-    return {"step": float(step), "wait": float(median(batches.waits[2:]))}
+    parts = parts_of(module.train(), rounds=number // 2) if ranks.world == 1 else {}
+    return {"step": float(step), "wait": float(median(batches.waits[2:])), **parts}
+
+
+def parts_of(module: NetworkTraining, *, rounds: int) -> dict[str, float]:
+    """Median seconds of the parts of a step by themselves, in turns."""
+    batch = module.batches.peek()
+    optimizer, average = module.optimizer(), WeightAverage((p for _, p in module.trained()), decay=0.998)
+    average.update()
+    spec, targets, _ = module.augmented(batch, batch.generator())
+
+    def network() -> None:
+        (module.model(spec, generator=batch.generator()).log_softmax(1) * targets).sum().backward()
+
+    def weights() -> None:
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+        average.update()
+
+    parts = {
+        "network": network,
+        "features and augmentation": lambda: module.augmented(batch, batch.generator()),
+        "clipping, optimizer and average": weights,
+    }
+    return in_turns(parts, rounds=rounds)
 
 
 def main(model: str, number: int) -> None:
@@ -90,6 +119,12 @@ def main(model: str, number: int) -> None:
     print(f"{model}, {BATCH} clips of {SECONDS:g} s a step, one thread a process")
     for processes, row in found.items():
         print(f"{processes} processes: step {row['step']:.3f} s, data wait {100 * row['wait'] / row['step']:.1f} %")
+    alone = found[1]
+    parts = {name: seconds for name, seconds in alone.items() if name not in ("step", "wait")}
+    whole = sum(parts.values())
+    shares = ", ".join(f"{name} {100 * seconds / whole:.1f} %" for name, seconds in parts.items())
+    print(f"share of a step outside the network: {100 * (1 - parts['network'] / whole):.1f} % ({shares})")
+    print(f"a step in the loop takes {alone['step'] / whole:.2f} of the sum of its parts")
     speed = found[1]["step"] / found[2]["step"]
     print(f"two are {speed:.2f} times as fast as one: efficiency {100 * speed / 2:.0f} %")
 

@@ -175,9 +175,9 @@ def test_the_public_names_are_these() -> None:
     assert set(ossicle.__all__) == {
         "__version__",
         *("load", "load_encoder", "create_model", "list_models", "read_dataset"),
-        *("train", "tune", "evaluate", "predict_files", "embed_files", "export_model"),
-        *("TrainConfig", "TuneConfig", "TrainResult", "FoldResult", "Evaluation", "Prediction", "Embeddings"),
-        *("FileResults", "Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
+        *("train", "tune", "sweep", "evaluate", "predict_files", "embed_files", "export_model"),
+        *("TrainConfig", "TuneConfig", "TrainResult", "FoldResult", "SweepResult", "Evaluation", "Prediction"),
+        *("Embeddings", "FileResults", "Dataset", "Recognizer", "Encoder", "EventRules", "Exported", "OssicleError"),
     }
     assert set(ossicle.__all__) <= set(dir(ossicle))
 

@@ -133,7 +133,7 @@ def test_bfloat16_is_asked_for_and_close(recognizer: Recognizer, shared_bundle: 
     assert not np.array_equal(half, full)
     np.testing.assert_allclose(half, full, atol=0.1)
     with pytest.raises(ValueError, match="expected precision"):
-        choose_dtype("float16", torch.device("cpu"))
+        choose_dtype("float8", torch.device("cpu"))
 
 
 def test_prediction_draws_no_random_number_and_leaves_no_gradient(recognizer: Recognizer, record: Record) -> None:

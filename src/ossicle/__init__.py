@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ossicle.loading import create_model, load
     from ossicle.models import list_models
     from ossicle.recognizer import Recognizer
-    from ossicle.training import FoldResult, TrainConfig, TrainResult, TuneConfig, train, tune
+    from ossicle.training import FoldResult, SweepResult, TrainConfig, TrainResult, TuneConfig, sweep, train, tune
 
 # name -> the module that holds it.
 _LAZY = {
@@ -42,6 +42,7 @@ _LAZY = {
     "OssicleError": "ossicle.errors",
     "Prediction": "ossicle.inference",
     "Recognizer": "ossicle.recognizer",
+    "SweepResult": "ossicle.training",
     "TrainConfig": "ossicle.training",
     "TrainResult": "ossicle.training",
     "TuneConfig": "ossicle.training",
@@ -54,6 +55,7 @@ _LAZY = {
     "load_encoder": "ossicle.encoders",
     "predict_files": "ossicle.jobs.predict",
     "read_dataset": "ossicle.data",
+    "sweep": "ossicle.training",
     "train": "ossicle.training",
     "tune": "ossicle.training",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "OssicleError",
     "Prediction",
     "Recognizer",
+    "SweepResult",
     "TrainConfig",
     "TrainResult",
     "TuneConfig",
@@ -83,6 +86,7 @@ __all__ = [
     "load_encoder",
     "predict_files",
     "read_dataset",
+    "sweep",
     "train",
     "tune",
 ]

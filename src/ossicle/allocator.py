@@ -1,8 +1,9 @@
-"""Keeps freed memory in the process, for loops that free and allocate the same memory in each step."""
+"""Memory of this process: freed memory is kept, for loops that allocate the same in each step; the peak of it all."""
 
 import ctypes
 import platform
 import sys
+from pathlib import Path
 
 # From <malloc.h>.
 M_TRIM_THRESHOLD = -1
@@ -20,3 +21,17 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_MMAP_THRESHOLD, 2**30))
+
+
+def peak_bytes() -> int | None:
+    """Peak memory of this process; None if the system does not report it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,9 @@ import torch
 from ossicle import kernels
 from ossicle.errors import SettingRefused
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -30,12 +32,19 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Gives the data type of matrix products; `auto` selects bfloat16 if it is clearly faster on this device."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"expected precision auto, float32 or bfloat16, got {precision!r}")
+    """Gives the data type of matrix products; `auto` selects bfloat16 if it is clearly faster on this device.
+
+    Raises: SettingRefused for float16 on anything but an NVIDIA or AMD GPU.
+    """
     if precision == "auto":
         return torch.bfloat16 if bfloat16_speedup(device.type) > 1.2 else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision not in DTYPES:
+        raise ValueError(f"expected precision auto, {', '.join(DTYPES)}, got {precision!r}")
+    if precision == "float16" and device.type != "cuda":
+        raise SettingRefused(
+            f"precision=float16 needs a GPU of the device cuda, got {device.type}; use bfloat16 or float32."
+        )
+    return DTYPES[precision]
 
 
 @functools.cache

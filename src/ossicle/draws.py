@@ -3,13 +3,18 @@
 So what a clip draws does not depend on the number of processes. Code that draws a number for each clip calls
 `for_clips`; what is drawn once for a batch (edges of the filterbank, patchout) needs nothing; what depends on the other
 clips (partners for mixing) draws from `own_generator`.
+
+Generators are of the CPU, so that a run draws the same numbers on every device, and `onto` moves them there.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+WAITING_DEVICES = ("cpu", "mps")  # to which tensors are copied at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,36 +23,14 @@ class Piece:
 
     first: int  # the first of them, among those of the batch
     clips: int
-    lengths: tuple[int, ...]  # samples of every clip of the batch, in its order
-
-    def of_length(self, length: int) -> tuple[int, slice]:
-        """How many clips of the batch have that length, and which of these are in the piece."""
-        equal = [one == length for one in self.lengths]
-        before = sum(equal[: self.first])
-        return sum(equal), slice(before, before + sum(equal[self.first : self.first + self.clips]))
+    total: int  # clips of the batch
+    longest: int  # samples of its longest clip
 
 
 class PieceGenerator(torch.Generator):
     """A CPU generator of the numbers of a whole batch, for a process that has a piece of it."""
 
     piece: Piece
-    total: int
-    mine: slice
-
-    def all_clips(self) -> None:
-        """From here on the draws are for the batch."""
-        self.total = len(self.piece.lengths)
-        self.mine = slice(self.piece.first, self.piece.first + self.piece.clips)
-
-    def pad(self) -> int:
-        """From here on all clips of the batch are as long as the longest, which this gives, in samples."""
-        longest = max(self.piece.lengths)
-        self.piece = replace(self.piece, lengths=(longest,) * len(self.piece.lengths))
-        return longest
-
-    def clips_of(self, length: int) -> None:
-        """From here on the draws are for the clips of that length."""
-        self.total, self.mine = self.piece.of_length(length)
 
 
 def generator_of(seed: int, piece: Piece | None) -> torch.Generator:
@@ -56,7 +39,6 @@ def generator_of(seed: int, piece: Piece | None) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
     generator = PieceGenerator()
     generator.piece = piece
-    generator.all_clips()
     generator.manual_seed(seed)
     return generator
 
@@ -65,7 +47,8 @@ def for_clips(draw: Callable[[int], Tensor], clips: int, generator: torch.Genera
     """`draw(clips)`, one row a clip; of a piece, its rows of what is drawn for the batch."""
     if not isinstance(generator, PieceGenerator):
         return draw(clips)
-    return draw(generator.total)[generator.mine]
+    piece = generator.piece
+    return draw(piece.total)[piece.first : piece.first + piece.clips]
 
 
 def own_generator(generator: torch.Generator) -> torch.Generator:
@@ -74,3 +57,22 @@ def own_generator(generator: torch.Generator) -> torch.Generator:
         return generator
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.Generator().manual_seed(seed + generator.piece.first)
+
+
+@contextlib.contextmanager
+def drawing_again(generator: torch.Generator, state: Tensor) -> Iterator[None]:
+    """Inside, the generator draws what it drew from this state on; afterwards it goes on where it was."""
+    now = generator.get_state()
+    generator.set_state(state)
+    try:
+        yield
+    finally:
+        generator.set_state(now)
+
+
+def onto(numbers: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; one of the CPU without waiting for the work that the device still has."""
+    if torch.compiler.is_compiling() or numbers.device.type != "cpu" or device.type in WAITING_DEVICES:
+        return numbers.to(device)
+    # A copy from other than pinned memory would wait.
+    return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)

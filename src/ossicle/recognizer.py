@@ -26,7 +26,6 @@ from ossicle.data import Item
 from ossicle.data.cache import decode
 from ossicle.devices import Precision, choose_device, choose_dtype
 from ossicle.frontend import LogMel
-from ossicle.frontend.batch import spectrograms
 from ossicle.inference import Prediction, Predictor, summarize
 from ossicle.kernels import resolve_kernels, using_kernels
 from ossicle.models.base import Network
@@ -212,7 +211,7 @@ class Recognizer(Predictor):
         """Gives the log-mel features of windows of one length at `rate`."""
         waves = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
         frames = self.frontend.frames(self.window_samples()[0]) if self.bundle.pad else None
-        return spectrograms(self.frontend, list(waves), frames=frames)
+        return self.frontend(waves, frames=frames)
 
     @torch.inference_mode()
     def outputs(

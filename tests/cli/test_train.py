@@ -37,6 +37,7 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any], tmp
         *("train", "data", "--model", "passt_tiny_s10", "-o", "run", "--set", "epochs=3", "lr = 1e-4"),
         *("--config", tmp_path / "c.yaml", "--set", "mixup=0", "--file", "P", "--label", "L", "--group", "G"),
         *("--folds", "all", "--skip-bad", "--init", "w", "--track", "2"),
+        *("--logger", "tensorboard"),
     )
     assert result.exit_code == 0
     config = dataclasses.replace(stored, model="passt_tiny_s10", weights="w", epochs=3, lr=1e-4, mixup=0.0)
@@ -49,6 +50,7 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any], tmp
         "resume": False,
         "skip_bad": True,
         "progress": True,
+        "logger": "tensorboard",
         "failures": (),
     }
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ossicle.export.frontend import MatrixLogMel
 from ossicle.frontend import LogMel, create_frontend
-from ossicle.frontend.batch import silence
 
 
 def assert_same(found: Tensor, frontend: LogMel, wave: Tensor, exact_log_mel: Callable) -> None:
@@ -58,4 +57,4 @@ def test_silence_follows_short_clips_and_cuts_no_long_one(frames: int) -> None:
     real = plain.shape[2]
     assert padded.shape[2] == max(real, frames)
     assert torch.equal(padded[..., :real], plain)
-    assert (padded[..., real:] == silence(frontend)).all()
+    assert (padded[..., real:] == frontend.silence()).all()

@@ -69,7 +69,7 @@ class Toy(Network):
     ) -> Output:
         states = [self.stem(self.check(spec).mT)]
         for block in self.blocks:
-            states.append(block(states[-1], generator))
+            states.append(self.run_block(block, states[-1], generator=generator))
         features = states[-1].mean(1)
         return Output(self.head(features), features, tuple(states) if hidden_states else None)
 

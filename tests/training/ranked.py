@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ossicle.data.cache import SampleStore
 from ossicle.frontend import create_frontend, frontend_config
-from ossicle.frontend.batch import spectrograms
 from ossicle.models import create_model
 from ossicle.training import TrainConfig
 from ossicle.training.loader import Batch, WaveBatches, Windows
@@ -37,7 +36,7 @@ class Precise(NetworkTraining):
         return spec[order].to(self.dtype), targets[order].to(self.dtype), None if known is None else known[order]
 
     def val_logits(self, batch: Batch) -> Tensor:
-        return self.model(spectrograms(self.frontend, batch.waves, frames=self.frames).to(self.dtype))
+        return self.model(self.frontend(batch.waves, lengths=batch.lengths, frames=self.frames).to(self.dtype))
 
     def copied(self) -> None:
         """Nothing is measured."""

@@ -110,6 +110,7 @@ def test_a_pyramid_starts_from_one_of_another_length_and_labels(tmp_path: Path) 
         ({"patchout_t": "inf"}, "patchout_t=inf lies outside its range"),
         ({"lr": "nan"}, "lr=nan lies outside its range"),
         ({"window": "1:30"}, "window='1:30' is not float"),
+        ({"compile": "true", "gradient_checkpointing": "true"}, "gradient_checkpointing=true does not go with compile"),
         ({"hold": "0.6", "decay_until": "0.5"}, "the decay ends at decay_until=0.5 of the run, before it starts at"),
     ],
 )

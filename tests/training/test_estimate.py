@@ -12,7 +12,7 @@ from ossicle.errors import RunRefused
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training import callbacks as callbacks_module
 from ossicle.training.callbacks import Recorder
-from ossicle.training.estimate import Every, duration, logged, measure
+from ossicle.training.estimate import Every, StepCost, duration, logged, measure
 from ossicle.weights.tensors import load_weights
 
 Run = Callable[..., TrainResult]
@@ -59,7 +59,9 @@ def test_measuring_a_step_changes_no_weight_and_no_random_stream(
     results = {}
     for name in ("measured", "unmeasured"):
         if name == "unmeasured":
-            monkeypatch.setattr(callbacks_module, "measure", lambda *_, **__: (1.0, 1.0))
+            monkeypatch.setattr(
+                callbacks_module, "measure", lambda *_, **__: StepCost(loading=0.5, computing=0.5, scoring=1.0)
+            )
         torch.manual_seed(0)
         result = run(name, report=True, **drawn)
         results[name] = load_weights(result.folder / "model" / "model.safetensors"), torch.random.get_rng_state()

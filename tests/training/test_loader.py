@@ -1,5 +1,6 @@
 """Which clips come when."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,20 @@ def test_a_resumed_epoch_continues_with_the_very_same_samples(stop: int) -> None
     rest = [*resumed, *resumed]
     for one, other in zip(expected[stop:], rest, strict=False):
         assert one.seed == other.seed
-        assert all(torch.equal(a, b) for a, b in zip(one.waves, other.waves, strict=True))
+        assert torch.equal(one.waves, other.waves) and torch.equal(one.lengths, other.lengths)
+
+
+def each_wave(batch: Batch) -> Iterator[tuple[int, torch.Tensor]]:
+    """The samples of each clip; what follows them is silence."""
+    for clip, wave, length in zip(batch.clips.tolist(), batch.waves, batch.lengths.tolist(), strict=True):
+        assert not wave[length:].any()
+        yield clip, wave[:length]
 
 
 def test_a_crop_lies_inside_its_recording_and_a_short_recording_stays_as_it_is() -> None:
     lengths = [5, 30]
     for batch in batches_of(lengths, batch_size=2, min_samples=6):
-        for clip, wave in zip(batch.clips.tolist(), batch.waves, strict=True):
+        for clip, wave in each_wave(batch):
             if clip == 0:
                 assert wave.tolist() == [0, 1, 2, 3, 4, 0]  # followed by silence up to the least length
             else:
@@ -112,7 +120,7 @@ def test_evaluation_windows_cover_every_sample(lengths: list[int], size: int) ->
     for batch in Windows(store, clips, targets, window=8, batch_size=size):
         assert len(batch.waves) <= size
         assert torch.equal(batch.targets.bool(), torch.from_numpy(targets)[batch.clips])
-        for clip, wave in zip(batch.clips.tolist(), batch.waves, strict=True):
+        for clip, wave in each_wave(batch):
             heard[clip] |= set(wave.tolist())
     for clip in clips.tolist():
         assert heard[clip] == set(store.read(clip).tolist())

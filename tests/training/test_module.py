@@ -15,7 +15,6 @@ from ossicle.data import Dataset
 from ossicle.data.cache import open_store
 from ossicle.errors import RunRefused
 from ossicle.frontend import create_frontend
-from ossicle.frontend.batch import spectrograms
 from ossicle.training import TrainConfig
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import clip_logits, is_snapshot, validation_score
@@ -123,13 +122,15 @@ def test_waves_of_any_lengths_are_mixed_and_one_filterbank_is_drawn_for_them(
 ) -> None:
     module = trainee(wave_mixup=1.0, mixup=0.0, jitter=True)
     batch = next(iter(module.batches))
-    shorter = [wave[: len(wave) - 1000 * number] for number, wave in enumerate(batch.waves)]
-    _, targets, _ = module.augmented(dataclasses.replace(batch, waves=shorter), torch.Generator().manual_seed(0))
+    batch = dataclasses.replace(batch, lengths=batch.lengths - 1000 * torch.arange(4))
+    for wave, length in zip(batch.waves, batch.lengths.tolist(), strict=True):
+        wave[length:] = 0
+    _, targets, _ = module.augmented(batch, torch.Generator().manual_seed(0))
     assert ((targets > 0) & (targets < 1)).any()
     drawn = []
     draw = module.frontend.draw_bank
     monkeypatch.setattr(module.frontend, "draw_bank", lambda generator: drawn.append(draw(generator)) or drawn[-1])
-    spectrograms(module.frontend, shorter, generator=torch.Generator().manual_seed(0))
+    module.frontend(batch.waves, lengths=batch.lengths, generator=torch.Generator().manual_seed(0))
     assert len(drawn) == 1 and not torch.equal(drawn[0], module.frontend.bank)
 
 

@@ -23,7 +23,6 @@ import ossicle
 from ossicle.draws import Piece, generator_of
 from ossicle.errors import SettingRefused
 from ossicle.frontend import augment, create_frontend
-from ossicle.frontend.batch import spectrograms
 from ossicle.models import create_model
 from ossicle.models.attention import Block
 from ossicle.training import TrainConfig
@@ -72,8 +71,10 @@ def test_the_pieces_of_a_batch_are_the_batch(world: int) -> None:
     for whole, *pieces in zip(batches(), *others, strict=True):
         counting = [piece for piece in pieces if piece.part]  # the last batch has fewer clips than there are processes
         assert torch.equal(torch.cat([piece.clips for piece in counting]), whole.clips)
-        waves = [wave for piece in counting for wave in piece.waves]
-        assert all(torch.equal(one, other) for one, other in zip(waves, whole.waves, strict=True))
+        assert torch.equal(torch.cat([piece.lengths for piece in counting]), whole.lengths)
+        waves = [wave for piece in counting for wave in piece.waves]  # each followed by silence up to the longest
+        for one, other, length in zip(waves, whole.waves, whole.lengths.tolist(), strict=True):
+            assert torch.equal(one[:length], other[:length])
         assert whole.known is not None and {piece.seed for piece in pieces} == {whole.seed}
         parts = [float(piece.known.sum()) / float(whole.known.sum()) for piece in counting if piece.known is not None]
         assert [piece.part / world for piece in counting] == pytest.approx(parts)
@@ -81,22 +82,20 @@ def test_the_pieces_of_a_batch_are_the_batch(world: int) -> None:
 
 def test_a_clip_draws_the_same_in_a_piece_and_in_the_whole_batch() -> None:
     frontend = create_frontend("passt", freq_mask=20, time_mask=10)
-    lengths = (12_800, 9_600, 12_800, 16_000, 9_600)
-    waves = [torch.randn(length, generator=torch.Generator().manual_seed(n)) for n, length in enumerate(lengths)]
+    lengths = torch.tensor([12_800, 9_600, 12_800, 16_000, 9_600])
+    waves = torch.randn(5, 16_000, generator=torch.Generator().manual_seed(0))
+    waves *= torch.arange(16_000) < lengths[:, None]
 
     def features(own: slice, piece: Piece | None) -> tuple[torch.Tensor, torch.Tensor]:
         generator = generator_of(5, piece)
-
-        def change(positions: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
-            clips = augment.gain(clips, generator=generator)
-            return augment.roll(clips, generator=generator)
-
-        spec = spectrograms(frontend, waves[own], frames=60, generator=generator, change=change)
+        clips = augment.gain(waves[own], generator=generator)
+        clips = augment.roll(clips, lengths=lengths[own], generator=generator)
+        spec = frontend(clips, lengths=lengths[own], frames=60, generator=generator)
         return spec, torch.rand(3, generator=generator)
 
     whole, after = features(slice(None), None)
     for own in (slice(0, 3), slice(3, 5), slice(1, 2)):
-        spec, also = features(own, Piece(first=own.start, clips=own.stop - own.start, lengths=lengths))
+        spec, also = features(own, Piece(first=own.start, clips=own.stop - own.start, total=5, longest=16_000))
         assert torch.equal(spec, whole[own])
         assert torch.equal(also, after)  # what is drawn later is the same in every process
 
@@ -104,7 +103,7 @@ def test_a_clip_draws_the_same_in_a_piece_and_in_the_whole_batch() -> None:
 def test_partners_for_mixing_come_from_the_piece_and_leave_later_draws_alone() -> None:
     after = []
     for first, clips in ((0, 3), (3, 2)):
-        generator = generator_of(1, Piece(first=first, clips=clips, lengths=(10,) * 5))
+        generator = generator_of(1, Piece(first=first, clips=clips, total=5, longest=10))
         spec, targets = torch.eye(clips)[:, :, None], torch.eye(clips)
         mixed, labels = augment.mix_spectrograms(spec, targets, generator=generator)
         torch.testing.assert_close(mixed[:, :, 0], labels)

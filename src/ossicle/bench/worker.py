@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ossicle.allocator import peak_bytes
 from ossicle.bench.forms import Variant, Work
 from ossicle.errors import SettingRefused, first_line
 
@@ -121,20 +122,6 @@ def is_registry_name(model: str) -> bool:
     from ossicle.models import list_models
 
     return model in list_models() and not Path(model).exists()
-
-
-def peak_bytes() -> int | None:
-    """Peak memory of this process; None if the system does not report it."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "peft": ("LoRA, IA3 and VeRA inside an encoder", ("peft",)),
     "export": ("ONNX files of trained models", ("onnx", "onnxscript", "onnxruntime")),
     "mic": ("live audio from a microphone", ("sounddevice",)),
-    "cluster": ("prediction on a Ray cluster", ("ray.data",)),
+    "cluster": ("prediction and sweeps on a Ray cluster", ("ray.data",)),
+    "track": ("TensorBoard logs of trainings", ("tensorboard",)),
 }
 
 CORE = (

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,15 +15,19 @@ from ossicle.errors import SettingRefused
 
 
 class ManySettings(TyperCommand):
-    """A command that takes several KEY=VALUE after one `--set`, and knows a setting that is given as an option."""
+    """A command that takes several KEY=VALUE after one `--set` or `--grid`, and knows a setting given as an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spread: list[str] = []
-        settings = False
+        option: str | None = None  # whose values these are
         for arg in args:
-            another = settings and spread[-1] != "--set" and self.is_setting(arg, ctx.info_name)
-            spread += ["--set", arg] if another else [arg]
-            settings = arg == "--set" or settings and spread[-2:-1] == ["--set"]
+            if option is not None and spread[-1] != option and self.is_setting(arg, ctx.info_name):
+                spread.append(option)
+            spread.append(arg)
+            if arg in ("--set", "--grid"):
+                option = arg
+            elif spread[-2:-1] != [option]:
+                option = None
         try:
             return super().parse_args(ctx, spread)
         except Exception as error:
@@ -64,6 +69,28 @@ Folds = Annotated[
 SkipBad = Annotated[
     bool,
     typer.Option("--skip-bad", help="Leave out files that cannot be used; they are named, and the exit code is 3."),
+]
+
+Logger = Annotated[
+    Literal["tensorboard"] | None,
+    typer.Option("--logger", help="Log to RUN/tensorboard too; metrics.csv is written in any case."),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Do one step and print memory, seconds per step and hours for the whole run; write nothing."
+    ),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        metavar="KEY=VALUE,VALUE ...",
+        help="Train with every combination of these settings, such as lr=1e-4,4e-4 seed=0,1,2, and compare the runs.",
+    ),
+]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="With --grid: train on a Ray cluster; local starts one here.")
 ]
 
 
@@ -117,6 +144,10 @@ def train(
         Literal["auto", "ddp", "fsdp"] | None,
         typer.Option(help="How they share the network: ddp, each has all of it; fsdp, each has a part (GPUs alone)."),
     ] = None,
+    dry_run: DryRun = False,
+    grid: Grid = None,
+    cluster: Cluster = None,
+    logger: Logger = None,
 ) -> None:
     """Train a model on your own recordings."""
     from ossicle import training
@@ -134,7 +165,7 @@ def train(
     if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
         given["model"] = row.architecture
     if recipe is not None:
-        refuse_two_sources(resume=resume, config=config)
+        refuse_two_sources(resume=resume and not grid, config=config)
     chosen, columns, folds = settle_config(
         named_recipe(recipe) if recipe is not None else training.TrainConfig(),
         given,
@@ -142,15 +173,73 @@ def train(
         folds=folds,
         config=config,
         output=output,
-        resume=resume,
+        resume=resume and not grid,
     )
     if recipe == "finetune" and chosen.weights is None:
         raise SettingRefused("the recipe finetune goes on from trained weights: name them with --init.")
-    result = training.train(
-        data, chosen, output=output, folds=folds, resume=resume, skip_bad=skip_bad, columns=columns, progress=True
+    carry_out(
+        training.train,
+        data,
+        chosen,
+        dry_run=dry_run,
+        grid=grid,
+        cluster=cluster,
+        output=output,
+        folds=folds,
+        resume=resume,
+        skip_bad=skip_bad,
+        columns=columns,
+        progress=True,
+        logger=logger,
     )
+
+
+def carry_out(
+    one: Callable[..., Any],
+    data: Path,
+    config: Any,
+    *,
+    dry_run: bool,
+    grid: list[str] | None,
+    cluster: str | None,
+    **options: Any,
+) -> None:
+    """Trains, or measures what it would cost, or does a sweep.
+
+    Args:
+        one: trains one run on the data, with the settings
+    """
+    if cluster is not None and not grid:
+        raise typer.BadParameter("it shares the runs of a sweep; name settings with --grid.", param_hint="--cluster")
+    if dry_run:
+        if grid or options["resume"]:
+            raise typer.BadParameter("it measures one new run; leave out --grid and --resume.", param_hint="--dry-run")
+        from ossicle.training import dry_run as measure
+
+        names = ("output", "folds", "skip_bad", "columns", "logger")
+        measure(data, config, **{name: options[name] for name in names})
+        return
+    if grid:
+        from ossicle.training import sweep
+
+        result: Any = sweep(data, config, grid=read_grid(grid), cluster=cluster, **options)
+    else:
+        result = one(data, config, **options)
     if result.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def read_grid(settings: list[str]) -> dict[str, list[str]]:
+    """The values of each setting; one with a comma stands in double quotes."""
+    import csv
+
+    grid: dict[str, list[str]] = {}
+    for setting in settings:
+        name, values = key_and_value(setting, option="--grid")
+        if name in grid:
+            raise typer.BadParameter(f"{name} is there twice; give all its values at once.", param_hint="--grid")
+        grid[name] = next(csv.reader([values], skipinitialspace=True), [])
+    return grid
 
 
 def refuse_two_sources(*, resume: bool, config: Path | None) -> None:
@@ -159,8 +248,12 @@ def refuse_two_sources(*, resume: bool, config: Path | None) -> None:
         raise SettingRefused("--recipe gives the settings that --resume and --config take from a file: one of them.")
 
 
-def key_and_value(setting: str) -> tuple[str, str]:
+def key_and_value(setting: str, *, option: str = "--set") -> tuple[str, str]:
+    """A setting and its value.
+
+    Raises: typer.BadParameter for what is not KEY=VALUE.
+    """
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
-        raise typer.BadParameter(f"{setting!r} is not KEY=VALUE, such as epochs=30.", param_hint="--set")
+        raise typer.BadParameter(f"{setting!r} is not KEY=VALUE, such as epochs=30.", param_hint=option)
     return key.strip(), value.strip()

@@ -1,13 +1,24 @@
 """`ossicle tune`: few trainable parameters on a frozen encoder of sound, text or images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ossicle.cli.options import FileColumn, Fold, Group, Label, Track
-from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import Config, Folds, Output, SkipBad, key_and_value, refuse_two_sources
+from ossicle.cli.train import (
+    Cluster,
+    Config,
+    DryRun,
+    Folds,
+    Grid,
+    Logger,
+    Output,
+    SkipBad,
+    carry_out,
+    key_and_value,
+    refuse_two_sources,
+)
 
 
 def tune(
@@ -73,6 +84,10 @@ def tune(
         bool, typer.Option("--resume", help="Continue the interrupted run in the output folder; finished folds stay.")
     ] = False,
     skip_bad: SkipBad = False,
+    dry_run: DryRun = False,
+    grid: Grid = None,
+    cluster: Cluster = None,
+    logger: Logger = None,
 ) -> None:
     """Tune a small head on a frozen encoder: minutes on a laptop."""
     from ossicle import training
@@ -85,7 +100,7 @@ def tune(
     given = named | dict(key_and_value(setting) for setting in settings or [])
     start, loaded = training.TuneConfig(), None
     if recipe is not None:
-        refuse_two_sources(resume=resume, config=config)
+        refuse_two_sources(resume=resume and not grid, config=config)
         asked = with_settings(start, {name: value for name, value in given.items() if value is not None})
         loaded = encoder_of(asked)
         start = tune_recipe(recipe, loaded, head=asked.head)
@@ -96,18 +111,24 @@ def tune(
         folds=folds,
         config=config,
         output=output,
-        resume=resume,
+        resume=resume and not grid,
     )
-    result = training.tune(
-        loaded or chosen.encoder,
+
+    def one(data: Path, config: training.TuneConfig, **options: Any) -> training.TrainResult:
+        return training.tune(loaded or config.encoder, data, config, **options)
+
+    carry_out(
+        one,
         data,
         chosen,
+        dry_run=dry_run,
+        grid=grid,
+        cluster=cluster,
         output=output,
         folds=folds,
         resume=resume,
         skip_bad=skip_bad,
         columns=columns,
         progress=True,
+        logger=logger,
     )
-    if result.failures:
-        raise typer.Exit(SOME_FAILED)

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ossicle.devices import DTYPES
+
 EncoderPrecision = Literal["float32", "bfloat16", "float16"]
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 VERSION = 1  # of the features; part of every fingerprint
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ossicle.bundle import CONFIG
-from ossicle.encoders.hidden import DTYPES, Encoder, EncoderPrecision, Hidden
+from ossicle.devices import DTYPES
+from ossicle.encoders.hidden import Encoder, EncoderPrecision, Hidden
 from ossicle.encoders.pretrained import (
     count_blocks,
     import_transformers,

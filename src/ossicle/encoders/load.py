@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
 from ossicle.catalog.download import offline
-from ossicle.devices import choose_device
-from ossicle.encoders.hidden import DTYPES, Encoder, EncoderPrecision
+from ossicle.devices import DTYPES, choose_device
+from ossicle.encoders.hidden import Encoder, EncoderPrecision
 from ossicle.encoders.hugging import hugging_encoder
 from ossicle.encoders.ours import bundle_encoder
 from ossicle.errors import BundleRefused, ExtraMissing, SettingRefused

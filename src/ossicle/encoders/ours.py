@@ -15,10 +15,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ossicle.bundle import Bundle
-from ossicle.encoders.hidden import DTYPES, EncoderPrecision, bare
+from ossicle.devices import DTYPES
+from ossicle.encoders.hidden import EncoderPrecision, bare
 from ossicle.encoders.sound import SoundEncoder
 from ossicle.frontend import LogMel
-from ossicle.frontend.batch import spectrograms
 
 
 def changed_options(config: Any) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class BundleEncoder(SoundEncoder):
     def front(self, wave: Float32[np.ndarray, "time"]) -> Float[Tensor, "mel frame"]:
         silence = max(0, self.frontend.min_samples - len(wave))
         padded = F.pad(torch.from_numpy(wave), (0, silence))
-        return spectrograms(self.frontend, [padded], frames=self.settings["padded_frames"])[0]
+        return self.frontend(padded[None], frames=self.settings["padded_frames"])[0]
 
     def places(self, samples: int) -> int:
         """Number of times of a piece, without padding."""

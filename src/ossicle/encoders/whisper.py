@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ossicle.encoders.hidden import DTYPES, bare
+from ossicle.devices import DTYPES
+from ossicle.encoders.hidden import bare
 from ossicle.encoders.pretrained import count_blocks, import_transformers, load_network, recorded
 from ossicle.encoders.processor import FrontEnd, read_front_end, refuse_other_extractor
 from ossicle.encoders.sound import SoundEncoder

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ossicle.frontend import LogMel
-from ossicle.frontend.batch import silence
 from ossicle.frontend.mel import KALDI_FLOOR, PASST_OFFSET, PREEMPHASIS, normalize
 
 
@@ -40,7 +39,7 @@ class MatrixLogMel(nn.Module):
         super().__init__()
         self.config = frontend.config
         self.padded_frames = frames
-        self.silence = silence(frontend)
+        self.silence = frontend.silence()
         points = self.config.fft_samples
         inner = max(d for d in range(1, math.isqrt(points) + 1) if points % d == 0)
         window = frontend.window.double()

@@ -1,15 +1,16 @@
-"""Files predicted by actors of a Ray cluster. Needs the extra `cluster`; every node reads files and model at the paths
-that they have here.
+"""A Ray cluster, and files predicted by its actors. Needs the extra `cluster`; every node reads files and model at the
+paths that they have here.
 
 Ray Data spreads the files over actors, each with a model of its own, and starts again what a lost node was doing. Rows
 come back here and are stored as by any other job, so tables and resuming are the same.
 """
 
+import contextlib
 import json
 import os
 import re
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -54,15 +55,7 @@ class ClusterWorkers:
     def __call__(self, places: Sequence[str], store: ResultStore) -> Generator[Outcome]:
         if not places:
             return
-        ray = import_ray()
-        own = not ray.is_initialized()
-        try:
-            if own:
-                try:
-                    check_reached(self.address)
-                    ray.init(address=self.address, log_to_driver=False)
-                except Exception as error:  # of several kinds, and none of them ours
-                    raise JobStopped(f"{self.address}: there is no Ray cluster ({reason_of(error)}).") from error
+        with connected(self.address) as ray:
             # Actors work in another folder: they read a path from the root on, and name the file as it was given.
             files = ray.data.from_items([{"place": place, "path": os.path.abspath(place)} for place in places])
             predicted = files.map_batches(
@@ -73,14 +66,35 @@ class ClusterWorkers:
             )
             for row in predicted.iter_rows():
                 yield keep(json.loads(row["result"]), store)
-        except ray.exceptions.RayError as error:
-            raise JobStopped(
-                f"{self.address}: the cluster failed ({reason_of(error)}); what is done is kept, and the same command "
-                "with --resume continues."
-            ) from error
-        finally:
-            if own:
-                ray.shutdown()
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to a cluster; a connection that is there already is used, and kept.
+
+    Args:
+        address: as `ray.init` takes it; "local" starts a cluster on this machine
+
+    Raises: ExtraMissing without Ray, JobStopped where there is no cluster or it fails.
+    """
+    ray = import_ray()
+    own = not ray.is_initialized()
+    try:
+        if own:
+            try:
+                check_reached(address)
+                ray.init(address=address, log_to_driver=False)
+            except Exception as error:  # of several kinds, and none of them ours
+                raise JobStopped(f"{address}: there is no Ray cluster ({reason_of(error)}).") from error
+        yield ray
+    except ray.exceptions.RayError as error:
+        raise JobStopped(
+            f"{address}: the cluster failed ({reason_of(error)}); what is done is kept, and the same command with "
+            "--resume continues."
+        ) from error
+    finally:
+        if own:
+            ray.shutdown()
 
 
 class Actor:

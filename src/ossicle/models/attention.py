@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ossicle.draws import for_clips
+from ossicle.draws import for_clips, onto
 from ossicle.kernels import Linear, gelu_linear, linear_gelu, multihead_attention, split_heads
 from ossicle.models.tokens import merge_tokens
 
@@ -142,4 +142,4 @@ def drop_path(branch: Tensor, *, rate: float, generator: torch.Generator | None)
 def keep_mask(like: Tensor, shape: tuple[int, ...], *, rate: float, generator: torch.Generator | None) -> Tensor:
     """Zeros with probability `rate`, else 1 / (1 - rate), drawn on the CPU."""
     drawn = for_clips(lambda clips: torch.rand(clips, *shape[1:], generator=generator), shape[0], generator)
-    return (drawn >= rate).to(like) / (1 - rate)
+    return onto((drawn >= rate).to(like.dtype), like.device) / (1 - rate)

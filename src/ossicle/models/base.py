@@ -4,7 +4,8 @@ A family of networks is one file with a frozen configuration and a subclass of `
 its presets (see `ossicle.models.registry`). Other files use only this interface and depend on no family.
 
 A subclass needs `config_class`, `forward_features`, `layout`, an `nn.Module` called `head`, and its blocks in an
-`nn.ModuleList` called `blocks`, each with its width as `dim`, or a `stack` of its own. Everything else has a default.
+`nn.ModuleList` called `blocks`, each with its width as `dim`, or a `stack` of its own; it calls them by `run_block`, so
+that they can be computed twice instead of kept. Everything else has a default.
 """
 
 import contextlib
@@ -17,7 +18,9 @@ from typing import Any, ClassVar, NamedTuple, cast, get_type_hints
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from ossicle.draws import drawing_again
 from ossicle.models.heads import HeadKind, HeadSpec
 
 
@@ -78,6 +81,8 @@ class Network(nn.Module):
     forward_features: Callable[..., Any]
     """(spec, *, generator=None, hidden_states=False): all outputs of a pass, at least those of `Output`."""
     head: nn.Module
+    gradient_checkpointing: bool = False
+    """In training keep what goes into each block alone and compute the rest again for the gradient."""
 
     def __init__(self, config: Any, *, frontend: str) -> None:
         super().__init__()
@@ -97,6 +102,28 @@ class Network(nn.Module):
                 By default torch's global one.
         """
         return self.forward_features(spec, generator=generator).logits
+
+    def run_block(self, block: nn.Module, x: Tensor, *, generator: torch.Generator | None, **options: Any) -> Tensor:
+        """`block(x, generator=generator, **options)`; with `gradient_checkpointing` what it computes is not kept.
+
+        The gradients are the same bit for bit: the second time the block draws the same numbers.
+
+        Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174).
+        """
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return block(x, generator=generator, **options)
+        state = None if generator is None else generator.get_state()
+        computed = False
+
+        def compute(x: Tensor) -> Tensor:
+            nonlocal computed
+            again, computed = computed, True
+            if not again or generator is None or state is None:
+                return block(x, generator=generator, **options)
+            with drawing_again(generator, state):
+                return block(x, generator=generator, **options)
+
+        return checkpoint(compute, x, use_reentrant=False, preserve_rng_state=generator is None)
 
     def check(self, spec: Tensor) -> Float[Tensor, "clip mel frame"]:
         """The spectrogram without a channel axis.

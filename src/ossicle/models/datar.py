@@ -474,7 +474,7 @@ class Datar(Network):
             for block in cast("Iterable[PyramidBlock]", stage.blocks):
                 if points and isinstance(block.attn, DeformableAttention):
                     sampled.append(block.attn.points(block.attended(x)))
-                x = block(x, generator=generator)
+                x = self.run_block(block, x, generator=generator)
                 if hidden_states:
                     states.append(x)
             maps.append(x)

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ossicle.draws import onto
 from ossicle.kernels import (
     Linear,
     at_least_float32,
@@ -146,7 +147,7 @@ class DeformableAttention(nn.Module):
             if self.offset_range is not None:
                 moves = self.offset_range * moves.tanh()
             if self.offsets == "time":
-                moves = moves * moves.new_tensor([0.0, 1.0])
+                moves = moves * numbers(moves, 0, 1)
             points = points + moves * cells[:, :, None]
         last = numbers(points, rows - 1, columns - 1)
         return points.clamp(min=torch.zeros_like(last), max=last)
@@ -307,7 +308,7 @@ def numbers(like: Tensor, *values: int) -> Float[Tensor, "_"]:
     """The values, of which some may be symbols in a graph, as a tensor of the type of `like`."""
     if torch.compiler.is_exporting():
         return torch.stack([like.new_full((), value) for value in values])
-    return like.new_tensor(values)
+    return onto(torch.tensor(values, dtype=like.dtype), like.device)
 
 
 @dataclass(frozen=True)
@@ -366,7 +367,7 @@ class PositionBias:
         line, place = (torch.arange(length, device=points.device) for length in self.size)
         place = torch.cartesian_prod(line, place).view(1, -1, 1, 2)
         apart = place - points[:, None]  # (row, query, key, 2)
-        reach = points.new_tensor([table.shape[2] // 2, table.shape[1] // 2])
+        reach = numbers(points, table.shape[2] // 2, table.shape[1] // 2)
         grid = (apart.flip(-1) / reach.clamp(min=1)).unflatten(0, (-1, self.num_groups)).transpose(0, 1).flatten(1, 2)
         maps = at_least_float32(table).unflatten(0, (self.num_groups, -1))
         read = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)  # (group, head, row query, key)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ossicle.draws import onto
 from ossicle.errors import WeightsRefused
 from ossicle.models.images import mono_kernel, vit_kind, vit_weights
 from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
@@ -76,7 +77,7 @@ class Passt(PatchTransformer):
             time = F.interpolate(time[None], columns, mode="linear")[0]
         elif self.training and columns < self.config.columns:
             offset = torch.randint(self.config.columns - columns + 1, (), generator=generator)
-            time = time.index_select(1, (offset + torch.arange(columns)).to(time.device))
+            time = time.index_select(1, onto(offset + torch.arange(columns), time.device))
         else:
             time = time[:, :columns]
         time = time.T  # (column, dim)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ossicle.draws import onto
 from ossicle.kernels import Linear
 from ossicle.models.attention import Block, check_fraction, drop_path_rates
 from ossicle.models.base import Layout, Network
@@ -304,7 +305,7 @@ class PatchTransformer(Network):
             if any(merges):
                 tokens, sizes = block.merge(tokens, sizes=sizes, count=merges[i], fixed=2, queries=queries)
             else:
-                tokens = block(tokens, queries=queries, generator=generator)
+                tokens = self.run_block(block, tokens, queries=queries, generator=generator)
             if hidden_states:
                 states.append(tokens)
         features = self.norm(tokens[:, :2]).mean(1)
@@ -339,7 +340,7 @@ class PatchTransformer(Network):
         patches = None if reduction is None else reduction.select(grid)
         if self.training:
             patches = select_patches(grid, self.config.patchout, generator=generator)
-        patches = None if patches is None else patches.to(spec.device)
+        patches = None if patches is None else onto(patches, spec.device)
         x = self.patch_embed(spec, patches=patches) + positions(patches)
         two = torch.cat([self.cls_token, self.dist_token], 1) + self.class_positions()
         return torch.cat([two.expand(x.shape[0], -1, -1), x], dim=1)

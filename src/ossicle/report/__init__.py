@@ -14,13 +14,22 @@ from ossicle.report.page import Chart, Section, Table, write_report
 from ossicle.report.sampling import sampling_figure
 from ossicle.report.sections import evaluation_sections, fold_section, sampling_section, training_section
 from ossicle.report.style import png_bytes, save_figure
-from ossicle.report.text import evaluation_lines, fold_lines
+from ossicle.report.text import (
+    aligned_lines,
+    evaluation_lines,
+    fold_lines,
+    markdown_table,
+    memory_text,
+    number,
+    throughput_text,
+)
 from ossicle.report.timeline import timeline_figure
 
 __all__ = [
     "Chart",
     "Section",
     "Table",
+    "aligned_lines",
     "confusion_figure",
     "evaluation_lines",
     "evaluation_sections",
@@ -28,12 +37,16 @@ __all__ = [
     "fold_section",
     "importance_section",
     "learning_curve_figure",
+    "markdown_table",
+    "memory_text",
+    "number",
     "per_class_figure",
     "png_bytes",
     "reliability_figure",
     "sampling_figure",
     "sampling_section",
     "save_figure",
+    "throughput_text",
     "timeline_figure",
     "training_section",
     "write_report",

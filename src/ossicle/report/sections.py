@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ossicle.metrics import Estimate, Metrics, mean_over_folds
 from ossicle.report.figures import confusion_figure, learning_curve_figure, per_class_figure, reliability_figure
 from ossicle.report.page import Chart, FractionCell, Section, Table
@@ -13,6 +15,7 @@ from ossicle.report.text import (
     class_cells,
     class_header,
     interval,
+    memory_text,
     number,
     subject,
     worst_confusions,
@@ -58,7 +61,26 @@ def training_section(rows: Sequence[Mapping[str, Any]], *, score_name: str = "va
         alt=f"Loss and {score_name} over {len(rows)} epochs",
         caption="The validation data are split from the training data; the test data are not used here.",
     )
-    return Section(title="Training", blocks=[chart])
+    return Section(title="Training", blocks=[chart, *cost_sentences(rows)])
+
+
+def cost_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the epochs of a run cost, in a sentence; none where it was not measured."""
+    if not rows or "clips_per_second" not in rows[-1]:
+        return []
+
+    def median(name: str) -> float:
+        return float(np.median([row[name] for row in rows if name in row]))
+
+    peak = {name: max(row.get(name, 0.0) for row in rows) for name in ("memory_gigabytes", "gpu_gigabytes")}
+    memory = f" Peak memory: {memory_text(peak)}." if any(peak.values()) else ""
+    of_estimate = f", {100 * median('of_estimate'):.0f} % of the estimate" if "of_estimate" in rows[-1] else ""
+    minutes = rows[-1]["seconds"] / 60
+    return [
+        f"{len(rows)} epochs, {rows[-1]['step']:,} steps, {minutes:.1f} minutes. The median epoch trained on "
+        f"{median('clips_per_second'):.0f} clips per second{of_estimate}, and waited for data in "
+        f"{100 * median('data_wait'):.1f} % of its time.{memory}"
+    ]
 
 
 def sampling_section(figure: Figure, *, clip: str) -> Section:

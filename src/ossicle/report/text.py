@@ -1,6 +1,7 @@
 """Metrics as lines for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ossicle.metrics import METRICS, Estimate, Metrics
 
@@ -52,11 +53,24 @@ def evaluation_lines(metrics: Metrics) -> list[str]:
     lines += ["", baseline_sentence(metrics)]
     lines.append("")
     rows = [class_header(metrics), *(class_cells(metrics, i) for i in range(len(metrics.classes)))]
+    return lines + aligned_lines(rows)
+
+
+def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines: the first column on its left edge, the others on their right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for name, *cells in rows:
         aligned = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
         lines.append("  ".join(aligned).rstrip())
     return lines
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first row is the header."""
+    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
@@ -106,3 +120,24 @@ def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
         (metrics.labels[true], metrics.labels[given], count, count / int(metrics.confusion[true].sum()))
         for count, true, given in mistakes[:10]
     ]
+
+
+def memory_text(row: Mapping[str, Any]) -> str:
+    """Peak memory of an epoch, by its row of `metrics.csv`; nothing where it was not measured.
+
+    >>> memory_text({"memory_gigabytes": 1.24, "gpu_gigabytes": 8.0})
+    '1.2 GB and 8.0 GB on the GPU'
+    """
+    places = {"memory_gigabytes": "", "gpu_gigabytes": " on the GPU"}
+    return " and ".join(f"{row[name]:.1f} GB{where}" for name, where in places.items() if row.get(name))
+
+
+def throughput_text(row: Mapping[str, Any]) -> str:
+    """Speed and memory of an epoch, by its row of `metrics.csv`.
+
+    >>> throughput_text({"clips_per_second": 210.4, "of_estimate": 0.97, "data_wait": 0.012, "memory_gigabytes": 1.24})
+    '210 clips/s (97 % of the estimate)  1 % data wait  1.2 GB'
+    """
+    of_estimate = f" ({100 * row['of_estimate']:.0f} % of the estimate)" if row.get("of_estimate") else ""
+    pace = f"{row['clips_per_second']:.0f} clips/s{of_estimate}"
+    return "  ".join(filter(None, (pace, f"{100 * row['data_wait']:.0f} % data wait", memory_text(row))))

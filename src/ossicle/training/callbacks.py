@@ -25,6 +25,7 @@ from ossicle.errors import RunRefused
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
+from ossicle.report import throughput_text
 from ossicle.training.averaging import WeightAverage
 from ossicle.training.config import FitConfig
 from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
@@ -32,6 +33,7 @@ from ossicle.training.loader import Items, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import ALONE, STOPPING, Ranks
+from ossicle.training.tracking import Throughput
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
 from ossicle.weights.state import checkpoints
@@ -174,8 +176,9 @@ class Recorder(Callback):
         self.targets, self.known, self.config, self.task, self.folder = targets, known, config, task, folder
         self.rows: list[dict[str, Any]] = []
         self.best_epoch, self.best_score, self.best_loss = -1, -1.0, float("inf")
-        self.losses: list[float] = []
         self.seconds, self._started = 0.0, time.monotonic()
+        self.expected: float | None = None  # clips per second, by the estimate
+        self._throughput: Throughput | None = None
         self.val: dict[str, float] = {}
         self._best: dict[str, torch.Tensor] | None = None
 
@@ -203,22 +206,35 @@ class Recorder(Callback):
         module.val_scores = [row["val_score"] for row in self.rows if "val_score" in row]
         trainer.should_stop = self.improves_no_more
 
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Starts to measure the throughput."""
+        assert isinstance(module, TrainingModule)
+        self._throughput = Throughput(module)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Starts to measure the throughput of a run that is resumed inside an epoch, where no epoch starts."""
+        assert isinstance(module, TrainingModule)
+        self._throughput = self._throughput or Throughput(module)
+
     @property
     def improves_no_more(self) -> bool:
         """Whether the validation score has been no better for `patience` epochs."""
         patience = self.config.patience
         return bool(patience and self.val) and epochs_without_gain(self.rows, self.config.min_delta) >= patience
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Notes the loss."""
-        assert isinstance(module, TrainingModule)
-        self.losses.append(module.last_loss)
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the time."""
+        assert self._throughput is not None
         self.seconds = time.monotonic() - self._started
+        self._throughput.step(batch.total)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Scores the validation part; a better score, or an equal one with a smaller loss, keeps the weights."""
         assert isinstance(module, TrainingModule)
-        outputs = [one for part in self.ranks.gather(module.val_outputs) for one in part]
+        own = [(clips, logits.cpu()) for clips, logits in module.val_outputs]
+        outputs = [one for part in self.ranks.gather(own) for one in part]
         loss, score = self.ranks.from_zero(lambda: self._judge(outputs))
         self.val = {"val_loss": loss, "val_score": score}
         before = module.fallen_rate
@@ -239,16 +255,17 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Adds the row of the epoch."""
+        assert isinstance(module, TrainingModule) and self._throughput is not None
         self.seconds = time.monotonic() - self._started
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(self.seconds, 2),
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "train_loss": float(np.mean(self.losses)),
+            "train_loss": module.epoch_loss(),
             **self.val,
+            **self._throughput.row(expected=self.expected),
         }
-        self.losses = []
         self.rows.append(row)
         self.write()
         trainer.should_stop = self.improves_no_more
@@ -260,7 +277,7 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
-        names = ("rows", "best_epoch", "best_score", "best_loss", "losses", "seconds", "val")
+        names = ("rows", "best_epoch", "best_score", "best_loss", "seconds", "val")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -318,9 +335,10 @@ def score_name(task: str) -> str:
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as CSV."""
+    """Rows as CSV; a cell that a row does not have is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n", restval="")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -416,7 +434,8 @@ class Reporter(Callback):
             return
         measured = measure(module, self.validation, precision=trainer.precision_plugin.forward_context)
         if measured is not None:
-            self._step, self._pass = measured
+            self._step, self._pass = measured.step, measured.scoring
+            self.recorder.expected = module.config.batch_size / measured.step if module.config.batch_size else None
             most = "at most" if module.config.patience else "about"
             compiled = " that is not compiled" if getattr(module.config, "compile", False) else ""
             logger.info(
@@ -488,7 +507,7 @@ class Reporter(Callback):
         self._every = Every(LOG_SECONDS)
         val = f"  validation {self.score_name} {row['val_score']:.3f}" if "val_score" in row else ""
         logger.info(
-            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{val}  {self._pace():.0f} clips/s  "
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.3f}{val}  {throughput_text(row)}  "
             f"{duration(self._left(module))} left"
         )
 

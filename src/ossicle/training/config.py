@@ -115,6 +115,7 @@ class TrainConfig(FitConfig):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how several processes share the network; auto is ddp
     precision: Precision = "auto"  # auto: bfloat16 where this machine multiplies faster in it
     compile: bool = False
+    gradient_checkpointing: bool = False  # compute the blocks a second time for the gradient; less memory
     workers: int = 2  # threads that prepare batches
 
     @property
@@ -172,6 +173,11 @@ def check_values(config: FitConfig) -> None:
         value = getattr(config, name, None)
         if value is not None and value > 1 and value != int(value):
             raise SettingRefused(f"{name}={value:g}: above 1 it is a count, and whole; below 1 it is a fraction.")
+    if getattr(config, "compile", False) and getattr(config, "gradient_checkpointing", False):
+        raise SettingRefused(
+            "gradient_checkpointing=true does not go with compile=true, where it would draw other numbers the second "
+            "time; leave one of the two out."
+        )
     if config.decay_until < config.hold:
         raise SettingRefused(
             f"the decay ends at decay_until={config.decay_until:g} of the run, before it starts at "

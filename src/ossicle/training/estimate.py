@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ossicle.training.averaging import WeightAverage
-from ossicle.training.loader import Items, Windows
+from ossicle.training.loader import Batch, Items, Windows
 from ossicle.training.module import TrainingModule
 from ossicle.training.ranks import ALONE
 
@@ -50,21 +52,44 @@ class Every:
         return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Seconds that a training takes on this machine now."""
+
+    loading: float
+    """Of a batch, by the threads that load ahead; they share the processor with a step on it."""
+    computing: float
+    """From a loaded batch to the changed weights."""
+    frontend: float = 0.0
+    """The part of `computing` that makes features and augments them, where it was measured."""
+    scoring: float
+    """Of a pass over the validation part."""
+
+    @property
+    def step(self) -> float:
+        """Of a whole step."""
+        return self.loading + self.computing
+
+
 def measure(
     module: TrainingModule,
     validation: Windows | Items | None,
     *,
     precision: Callable[[], AbstractContextManager[None]],
-) -> tuple[float, float] | None:
-    """Seconds of a step on the next batch, and of a pass over the validation part, as this machine does them now.
+    copied: TrainingModule | None = None,
+    features: Callable[[TrainingModule, Batch], Tensor] | None = None,
+) -> StepCost | None:
+    """What a step on the next batch costs, and a pass over the validation part.
 
     On a copy: weights, optimizer, order and random streams stay as they are, so that a run is the same with it. None
     where the module has no copy to measure on.
 
     Args:
         precision: a context in which the network computes in the precision of the run
+        copied: what to measure on; by default a copy
+        features: makes what the network computes on, to be measured by itself too
     """
-    copied = module.copied()
+    copied = copied or module.copied()
     if copied is None:
         return None
     copied.ranks = ALONE  # each process measures as long as it takes
@@ -88,18 +113,25 @@ def measure(
             average.update()
         first.flatten()[0].item()  # waits for the device
 
+    def prepare() -> None:
+        assert features is not None
+        with torch.no_grad(), precision():
+            features(copied, batch).flatten()[0].item()
+
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if module.device.type == "cuda" else []):
-        seconds = timed(step)
-        if validation is None:
-            return seconds + loading, 0.0
-        part = next(iter(validation))
-        copied.eval()
+        computing = timed(step)
+        frontend = 0.0 if features is None else timed(prepare)
+        scoring = 0.0
+        if validation is not None:
+            part = next(iter(validation))
+            copied.eval()
 
-        def score() -> None:
-            with torch.no_grad(), precision():
-                copied.validation_step(part.to(module.device), 0)
+            def score() -> None:
+                with torch.no_grad(), precision():
+                    copied.validation_step(part.to(module.device), 0)
 
-        return seconds + loading, timed(score) * validation.number() / len(part.clips)
+            scoring = timed(score) * validation.number() / len(part.clips)
+    return StepCost(loading=loading, computing=computing, frontend=frontend, scoring=scoring)
 
 
 def timed(function: Callable[[], None]) -> float:

@@ -5,8 +5,9 @@ batches that an uninterrupted one would have seen, without any sampler state to 
 """
 
 import dataclasses
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,39 +16,58 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from ossicle.data.cache import SampleStore
+from ossicle.data.cache import SampleStore, in_threads
 from ossicle.data.labels import LabelRows
-from ossicle.draws import Piece, generator_of
+from ossicle.draws import WAITING_DEVICES, Piece, generator_of, onto
+from ossicle.errors import AudioError
 from ossicle.inference import window_starts
 from ossicle.training.ranks import ALONE, Ranks
 
 Targets = Bool[np.ndarray, "item label"] | LabelRows  # of all examples of a data set
+Lose = Callable[[int, str], None]
 LARGE_TABLE = 1 << 27  # entries of a table of labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The examples of one step; of sound also the waveforms, each as long as the window or, if shorter, the clip."""
+    """The examples of one step; of sound also the waveforms, each followed by silence up to the longest.
+
+    `clips` and `lengths` stay on the CPU.
+    """
 
     clips: Int64[Tensor, "clip"]  # positions in the data set
     targets: Float[Tensor, "clip label"]
     known: Float[Tensor, "clip label"] | None = None  # 0 where nobody knows whether the clip has the label; None is 1
-    waves: list[Float[Tensor, "_"]] = field(default_factory=list)
+    waves: Float[Tensor, "_ time"] = field(default_factory=lambda: torch.zeros(0, 0))
+    lengths: Int64[Tensor, "_"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # samples
     seed: int = 0  # of all that is drawn at random while this batch is used
     total: int = 0  # clips of the batch that all processes have together
     piece: Piece | None = None  # which of them these are; None is all
     part: float = 1.0  # what the loss of these clips counts for in the mean over the processes
+    arrival: Any = None  # the event after which a GPU has the batch
 
     def generator(self) -> torch.Generator:
         """For all that is drawn at random while this batch is used."""
         return generator_of(self.seed, self.piece)
 
-    def to(self, device: torch.device, **how: Any) -> "Batch":
-        """The batch on another device."""
-        waves = [wave.to(device, **how) for wave in self.waves]
-        known = None if self.known is None else self.known.to(device, **how)
-        return dataclasses.replace(self, waves=waves, targets=self.targets.to(device, **how), known=known)
+    def to(self, device: torch.device, **_: Any) -> "Batch":
+        """The batch on another device, without waiting for it."""
+        known = None if self.known is None else onto(self.known, device)
+        return dataclasses.replace(
+            self, waves=onto(self.waves, device), targets=onto(self.targets, device), known=known
+        )
+
+    def arrived(self) -> "Batch":
+        """Itself, where the work that follows on the GPU waits for the copy that a thread has begun."""
+        if self.arrival is not None:
+            stream = torch.cuda.current_stream(self.waves.device)
+            stream.wait_event(self.arrival)
+            for tensor in (self.waves, self.targets, self.known):
+                if tensor is not None:
+                    tensor.record_stream(stream)  # or its memory could be given away while it is read
+        return self
 
 
 def label_weights(targets: Targets, *, offset: float = 0.0) -> Float64[np.ndarray, "clip"]:
@@ -100,6 +120,9 @@ class Batches:
         self.batch_size, self.seed = batch_size, seed
         self.weights, self.epoch_clips, self.workers = weights, epoch_clips, workers
         self.epoch, self.batch = 0, 0  # of the next batch
+        self.device = torch.device("cpu")
+        self._stream: torch.cuda.Stream | None = None  # of the copies
+        self.waited = 0.0  # seconds that the reader has waited for a batch
 
     def __len__(self) -> int:
         return -(-(self.epoch_clips or len(self.clips)) // self.batch_size)
@@ -112,6 +135,11 @@ class Batches:
         """What else this process's clips of a batch carry, and the samples of each clip of it; runs in a thread."""
         return [], [0] * len(clips)
 
+    def send_to(self, device: torch.device) -> None:
+        """From now on the threads that load also copy to this device, so that a step finds its batch there."""
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch, self.batch
         order = self.order(epoch)
@@ -119,11 +147,22 @@ class Batches:
         with ThreadPoolExecutor(self.workers) as pool:
             for number in range(first, len(self)):
                 while len(pending) < min(self.workers + 1, len(self) - number):
-                    pending.append(pool.submit(self._load, order, epoch, number + len(pending)))
+                    pending.append(pool.submit(self._send, order, epoch, number + len(pending)))
                 # The position moves before the batch leaves, since a reader that knows the length stops without
                 # asking for more.
                 self.epoch, self.batch = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
-                yield pending.popleft().result()
+                began = time.monotonic()
+                batch = pending.popleft().result()
+                self.waited += time.monotonic() - began
+                yield batch.arrived()
+
+    def _send(self, order: Int64[np.ndarray, "drawn"], epoch: int, number: int) -> Batch:
+        """Loads a batch and begins to copy it; on a stream of its own, beside the step under way."""
+        batch = self._load(order, epoch, number)
+        if self._stream is None:
+            return batch if self.device.type in WAITING_DEVICES else batch.to(self.device)
+        with torch.cuda.stream(self._stream):
+            return replace(batch.to(self.device), arrival=self._stream.record_event())
 
     def peek(self) -> Batch:
         """The next batch, without moving on."""
@@ -150,7 +189,7 @@ class Batches:
         # The mean over the processes is that over the batch: of clips, or of the labels that are known of them.
         counts = torch.ones(len(clips), dtype=torch.float64) if known is None else known.double().sum(1)
         part = 0.0 if spare else float(counts[mine].sum() / counts.sum().clamp(min=1e-6)) * self.ranks.world
-        piece = Piece(first=mine.start, clips=len(batch.clips), lengths=tuple(lengths))
+        piece = Piece(first=mine.start, clips=len(batch.clips), total=len(clips), longest=max(lengths))
         return replace(batch, piece=piece, part=part)
 
     def state_dict(self) -> dict[str, int]:
@@ -224,8 +263,15 @@ class ItemBatches(Batches):
 
 def batch_of(clips: Int64[np.ndarray, "clip"], targets: Targets, waves: Sequence[Tensor] = ()) -> Batch:
     """A batch of these positions."""
-    wanted = torch.from_numpy(targets[clips].astype(np.float32))
-    return Batch(clips=torch.from_numpy(np.asarray(clips, np.int64)), targets=wanted, waves=list(waves))
+    batch = Batch(
+        clips=torch.from_numpy(np.asarray(clips, np.int64)),
+        targets=torch.from_numpy(targets[clips].astype(np.float32)),
+    )
+    if not waves:
+        return batch
+    return replace(
+        batch, waves=pad_sequence([*waves], batch_first=True), lengths=torch.tensor([len(wave) for wave in waves])
+    )
 
 
 def as_wave(samples: Float32[np.ndarray, "time"], min_samples: int) -> Float[Tensor, "padded"]:
@@ -239,7 +285,7 @@ class Windows:
     """Every clip of an evaluation part once, as windows that cover it, batch by batch.
 
     A recording longer than the window gives consecutive windows, as `window_starts` has them. Of several processes each
-    has its part of the clips.
+    has its part of the clips. Threads decode ahead what is not stored.
     """
 
     def __init__(
@@ -262,13 +308,44 @@ class Windows:
         return sum(len(window_starts(length, window=self.window, hop=self.window)) for length in lengths)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def decoded(
+        self, *, progress: Callable[[int, int], None] = lambda done, total: None, lose: Lose | None = None
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "time"]]]:
+        """Each clip and its samples.
+
+        Args:
+            progress: called with the clips done, and all.
+            lose: called with a clip that cannot be used and the reason; without it such a clip is an error, or silence
+                where the store takes it for that.
+
+        Raises: AudioError, without `lose`.
+        """
+        for done, (clip, samples) in enumerate(in_threads(self._read, self.clips.tolist(), workers=2), start=1):
+            why = str(samples) if isinstance(samples, AudioError) else self.store.failures.get(clip)
+            if isinstance(samples, AudioError) and lose is None:
+                raise samples
+            if why is not None and lose is not None:
+                lose(clip, why)
+            elif not isinstance(samples, AudioError):
+                yield clip, samples
+            progress(done, len(self.clips))
+
+    def _read(self, clip: int) -> tuple[int, Float32[np.ndarray, "time"] | AudioError]:
+        try:
+            return clip, self.store.read(clip)
+        except AudioError as error:
+            return clip, error
+
+    def batches(self, **watch: Any) -> Iterator[Batch]:
+        """Their windows; `watch` is that of `decoded`."""
         waves: list[Tensor] = []
         owners: list[int] = []
-        for clip in self.clips.tolist():
-            samples = self.store.read(clip)
+        for clip, samples in self.decoded(**watch):
             for start in window_starts(len(samples), window=self.window, hop=self.window):
                 waves.append(as_wave(samples[start : start + self.window], self.min_samples))
-                owners.append(int(clip))
+                owners.append(clip)
                 if len(waves) == self.batch_size:
                     yield batch_of(np.array(owners), self.targets, waves)
                     waves, owners = [], []

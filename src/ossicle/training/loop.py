@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
 from jaxtyping import Bool
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 
@@ -22,9 +23,11 @@ from ossicle.training.config import FitConfig, TrainConfig
 from ossicle.training.loader import Items, Windows
 from ossicle.training.module import NetworkTraining, TrainingModule
 from ossicle.training.ranks import STEP, environment_plugins, quiet_lightning
+from ossicle.training.tracking import Tracking
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, newest_state
 
 logger = logging.getLogger(__name__)
+MIXED: dict[str, Literal["bf16-mixed", "16-mixed"]] = {"bfloat16": "bf16-mixed", "float16": "16-mixed"}
 # Each process has a part of every block. Never run by its authors: it needs several GPUs.
 FSDP_STRATEGY = partial(FSDPStrategy, timeout=STEP, auto_wrap_policy={Block}, state_dict_type="full")
 
@@ -40,6 +43,8 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = False,
+    tracking: Tracking | None = None,
+    trial: Callback | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Recorder:
     """Trains to the last epoch, or until the validation score stops rising; the weights of the best epoch stay.
@@ -50,6 +55,8 @@ def fit(
         device: that of the module.
         folder: of the run, for `metrics.csv` and checkpoints; without one nothing is written.
         resume: continue from the newest checkpoint in `folder`, if there is one.
+        tracking: hands metrics to loggers; of rank zero alone.
+        trial: measures and stops the training before its first step.
         callbacks: of Lightning, after the run's own.
 
     Raises:
@@ -62,21 +69,29 @@ def fit(
     # Of a network that is cut over processes, none has the gradients that the guard looks at.
     sharded = isinstance(module, NetworkTraining) and module.ranks.world > 1 and module.config.strategy == "fsdp"
     own: list[Callback] = [*([] if sharded else [Guard()]), recorder, *averaging]
-    own.append(Reporter(recorder, validation=validation, progress=progress))
+    own.append(trial or Reporter(recorder, validation=validation, progress=progress))
+    if tracking is not None:
+        tracking.latest = lambda: recorder.rows[-1]
+        own.append(tracking)
     if folder is not None:
         own.append(Checkpoints(folder / "checkpoints", minutes=config.save_minutes, ranks=ranks))
     if isinstance(module, NetworkTraining) and module.config.freeze_epochs:
         own.append(FrozenStart(module))
     whole = copy.deepcopy(module.model) if isinstance(module, NetworkTraining) and sharded else None
     quiet_lightning()
+    mixed = MIXED.get(precision)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         **processes(config, device),
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        precision=mixed if sharded else None,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         callbacks=[*own, *callbacks],
-        plugins=[SafeCheckpointIO(), *environment_plugins()],
+        plugins=[
+            SafeCheckpointIO(),
+            *environment_plugins(),
+            *([] if mixed is None or sharded else [MixedPrecision(mixed, device.type)]),
+        ],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

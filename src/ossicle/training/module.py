@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from ossicle.draws import PieceGenerator
 from ossicle.encoders import Encoder, Hidden
 from ossicle.errors import RunRefused
 from ossicle.frontend import LogMel, augment
-from ossicle.frontend.batch import spectrograms
 from ossicle.models.base import Network, drawing_from
 from ossicle.training.config import FitConfig, TrainConfig, TuneConfig
 from ossicle.training.loader import Batch, Batches
@@ -28,6 +26,8 @@ from ossicle.tuning.tuned import TunedHead
 from ossicle.tuning.tuners import Tuner
 from ossicle.types import Task
 from ossicle.weights.tensors import load_into
+
+UNSEEN = 50  # losses that stay on a GPU before somebody looks at them
 
 
 class TrainingModule(lightning.LightningModule):
@@ -47,7 +47,9 @@ class TrainingModule(lightning.LightningModule):
         self.ranks = batches.ranks
         self.val_outputs: list[tuple[Tensor, Tensor]] = []  # (clips, logits) of the pass under way
         self.val_scores: list[float] = []  # of the epochs so far, which a schedule may go by
-        self.last_loss = math.nan
+        self.losses: list[float] = []  # of the steps of the epoch so far that were looked at
+        self._unseen: list[tuple[int, Tensor]] = []  # number and loss of those since, on the device
+        self.last_loss = math.nan  # that was looked at
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that train, by name."""
@@ -93,28 +95,63 @@ class TrainingModule(lightning.LightningModule):
         loss = mean_loss(logits, targets, task=self.task, settings=self.config, known=known)
         if batch.piece is not None:
             loss = loss * batch.part
-        self.last_loss = self.ranks.mean(loss.item())
-        if not math.isfinite(self.last_loss):
-            raise RunRefused(
-                f"the loss became {self.last_loss} at step {self.global_step}; begin another run with a lower "
-                f"learning rate than lr={self.config.lr:g}."
-            )
+        self._unseen.append((self.global_step, loss.detach()))
+        if self.sees_at_once or len(self._unseen) == UNSEEN:
+            self.look()
         return loss
 
+    @property
+    def sees_at_once(self) -> bool:
+        """Whether a loss can be looked at without waiting for a device."""
+        return self.device.type == "cpu"
+
+    def look(self) -> None:
+        """Looks at the losses since the last look, as the mean over the processes, and so waits for the device.
+
+        Raises: RunRefused for one that is not finite; then nothing may be kept of the steps since.
+        """
+        if not self._unseen:
+            return
+        numbers, tensors = zip(*self._unseen, strict=True)
+        self._unseen = []
+        losses = self.ranks.mean(torch.stack(tensors).tolist())
+        for number, loss in zip(numbers, losses, strict=True):
+            if not math.isfinite(loss):
+                raise RunRefused(
+                    f"the loss became {loss} at step {number}; begin another run with a lower learning rate than "
+                    f"lr={self.config.lr:g}."
+                )
+        self.losses += losses
+        self.last_loss = losses[-1]
+
+    def epoch_loss(self) -> float:
+        """The mean loss of the steps of an epoch, at its end."""
+        self.look()
+        mean = float(np.mean(self.losses))
+        self.losses = []
+        return mean
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keeps the logits; the recorder joins those of one clip."""
-        self.val_outputs.append((batch.clips.cpu(), self.val_logits(batch).float().cpu()))
+        """Keeps the logits, on the device; the recorder joins those of one clip."""
+        self.val_outputs.append((batch.clips, self.val_logits(batch).float()))
 
     def on_validation_epoch_start(self) -> None:
-        """Drops the outputs of the pass before."""
+        """Drops the outputs of the pass before; weights after a loss that is not finite are not worth a pass."""
+        self.look()
         self.val_outputs = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the position of the next batch. Lightning stores it too, but drops it between two epochs."""
+        """Adds the losses, all of them finite, and the position of the next batch.
+
+        Lightning stores the position too, but drops it between two epochs.
+        """
+        self.look()
+        checkpoint["losses"] = self.losses
         checkpoint["batches"] = self.batches.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continues at the next batch."""
+        self.losses = checkpoint["losses"]
         self.batches.load_state_dict(checkpoint["batches"])
 
     @property
@@ -125,10 +162,21 @@ class TrainingModule(lightning.LightningModule):
         return self.config.plateau_factor ** falls(self.val_scores, patience=self.config.plateau_patience)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Limits the norm of the gradient. Lightning's own refuses the fused optimizer, for a scaler we do not use."""
-        if self.config.clip_gradient:
-            parameters = [p for _, p in self.trained()]
+        """Limits the norm of the gradient; Lightning's own does not with the fused optimizer.
+
+        That takes the scale off the gradients itself, in its step; so the norm here is of scaled gradients. One that
+        is not finite leaves them so, and the scaler skips the step.
+        """
+        if not self.config.clip_gradient:
+            return
+        parameters = [p for _, p in self.trained()]
+        scaler = None if self._trainer is None else getattr(self._trainer.precision_plugin, "scaler", None)
+        if scaler is None:
             torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
+            return
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = norm / scaler.scale(torch.ones_like(norm))
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_gradient, norm)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with a rate that moves with every step."""
@@ -159,6 +207,7 @@ class NetworkTraining(TrainingModule):
     ) -> None:
         super().__init__(config, task=task, batches=batches)
         self.model, self.frontend, self.frames = model, frontend, frames
+        model.gradient_checkpointing = config.gradient_checkpointing
         # In a tuple, or the same weights would be registered twice.
         self._network = (torch.compile(model) if config.compile else model,)
         self._depths = model.parameter_depths() if config.layer_decay != 1 else {}
@@ -182,6 +231,10 @@ class NetworkTraining(TrainingModule):
         """Into the network."""
         load_into(self.model, dict(tensors), source="the best epoch")
 
+    def on_fit_start(self) -> None:
+        """Batches are copied ahead to the device of this process."""
+        self.batches.send_to(self.device)
+
     def copied(self) -> TrainingModule:
         """Network and front end copied and not compiled, with a rate of zero: a copy must not diverge."""
         config = dataclasses.replace(self.config, compile=False, lr=0.0)
@@ -200,7 +253,7 @@ class NetworkTraining(TrainingModule):
 
     def val_logits(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Of the batch as it is."""
-        return self.model(spectrograms(self.frontend, batch.waves, frames=self.frames))
+        return self.model(self.frontend(batch.waves, lengths=batch.lengths, frames=self.frames))
 
     def augmented(
         self, batch: Batch, generator: torch.Generator
@@ -210,27 +263,20 @@ class NetworkTraining(TrainingModule):
         A loss of a mix is the sum of those of its parts, each over the labels that are known of it. Binary
         cross-entropy is linear in the target, so one target that counts for as much as is known is the same.
         """
-        config, targets, waves = self.config, batch.targets.clone(), batch.waves
+        config, targets, waves, lengths = self.config, batch.targets, batch.waves, batch.lengths
         if batch.known is not None:
             targets = torch.cat([targets * batch.known, batch.known], 1)  # mixed alike
-        if config.wave_mixup:  # every clip may meet every other: the shorter are followed by silence
-            waves = [*pad_sequence(waves, batch_first=True)]
-            if isinstance(generator, PieceGenerator):  # as long as the longest of all pieces
-                waves = [*F.pad(torch.stack(waves), (0, generator.pad() - len(waves[0])))]
-
-        def change(positions: Tensor, clips: Tensor) -> Tensor:
-            if config.gain:
-                clips = augment.gain(clips, decibels=config.gain, generator=generator)
-            if config.roll:
-                clips = augment.roll(clips, max_samples=round(config.roll * self.frontend.rate), generator=generator)
-            if config.wave_mixup:
-                positions = positions.to(targets.device)
-                clips, targets[positions] = augment.mix_waves(
-                    clips, targets[positions], probability=config.wave_mixup, generator=generator
-                )
-            return clips
-
-        spec = spectrograms(self.frontend, waves, frames=self.frames, generator=generator, change=change)
+        if config.gain:
+            waves = augment.gain(waves, decibels=config.gain, generator=generator)
+        if config.roll:
+            most = round(config.roll * self.frontend.rate)
+            waves = augment.roll(waves, max_samples=most, lengths=lengths, generator=generator)
+        if config.wave_mixup:  # every clip may meet every other: all are as long as the longest of all processes
+            if batch.piece is not None:
+                waves = F.pad(waves, (0, batch.piece.longest - waves.shape[1]))
+            lengths = torch.full_like(lengths, waves.shape[1])
+            waves, targets = augment.mix_waves(waves, targets, probability=config.wave_mixup, generator=generator)
+        spec = self.frontend(waves, lengths=lengths, frames=self.frames, generator=generator)
         if config.mixup:
             spec, targets = augment.mix_spectrograms(spec, targets, alpha=config.mixup, generator=generator)
         if batch.known is None:

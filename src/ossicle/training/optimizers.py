@@ -1,10 +1,12 @@
 """The optimizer of a run: AdamW, with weight decay on matrices only, and a learning rate for each group."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+FUSED = ("cpu", "cuda", "mps", "xpu")  # devices with a kernel for the whole step
 
 
 @runtime_checkable
@@ -29,6 +31,7 @@ def adamw(
     """AdamW over all parameters that train, with decay of all of them, or where `decays` says.
 
     Args:
+        fused: the step in one kernel, where all parameters are on a device that has it.
         scale: the learning rate of a parameter, by its name, as a multiple of that of the settings. The groups with the
             largest come first.
     """
@@ -36,7 +39,7 @@ def adamw(
     for name, p in parameters:
         if p.requires_grad:
             scaled.setdefault(scale(name), []).append((name, p))
-    groups = []
+    groups: list[dict[str, Any]] = []
     for factor in sorted(scaled, reverse=True):
         for decay in (True, False):
             chosen = [
@@ -49,6 +52,7 @@ def adamw(
                     "weight_decay": settings.weight_decay if decay else 0.0,
                 }
             )
+    fused = fused and all(p.device.type in FUSED for group in groups for p in group["params"])
     return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
 
 

@@ -118,13 +118,13 @@ class Ranks:
         distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self.group)
         return [bool(flag) for flag in found.tolist()]
 
-    def mean(self, value: float) -> float:
-        """The mean of the values of all processes."""
+    def mean(self, values: list[float]) -> list[float]:
+        """The mean of each of the values over all processes."""
         if self.world == 1:
-            return value
-        found = torch.tensor(value, dtype=torch.float64)
+            return values
+        found = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(found, group=self.group)
-        return found.item() / self.world
+        return (found / self.world).tolist()
 
 
 ALONE = Ranks()

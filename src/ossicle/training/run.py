@@ -74,6 +74,7 @@ from ossicle.training.resume import (
     refuse_taken,
     starting_point,
 )
+from ossicle.training.tracking import AnyLogger, Tracking, checked_loggers
 from ossicle.weights.state import valid_states
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,8 @@ class Run(Generic[Config]):
         self.dataset, self.resume, self.ranks = owner.dataset, owner.resume, owner.ranks
         self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
         self.config: Config = owner.config
+        loggers = owner.loggers if self.ranks.zero else ()
+        self.tracking = Tracking(loggers, folder=self.folder)
         self.finished: FoldResult | None = None
         if self.resume and self.folder.exists():
             self._resume()
@@ -206,6 +209,7 @@ class Run(Generic[Config]):
             folder=self.folder,
             resume=self.resume,
             progress=self.owner.progress,
+            tracking=self.tracking,
         )
         recorder.write()  # again, where no epoch was left to do so
         config, epochs = self.config, len(recorder.rows)
@@ -238,12 +242,14 @@ class Run(Generic[Config]):
             temperature=decisions.get("temperature", 1.0),
             thresholds=decisions.get("thresholds"),
         )
+        headline = result.evaluation.metrics.headline
         for line in evaluation_lines(result.evaluation.metrics):
             logger.info(line)
+        self.tracking.record({f"test_{name}": one.value for name, one in headline.items() if one.value is not None})
 
         def write() -> None:
             save_test_scores(self.folder, tested=used, logits=logits)
-            card = self.card(metrics=sentences(result.evaluation.metrics.headline))
+            card = self.card(metrics=sentences(headline))
             trained.save(self.folder / "model", card=card, **decisions)
             # The report comes last: with it a fold counts as finished.
             result.evaluation.write(self.folder, title=trained.title, sections=trained.sections())
@@ -278,6 +284,8 @@ class RunOptions(TypedDict, total=False):
     columns: of the table, by name (`file`, `label`, `group`, `fold`, `text`), and the `track`; see `read_dataset`.
     progress: True for a bar on a terminal, or a function that is called after every step with the steps done, the steps
         in all and the seconds left. What happens is logged under `ossicle.training`.
+    logger: "tensorboard", a logger of Lightning, a function that makes one for a run folder, or several of these. They
+        get the settings, the loss of every 50th step, the row of every epoch in `metrics.csv`, and the test metrics.
     """
 
     output: str | os.PathLike[str] | None
@@ -286,6 +294,7 @@ class RunOptions(TypedDict, total=False):
     skip_bad: bool
     columns: Mapping[str, Any] | None
     progress: Progress
+    logger: AnyLogger | Sequence[AnyLogger] | None
 
 
 class Runs(contextlib.ExitStack, Generic[Config]):
@@ -317,6 +326,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         skip_bad: bool = False,
         columns: Mapping[str, Any] | None = None,
         progress: Progress = False,
+        logger: AnyLogger | Sequence[AnyLogger] | None = None,
     ) -> None:
         super().__init__()
         self.ranks = ranks
@@ -325,6 +335,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         folds = folds or stored.get("folds")
         if stored and (folds == "all") != (stored.get("folds") == "all"):
             raise RunRefused(f"{output}: begun with folds={stored.get('folds')}; choose another folder with -o.")
+        self.loggers = checked_loggers(logger, several=folds == "all")
         kept = {name: stored[name] for name in COLUMNS if stored.get(name) is not None}
         self.columns = kept | {name: value for name, value in (columns or {}).items() if value is not None}
         self.dataset = (
@@ -332,10 +343,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         )
         if self.dataset.modality != modality:
             raise DataRefused(f"{self.dataset.path}: a data set of {self.dataset.noun}s; {modality} is expected.")
-        logger.info(self.dataset.layout)
         named = Path("runs") / f"{self.dataset.root.name}-{self.config.name}"
         self.output = ranks.from_zero(lambda: free_folder(named)) if output is None else Path(output)
-        logger.info(f"Run folder: {self.output}")
         self.folds, self.resume, self.skip_bad = folds, resume, skip_bad
         self.progress: Progress = progress if ranks.zero else False
         self.damaged: list[Path] = []  # files that are none that the run wrote, and can be made again
@@ -344,6 +353,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
     def __enter__(self) -> "Runs[Config]":
         super().__enter__()
         self.enter_context(stoppable())
+        logger.info(self.dataset.layout)
+        logger.info(f"Run folder: {self.output}")
         self.ranks.first(self._take)
         self.damaged = self.ranks.from_zero(lambda: self.damaged)
         return self
@@ -398,8 +409,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs)):
             logger.info(sentence)
         results = []
-        for run in self._runs(inputs):
-            with using_kernels(run.config.kernels):
+        for run in self.runs(inputs):
+            with using_kernels(run.config.kernels), run.tracking:
                 results.append(run.finished or train_fold(run))
             # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would
             # come after some folds.
@@ -410,7 +421,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         logger.info(f"Report: {self.output / REPORT}")
         return TrainResult(folder=self.output, folds=tuple(results), evaluation=evaluation, failures=failures)
 
-    def _runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
+    def runs(self, inputs: Inputs) -> Iterator[Run[Config]]:
+        """The run of each fold, with its parts and its settings; nothing is written."""
         config = self.config
         for name in split_folds(self.dataset) if self.folds == "all" else (self.folds,):
             split = split_dataset(self.dataset, fold=name, seed=config.seed, validation=config.validation)

@@ -3,11 +3,11 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from ossicle.bundle import Card, save_bundle
 from ossicle.data import Dataset, Item
 from ossicle.data.cache import SampleStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
-from ossicle.evaluation import score_items
 from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
+from ossicle.inference import summarize
 from ossicle.loading import load
 from ossicle.models.deformable import reference
 from ossicle.recognizer import Recognizer
 from ossicle.report import Section, sampling_figure, sampling_section, training_section
-from ossicle.training.callbacks import Recorder, score_name
+from ossicle.training.callbacks import Recorder, clip_logits, score_name
 from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import resolve
 from ossicle.training.estimate import logged
@@ -99,12 +99,29 @@ def train_rank(
 
 def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig) -> FoldResult:
     """Trains one model and tests it; an interrupted run continues where `run.resume` says so."""
+    module, cut, validation = prepare_fold(
+        run, store=store, frontend=frontend
+    )  # what cannot begin leaves no run behind
+    run.begin(module.config)
+    device = choose_device(module.config.device)
+    recorder = run.fit(module, validation, device=device, precision=module.config.precision)
+    return run.conclude(TrainedNetwork(run, module, recorder, cut))
+
+
+def prepare_fold(
+    run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendConfig, described: int | None = None
+) -> tuple[NetworkTraining, Callable[..., Windows], Windows | None]:
+    """What trains, with every setting that the data and the machine decide; what cuts clips into windows; those of
+    the validation part.
+
+    Args:
+        described: number of clips that give the mean and deviation of features; by default all of the training part
+    """
     config, dataset, split, ranks = run.config, run.dataset, run.split, run.ranks
     device = choose_device(config.device)
-    if config.precision == "auto":  # measured once, and kept: a resumed run must not measure otherwise
-        dtype = ranks.from_zero(lambda: choose_dtype("auto", device))
-        chosen: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
-        config = dataclasses.replace(config, precision=chosen)
+    # Measured once, and kept: a resumed run must not measure otherwise.
+    dtype = ranks.from_zero(lambda: choose_dtype(run.config.precision, device))
+    config = dataclasses.replace(config, precision=cast("Precision", str(dtype).removeprefix("torch.")))
     targets = dataset.label_rows
     config, reasons = resolve(
         config,
@@ -117,14 +134,12 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     assert config.window is not None and config.batch_size is not None
     window = max(round(config.window * frontend.rate), frontend.min_samples)
     frames = frontend.frames(window)
-    # What cannot begin leaves no run behind.
     labels = dataset.labels
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     published = frontend
     frontend = ranks.from_zero(
-        lambda: settled_frontend(published, config, store=store, clips=split.train, frames=frames)
+        lambda: settled_frontend(published, config, store=store, clips=split.train[:described], frames=frames)
     )
-    run.begin(config)
 
     weights = None
     if config.balance == "class":
@@ -143,17 +158,8 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
         min_samples=frontend.min_samples,
         ranks=ranks,
     )
-    validation = None
-    if len(split.validation):
-        validation = Windows(
-            store,
-            split.validation,
-            targets,
-            window=window,
-            batch_size=32,
-            min_samples=frontend.min_samples,
-            ranks=ranks,
-        )
+    cut = partial(Windows, store, targets=targets, window=window, batch_size=32, min_samples=frontend.min_samples)
+    validation = cut(split.validation, ranks=ranks) if len(split.validation) else None
     logger.info(
         f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
         f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
@@ -165,8 +171,7 @@ def train_fold(run: Run[TrainConfig], *, store: SampleStore, frontend: FrontendC
     module = NetworkTraining(
         model, create_frontend(frontend), config, task=dataset.task, frames=frames, batches=batches
     )
-    recorder = run.fit(module, validation, device=device, precision=config.precision)
-    return run.conclude(TrainedNetwork(run, module, recorder))
+    return module, cut, validation
 
 
 def settled_frontend(
@@ -200,6 +205,7 @@ class TrainedNetwork:
     run: Run[TrainConfig]
     module: NetworkTraining
     recorder: Recorder
+    cut: Callable[[Positions], Windows]  # clips of the store into windows
 
     def __post_init__(self) -> None:
         self.run.ranks.first(lambda: self.save(self.run.folder / "model", card=self.run.card()))
@@ -227,13 +233,14 @@ class TrainedNetwork:
         )
 
     def logits(self, positions: Positions) -> tuple[Float[np.ndarray, "clip label"], Positions]:
-        """As `ossicle predict` would compute them."""
+        """As `ossicle predict` computes them, of the decoded samples."""
         progress = logged("scored {} of {} recordings", end=False)
-        items = [self.run.dataset.items[index] for index in positions]
-        scored = score_items(self.recognizer, items, progress=progress)
-        for failure in scored.failures:  # they could be used when the training began
-            logger.info(f"left out: {failure}")
-        return scored.logits, positions[scored.used]
+
+        def lose(clip: int, why: str) -> None:  # it could be used when the training began
+            logger.info(f"left out: {why}")
+
+        score = score_alone if self.recognizer.device.type == "cpu" else score_together
+        return score(self.recognizer, self.cut(positions), progress=progress, lose=lose)
 
     def sections(self) -> Sequence[Section]:
         """The learning curve, and where a network that deforms looks."""
@@ -241,6 +248,35 @@ class TrainedNetwork:
         curve = training_section(self.recorder.rows, score_name=f"validation {score_name(dataset.task)}")
         item = dataset.items[self.run.split.train[0]]
         return [curve, *sampling_sections(self.recognizer, self.run.config, item=item)]
+
+
+def score_alone(
+    recognizer: Recognizer, windows: Windows, **watch: Any
+) -> tuple[Float[np.ndarray, "clip label"], Positions]:
+    """Logits of the clips that could be used, and which these are: each by itself, so the bits of a prediction."""
+    scored = [
+        (clip, summarize(recognizer.score_windows((samples, recognizer.rate)).scores, task=recognizer.task))
+        for clip, samples in windows.decoded(**watch)
+    ]
+    logits = np.stack([row for _, row in scored]) if scored else np.zeros((0, len(recognizer.labels)), np.float32)
+    return logits, np.array([clip for clip, _ in scored], np.int64)
+
+
+@torch.inference_mode()
+def score_together(
+    recognizer: Recognizer, windows: Windows, **watch: Any
+) -> tuple[Float[np.ndarray, "clip label"], Positions]:
+    """As `score_alone` up to rounding, in batches of windows of several clips, as a GPU needs them to be busy."""
+    frames = recognizer.frontend.frames(windows.window)
+    outputs = []
+    for batch in windows.batches(**watch):
+        moved = batch.to(recognizer.device)
+        spec = recognizer.frontend(moved.waves, lengths=batch.lengths, frames=frames)
+        outputs.append((batch.clips, recognizer.model(spec).float()))
+    if not outputs:
+        return np.zeros((0, len(recognizer.labels)), np.float32), np.zeros(0, np.int64)
+    logits, clips = clip_logits([(clips, rows.cpu()) for clips, rows in outputs], task=recognizer.task)
+    return logits.numpy(), clips.numpy()
 
 
 def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:

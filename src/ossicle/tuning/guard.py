@@ -9,8 +9,7 @@ decreases, since a head trains too. So these parameters raise an error with thei
 - a trainable parameter that has lost `requires_grad`, or a frozen one that has a gradient, in the same pass;
 - a frozen parameter whose values changed: after 10 passes, and at the end.
 
-After 10 passes a check is free. Until then it synchronizes with the device once per pass, and only while some parameter
-has had no gradient, in most networks for two passes.
+After 10 passes a check is free. On a GPU nothing waits before the tenth, when all is read at once.
 """
 
 from collections.abc import Iterable
@@ -46,6 +45,7 @@ class GradientGuard:
         self.passes = 0
         self._silent = dict(self.trained)  # those with absent or zero gradients so far
         self._unreached = dict(self.trained)  # those with absent gradients so far
+        self._found: list[tuple[tuple[str, ...], Tensor]] = []  # by pass: names, and which are not zero, on the device
         self._sums = bit_sums(self.frozen.values())
 
     def check(self) -> None:
@@ -68,11 +68,15 @@ class GradientGuard:
             what="are frozen and received a gradient; something unfroze them since the training was set up",
         )
         gradients = {name: p.grad for name, p in self._silent.items() if p.grad is not None}
-        for name, other_than_zero in zip(gradients, any_nonzero(gradients.values()), strict=True):
+        for name in gradients:
             self._unreached.pop(name, None)
-            if other_than_zero:
-                del self._silent[name]
+        if gradients:
+            found = any_nonzero(gradients.values())
+            self._found.append((tuple(gradients), found))
+            if found.device.type == "cpu":
+                self._read()
         if self.passes == PASSES:
+            self._read()
             self._refuse_silent(self._silent)
             self._refuse_changed()
 
@@ -86,9 +90,18 @@ class GradientGuard:
             RunRefused: as `check`, and for frozen parameters that changed after the first passes.
         """
         if 0 < self.passes < PASSES:
+            self._read()
             self._refuse_silent(self._unreached if self.passes == 1 else self._silent)
         if self.passes:
             self._refuse_changed()
+
+    def _read(self) -> None:
+        """Takes over what the passes have found."""
+        for names, found in self._found:
+            for name, other_than_zero in zip(names, found.tolist(), strict=True):
+                if other_than_zero:
+                    self._silent.pop(name, None)
+        self._found = []
 
     def _refuse_silent(self, silent: Iterable[str]) -> None:
         passes = "the only pass" if self.passes == 1 else f"each of the first {self.passes} passes"
@@ -100,9 +113,11 @@ class GradientGuard:
         )
 
     def _refuse_changed(self) -> None:
-        sums = bit_sums(self.frozen.values())
+        if not self.frozen:
+            return
+        changed = (self._sums != bit_sums(self.frozen.values())).tolist()
         refuse(
-            [name for name, old, new in zip(self.frozen, self._sums, sums, strict=True) if old != new],
+            [name for name, other in zip(self.frozen, changed, strict=True) if other],
             of=self.frozen,
             what="are frozen and changed; an optimizer may hold them, or something may have loaded other weights",
         )
@@ -115,17 +130,17 @@ def refuse(names: list[str], *, of: dict[str, nn.Parameter], what: str) -> None:
         raise RunRefused(f"{', '.join(names[:SHOWN])}{more}: {len(names)} of {len(of)} parameters that {what}.")
 
 
-def any_nonzero(tensors: Iterable[Tensor]) -> list[bool]:
-    """Whether each tensor has an entry other than zero (including NaN); synchronizes with the device once."""
+def any_nonzero(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether each of some tensors has an entry other than zero (including NaN), on the device of the first."""
     found = [tensor.any() for tensor in tensors]
-    return torch.stack([one.to(found[0].device) for one in found]).tolist() if found else []
+    return torch.stack([one.to(found[0].device) for one in found])
 
 
-def bit_sums(tensors: Iterable[Tensor]) -> list[int]:
-    """The sum of each tensor's bits, read as integers: a checksum of its values.
+def bit_sums(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of each tensor's bits, read as integers, on the device of the first: a checksum of its values.
 
     It replaces a copy, which would double the memory of a frozen network.
     """
     words = (tensor.detach().flatten().view(WORDS[tensor.element_size()]) for tensor in tensors)
     sums = [word.sum(dtype=torch.int64) for word in words]
-    return torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
+    return torch.stack([one.to(sums[0].device) for one in sums]) if sums else torch.zeros(0, dtype=torch.int64)
