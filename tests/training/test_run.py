@@ -523,7 +523,7 @@ def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(
         last = load_state(checkpoints(folder / "checkpoints")[0])["state_dict"]
         rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
         tensors = {**last, **load_weights(folder / "model" / "model.safetensors")}
-        return tensors | {"rows": [row[:2] + row[3:] for row in rows]}  # but for the seconds
+        return tensors | {"rows": [row[:2] + row[3:7] for row in rows]}  # but for times
 
     if not whole_run:
         whole_run.update(left("whole"))

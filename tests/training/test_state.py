@@ -101,7 +101,8 @@ def test_a_file_system_whose_locks_hold_on_one_machine_alone_is_known(
 
 
 def rows_of(result: TrainResult) -> list[str]:
-    return (result.folder / "metrics.csv").read_text().splitlines()
+    """The rows, but for what the machine made of them."""
+    return [",".join(line.split(",")[:7]) for line in (result.folder / "metrics.csv").read_text().splitlines()]
 
 
 def test_a_finished_run_is_made_longer_and_tested_again(

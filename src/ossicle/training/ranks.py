@@ -243,7 +243,8 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that Python has not set
+                signal.signal(number, handler)
 
 
 def quiet_lightning() -> None:

@@ -109,10 +109,14 @@ def newest_state(folder: Path) -> Path:
     Raises:
         RunRefused: there is none.
     """
-    whole, damaged = valid_states(folder)
-    if whole:
-        return whole[0]
-    reason = f" ({damaged[0]})" if damaged else ""
+    reason = ""
+    for candidate in checkpoints(folder):
+        try:
+            load_state(candidate)
+        except RunRefused as error:
+            reason = reason or f" ({error})"
+        else:
+            return candidate
     raise RunRefused(f"{folder}: no checkpoint to resume from{reason}; start a new run in another folder with -o.")
 
 
