@@ -130,7 +130,10 @@ class Tracking(Callback):
         """Closes the loggers."""
         status = "success" if kind is None else "aborted" if kind is KeyboardInterrupt else "failed"
         self._each(lambda logger: logger.finalize(status))
-        self.loggers = []
+        # Nothing that the run has trained stays in memory; Lightning gives a callback the `log` of its module.
+        self.loggers, self.latest = [], dict
+        for name in ("log", "log_dict"):
+            vars(self).pop(name, None)
 
     def _each(self, call: Callable[[Logger], object]) -> None:
         for logger in list(self.loggers):
@@ -160,7 +163,9 @@ class Throughput:
     """Speed of the steps of an epoch, from its start, or from where the run was resumed in it."""
 
     def __init__(self, module: TrainingModule) -> None:
-        self.module, self.waited, self.began = module, module.batches.waited, time.monotonic()
+        # Not the module, which would hold itself by way of its trainer.
+        self.batches, self.ranks, self.device = module.batches, module.ranks, module.device
+        self.waited, self.began = self.batches.waited, time.monotonic()
         self.clips, self.seconds = 0, 0.0
 
     def step(self, clips: int) -> None:
@@ -175,9 +180,9 @@ class Throughput:
             expected: clips per second by the estimate
         """
         pace = self.clips / max(self.seconds, 1e-9)
-        wait = (self.module.batches.waited - self.waited) / max(self.seconds, 1e-9)
-        mine = {"data_wait": wait, **memory_gigabytes(self.module.device)}
-        most = {name: max(one[name] for one in self.module.ranks.gather(mine)) for name in mine}
+        wait = (self.batches.waited - self.waited) / max(self.seconds, 1e-9)
+        mine = {"data_wait": wait, **memory_gigabytes(self.device)}
+        most = {name: max(one[name] for one in self.ranks.gather(mine)) for name in mine}
         of_estimate = {} if expected is None else {"of_estimate": pace / expected}
         return {
             name: float(f"{value:.3g}") for name, value in ({"clips_per_second": pace} | of_estimate | most).items()
