@@ -4,7 +4,9 @@
     python benchmarks/slow.py kills load        # some; what an earlier run found of the others stays in the table
 
 Claims: of 100,000 mutated recordings none breaks the reader; after 100 kills, at any moment of a job, no byte of its
-tables differs; nor beside three busy processes for each core. Wheels and sdists run in empty environments.
+tables differs; nor beside three busy processes for each core; after 100 kills, at any moment of trainings of one
+process and of two, no bit of what they leave does (results/slow_kills.txt has each). Wheels and sdists run in empty
+environments.
 """
 
 import os
@@ -20,6 +22,7 @@ from common import about_this_run, claim_table, read_result, write_result
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = (sys.executable, "-m", "pytest")
 MUTATIONS = "benchmarks/mutations.py"  # says more than the tests do, where it is there
+KILLS = ROOT / "benchmarks" / "results" / "slow_kills.txt"  # a line for each kill of a training
 WORK: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
     "mutations": (
         "100,000 mutated recordings",
@@ -29,6 +32,11 @@ WORK: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
         else (*PYTEST, "tests/hostile/audio/test_mutations.py"),
     ),
     "kills": ("100 kills of a job", {"OSSICLE_KILLS": "100"}, (*PYTEST, "tests/jobs/test_kill.py")),
+    "trainings": (
+        "100 kills of trainings, in one process and in two",
+        {"OSSICLE_KILLS": "100", "OSSICLE_KILLS_LOG": str(KILLS)},
+        (*PYTEST, "tests/training/test_kills.py"),
+    ),
     "load": ("kills beside busy processes", {}, (*PYTEST, "-m", "slow", "tests")),
     "packages": ("wheels and sdists in empty environments", {}, (sys.executable, "scripts/make_packages.py")),
 }
@@ -37,6 +45,8 @@ WORK: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
 def carry_out(name: str) -> dict[str, Any]:
     """Runs one kind of work to its end."""
     _, environment, command = WORK[name]
+    if name == "trainings":
+        KILLS.unlink(missing_ok=True)
     began, spent = time.perf_counter(), os.times()
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     now = os.times()

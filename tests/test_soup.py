@@ -29,6 +29,7 @@ def another(folder: Path, make_bundle: Callable[..., Path], *, by: float, **chan
     make_bundle(folder, **changes)
     tensors = {name: tensor + by for name, tensor in weights(folder).items()}
     save_weights(folder / "model.safetensors", tensors)
+    (folder / "SHA256SUMS").unlink()
     return folder
 
 

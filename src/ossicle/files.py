@@ -19,7 +19,10 @@ from typing import Any
 
 from ossicle.errors import OssicleError, SettingRefused
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for a file, on the disk or by a limit
+LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}  # options of NFS and of Lustre
 MAX_NAME = 255  # bytes of a file's name
+_NOTES: list[Callable[[Path, Path], object]] = []
 
 
 @contextlib.contextmanager
@@ -37,15 +40,28 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         if flush:
             with open(temporary, "r+b") as file:  # Windows flushes only files opened for writing
                 os.fsync(file.fileno())
+        for note in _NOTES:
+            note(path, temporary)
         os.replace(temporary, path)
         if flush:
             sync_folder(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # the temporary name would confuse
+        # The temporary name would confuse; and of a full disk Python names no file.
+        if error.filename == str(temporary) or error.filename is None and error.errno in FULL:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def noted(note: Callable[[Path, Path], object]) -> Iterator[None]:
+    """Calls `note(path, temporary)` with each file that is whole, before it takes its name."""
+    _NOTES.append(note)
+    try:
+        yield
+    finally:
+        _NOTES.remove(note)
 
 
 def check_writable(path: Path) -> None:
@@ -103,6 +119,22 @@ def locked(path: Path) -> Iterator[bool]:
         yield honored
 
 
+def locks_are_local(path: Path, *, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether the file system of a path is mounted so that a lock on it holds on this machine alone.
+
+    Args:
+        mounts: Linux's list of them; elsewhere nothing is known
+    """
+    try:
+        listed = [line.split() for line in mounts.read_text(errors="replace").splitlines()]
+    except OSError:
+        return False
+    place = existing_folder(path).resolve()
+    over = [fields for fields in listed if len(fields) > 3 and place.is_relative_to(fields[1].replace("\\040", " "))]
+    options = max(over, key=lambda fields: len(fields[1]), default=["", "", "", ""])[3].split(",")
+    return not LOCAL_LOCKS.isdisjoint(options)
+
+
 def beside(path: Path, suffix: str) -> Path:
     """The path of a companion file: name and suffix, shortened to the length that file systems allow."""
     name = os.fsencode(path.name)
@@ -148,7 +180,12 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN, which JSON does not have, is refused."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256(path: Path) -> str:
@@ -166,6 +203,7 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno != errno.EINVAL:  # some file systems cannot flush a folder
+            error.filename = str(folder)
             raise
     finally:
         os.close(handle)

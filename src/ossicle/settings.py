@@ -59,9 +59,9 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     elif isinstance(value, bool):
         pass
     elif float in kinds:
-        with_number = _number(value)
-        if with_number is not None:
-            return with_number
+        number = value if int in kinds and isinstance(value, int) else _number(value)
+        if number is not None:
+            return number
     elif int in kinds:
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
             return int(value)

@@ -63,7 +63,7 @@ def test_a_name_is_fetched_once_and_predicts_with_its_labels(
     assert find_bundle(AUDIOSET) == find_bundle("passt_s_swa_p16_128_ap476") == store / AUDIOSET
     assert len(server.requests) == asked
     assert contents(store) == {
-        f"{AUDIOSET}/{name}" for name in ("config.json", "model.safetensors", "README.md", "source.json")
+        f"{AUDIOSET}/{name}" for name in ("config.json", "model.safetensors", "README.md", "SHA256SUMS", "source.json")
     }
 
 
@@ -72,7 +72,7 @@ def test_the_store_says_where_weights_came_from(publish: Publish, server: Server
     source = json.loads((published_folder(row) / "source.json").read_text())
     assert (source["name"], source["bytes"], source["sha256"]) == (AUDIOSET, row.bytes, row.sha256)
     assert source["url"] == server.address + urlsplit(row.url).path
-    assert set(source["files"]) == {"config.json", "model.safetensors", "README.md"}
+    assert set(source["files"]) == {"config.json", "model.safetensors", "README.md", "SHA256SUMS"}
     assert shelf.verify(row) is None
     card = (store / AUDIOSET / "README.md").read_text()
     assert "mAP 0.476 on AudioSet, as its authors report it" in card and "No license is stated" in card

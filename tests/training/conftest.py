@@ -1,6 +1,8 @@
 """A data set small enough to train on in a second: tones against noise, in four groups."""
 
-from collections.abc import Callable
+import os
+import runpy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+import ossicle
 from ossicle.data import Dataset, read_dataset
 from ossicle.models import create_model
 from ossicle.training import TrainConfig, TrainResult, train
@@ -31,6 +34,24 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{number}.wav,{label},speaker{number // 4}")
     (folder / "meta.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Trainings in processes of their own that start at once: see forked.py."""
+    folder = Path(__file__).parent
+    started = runpy.run_path(str(folder / "forked.py"))["Forks"](
+        *(["--drawn"] if int(os.environ.get("OSSICLE_KILLS", "10")) > 10 else []),
+        environment=environment() | {"OSSICLE_CACHE": str(tmp_path_factory.mktemp("cache"))},
+    )
+    yield started
+    started.close()
+
+
+def environment() -> dict[str, str]:
+    """Of programs that the tests start."""
+    source = str(Path(ossicle.__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "OSSICLE_KERNELS": "onednn"}
 
 
 @pytest.fixture
@@ -97,10 +118,11 @@ def without_pictures() -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Leaves what tells a finished run, and none of its pictures."""
+    """Leaves what tells a finished run, and none of its pictures; no step is measured ahead."""
 
     def write_no_pages(evaluation: Any, folder: Path, **__: Any) -> None:
         (folder / "report.html").write_text("")
 
     patch.setattr("ossicle.evaluation.result.write_evaluation", write_no_pages)
+    patch.setattr("ossicle.training.callbacks.measure", lambda *_, **__: None)
     patch.setattr("ossicle.training.tune_head.importance_sections", lambda *_, **__: [])

@@ -1,4 +1,4 @@
-"""Fifty steps of a small network in one process or in several: python ranked.py OUTPUT DEVICES.
+"""Steps of a small network in one process or in several, ten an epoch: python ranked.py OUTPUT DEVICES EPOCHS.
 
 Saves the loss of every step and of the validation part, in float64 and in float32.
 """
@@ -66,7 +66,7 @@ def store() -> SampleStore:
     )
 
 
-def fifty_steps(
+def steps(
     ranks: Ranks = ALONE, *, dtype: torch.dtype = torch.float64, seed: int | None = None, **changes: Any
 ) -> tuple[list[float], list[float]]:
     """The loss of each step, and that of the validation part after each epoch."""
@@ -104,13 +104,13 @@ def fifty_steps(
 
 
 if __name__ == "__main__":
-    output, devices = sys.argv[1:]
+    output, devices, epochs = sys.argv[1:]
     start = settle_processes(TrainConfig(devices=int(devices), device="cpu"))
 
-    def steps(ranks: Ranks) -> None:
-        exact, validation = fifty_steps(ranks)
-        single, _ = fifty_steps(ranks, dtype=torch.float32, drop_path=0.0)
+    def both(ranks: Ranks) -> None:
+        exact, validation = steps(ranks, epochs=int(epochs))
+        single, _ = steps(ranks, dtype=torch.float32, drop_path=0.0, epochs=min(int(epochs), 2))
         if ranks.zero:
             np.savez(output, exact=exact, validation=validation, single=single)
 
-    in_processes(start, steps)
+    in_processes(start, both)

@@ -12,7 +12,7 @@ from ossicle.errors import RunRefused
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training import callbacks as callbacks_module
 from ossicle.training.callbacks import Recorder
-from ossicle.training.estimate import Every, StepCost, duration, logged
+from ossicle.training.estimate import Every, StepCost, duration, logged, measure
 from ossicle.weights.tensors import load_weights
 
 Run = Callable[..., TrainResult]
@@ -31,6 +31,7 @@ def said(
 ) -> Say:
     """Trains, or goes on with a training, and gives the lines that were logged."""
     without_pictures(monkeypatch)
+    monkeypatch.setattr("ossicle.training.callbacks.measure", measure)
     cache = tmp_path_factory.getbasetemp() / "cache"
 
     def go(*, resume: bool = False, lines: list[str] | None = None, **changes: Any) -> list[str]:
@@ -49,6 +50,7 @@ def position(lines: list[str], start: str) -> int:
     return next(number for number, line in enumerate(lines) if line.startswith(start))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("average", ["none", "ema"])
 def test_measuring_a_step_changes_no_weight_and_no_random_stream(
     average: str, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -61,7 +63,7 @@ def test_measuring_a_step_changes_no_weight_and_no_random_stream(
                 callbacks_module, "measure", lambda *_, **__: StepCost(loading=0.5, computing=0.5, scoring=1.0)
             )
         torch.manual_seed(0)
-        result = run(name, **drawn)
+        result = run(name, report=True, **drawn)
         results[name] = load_weights(result.folder / "model" / "model.safetensors"), torch.random.get_rng_state()
     (one, stream), (other, same_stream) = results.values()
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())

@@ -1,12 +1,11 @@
 """Several processes train one network: the numbers are those of one, and none is left behind."""
 
 import dataclasses
+import json
 import os
 import runpy
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,29 +16,38 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 import ossicle
 from ossicle.draws import Piece, generator_of
 from ossicle.errors import SettingRefused
 from ossicle.frontend import augment, create_frontend
+from ossicle.models import create_model
+from ossicle.models.attention import Block
 from ossicle.training import TrainConfig
 from ossicle.training.loader import WaveBatches, Windows
 from ossicle.training.loop import processes
-from ossicle.training.ranks import Ranks, refuse_processes, settle_processes
+from ossicle.training.ranks import (
+    STEP,
+    Ranks,
+    environment_plugins,
+    refuse_processes,
+    refuse_sharding,
+    settle_processes,
+)
 from ossicle.weights.tensors import load_weights
 
 RANKED = Path(__file__).with_name("ranked.py")
 ranked = SimpleNamespace(**runpy.run_path(str(RANKED)))
 
 
-def run_script(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, command)], env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def environment() -> dict[str, str]:
-    source = str(Path(ossicle.__file__).parents[1])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "OSSICLE_KERNELS": "onednn"}
+def run_program(*command: object) -> subprocess.CompletedProcess[str]:
+    """Runs Python as a user does, in a process of its own."""
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ossicle.__file__).parents[1]), "OSSICLE_KERNELS": "onednn"}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env={**os.environ, **own}, capture_output=True, text=True, timeout=300
+    )
 
 
 @given(number=st.integers(0, 50), world=st.integers(1, 8))
@@ -112,80 +120,83 @@ def test_every_validation_clip_is_scored_by_one_process() -> None:
     assert sorted(seen) == list(range(64, 73))
 
 
-def test_two_processes_compute_the_losses_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
-    two = run_script(sys.executable, RANKED, tmp_path / "two.npz", "2")
-    assert two.returncode == 0, two.stderr
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    launched = run_script(sys.executable, *torchrun, RANKED, tmp_path / "torchrun.npz", "1")
-    assert launched.returncode == 0, launched.stderr
-    found, same = np.load(tmp_path / "two.npz"), np.load(tmp_path / "torchrun.npz")
-    assert all(np.array_equal(found[name], same[name]) for name in found)
-
-    exact, validation = ranked.fifty_steps()
+def test_two_processes_compute_the_losses_of_one(
+    forks: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = forks.run(RANKED, tmp_path / "two.npz", "2", "5")
+    assert two.code == 0, two.err
+    found, (exact, validation) = np.load(tmp_path / "two.npz"), ranked.steps()
     assert len(exact) == 50
     np.testing.assert_allclose(found["exact"], exact, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found["validation"], validation, rtol=0, atol=1e-9)
 
     def single(seed: int | None = None) -> np.ndarray:
-        return np.array(ranked.fifty_steps(dtype=torch.float32, drop_path=0.0, seed=seed)[0])
+        return np.array(ranked.steps(dtype=torch.float32, drop_path=0.0, epochs=2, seed=seed)[0])
 
     one = single()
-    permuted = max(np.abs(single(seed) - one).max() for seed in range(3))
+    permuted = max(np.abs(single(seed) - one).max() for seed in range(2))
     apart = np.abs(found["single"] - one).max()
     with capsys.disabled():
         print(f"\nfloat32: two processes {apart:.1e} from one, other orders of the clips {permuted:.1e}")
     assert apart < 10 * max(permuted, 1e-7)
 
 
-def command(data: Path, output: Path, *more: str) -> list[str]:
-    settings = "depth=1 window=0.4 epochs=30 batch_size=5 warmup=0 precision=float32 device=cpu patchout_t=0.3"
-    fixed = ["--devices", "2", "--set", *settings.split(), *more]
-    return [sys.executable, "-m", "ossicle", "train", str(data), "-o", str(output), *fixed]
+def test_torchrun_starts_the_same_processes(forks: Any, tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launched = run_program(*torchrun, RANKED, tmp_path / "torchrun.npz", "1", "1")
+    assert launched.returncode == 0, launched.stderr
+    two = forks.run(RANKED, tmp_path / "two.npz", "2", "1")
+    assert two.code == 0, two.err
+    found, same = np.load(tmp_path / "two.npz"), np.load(tmp_path / "torchrun.npz")
+    assert all(np.array_equal(found[name], same[name]) for name in found)
+
+
+SETTINGS = "depth=1 window=0.4 epochs=3 batch_size=5 warmup=0 precision=float32 device=cpu".split()
 
 
 def test_a_process_that_dies_ends_the_run_with_a_sentence_and_a_resumed_run_is_the_same(
-    sounds: Path, tmp_path: Path
+    forks: Any, sounds: Path, tmp_path: Path
 ) -> None:
-    whole = run_script(*command(sounds, tmp_path / "whole"))
+    arguments = ("train", sounds, "--devices", 2, "--set", *SETTINGS, "patchout_f=2")
+    whole = run_program("-m", "ossicle", *arguments, "-o", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     assert "Each batch is cut over 2 processes, 2 or 3 clips each" in whole.stdout
-    assert whole.stdout.count("epoch 30/30") == 1 and whole.stderr == ""
+    assert whole.stdout.count("epoch 3/3") == 1 and whole.stderr == ""
 
-    killed = tmp_path / "killed"
-    with subprocess.Popen(
-        command(sounds, killed), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        while not process.stdout.readline().startswith("epoch 2/"):
-            assert process.poll() is None
-        (child,) = children(process.pid)
-        os.kill(child, signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and not alive(child)
-    assert said == (
+    killed = forks.run(*arguments, "-o", tmp_path / "killed", to=1, part=".step-00000008", write=1)
+    assert killed.code == 1 and not killed.hung
+    assert killed.err == (
         "ossicle: rank 1 of the 2 processes was killed (SIGKILL), so the run stops; --resume continues it from its "
         "last checkpoint.\n"
     )
-    resumed = run_script(sys.executable, "-m", "ossicle", "train", sounds, "-o", killed, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = forks.run("train", sounds, "-o", tmp_path / "killed", "--resume")
+    assert resumed.code == 0 and "Continuing from" in resumed.out, resumed.err
     one, other = (load_weights(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def children(parent: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
-    return [pid for pid in map(int, listed.split()) if "ossicle" in Path(f"/proc/{pid}/cmdline").read_text()]
-
-
-def alive(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.1)
-    return True
+def test_equal_weights_have_equal_metrics_and_every_clip_is_scored_once(
+    forks: Any, sounds: Path, tmp_path: Path
+) -> None:
+    """Nothing is learnt, so that two processes and one end with the very same weights."""
+    rows = [line.rsplit(",", 1)[0] for line in (sounds / "meta.csv").read_text().splitlines()[1:]]
+    table = tmp_path / "table.csv"  # five clips to test, seven to choose
+    folds = [f"{sounds}/{row},{'tested' if number < 5 else 'other'}" for number, row in enumerate(rows)]
+    table.write_text("\n".join(["file,label,fold", *folds]) + "\n")
+    settings = [*SETTINGS, "epochs=1", "lr=0", "validation=0.35"]
+    for number in (1, 2):
+        run = forks.run(
+            *("train", table, "--folds", "tested", "--devices", number, "-o", tmp_path / f"{number}"),
+            *("--set", *settings),
+        )
+        assert run.code == 0, run.err
+    one, two = tmp_path / "1", tmp_path / "2"
+    for name in ("predictions.csv", "metrics.json", "model/config.json", "model/model.safetensors"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    tested = [Path(line.split(",")[0]).name for line in (two / "predictions.csv").read_text().splitlines()[1:]]
+    assert tested == [row.split(",")[0] for row in rows[:5]]
+    chosen = json.loads((two / "split.json").read_text())["validation"]
+    assert len(chosen) % 2 and (one / "split.json").read_bytes() == (two / "split.json").read_bytes()
 
 
 def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +206,30 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPa
     assert (settled.devices, settled.nodes) == (2, 2)
     with pytest.raises(SettingRefused, match="torchrun has started 2 processes on each of 2 machines"):
         settle_processes(TrainConfig(devices=3))
+
+
+def test_slurm_says_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingRefused, match="8 processes; give it --ntasks-per-node=4, not --ntasks"):
+        settle_processes(TrainConfig())
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    settled = settle_processes(TrainConfig())
+    assert (settled.devices, settled.nodes) == (4, 2)
+    assert settle_processes(TrainConfig(devices=4, nodes=2)) == settled
+    with pytest.raises(
+        SettingRefused, match="SLURM has started 4 processes on each of 2 machines, and devices=8 nodes=1"
+    ):
+        settle_processes(TrainConfig(devices=8))
+    (plugin,) = environment_plugins()
+    assert isinstance(plugin, SLURMEnvironment) and not plugin.auto_requeue
+    monkeypatch.setenv("SLURM_NTASKS", "7")
+    with pytest.raises(SettingRefused, match="SLURM has started 7 processes, and not as many on each of 2 machines"):
+        settle_processes(TrainConfig())
+    # A shell on a machine of the cluster is no job of several tasks.
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    assert settle_processes(TrainConfig(devices=2)) == TrainConfig(devices=2) and environment_plugins() == []
 
 
 def test_processes_that_cannot_be_are_refused(
@@ -214,4 +249,20 @@ def test_the_strategies_are_those_of_the_settings(tiny: Callable[..., TrainConfi
     assert isinstance(told["strategy"], DDPStrategy) and (told["devices"], told["num_nodes"]) == (2, 3)
     assert processes(tiny(), torch.device("cpu")) == {"devices": 1}
     sharded = processes(dataclasses.replace(config, strategy="fsdp"), torch.device("cuda"))["strategy"]
-    assert isinstance(sharded, FSDPStrategy)  # which is never run here
+    # Which is never run here: what it is told is all that is known of it.
+    assert isinstance(sharded, FSDPStrategy) and sharded._state_dict_type == "full" and sharded._timeout == STEP
+    assert sharded.kwargs["auto_wrap_policy"]._module_classes == {Block}
+    blocks = [one for one in create_model("passt_tiny_s16", depth=3).modules() if isinstance(one, Block)]
+    assert len(blocks) == 3  # each of which is cut
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("average", "ema"), ("clip_gradient", 1.0), ("freeze_epochs", 1), ("compile", True)]
+)
+def test_what_needs_the_whole_network_is_refused_where_no_process_has_it(
+    setting: str, value: Any, tiny: Callable[..., TrainConfig]
+) -> None:
+    free = {"average": "none", "clip_gradient": 0.0, "freeze_epochs": 0, "compile": False}
+    refuse_sharding(tiny(devices=2, strategy="fsdp", **free), "cuda")
+    with pytest.raises(SettingRefused, match=f"strategy=fsdp needs {setting}={free[setting]}"):
+        refuse_sharding(tiny(devices=2, strategy="fsdp", **{**free, setting: value}), "cuda")

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +26,7 @@ from ossicle.training.averaging import WeightAverage
 from ossicle.training.callbacks import Checkpoints
 from ossicle.training.config import read_config
 from ossicle.training.initial import start_from
+from ossicle.training.loader import WaveBatches
 from ossicle.training.module import NetworkTraining
 from ossicle.training.results import FoldResult, pooled
 from ossicle.training.run import usable_part
@@ -344,37 +343,6 @@ def test_broken_recordings_are_counted_and_named_or_left_out(
     assert len(result.failures) == 1 and "broken.wav" in result.failures[0]
 
 
-PROGRAM = """
-import os
-from matplotlib.figure import Figure
-from ossicle.cli import main
-from ossicle.training.callbacks import Checkpoints
-
-end = Checkpoints.on_train_batch_end
-
-def strike(self, trainer, *rest):
-    if trainer.global_step == {step}:
-        os.kill(os.getpid(), {how:d})
-    end(self, trainer, *rest)
-
-Checkpoints.on_train_batch_end = strike
-Figure.savefig = lambda self, file, **_: file.write(b"PNG")
-main()
-"""
-EPOCHS = 5
-
-
-def command(
-    sounds: Path, output: Path, *more: str, step: int = 0, how: signal.Signals = signal.SIGKILL
-) -> subprocess.CompletedProcess[str]:
-    """Trains in a process of its own, which sends itself a signal after a step."""
-    settings = ["depth=1", "window=0.4", f"epochs={EPOCHS}", "batch_size=4", "precision=float32", "seed=4"]
-    chosen = [part for setting in (*settings, "device=cpu") for part in ("--set", setting)]
-    arguments = ["train", str(sounds), "-o", str(output), *chosen, *more]
-    program = PROGRAM.format(step=step, how=how)
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-
-
 def test_a_training_gives_back_signals_and_memory(
     run: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,28 +354,11 @@ def test_a_training_gives_back_signals_and_memory(
         trainees.append(weakref.ref(self))
 
     monkeypatch.setattr(NetworkTraining, "__init__", watched)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    run()
-    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    taken = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = [signal.getsignal(number) for number in taken]
+    run(report=True)
+    assert handlers == [signal.getsignal(number) for number in taken]
     assert trainees and all(trainee() is None for trainee in trainees)  # the one that was measured on too
-
-
-def test_a_killed_and_an_interrupted_command_resume_to_the_very_same_weights(sounds: Path, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    done = command(sounds, whole)
-    assert done.returncode == 0, done.stderr
-    rows = (whole / "metrics.csv").read_text().splitlines()
-    steps = load_state(checkpoints(whole / "checkpoints")[0])["global_step"] // EPOCHS
-    assert len(rows) == 1 + EPOCHS and steps > 2
-    killed = command(sounds, stopped, step=steps + 2)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    asked = command(sounds, stopped, "--resume", step=3 * steps + 2, how=signal.SIGINT)
-    assert asked.returncode == 130 and "--resume" in asked.stderr and "Traceback" not in asked.stderr, asked.stderr
-    assert not (stopped / "model").exists()
-    done = command(sounds, stopped, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert same(*(load_weights(folder / "model" / "model.safetensors") for folder in (whole, stopped)))
-    assert len((stopped / "metrics.csv").read_text().splitlines()) == 1 + EPOCHS
 
 
 @pytest.mark.parametrize("step", [3, 4, 7])
@@ -537,31 +488,64 @@ def test_a_fold_is_finished_with_its_report_and_not_before(
     assert config["temperature"] == json.loads((whole.folder / "model" / "config.json").read_text())["temperature"] != 1
 
 
-@pytest.mark.parametrize("withheld", ["optimizer_states", "batches", "Averaging"])
-def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(withheld: str, run: Run) -> None:
-    """The control of the test above: it would notice."""
+WITHHELD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "nothing": lambda state: None,
+    "the moments of the optimizer": lambda state: state["optimizer_states"][0].update(state={}),
+    "the schedule": lambda state: state["lr_schedulers"][0].update(last_epoch=0),
+    "the position of the batches": lambda state: (
+        state["batches"].update(epoch=0, batch=0),
+        state["loops"]["fit_loop"].update(state_dict={}),
+    ),
+    "the seed": lambda state: None,  # which is no state, but a setting
+    "the average": lambda state: state["callbacks"]["Averaging"].update(count=0),
+    "the best epoch": lambda state: state["callbacks"]["Recorder"].update(best_score=-1.0, best_loss=9.0),
+    "the rows": lambda state: state["callbacks"]["Recorder"].update(rows=[]),
+    "the losses of the epoch": lambda state: state.update(losses=[]),
+}
+
+
+@pytest.fixture(scope="module")
+def whole_run() -> dict[str, Any]:
+    """What a run without a stop leaves, once somebody has trained it."""
+    return {}
+
+
+@pytest.mark.parametrize("part", WITHHELD)
+def test_a_resumed_run_differs_when_a_part_of_its_state_is_withheld(
+    part: str, run: Run, whole_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the tests above: they would notice."""
     drawing = {"average": "ema", "mixup": 0.3, "epochs": 3}
-    whole = run("whole", **drawing)
+    scores = {"whole": [0.9, 0.2, 0.4], "stopped": [0.9], "resumed": [0.2, 0.4]}  # the first epoch is the best
+
+    def left(name: str, **how: Any) -> dict[str, Any]:
+        ahead = iter(scores["resumed" if how else name])
+        monkeypatch.setattr("ossicle.training.callbacks.validation_score", lambda *_, **__: next(ahead))
+        folder = run(name, **drawing, **how).folder
+        last = load_state(checkpoints(folder / "checkpoints")[0])["state_dict"]
+        rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+        tensors = {**last, **load_weights(folder / "model" / "model.safetensors")}
+        return tensors | {"rows": [row[:2] + row[3:7] for row in rows]}  # but for times
+
+    if not whole_run:
+        whole_run.update(left("whole"))
     with pytest.MonkeyPatch.context() as patch:
         stop_after(6, patch)
         with pytest.raises(KeyboardInterrupt):
-            run("stopped", **drawing)
-        load = SafeCheckpointIO.load_checkpoint
+            left("stopped")
+    load = SafeCheckpointIO.load_checkpoint
 
-        def forget(self: SafeCheckpointIO, path: Any, **how: Any) -> dict[str, Any]:
-            state = load(self, path, **how)
-            if withheld == "optimizer_states":
-                state["optimizer_states"][0]["state"] = {}
-            elif withheld == "batches":
-                state["batches"] = {"epoch": 0, "batch": 0}
-                state["loops"]["fit_loop"]["state_dict"] = {}
-            else:
-                state["callbacks"]["Averaging"]["count"] = 0
-            return state
+    def forget(self: SafeCheckpointIO, path: Any, **how: Any) -> dict[str, Any]:
+        state = load(self, path, **how)
+        WITHHELD[part](state)
+        return state
 
-        patch.setattr(SafeCheckpointIO, "load_checkpoint", forget)
-        resumed = run("stopped", resume=True, **drawing)
-    assert not same(weights_of(whole), weights_of(resumed))
+    monkeypatch.setattr(SafeCheckpointIO, "load_checkpoint", forget)
+    if part == "the seed":
+        monkeypatch.setattr(WaveBatches, "load_state_dict", lambda self, state: self.__dict__.update(state, seed=1))
+    resumed = left("stopped", resume=True)
+    rows, weights = (resumed.pop("rows") == whole_run["rows"]), same(resumed, whole_run)
+    assert (rows and weights) == (part == "nothing")
 
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,12 @@
 """What a run leaves on disk: damaged, held by another process, made longer, where nothing can be written."""
 
+import errno
 import os
+import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +17,19 @@ import pytest
 from typer.testing import CliRunner
 
 from ossicle.cli import app
-from ossicle.data import Dataset, Item
+from ossicle.data import Dataset, Item, read_dataset
 from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
-from ossicle.errors import RunRefused, SettingRefused
+from ossicle.errors import BundleRefused, JobStopped, OssicleError, RunRefused, SettingRefused, WeightsRefused
+from ossicle.files import locks_are_local, noted, write_atomically
+from ossicle.loading import load
 from ossicle.training import TrainConfig, TrainResult, train
-from ossicle.training.callbacks import epochs_without_gain
+from ossicle.training.callbacks import Checkpoints, epochs_without_gain
 from ossicle.training.config import read_config
+from ossicle.training.digests import Digests
 from ossicle.training.estimate import logged
 from ossicle.training.run import Run as TrainingRun
+from ossicle.weights.state import valid_states
 
 Run = Callable[..., TrainResult]
 HOLD = """
@@ -73,11 +81,28 @@ def test_a_file_system_without_locks_is_said(
     assert any("there are no locks here" in line for line in log.messages)
 
 
+@pytest.mark.parametrize(
+    ("options", "local"),
+    [("rw,vers=4", False), ("rw,nolock", True), ("rw,local_lock=none", False), ("localflock", True)],
+)
+def test_a_file_system_whose_locks_hold_on_one_machine_alone_is_known(
+    options: str, local: bool, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared runs"
+    shared.mkdir()
+    mounts = tmp_path / "mounts"
+    place = str(shared).replace(" ", "\\040")
+    mounts.write_text(f"root / ext4 rw 0 0\nserver:/runs {place} nfs {options} 0 0\n")
+    assert locks_are_local(shared / "run" / "new", mounts=mounts) == local
+    assert not locks_are_local(tmp_path, mounts=mounts) and not locks_are_local(shared, mounts=tmp_path / "none")
+
+
 # --- longer runs -----------------------------------------------------------------------------------------------------
 
 
 def rows_of(result: TrainResult) -> list[str]:
-    return (result.folder / "metrics.csv").read_text().splitlines()
+    """The rows, but for what the machine made of them."""
+    return [",".join(line.split(",")[:7]) for line in (result.folder / "metrics.csv").read_text().splitlines()]
 
 
 def test_a_finished_run_is_made_longer_and_tested_again(
@@ -151,15 +176,18 @@ def test_an_early_stop_is_said_and_more_patience_goes_on(
 
 
 def test_every_fold_and_a_tuned_head_know_their_clips_in_moved_and_renamed_data(
-    sounds: Path, make_bundle: Callable[..., Path], tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: Any
+    sounds: Path,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    tiny: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    without_pictures: Callable[[pytest.MonkeyPatch], None],
 ) -> None:
-    import shutil
-
-    from ossicle.data import read_dataset
     from ossicle.encoders import load_encoder
     from ossicle.evaluation import evaluate
     from ossicle.training import TuneConfig, tune
 
+    without_pictures(monkeypatch)
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     shutil.copytree(sounds, tmp_path / "data")
     dataset = read_dataset(tmp_path / "data", group="group")
@@ -198,20 +226,92 @@ def test_a_damaged_index_of_samples_is_made_again(text: str, dataset: Dataset, t
     assert index.read_bytes() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_file_of_a_run_is_one_sentence(
     run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     folder = run(epochs=1).folder
+    resume = ["train", str(sounds), "-o", str(folder), "--resume"]
     for name in ("config.yaml", "split.json", "model/config.json", "test_scores.safetensors"):
         whole = (folder / name).read_bytes()
-        for text in [*DAMAGES, "training: 3\ndata: x\n", "training:\n  epochs: many\n"]:
+        refused = name in ("config.yaml", "split.json")  # the others are made again
+        for text in [*DAMAGES, "training: 3\ndata: x\n", "training:\n  epochs: many\n"][:: 1 if refused else 4]:
             (folder / name).write_text(text)
-            result = CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"])
-            assert result.exit_code == 1 and name.rpartition("/")[2] in result.stderr, (name, text[:30], result.output)
-            assert len(result.stderr.splitlines()) == 1 and isinstance(result.exception, SystemExit)
-        (folder / name).write_bytes(whole)
-    assert CliRunner().invoke(app, ["train", str(sounds), "-o", str(folder), "--resume"]).exit_code == 0
+            result = CliRunner().invoke(app, resume)
+            said = result.stderr if refused else result.stdout
+            assert result.exit_code == refused and name.rpartition("/")[2] in said, (name, text[:30], result.output)
+            assert len(result.stderr.splitlines()) == refused and "Traceback" not in result.stdout
+            if refused:
+                (folder / name).write_bytes(whole)
+            assert (folder / name).read_bytes() == whole
+    assert CliRunner().invoke(app, resume).exit_code == 0
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_flipped_byte_in_any_file_of_a_run_is_named_and_nothing_is_lost(
+    run: Run, log: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"validation": 0.25, "report": True}
+    folder = run(**settings).folder
+    (folder / "notes.txt").write_text("mine")
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for figure in sorted((folder / "figures").iterdir())[1:]:
+        del files[figure]
+    free = {folder / "notes.txt", folder / "model" / "README.md", folder / ".ossicle" / "lock"}  # which people may edit
+    assert len(files) >= 15 and free <= files.keys()
+    rng = random.Random(0)
+    for path, whole in files.items():
+        place = rng.randrange(max(len(whole), 1))
+        damaged = whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :] if whole else b"x"
+        path.write_bytes(damaged)
+        log.clear()
+        try:
+            run(resume=True, **settings)
+            said = log.messages
+        except OssicleError as error:  # what the run goes on from is not made again
+            said = [str(error)]
+        named = path.parent if path.parent.name.startswith("step-") else path
+        assert any(line.startswith(f"{named}: ") for line in said) == (path not in free), path
+        if len(said) == 1 or "checkpoints" in path.parts or path in free:
+            path.write_bytes(whole)
+        assert all(other.name == "digests" or other.read_bytes() == content for other, content in files.items())
+
+
+def test_every_flipped_byte_of_a_run_is_noticed(run: Run) -> None:
+    folder = run(validation=0.25, epochs=1).folder
+    digests, model = Digests(folder), folder / "model"
+    files = [folder / name for name in digests.known if (folder / name).stat().st_size]
+    files += [model / "config.json", model / "model.safetensors", *folder.glob("checkpoints/step-*/*"), digests.file]
+    rng = random.Random(1)
+    for path in [*files, *rng.choices(files, k=100)]:
+        whole = path.read_bytes()
+        place = rng.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ rng.randrange(1, 256)]) + whole[place + 1 :])
+        if path == digests.file:
+            with pytest.raises(RunRefused, match="digests: damaged; remove it"):
+                Digests(folder)
+        elif path.parent == model:
+            with pytest.raises((BundleRefused, WeightsRefused), match=rf"model/({path.name}|SHA256SUMS): "):
+                load(model)
+        elif path.parent.parent.name == "checkpoints":
+            assert path.parent.name in valid_states(folder / "checkpoints")[1][0]
+        else:
+            assert digests.damaged() == [path]
+        path.write_bytes(whole)
+    assert not digests.damaged() and not valid_states(folder / "checkpoints")[1] and load(model)
+
+
+def test_a_process_that_dies_between_a_hash_and_its_file_leaves_nothing_that_counts_as_damaged(tmp_path: Path) -> None:
+    digests = Digests(tmp_path)
+    with noted(digests.note):
+        for version in range(4):
+            write_atomically(tmp_path / "metrics.csv", f"{version}")
+    (tmp_path / "new").write_text("4")
+    digests.note(tmp_path / "metrics.csv", tmp_path / "new")  # and here it dies
+    assert not Digests(tmp_path).damaged()
+    (tmp_path / "metrics.csv").write_text("2")
+    assert Digests(tmp_path).damaged() == [tmp_path / "metrics.csv"]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:
@@ -221,6 +321,94 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(run: Run) -> None:
         state.write_text("[" * 100_000)
     with pytest.raises(RunRefused, match="no checkpoint to resume from .*another folder with -o"):
         run(epochs=2, resume=True)
+
+
+# --- an unkind world -------------------------------------------------------------------------------------------------
+
+
+def result_of(folder: Path) -> dict[str, bytes]:
+    """The files that say what came of a run, but for the time that it took."""
+    names = ("config.yaml", "split.json", "test_scores.safetensors", "model/config.json", "model/model.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def litter(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if path.name != ".ossicle"]
+
+
+def fill_the_disk(patch: pytest.MonkeyPatch, *, after: int) -> None:
+    """No room for the files that are written after so many."""
+    flush, left = os.fsync, iter(range(after))
+
+    def full(handle: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    patch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_nothing_is_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 2, "validation": 0.25, "save_minutes": 0.0}
+    with monkeypatch.context() as patch:
+        flushed: list[int] = []
+        flush = os.fsync
+        patch.setattr(os, "fsync", lambda handle: (flushed.append(handle), flush(handle)))
+        wanted = result_of(run("whole", **settings).folder)
+    rng, begun, stops = random.Random(0), False, 0
+    for after in sorted(rng.sample(range(len(flushed)), 8)):
+        with monkeypatch.context() as patch:
+            fill_the_disk(patch, after=after // 2 if begun else 3)
+            try:
+                run("full", resume=begun, **settings)
+            except JobStopped as error:
+                how = f"continue with --resume -o {tmp_path / 'full'}" if begun else ""
+                said, stops = str(error), stops + 1
+                assert said.startswith(f"No space left on device: {tmp_path / 'full'}") and "; make room, and " in said
+                assert how in said and not litter(tmp_path / "full")
+        begun = (tmp_path / "full" / "config.yaml").exists()
+    assert stops >= 6
+    assert result_of(run("full", resume=begun, **settings).folder) == wanted
+
+
+def test_recordings_that_vanish_are_named_and_the_run_goes_on_when_they_are_back(
+    run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for decoded samples, each recording is opened when its turn comes."""
+    here, away = Path(shutil.copytree(sounds, tmp_path / "here")), tmp_path / "away"
+    data, settings = read_dataset(here), {"cache_gigabytes": 0.0, "epochs": 3}
+    wanted = result_of(run("whole", data=data, **settings).folder)
+    save = Checkpoints.save
+
+    def save_and_lose(self: Checkpoints, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.global_step == 4:
+            here.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_lose)
+        with pytest.raises(OssicleError, match=rf"{here}/\d+\.wav: "):
+            run("stopped", data=data, **settings)
+    away.rename(here)
+    assert result_of(run("stopped", data=data, resume=True, **settings).folder) == wanted
+
+
+def test_clocks_that_jump_change_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"epochs": 2, "validation": 0.25}
+    wanted = result_of(run("whole", **settings).folder)
+    rng, clock = random.Random(0), time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + rng.choice([-1e9, -3600.0, 0.0, 3600.0, 1e9]))
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, after=40)
+        with pytest.raises(JobStopped):
+            run("stopped", **settings)
+    states = sorted((tmp_path / "stopped" / "checkpoints").glob("step-*"))
+    assert states
+    for number, path in enumerate(sorted((tmp_path / "stopped").rglob("*"))):  # the newer are the older, and all odd
+        os.utime(path, (1e9 - number, 3e9 - 1e6 * number))
+    assert result_of(run("stopped", resume=True, **settings).folder) == wanted
 
 
 # --- where nothing can be written ------------------------------------------------------------------------------------

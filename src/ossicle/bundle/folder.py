@@ -17,7 +17,17 @@ from jaxtyping import Float
 from torch import nn
 
 from ossicle.bundle.card import Card, card_text
-from ossicle.bundle.schema import CARD, CONFIG, WEIGHTS, check_config, info_config, read_bundle_config
+from ossicle.bundle.schema import (
+    CARD,
+    CONFIG,
+    SUMS,
+    WEIGHTS,
+    check_config,
+    check_sum,
+    info_config,
+    read_bundle_config,
+    write_sums,
+)
 from ossicle.errors import BundleRefused, ModelUnknown, OssicleError, RunRefused
 from ossicle.files import sha256, sync_folder, write_atomically, write_json
 from ossicle.frontend import FrontendConfig, LogMel, create_frontend
@@ -89,7 +99,7 @@ def save_bundle(
 def write_bundle(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, card: Card | str | None = None
 ) -> None:
-    """Writes the three files of a bundle; the folder is replaced atomically.
+    """Writes the files of a bundle; the folder is replaced atomically.
 
     Raises:
         RunRefused: `folder` exists and is not a bundle
@@ -116,6 +126,7 @@ def replacing_bundle(folder: Path, config: Mapping[str, Any], *, card: Card | st
         write_json(beside / CONFIG, config)
         write_atomically(beside / CARD, card if isinstance(card, str) else card_text(config, card or Card()))
         yield beside
+        write_sums(beside)
         older = beside.with_name(f"{beside.name}.old")
         if folder.exists():
             os.replace(folder, older)  # a rename cannot replace a folder with files
@@ -161,7 +172,9 @@ def open_bundle(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Ten
     config = read_bundle_config(folder)
     tensors = load_weights(folder / WEIGHTS)
     check_finite(tensors, source=folder / WEIGHTS)
-    digest = hashlib.sha256((folder / CONFIG).read_bytes() + sha256(folder / WEIGHTS).encode())
+    weights = sha256(folder / WEIGHTS)
+    check_sum(folder / WEIGHTS, weights)
+    digest = hashlib.sha256((folder / CONFIG).read_bytes() + weights.encode())
     thresholds = config["thresholds"]
     info = {
         "task": config["task"],
@@ -220,7 +233,7 @@ def _may_be_replaced(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if not names:
+    if not names or names == {CONFIG, WEIGHTS, CARD, SUMS}:  # also where one of them is damaged
         return True
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -229,6 +242,6 @@ def _may_be_replaced(folder: Path) -> bool:
     if not isinstance(config, dict) or "schema_version" not in config:
         return False
     members = {str(name) for name in config["members"]} if isinstance(config.get("members"), list) else set()
-    if not names <= {CONFIG, WEIGHTS, CARD, *members}:
+    if not names <= {CONFIG, WEIGHTS, CARD, SUMS, *members}:
         return False
     return all(_may_be_replaced(folder / name) for name in names & members)

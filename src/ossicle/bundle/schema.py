@@ -3,6 +3,7 @@
     config.json         network, front end, labels and thresholds (schema below)
     model.safetensors   the weights
     README.md           the model card
+    SHA256SUMS          of the other two, as `sha256sum --check` reads it: by it damage is noticed
 
 `config.json`, schema 2; every key is required and no other is allowed:
 
@@ -29,6 +30,7 @@ A bundle cannot contain code. Keys that are missing, unknown or invalid are refu
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,12 @@ from jaxtyping import Float
 
 from ossicle import __version__
 from ossicle.errors import BundleRefused
+from ossicle.files import sha256, write_atomically
 from ossicle.inference import MAX_WINDOW_SECONDS
 from ossicle.types import Task
 
 SCHEMA_VERSION = 2
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD, SUMS = "config.json", "model.safetensors", "README.md", "SHA256SUMS"
 TASKS = ("single-label", "multi-label")
 
 
@@ -79,7 +82,7 @@ def info_config(
 def read_bundle_config(folder: Path) -> dict[str, Any]:
     """The configuration of a bundle of any kind; a head on a frozen encoder has a key `encoder`.
 
-    Raises: BundleRefused for one that is missing, damaged or of another schema.
+    Raises: BundleRefused for one that is missing, damaged or of another schema, or not what its SHA-256 says.
     """
 
     def refuse(constant: str) -> float:
@@ -93,7 +96,37 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # includes invalid UTF-8
         raise BundleRefused(f"{path}: not valid JSON ({error}).") from error
     check_config(config, path)
+    check_sum(path)
     return config
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the SHA-256 of a bundle's files, but for its card, which people may edit."""
+    paths = [path for name in (CONFIG, WEIGHTS) if (path := folder / name).exists()]
+    write_atomically(folder / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in paths))
+
+
+def check_sum(path: Path, digest: str | None = None) -> None:
+    """Compares a file of a bundle with its SHA-256, where there is one: published bundles have none.
+
+    Args:
+        digest: of the file, where it is known already
+
+    Raises: BundleRefused for another file than was written, and for damaged sums.
+    """
+    sums = path.with_name(SUMS)
+    try:
+        content = sums.read_bytes()
+    except FileNotFoundError:
+        return
+    lines = re.findall(rb"([0-9a-f]{64})  (config\.json|model\.safetensors)\n", content)
+    if b"".join(b"%b  %b\n" % line for line in lines) != content:
+        raise BundleRefused(f"{sums}: damaged; remove it, and the bundle is read without a check of its files.")
+    if (digest or sha256(path)).encode() not in [known for known, name in lines if name == path.name.encode()]:
+        raise BundleRefused(
+            f"{path}: damaged, or changed since it was written: it is not the file whose SHA-256 {SUMS} has; put back "
+            f"a copy, or if the change is yours, remove {SUMS}."
+        )
 
 
 def member_names(count: int) -> list[str]:

@@ -5,7 +5,6 @@ import csv
 import io
 import logging
 import math
-import shutil
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ossicle.errors import RunRefused
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
@@ -32,7 +32,7 @@ from ossicle.training.estimate import LOG_SECONDS, Every, duration, measure
 from ossicle.training.loader import Items, Known, Targets, Windows
 from ossicle.training.losses import cross_entropy, weighted_mean
 from ossicle.training.module import NetworkTraining, TrainingModule
-from ossicle.training.ranks import ALONE, Ranks
+from ossicle.training.ranks import ALONE, STOPPING, Ranks
 from ossicle.training.tracking import Throughput
 from ossicle.tuning.guard import GradientGuard
 from ossicle.types import Task
@@ -186,8 +186,12 @@ class Recorder(Callback):
         """The weights of the epoch with the best validation score, if any epoch had one."""
         if self.folder is None:
             return self._best
+        if self.best_epoch < 0:
+            return None
         path = self.folder / BEST
-        return load_weights(path) if path.exists() else None
+        if not path.exists():
+            raise RunRefused(f"{path}: the weights of the best epoch are gone; put back a copy, or begin another run.")
+        return load_weights(path)
 
     def _keep(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if self.folder is None:
@@ -251,7 +255,7 @@ class Recorder(Callback):
         return loss, validation_score(logits, targets, task=self.task, known=known)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes `metrics.csv` anew, whole."""
+        """Adds the row of the epoch."""
         assert isinstance(module, TrainingModule) and self._throughput is not None
         self.seconds = time.monotonic() - self._started
         row = {
@@ -264,9 +268,13 @@ class Recorder(Callback):
             **self._throughput.row(expected=self.expected),
         }
         self.rows.append(row)
-        if self.folder is not None and self.ranks.zero:
-            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
+        self.write()
         trainer.should_stop = self.improves_no_more
+
+    def write(self) -> None:
+        """Writes `metrics.csv` anew, whole."""
+        if self.folder is not None and self.ranks.zero and self.rows:
+            write_atomically(self.folder / "metrics.csv", csv_text(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to write the same rows and choose the same epoch."""
@@ -340,16 +348,15 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 class Checkpoints(Callback):
     """Saves a checkpoint at the end of every epoch, every few minutes inside one, and when the user interrupts.
 
-    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C and SIGTERM take effect after the
-    step under way, where the state is whole; a second one stops at once and the last saved state remains. SIGUSR1, by
-    which a cluster says that the time is nearly up, saves after the step, and the training goes on. A signal to any
-    process is one to all.
+    Comes last among the callbacks: what it saves includes what the others did. Ctrl-C, SIGTERM, and SIGUSR1, by which a
+    cluster says that the time is nearly up, take effect after the step under way, where the state is whole; a second
+    one stops at once and the last saved state remains. A signal to any process is one to all.
     """
 
     def __init__(self, folder: Path, *, minutes: float, keep: int = 2, ranks: Ranks = ALONE) -> None:
         self.folder, self.minutes, self.keep, self.ranks = folder, minutes, keep, ranks
         self._saved = time.monotonic()
-        self._interrupted = self._asked = False
+        self._interrupted = False
 
     def on_train_start(self, *_: Any) -> None:
         """Takes over the signals that ask a program to stop; Lightning gives them back, as it does those of its own."""
@@ -359,18 +366,10 @@ class Checkpoints(Callback):
                 raise KeyboardInterrupt
             self._interrupted = True
 
-        def save(number: int, frame: FrameType | None) -> None:
-            self._asked = True
-
         # The main thread alone may set handlers: in another the caller keeps the signals.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *STOPPING):
                 signal.signal(number, ask)
-            if hasattr(signal, "SIGUSR1"):  # not on Windows
-                signal.signal(signal.SIGUSR1, save)
-        if self.ranks.zero:
-            for left in self.folder.glob(".step-*"):  # by a process that was killed while it saved
-                shutil.rmtree(left, ignore_errors=True)
         self._saved = time.monotonic()
 
     def on_train_batch_end(
@@ -381,7 +380,7 @@ class Checkpoints(Callback):
         if not whole or trainer.is_last_batch:
             return
         due = self.ranks.zero and time.monotonic() - self._saved > 60 * self.minutes
-        interrupted, due = self.ranks.any([self._interrupted, self._asked or due])
+        interrupted, due = self.ranks.any([self._interrupted, due])
         if interrupted or due:
             self.save(trainer)
         if interrupted:
@@ -394,9 +393,13 @@ class Checkpoints(Callback):
         if interrupted:
             raise KeyboardInterrupt
 
+    def on_train_end(self, *_: Any) -> None:
+        """Stops where the user asked while the last checkpoint was written."""
+        if any(self.ranks.any([self._interrupted])):
+            raise KeyboardInterrupt
+
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and removes all but the newest few."""
-        self._asked = False
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
         if self.ranks.zero:
             for old in checkpoints(self.folder)[self.keep :]:

@@ -98,9 +98,7 @@ def fit(
     )
     start = None
     if resume and folder is not None and ranks.from_zero(lambda: bool(checkpoints(folder / "checkpoints"))):
-        start, damaged = ranks.from_zero(lambda: newest_state(folder / "checkpoints"))
-        for sentence in damaged:
-            logger.info(sentence)
+        start = ranks.from_zero(lambda: newest_state(folder / "checkpoints"))
         logger.info(f"Continuing from {start}.")
     try:
         with warnings.catch_warnings():

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -39,6 +40,8 @@ T = TypeVar("T")
 JOINING = datetime.timedelta(minutes=10)  # the longest that all processes take to come together
 STEP = datetime.timedelta(minutes=30)  # the longest wait for the others inside a run
 WORK = datetime.timedelta(days=2)  # the longest wait for what rank zero does for all, such as decoding
+# Signals that end a training where it is whole, beside Ctrl-C; there is no SIGUSR1 on Windows.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 LAST_WORDS = 3.0  # seconds for another process to say why it ends
 
 
@@ -142,6 +145,8 @@ def settle_processes(config: TrainConfig) -> TrainConfig:
     nodes = world // devices
     if devices * nodes != world:
         raise SettingRefused(f"{who} has started {world} processes, and not as many on each of {nodes} machines.")
+    if who == "SLURM" and world > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:  # which Lightning goes by
+        raise SettingRefused(f"SLURM has started {world} processes; give it --ntasks-per-node={devices}, not --ntasks.")
     if (config.devices, config.nodes) not in ((1, 1), (devices, nodes)):
         raise SettingRefused(
             f"{who} has started {devices} processes on each of {nodes} machines, and devices={config.devices} "
@@ -222,6 +227,24 @@ def join(config: TrainConfig, watch: Callable[[list[subprocess.Popen[bytes]]], N
         f"{ranks.world} processes{where}, {'ddp' if config.strategy == 'auto' else config.strategy}, on {device.type}"
     )
     return ranks
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets the signals of `STOPPING` raise KeyboardInterrupt, as Ctrl-C does; they do as before when it ends."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(f"Stopped by {signal.Signals(number).name}")
+
+    before = {}
+    with contextlib.suppress(ValueError):  # the main thread alone may set handlers
+        before = {number: signal.signal(number, stop) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that Python has not set
+                signal.signal(number, handler)
 
 
 def quiet_lightning() -> None:

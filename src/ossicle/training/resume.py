@@ -13,9 +13,13 @@ from ossicle.data.parts import PARTS, read_split
 from ossicle.errors import RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.jobs.store import HIDDEN
+from ossicle.training.callbacks import BEST
 from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, read_config
+from ossicle.training.digests import Digests
 from ossicle.weights.state import checkpoints
 
+ENVIRONMENT = "environment.json"  # in a run folder
+NEEDED = (CONFIG, SPLIT, ENVIRONMENT, BEST.name)  # a run does not go on without them
 UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
 LENGTH = ("epochs", "patience", "min_delta")  # settings that a run can be continued with other values of
 
@@ -26,7 +30,8 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
         return
     if (output / CONFIG).exists():
         raise RunRefused(f"{output}: holds a run already; continue it with --resume or choose another folder with -o.")
-    if output.is_dir() and any(path.name != HIDDEN for path in output.iterdir()):
+    # Beside the lock a process that was killed may have begun a file.
+    if output.is_dir() and any(not path.name.startswith(HIDDEN) for path in output.iterdir()):
         raise RunRefused(f"{output}: holds files that belong to no run; choose another folder with -o.")
 
 
@@ -48,8 +53,18 @@ def starting_point(
         raise RunRefused(NO_OUTPUT)
     if not (begun := Path(output) / CONFIG).exists():
         return config or kind(), {}
+    refuse_damaged(Digests(Path(output)))
     stored, data = read_config(begun, kind)
     return config or stored, data
+
+
+def refuse_damaged(digests: Digests) -> None:
+    """Raises RunRefused where a file that a run goes on from is not what the run wrote."""
+    for file in digests.damaged(NEEDED):
+        raise RunRefused(
+            f"{file}: damaged, or changed since the run wrote it: its SHA-256 is another; put back a copy, or choose "
+            f"another folder with -o (if the change is yours, remove {digests.file})."
+        )
 
 
 def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:

@@ -22,6 +22,7 @@ import itertools
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,17 +34,17 @@ import torch
 from jaxtyping import Float, Int64
 
 from ossicle import __version__
-from ossicle.bundle import Card
+from ossicle.bundle import Card, open_bundle
 from ossicle.data import Dataset, Split, read_dataset, split_dataset, split_folds
 from ossicle.data.arrays import TarItems
 from ossicle.data.cache import SampleStore, StreamedStore
 from ossicle.data.check import cut_short
 from ossicle.data.parts import PARTS, contents_of, write_split
 from ossicle.data.splits import refuse_untrained
-from ossicle.errors import DataRefused, RunRefused, SettingRefused
+from ossicle.errors import DataRefused, JobStopped, OssicleError, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
-from ossicle.files import locked, write_json
+from ossicle.files import FULL, locked, locks_are_local, noted, remove_abandoned, write_json
 from ossicle.inference import probabilities
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
@@ -51,10 +52,11 @@ from ossicle.metrics import fit_temperature, fit_thresholds
 from ossicle.report import Section, evaluation_lines
 from ossicle.training.callbacks import Progress, Recorder
 from ossicle.training.config import Config, write_config
+from ossicle.training.digests import Digests
 from ossicle.training.loader import Items, Windows
 from ossicle.training.loop import fit
 from ossicle.training.module import TrainingModule
-from ossicle.training.ranks import ALONE, Ranks
+from ossicle.training.ranks import ALONE, Ranks, stoppable
 from ossicle.training.results import (
     REPORT,
     FoldResult,
@@ -66,11 +68,19 @@ from ossicle.training.results import (
     sentences,
     write_failures,
 )
-from ossicle.training.resume import begun_with, continued, longer, refuse_taken, starting_point
+from ossicle.training.resume import (
+    ENVIRONMENT,
+    begun_with,
+    continued,
+    longer,
+    refuse_damaged,
+    refuse_taken,
+    starting_point,
+)
 from ossicle.training.tracking import AnyLogger, Tracking, checked_loggers
+from ossicle.weights.state import valid_states
 
 logger = logging.getLogger(__name__)
-ENVIRONMENT = "environment.json"  # in a run folder
 Positions = Int64[np.ndarray, "_"]  # in the data set
 
 
@@ -144,15 +154,32 @@ class Run(Generic[Config]):
         self.owner.hold(self.folder)
         self.config, before = continued(self.config, self.folder)
         begun = begun_with(self.dataset, self.split, self.folder)
+        whole = self.whole()
         if before is not None:
             logger.info(f"{self.folder}: {longer(before, self.config)}.")
-        else:
+        elif whole:
             self.finished = load_finished(self.folder, self.dataset, begun)
 
     @property
     def late(self) -> bool:
         """Whether what the examples hold is noted at the end: files that are streamed are not all read before."""
         return isinstance(self.owner.inputs, StreamedStore) and not isinstance(self.dataset.items, TarItems)
+
+    def whole(self) -> bool:
+        """Names the files that are damaged; True without any, or where no checkpoint is left to make them from."""
+        damaged = [file for file in self.owner.damaged if file.is_relative_to(self.folder)]
+        found = [f"{file}: damaged, or changed since the run wrote it." for file in damaged]
+        if (self.folder / REPORT).exists():
+            try:
+                open_bundle(self.folder / "model")
+            except OssicleError as error:
+                found.append(str(error))
+        good, bad = valid_states(self.folder / "checkpoints")
+        for sentence in found + bad:
+            logger.info(sentence)
+        if found and good:
+            logger.info(f"{self.folder}: what is damaged is made again, from {good[0].name}.")
+        return not (found and good)
 
     def begin(self, config: Config, **about: Any) -> None:
         """Writes the settings, the split and the environment, and so begins the run.
@@ -196,6 +223,7 @@ class Run(Generic[Config]):
             progress=self.owner.progress,
             tracking=self.tracking,
         )
+        recorder.write()  # again, where no epoch was left to do so
         config, epochs = self.config, len(recorder.rows)
         if recorder.improves_no_more and epochs < (config.epochs or 0):
             logger.info(
@@ -336,19 +364,36 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         self.folds, self.resume, self.skip_bad = folds, resume, skip_bad
         self.progress: Progress = progress if ranks.zero else False
         self.inputs: Inputs | None = None
+        self.damaged: list[Path] = []  # files that are none that the run wrote, and can be made again
         self._held: set[Path] = set()
 
     def __enter__(self) -> "Runs[Config]":
         super().__enter__()
+        self.enter_context(stoppable())
         logger.info(self.dataset.layout)
         logger.info(f"Run folder: {self.output}")
         self.ranks.first(self._take)
+        self.damaged = self.ranks.from_zero(lambda: self.damaged)
         return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
+        """Says how a run goes on that was stopped, or that a full disk has ended."""
+        super().__exit__(kind, error, traceback)
+        how = f"continue with --resume -o {self.output}" if (self.output / CONFIG).exists() else "begin again"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{str(error) or 'Interrupted'}; {how}.") from None
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise JobStopped(f"{error.strerror}: {error.filename}; make room, and {how}.") from error
+        return None
 
     def _take(self) -> None:
         refuse_taken(self.output, resume=self.resume)
         if self.resume and self.output.exists():
             self.hold(self.output)
+        digests = Digests(self.output)
+        refuse_damaged(digests)
+        self.damaged = digests.damaged()
+        self.enter_context(noted(digests.note))
 
     def hold(self, folder: Path) -> None:
         """Locks a folder for the processes of this run, by rank zero and until the end."""
@@ -361,8 +406,14 @@ class Runs(contextlib.ExitStack, Generic[Config]):
                 f"{folder}: another process is training there; wait for it, or choose another folder with -o."
             ) from None
         self._held.add(folder)
+        remove_litter(folder)
         if not honored and (self.resume or self.ranks.world > 1):
             logger.info(f"{folder}: there are no locks here; make sure that no other process is training there.")
+        elif locks_are_local(folder):
+            logger.info(
+                f"{folder}: a lock holds on this machine alone, as the file system is mounted; make sure that no other "
+                "machine is training there."
+            )
 
     @functools.cached_property
     def contents(self) -> tuple[str, ...] | None:
@@ -377,14 +428,9 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             logger.info(sentence)
         results = []
         for run in self.runs(inputs):
-            try:
-                with using_kernels(run.config.kernels), run.tracking:
-                    results.append(run.finished or train_fold(run))
-                failures = self.note_failures(inputs)
-            except KeyboardInterrupt as stop:
-                if not stop.args:
-                    raise
-                raise KeyboardInterrupt(f"{stop}; continue with --resume -o {self.output}.") from None
+            with using_kernels(run.config.kernels), run.tracking:
+                results.append(run.finished or train_fold(run))
+            failures = self.note_failures(inputs)
             # A trainer and its network hold each other. Python's collector counts objects and not gigabytes: it would
             # come after some folds.
             gc.collect()
@@ -417,6 +463,15 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             if run.finished is not None:
                 logger.info(f"{run.folder}: this fold is finished.")
             yield run
+
+
+def remove_litter(folder: Path) -> None:
+    """Removes what a killed process had begun to write in a run folder."""
+    remove_abandoned(folder, below=True)
+    for left in (*folder.glob("checkpoints/.step-*"), *folder.glob(".model.*")):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.rglob(".tmp" + 6 * "[0-9A-Za-z]"):  # of safetensors
+        left.unlink(missing_ok=True)
 
 
 def seconds_of(inputs: Inputs, dataset: Dataset) -> dict[int, float] | None:

@@ -43,8 +43,8 @@ from ossicle.training.layers import (
 )
 from ossicle.training.module import HeadTraining
 from ossicle.training.results import FoldResult, TrainResult
-from ossicle.training.resume import starting_point
-from ossicle.training.run import ENVIRONMENT, Positions, Run, RunOptions, Runs
+from ossicle.training.resume import ENVIRONMENT, starting_point
+from ossicle.training.run import Positions, Run, RunOptions, Runs
 from ossicle.tuning.tuned import save_tuned
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ Pickles are opened by `ossicle.weights.unpickle` in a process of its own, which 
 tensors are mapped into memory and read when they are used.
 """
 
-import errno
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import WeightsRefused
+from ossicle.files import FULL
 from ossicle.models.base import Network
 from ossicle.weights import unpickle
 from ossicle.weights.tensors import load_into, load_weights
@@ -93,7 +93,7 @@ def extract(path: Path, *, scratch: Path | None = None) -> dict[str, Tensor]:
             raise WeightsRefused(f"{path}: the checkpoint cannot be loaded: {ended(done.returncode)}")
         outcome = json.loads(done.stdout)
         if "errno" in outcome:
-            full = outcome["errno"] in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            full = outcome["errno"] in FULL
             raise OSError(
                 outcome["errno"], os.strerror(outcome["errno"]), os.path.dirname(folder) if full else str(path)
             )

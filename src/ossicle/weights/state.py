@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ossicle.errors import RunRefused
-from ossicle.files import sha256, sync_folder, write_atomically, write_json
+from ossicle.files import json_text, sha256, sync_folder, write_atomically, write_json
 from ossicle.weights.tensors import write_tensors
 
 _TENSORS, _TREE = "tensors.safetensors", "state.json"
@@ -76,8 +76,9 @@ def load_state(folder: Path) -> dict[str, Any]:
         RunRefused: a file is missing, invalid, or differs from its hash.
     """
     try:
-        content = json.loads((folder / _TREE).read_text(encoding="utf-8"))
-        if _seal(folder, content["tree"]) != content["sha256"]:
+        text = (folder / _TREE).read_text(encoding="utf-8")
+        content = json.loads(text)
+        if _seal(folder, content["tree"]) != content["sha256"] or json_text(content) != text:
             raise RunRefused(f"{folder}: the checkpoint is damaged: its content differs from the hash in {_TREE}.")
         return _decode(content["tree"], load_file(folder / _TENSORS))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -89,21 +90,33 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)), reverse=True)
 
 
-def newest_state(folder: Path) -> tuple[Path, list[str]]:
-    """The newest valid checkpoint, and a sentence for each newer one that is damaged.
-
-    Raises:
-        RunRefused: there is no valid checkpoint.
-    """
-    damaged = []
+def valid_states(folder: Path) -> tuple[list[Path], list[str]]:
+    """The checkpoints that are whole, the newest first, and a sentence for each that is damaged."""
+    whole, damaged = [], []
     for candidate in checkpoints(folder):
         try:
             load_state(candidate)
         except RunRefused as error:
             damaged.append(str(error))
         else:
-            return candidate, damaged
-    reason = f" ({damaged[0]})" if damaged else ""
+            whole.append(candidate)
+    return whole, damaged
+
+
+def newest_state(folder: Path) -> Path:
+    """The newest checkpoint that is whole.
+
+    Raises:
+        RunRefused: there is none.
+    """
+    reason = ""
+    for candidate in checkpoints(folder):
+        try:
+            load_state(candidate)
+        except RunRefused as error:
+            reason = reason or f" ({error})"
+        else:
+            return candidate
     raise RunRefused(f"{folder}: no checkpoint to resume from{reason}; start a new run in another folder with -o.")
 
 
