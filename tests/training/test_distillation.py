@@ -5,8 +5,6 @@ import dataclasses
 import json
 import math
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -498,14 +496,8 @@ def test_a_clip_that_is_lost_has_no_answer_and_counts_for_nothing(plain: Path, t
 
 def test_two_processes_distil_as_one(tmp_path: Path) -> None:
     ranked = SimpleNamespace(**runpy.run_path(str(RANKED)))
-    environment = runpy.run_path(str(Path(__file__).with_name("test_ranks.py")))["environment"]()
-    done = subprocess.run(
-        [sys.executable, RANKED, tmp_path / "two.npz", "2"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run_program = runpy.run_path(str(Path(__file__).with_name("test_ranks.py")))["run_program"]
+    done = run_program(RANKED, tmp_path / "two.npz", "2")
     assert done.returncode == 0, done.stderr
     losses, validation = ranked.some_steps()
     found = np.load(tmp_path / "two.npz")
