@@ -373,10 +373,10 @@ def test_a_full_disk_ends_a_run_with_a_sentence_and_nothing_is_lost(
     assert result_of(run("full", resume=begun, **settings).folder) == wanted
 
 
-def test_recordings_that_vanish_are_named_and_the_run_goes_on_when_they_are_back(
+def test_recordings_that_all_vanish_end_the_run_and_the_run_goes_on_when_they_are_back(
     run: Run, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without room for decoded samples, each recording is opened when its turn comes."""
+    """Without room for decoded samples, each recording is opened when its turn comes; no score is made of none."""
     here, away = Path(shutil.copytree(sounds, tmp_path / "here")), tmp_path / "away"
     data, settings = read_dataset(here), {"cache_gigabytes": 0.0, "epochs": 3}
     wanted = result_of(run("whole", data=data, **settings).folder)
@@ -389,7 +389,7 @@ def test_recordings_that_vanish_are_named_and_the_run_goes_on_when_they_are_back
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_lose)
-        with pytest.raises(OssicleError, match=rf"{here}/\d+\.wav: "):
+        with pytest.raises(OssicleError, match="could be read|cannot be read"):
             run("stopped", data=data, **settings)
     away.rename(here)
     assert result_of(run("stopped", data=data, resume=True, **settings).folder) == wanted

@@ -97,7 +97,6 @@ def trainee(model: str, *, clips: int, **changes: Any) -> NetworkTraining:
         samples=np.random.default_rng(0).standard_normal(lengths.sum()).astype(np.float32),
         offsets=np.cumsum(lengths) - lengths,
         lengths=lengths,
-        stored=clips,
         failures={},
     )
     settings = {"epochs": 2, "batch_size": clips, "device": "cpu", "precision": "float32", **ALL}

@@ -13,6 +13,7 @@ names and numbers as in the published checkpoints (github.com/kkoutini/PaSST, mo
 - Every random number comes from the generator that the caller passes, where one is passed.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from ossicle.draws import onto
 from ossicle.errors import WeightsRefused
 from ossicle.models.images import mono_kernel, vit_kind, vit_weights
-from ossicle.models.patches import HEAD_DIM, PatchConfig, PatchTransformer, patches_along
+from ossicle.models.patches import HEAD_DIM, PATCH, PatchConfig, PatchTransformer, patches_along
 
 # Of published networks; not stored in checkpoints.
 STRIDES = (10, 12, 14, 16, 20)
@@ -110,7 +111,8 @@ class Passt(PatchTransformer):
         named = replace(config, frames=settings.get("frames", config.frames))
         config = named if named.columns == config.columns else config
         return {
-            name: getattr(config, name) for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames")
+            name: getattr(config, name)
+            for name in ("num_classes", "dim", "num_heads", "depth", "stride", "frames", "stem")
         }
 
     @classmethod
@@ -194,8 +196,10 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
         raise WeightsRefused(f"these are not the tensors of a PaSST: {error} is missing or of another rank") from error
     dim = most_common(tensors, r"blocks\.\d+\.norm[12]\.(weight|bias)")
     num_classes = most_common(tensors, r"(head\.1|head_dist)\.(weight|bias)")
+    levels = (f"patch_embed.halve.{level}.weight" for level in range(len(tensors)))
+    stem = tuple(tensors[name].shape[0] for name in itertools.takewhile(tensors.__contains__, levels))
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    for stride in STRIDES:
+    for stride in STRIDES if not stem else (PATCH,):
         for frames in (*LENGTHS, columns * stride):
             config = PasstConfig(
                 num_classes=num_classes,
@@ -204,6 +208,7 @@ def infer_config(tensors: Mapping[str, Tensor], *, num_heads: int | None = None)
                 depth=depth,
                 stride=stride,
                 frames=max(frames, 16),
+                stem=stem,
             )
             if (config.rows, config.columns) == (rows, columns):
                 return config

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ossicle.errors import RunRefused
+from ossicle.errors import DataRefused, RunRefused
 from ossicle.files import write_atomically
 from ossicle.inference import summarize
 from ossicle.metrics import balanced_accuracy, mean_average_precision
@@ -306,7 +306,12 @@ def epochs_without_gain(rows: Sequence[Mapping[str, Any]], min_delta: float) -> 
 def clip_logits(
     outputs: list[tuple[torch.Tensor, torch.Tensor]], *, task: Task
 ) -> tuple[Float[torch.Tensor, "clip label"], Int64[torch.Tensor, "clip"]]:
-    """The logits of each clip from its windows', joined as in prediction, and the clips' positions, ascending."""
+    """The logits of each clip from its windows', joined as in prediction, and the clips' positions, ascending.
+
+    Raises: DataRefused where there is none, as every clip of a part was lost.
+    """
+    if not outputs:
+        raise DataRefused("no clip of a part that is scored could be read; bring the data back, and --resume goes on.")
     owners = torch.cat([clips for clips, _ in outputs])
     logits = torch.cat([rows for _, rows in outputs])
     order = owners.argsort(stable=True)
