@@ -192,7 +192,7 @@ class Batches:
             torch.zeros(length) if wave is None else wave for wave, length in zip(found, lengths[mine], strict=False)
         ]
         batch = batch_of(clips[mine], self.targets, waves)
-        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips), lost=lost)
+        batch = replace(batch, seed=int(rng.integers(1 << 62)), total=len(clips), lost=lost if found else None)
         if not lost.any():
             batch = replace(batch, known=None if known is None else known[mine])
             if self.ranks.world == 1:
