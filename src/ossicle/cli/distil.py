@@ -7,7 +7,7 @@ import typer
 
 from ossicle.cli.options import FileColumn, Group, Track
 from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import Config, Output, Resume, SkipBad, TeacherNames, key_and_value
+from ossicle.cli.train import Config, Devices, Init, Output, Resume, SkipBad, TeacherNames, key_and_value
 
 
 def distil(
@@ -32,16 +32,10 @@ def distil(
     file: FileColumn = None,
     group: Group = None,
     track: Track = None,
-    init: Annotated[
-        str | None,
-        typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
-    ] = None,
+    init: Init = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
-    devices: Annotated[
-        int | None,
-        typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
-    ] = None,
+    devices: Devices = None,
     store: Annotated[
         Path | None,
         typer.Option(

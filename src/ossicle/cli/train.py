@@ -101,6 +101,14 @@ Grid = Annotated[
 Cluster = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="With --grid: train on a Ray cluster; local starts one here.")
 ]
+Init = Annotated[
+    str | None,
+    typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
+]
 
 
 def train(
@@ -136,17 +144,11 @@ def train(
     fold: Fold = None,
     folds: Folds = None,
     track: Track = None,
-    init: Annotated[
-        str | None,
-        typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
-    ] = None,
+    init: Init = None,
     resume: Resume = False,
     skip_bad: SkipBad = False,
     teacher: TeacherNames = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(min=1, help="GPUs, or processes on processors, to train on together; the batch is cut over them."),
-    ] = None,
+    devices: Devices = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Machines, each with as many devices.")] = None,
     strategy: Annotated[
         Literal["auto", "ddp", "fsdp"] | None,
