@@ -98,6 +98,7 @@ class Forked:
 def become() -> None:
     """Is the program of the request from here on."""
     code: Any = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in a shell's background is born without
     try:
         script = request["command"][0].endswith(".py")
         sys.argv = request["command"] if script else ["ossicle", *request["command"]]
