@@ -206,7 +206,8 @@ def choices(model, args):
                 return self.compiled(self.spec)
 
         def __call__(self):
-            self.compiled = getattr(self, "compiled", None) or torch.compile(self.net)
+            if not hasattr(self, "compiled"):  # a compiled network asks its own for its truth
+                self.compiled = torch.compile(self.net)
             super().__call__()
 
     def step(kind=Step, change=lambda net: net):
