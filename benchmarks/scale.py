@@ -108,7 +108,7 @@ def parts_of(module: NetworkTraining, *, rounds: int) -> dict[str, float]:
 
 
 def main(model: str, number: int) -> None:
-    """Runs both and prints the table."""
+    """Runs both and writes the table."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for processes in (1, 2):
@@ -116,17 +116,27 @@ def main(model: str, number: int) -> None:
             command = [sys.executable, __file__, model, str(number), str(processes), str(file)]
             subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
             found[processes] = json.loads(file.read_text())
-    print(f"{model}, {BATCH} clips of {SECONDS:g} s a step, one thread a process")
-    for processes, row in found.items():
-        print(f"{processes} processes: step {row['step']:.3f} s, data wait {100 * row['wait'] / row['step']:.1f} %")
-    alone = found[1]
-    parts = {name: seconds for name, seconds in alone.items() if name not in ("step", "wait")}
+    result = {**about_this_run(), "threads": 1, "model": model, "processes": {str(n): row for n, row in found.items()}}
+    write_by_processor("scale", result, table, title="One process and two")
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Lines of Markdown."""
+    one, two = result["processes"]["1"], result["processes"]["2"]
+    parts = {name: seconds for name, seconds in one.items() if name not in ("step", "wait")}
     whole = sum(parts.values())
     shares = ", ".join(f"{name} {100 * seconds / whole:.1f} %" for name, seconds in parts.items())
-    print(f"share of a step outside the network: {100 * (1 - parts['network'] / whole):.1f} % ({shares})")
-    print(f"a step in the loop takes {alone['step'] / whole:.2f} of the sum of its parts")
-    speed = found[1]["step"] / found[2]["step"]
-    print(f"two are {speed:.2f} times as fast as one: efficiency {100 * speed / 2:.0f} %")
+    speed = one["step"] / two["step"]
+    wait = max(row["wait"] / row["step"] for row in (one, two))
+    claims: list[tuple[str, str, str, bool | None]] = [
+        ("a step in one process, and in two", f"{one['step']:.3f} s, {two['step']:.3f} s", "", None),
+        ("two beside one", f"{speed:.2f} times as fast: efficiency {100 * speed / 2:.0f} %", "", None),
+        ("longest wait for data, of a step", f"{100 * wait:.1f} %", "at most 5 %", wait <= 0.05),
+        ("a step outside the network", f"{100 * (1 - parts['network'] / whole):.1f} % ({shares})", "", None),
+        ("a step in the loop, beside the sum of its parts", f"{one['step'] / whole:.2f}", "", None),
+    ]
+    about = f"{result['model']}, {BATCH} clips of {SECONDS:g} s a step, one thread a process, two workers each."
+    return [about, "", *claim_table(claims)]
 
 
 if __name__ == "__main__":
