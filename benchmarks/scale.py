@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import in_turns
+from common import about_this_run, claim_table, in_turns, write_by_processor
 from lightning.pytorch import Callback
 
 from ossicle.data.cache import SampleStore
