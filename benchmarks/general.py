@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 import torch
-from common import about_this_run, runs_to_add_to, stored_runs, write_result
+from common import about_this_run, runs_to_add_to, write_result
 from pretraining.teacher import Teacher, features
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -38,13 +36,14 @@ from sklearn.preprocessing import StandardScaler
 import ossicle
 from ossicle.catalog.rows import read_labels
 from ossicle.data import Dataset, read_dataset
+from ossicle.data.cache import decode
 from ossicle.encoders import load_encoder
 from ossicle.encoders.cache import open_features
 from ossicle.frontend import frontend_config, log_mel
 
 RATE, CLIP = 32_000, 5 * 32_000
 SHOTS = 8
-# (clip set, what it asks for)
+# By set: the least that is asked for, and what is aimed at.
 WANTED = {
     "ESC-50": (0.75, 0.90),
     "ESC-50, 8 clips a class": (0.60, 0.80),
@@ -167,9 +166,8 @@ def probe(arguments: argparse.Namespace) -> None:
             began = time.process_time()
             table = compute(dataset)
             for row, accuracy in scores(title, dataset, table).items():
-                add("general_probe", {"encoder": name, "set": row, "accuracy": accuracy, "size": table.shape[1]})
+                add({"encoder": name, "set": row, "accuracy": accuracy, "size": table.shape[1]})
             print(f"{name} on {title}: {time.process_time() - began:.0f} s", flush=True)
-    report_probe()
 
 
 def read_sets(arguments: argparse.Namespace) -> dict[str, Dataset]:
@@ -208,8 +206,7 @@ def waves(dataset: Dataset) -> list[np.ndarray]:
     """Every clip at 32 kHz: of ESC-50 5 s, as it was published; at least one second."""
     found = []
     for item in dataset.items:
-        wave, rate = soundfile.read(item.file, dtype="float32", always_2d=True)
-        wave = soxr.resample(wave.mean(1), rate, RATE).astype(np.float32)
+        wave = decode(item, RATE)
         wave = wave[:CLIP] if len(wave) < 8 * RATE else wave
         found.append(np.pad(wave, (0, max(0, RATE - len(wave)))))
     return found
@@ -246,29 +243,25 @@ def fitted(table: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(table[rows], labels[rows])
 
 
-def report_probe() -> None:
+def add(run: dict[str, Any]) -> None:
+    """Adds a finished run to what is known, in place of an earlier one of the same encoder and set."""
+    with runs_to_add_to("general_probe") as known:
+        others = [one for one in known["runs"] if any(one[key] != run[key] for key in ("encoder", "set"))]
+        result = {**about_this_run(), "runs": [*others, run]}
+        write_result("general_probe", result, table_of(result["runs"]), title="The encoder in the box: probes")
+
+
+def table_of(runs: list[dict[str, Any]]) -> list[str]:
     """A row for each encoder, a column for each set."""
-    runs = stored_runs("general_probe")["runs"]
-    names = list(dict.fromkeys(run["encoder"] for run in runs))
     known = {(run["encoder"], run["set"]): run["accuracy"] for run in runs}
     lines = ["| linear probe on frozen features | " + " | ".join(WANTED) + " |", "|---|" + "--:|" * len(WANTED)]
-    for name in names:
+    for name in dict.fromkeys(run["encoder"] for run in runs):
         cells = [f"{known[name, title]:.4f}" if (name, title) in known else "" for title in WANTED]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for what, index in (("floor", 0), ("aim", 1)):
-        lines.append(
-            f"| *{what}* | " + " | ".join("" if w[index] is None else f"{w[index]}" for w in WANTED.values()) + " |"
-        )
-    write_result("general_probe", {**about_this_run(), "runs": runs}, lines, title="The encoder in the box: probes")
-
-
-def add(name: str, run: dict[str, Any]) -> None:
-    """Adds a finished run to `results/NAME.json`; one of the same encoder and set is replaced."""
-    with runs_to_add_to(name) as known:
-        same = ("encoder", "set")
-        known["runs"] = [one for one in known["runs"] if any(one[key] != run[key] for key in same)] + [run]
-        path = Path(__file__).parent / "results" / f"{name}.json"
-        path.write_text(json.dumps({**known, **about_this_run()}, indent=1) + "\n")
+    for place, what in enumerate(("floor", "aim")):
+        cells = ["" if wanted[place] is None else f"{wanted[place]}" for wanted in WANTED.values()]
+        lines.append(f"| *{what}* | " + " | ".join(cells) + " |")
+    return lines
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import torch
 from ossicle.encoders import Encoder, load_encoder
 from ossicle.files import write_atomically
 from ossicle.frontend import frontend_config, log_mel
+from ossicle.frontend.mel import PASST_OFFSET
 from ossicle.types import Float32
 from pretraining.manifest import Row, read_rows
 
@@ -144,6 +145,11 @@ class Store:
         """Mel power of some frames of a clip."""
         stored = self.frames[self.starts[clip] + start : self.starts[clip] + stop].astype(np.float32)
         return np.exp(stored * (2 * FRONTEND.deviation) + FRONTEND.mean)
+
+
+def log_mel_of(power: Float32[np.ndarray, "frame mel"]) -> Float32[np.ndarray, "mel frame"]:
+    """The features of mel power, as the front end has them."""
+    return ((np.log(power + np.float32(PASST_OFFSET)) - FRONTEND.mean) / (2 * FRONTEND.deviation)).T.astype(np.float32)
 
 
 if __name__ == "__main__":

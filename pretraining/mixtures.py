@@ -12,7 +12,7 @@ import numpy as np
 
 from ossicle.frontend.mel import PASST_OFFSET
 from ossicle.types import Float32
-from pretraining.features import COLUMN, FRONTEND, MELS, Store
+from pretraining.features import COLUMN, MELS, Store, log_mel_of
 
 FRAMES = 31 * COLUMN  # of every clip: 4.96 s
 SINGLE = 0.3  # chance of one sound alone
@@ -79,8 +79,7 @@ class Mixer:
                 speech[at // COLUMN :][: len(found)], spoken[at // COLUMN :][: len(found)] = found, True
         if self.change:
             power = self.changed(power, draw)
-        mel = (np.log(power + np.float32(PASST_OFFSET)) - FRONTEND.mean) / (2 * FRONTEND.deviation)
-        return Mixture(mel=mel.T.astype(np.float32), clips=tuple(chosen), speech=speech, spoken=spoken)
+        return Mixture(mel=log_mel_of(power), clips=tuple(chosen), speech=speech, spoken=spoken)
 
     def answers(self, clip: int, start: int, frames: int, at: int) -> np.ndarray:
         """The stored columns of a stretch of a clip of speech that is placed at a frame of the mixture."""

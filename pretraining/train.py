@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ossicle.devices import choose_dtype
 from ossicle.files import write_atomically
 from ossicle.types import Float32
-from pretraining.features import Store
+from pretraining.features import MELS, Store, log_mel_of
 from pretraining.mixtures import FRAMES, Mixer
 from pretraining.student import Student, losses
 from pretraining.teacher import Heard, Teacher
@@ -236,8 +236,8 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
 def alone(store: Store, clip: int) -> Float32[np.ndarray, "mel frame"]:
     """The first 5 s of a clip, followed by silence."""
     stored = store.frames[store.starts[clip] : store.starts[clip] + min(store.length(clip), FRAMES)]
-    quiet = (np.log(1e-5) + 4.5) / 5
-    return np.pad(stored.astype(np.float32).T, ((0, 0), (0, FRAMES - len(stored))), constant_values=quiet)
+    silence = log_mel_of(np.zeros((FRAMES - len(stored), MELS), np.float32))
+    return np.concatenate([stored.astype(np.float32).T, silence], axis=1)
 
 
 def groups(folder: Path, store: Store, teacher: Teacher) -> np.ndarray:

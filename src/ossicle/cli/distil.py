@@ -1,13 +1,13 @@
 """`ossicle distil`: from recordings without labels and a teacher to a run folder with a small model in it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ossicle.cli.options import FileColumn, Group, Track
 from ossicle.cli.outcome import SOME_FAILED
-from ossicle.cli.train import Config, Devices, Init, Output, Resume, SkipBad, TeacherNames, key_and_value
+from ossicle.cli.train import Config, Devices, Init, Output, Resume, SkipBad, TeacherNames, given_settings
 
 
 def distil(
@@ -49,17 +49,9 @@ def distil(
 ) -> None:
     """Train a small model to give what a large one gives, on recordings without labels."""
     from ossicle import training
-    from ossicle.catalog import find_checkpoint
     from ossicle.training.config import settle_config
 
-    given: dict[str, Any] = {
-        "teachers": teacher,
-        "model": model,
-        "weights": init,
-        "devices": devices,
-    } | dict(key_and_value(setting) for setting in settings or [])
-    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
-        given["model"] = row.architecture
+    given = given_settings(settings, model=model, weights=init, teachers=teacher, devices=devices)
     if not teacher and not resume and config is None:
         raise typer.BadParameter("name one or more: a model, an ONNX file or stored outputs.", param_hint="--teacher")
     chosen, columns, _ = settle_config(

@@ -161,20 +161,12 @@ def train(
 ) -> None:
     """Train a model on your own recordings."""
     from ossicle import training
-    from ossicle.catalog import find_checkpoint
     from ossicle.training.config import settle_config
     from ossicle.training.recipes import recipe as named_recipe
 
-    given: dict[str, Any] = {
-        "model": model,
-        "weights": init,
-        "teachers": teacher,
-        "devices": devices,
-        "nodes": nodes,
-        "strategy": strategy,
-    } | dict(key_and_value(setting) for setting in settings or [])
-    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
-        given["model"] = row.architecture
+    given = given_settings(
+        settings, model=model, weights=init, teachers=teacher, devices=devices, nodes=nodes, strategy=strategy
+    )
     if recipe is not None:
         refuse_two_sources(resume=resume and not grid, config=config)
     chosen, columns, folds = settle_config(
@@ -238,6 +230,16 @@ def carry_out(
         result = one(data, config, **options)
     if result.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def given_settings(settings: list[str] | None, **options: Any) -> dict[str, Any]:
+    """The settings that a command was given, those of `--set` last; published weights name their architecture."""
+    from ossicle.catalog import find_checkpoint
+
+    given = options | dict(key_and_value(setting) for setting in settings or [])
+    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
+        given["model"] = row.architecture
+    return given
 
 
 def read_grid(settings: list[str]) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -41,6 +41,8 @@ ABANDONED = 86_400.0  # seconds: nobody has written to such a file for a day
 LEAST_CODED = 256
 TOO_MANY = 500  # clips in a row that cannot be read: the data have gone, not some of them
 
+Store = TypeVar("Store", bound="SampleStore")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStore:
@@ -56,6 +58,12 @@ class SampleStore:
     offsets: Int64[np.ndarray, "item"]
     lengths: Int64[np.ndarray, "item"]
     failures: dict[int, str]
+
+    @classmethod
+    def undecoded(cls: type[Store], items: Sequence[Item], rate: int, **known: Any) -> Store:
+        """A store without samples of its own; `known` has the other fields."""
+        offsets = np.zeros(len(items), np.int64)
+        return cls(items=items, rate=rate, samples=np.zeros(0, np.float32), offsets=offsets, **known)
 
     def read(self, index: int) -> Float32[np.ndarray, "time"]:
         """All samples of one item, as a view of the cache or, of a stream, decoded now.
@@ -152,29 +160,22 @@ def open_store(
         refuse_unwritable(folder, "decoded samples")
         lengths, failures = clip_lengths(items, rate, known=folder / f"{key}.lengths", progress=measuring)
         if np.maximum(lengths, 0).sum() * np.float32().nbytes > budget_bytes:
-            return StreamedStore(
-                items=items,
-                rate=rate,
-                samples=np.zeros(0, np.float32),
-                offsets=np.zeros(len(items), np.int64),
-                lengths=lengths,
-                failures=failures,
-                kept=KeptSamples(folder / f"{key}.kept", items=len(items), budget_bytes=budget_bytes),
-            )
+            kept = KeptSamples(folder / f"{key}.kept", items=len(items), budget_bytes=budget_bytes)
+            return StreamedStore.undecoded(items, rate, lengths=lengths, failures=failures, kept=kept)
     if known is None or not _complete(known, items, rate):
         refuse_unwritable(folder, "decoded samples")
         remove_abandoned(folder, unless_younger=ABANDONED)
         _decode_all(items, rate, data=data, index=index, progress=progress)
         known = json.loads(index.read_text(encoding="utf-8"))
     lengths = np.array(known["lengths"], np.int64)
-    kept = np.maximum(lengths, 0)
+    stored = np.maximum(lengths, 0)
     # An empty file cannot be mapped.
     samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
     return SampleStore(
         items=items,
         rate=rate,
         samples=samples,
-        offsets=np.cumsum(kept) - kept,
+        offsets=np.cumsum(stored) - stored,
         lengths=lengths,
         failures={int(position): reason for position, reason in known["failures"].items()},
     )

@@ -9,8 +9,6 @@ Transformer for Audio Event Detection" (arXiv 2312.16228), its sizes those of DA
 Gong et al., "AST: Audio Spectrogram Transformer" (arXiv 2104.01778).
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from ossicle.models.registry import Preset, register_network
@@ -24,11 +22,11 @@ def _passt(
     depth: int = 12,
     stride: int = 10,
     frames: int = 998,
-    more: Mapping[str, Any] = MappingProxyType({}),
+    stem: tuple[int, ...] = (),
     **rest: Any,
 ) -> Preset:
     options: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "depth": depth, "stride": stride, "frames": frames}
-    options |= more
+    options |= {"stem": stem} if stem else {}
     return Preset(name=name, options=options, width=str(dim), depth=str(depth), stride=str(stride), **rest)
 
 
@@ -89,7 +87,7 @@ PASST = (
         num_heads=3,
         depth=8,
         stride=16,
-        more={"stem": (32, 48, 96)},
+        stem=(32, 48, 96),
         note="convolutions ahead of the patches: learns from less",
     ),
     _passt("passt_base_s10_d7", depth=7, note="7 of 12 blocks: PaSST-L"),

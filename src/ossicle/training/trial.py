@@ -279,14 +279,7 @@ def peeked(items: Sequence[Item], rate: int) -> PeekedStore:
         known = found[found != UNREADABLE]
         lengths = np.resize(known if len(known) else np.zeros(1, np.int64), len(items))
         lengths[chosen] = found
-    return PeekedStore(
-        items=items,
-        rate=rate,
-        samples=np.zeros(0, np.float32),
-        offsets=np.zeros(len(items), np.int64),
-        lengths=lengths,
-        failures=failures,
-    )
+    return PeekedStore.undecoded(items, rate, lengths=lengths, failures=failures)
 
 
 class Unread(Readable):
