@@ -3,7 +3,7 @@
 What ships is the PaSST alone, its batch norms folded into the convolutions (`folded`).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,37 +25,23 @@ class NormedStem(ConvStem):
 
     def __init__(self, dim: int, channels: tuple[int, ...]) -> None:
         super().__init__(dim, channels)
-        for name in ("halve", "refine"):
-            for conv in self.get_submodule(name).children():
+        for convolutions in (self.halve, self.refine):
+            for place, conv in enumerate(convolutions):
                 assert isinstance(conv, nn.Conv2d)
                 conv.bias = None
-        self.halve_norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels)
-        self.refine_norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels[1:])
+                convolutions[place] = nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(
-        self, spec: Float[Tensor, "clip mel frame"], *, patches: Int[Tensor, "patch"] | None = None
-    ) -> Float[Tensor, "clip patch dim"]:
-        x = spec[:, None].contiguous(memory_format=torch.channels_last)
-        for level, (halve, norm) in enumerate(zip(self.halve, self.halve_norms, strict=True)):
-            x = F.gelu(norm(halve(x)))
-            if level:
-                x = x + F.gelu(self.refine_norms[level - 1](self.refine[level - 1](x)))
-        tokens = self.proj(x).flatten(2).mT
-        return tokens if patches is None else tokens.index_select(1, patches)
 
     def folded(self) -> dict[str, Tensor]:
         """The tensors of a `ConvStem` that computes the same in evaluation."""
-        own = self.state_dict()
-        tensors = {name: tensor for name, tensor in own.items() if name.startswith("proj.")}
-        for name in [name for name in own if name.startswith(("halve.", "refine."))]:
-            convolution = name.removesuffix(".weight")
-            kind, number = convolution.split(".")
-            norm = self.get_submodule(f"{kind}_norms.{number}")
-            assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            tensors[name] = own[name] * scale[:, None, None, None]
-            tensors[f"{convolution}.bias"] = norm.bias - norm.running_mean * scale
+        tensors = {f"proj.{name}": tensor for name, tensor in self.proj.state_dict().items()}
+        for kind, pairs in (("halve", self.halve), ("refine", self.refine)):
+            for number, pair in enumerate(pairs):
+                conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(pair.children()))
+                assert norm.running_mean is not None and norm.running_var is not None
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                tensors[f"{kind}.{number}.weight"] = conv.weight * scale[:, None, None, None]
+                tensors[f"{kind}.{number}.bias"] = norm.bias - norm.running_mean * scale
         return tensors
 
 
