@@ -1,6 +1,7 @@
 """Table 1 of the PaSST paper in our terms: what patchout, depth and stride do to the time and the memory of a step.
 
-    python benchmarks/patchout_table.py [--rounds 3] [--batch 2] [--choices]      about 8 minutes on two cores
+    python benchmarks/patchout_table.py [--rounds 3] [--batch 2]                  about 8 minutes on two cores
+    python benchmarks/patchout_table.py --choices [passt_tiny_s16 ...]            the second table, see below
     python benchmarks/patchout_table.py --device cuda --peer PYTHON --peak TFLOPS         on a GPU
 
 Network only, 128 x 998 spectrograms (10 s), 527 labels, forward, backward and the fused AdamW: B is passt_base_s10
@@ -16,8 +17,8 @@ On a GPU the steps are in bfloat16 and stand beside those of the published packa
 environment of its own, with the share of the card's peak that they use: --peak is the dense bfloat16 rate of its data
 sheet. Without a GPU these rows stay open.
 
-A second table says what layouts, `compile` and `gradient_checkpointing` do to a step of two small networks
-(--choices; compiling takes some minutes). Writes results/patchout_table.json and .md, a table for each device.
+A second table says what layouts, `compile` and `gradient_checkpointing` do to a step of two small networks (--choices;
+compiling takes minutes). Writes results/patchout_table.json and .md, or step_choices, a table for each device.
 """
 
 import argparse
@@ -172,8 +173,7 @@ def measure(args):
     about = about_this_run() | {"threads": THREADS, "device": args.device, "batch": args.batch}
     if gpu:
         about |= {"machine": torch.cuda.get_device_name(), "peak_tflops": args.peak}
-    known = about | {"rows": rows}
-    return known | ({"choices": {model: choices(model, args) for model in SMALL}} if args.choices else {})
+    return about | {"rows": rows}
 
 
 def step_flops(row):
@@ -188,6 +188,14 @@ def step_flops(row):
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 128, FRAMES), generator=torch.Generator("cpu")).sum().backward()
     return counter.get_total_flops()
+
+
+def measure_choices(args):
+    """The second table."""
+    from common import about_this_run
+
+    found = {model: choices(model, args) for model in args.choices or SMALL}
+    return about_this_run() | {"threads": THREADS, "device": args.device, "choices": found}
 
 
 def choices(model, args):
@@ -260,7 +268,13 @@ def table(result):
         lines.append(f"| {' | '.join(cells)} |")
     if result["device"] == "cpu":
         lines += ["", "Open: a GPU (clips per second beside the published package, share of the card's peak)."]
-    for model, found in result.get("choices", {}).items():
+    return lines
+
+
+def choices_table(result):
+    """The second as lines of Markdown."""
+    lines = [f"Steps on {result['device']}, clips of 10 s."]
+    for model, found in result["choices"].items():
         plain = found["as it is"]
         lines += ["", f"| {model}, batch 8 | s a clip | of the step as it is | MB a clip |", "|---|---|---|---|"]
         lines += [
@@ -277,7 +291,7 @@ def main():
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--peer", type=Path, help="python of an environment that holds hear21passt 0.0.26")
     parser.add_argument("--peak", type=float, help="dense bfloat16 operations of the card, 10^12 a second")
-    parser.add_argument("--choices", action="store_true", help="also layouts, compile and gradient checkpointing")
+    parser.add_argument("--choices", nargs="*", metavar="MODEL", help="layouts, compile and gradient checkpointing")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
@@ -285,6 +299,10 @@ def main():
         return
     from common import write_by_processor
 
+    if args.choices is not None:
+        title = "What layouts, compile and checkpointing do to a step"
+        write_by_processor("step_choices", measure_choices(args), choices_table, title=title)
+        return
     write_by_processor("patchout_table", measure(args), table, title="What patchout saves: table 1 of the paper")
 
 
