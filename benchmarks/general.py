@@ -1,8 +1,10 @@
-"""What the encoder in the box is worth: frozen features under a linear probe, beside its teachers and statistics.
+"""What the encoder in the package is worth: frozen features under a linear probe, beside its teachers and statistics.
 
     python benchmarks/general.py probe   [--model general]     five sets, on official or speaker-disjoint folds
     python benchmarks/general.py tags    [--model general]     its labels on ESC-50, beside its teacher's and the truth
     python benchmarks/general.py tune    [--model general]     `ossicle train` on ESC-50 from it and from random weights
+
+From the top of a checkout, with PYTHONPATH=. for pretraining/.
 
 Fixed before the first figure: the features are mean and deviation over time of every block; the probe is scikit-learn's
 logistic regression with its own settings on standardized features; folds are the official ones of ESC-50, five by
@@ -137,8 +139,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--weights", type=Path, default=Path("../shared/weights"), help="the teachers'")
     parser.add_argument("--references", action="store_true", help="also the teachers, and statistics of the log-mel")
+    parser.add_argument("--curve", action="store_true", help="for the table of the learning curve")
     parser.add_argument("--only", nargs="+", help="names of sets")
-    parser.add_argument("--fold", default="1", help="of ESC-50, to tune on the others")
+    parser.add_argument("--fold", default="1", help="of ESC-50, to train on the others")
+    parser.add_argument("--init", nargs="+", default=["general", "none"], help="what `tune` starts from")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -166,7 +170,8 @@ def probe(arguments: argparse.Namespace) -> None:
             began = time.process_time()
             table = compute(dataset)
             for row, accuracy in scores(title, dataset, table).items():
-                add({"encoder": name, "set": row, "accuracy": accuracy, "size": table.shape[1]})
+                run = {"encoder": name, "set": row, "accuracy": accuracy, "size": table.shape[1]}
+                add(run, to="general_curve" if arguments.curve else "general_probe")
             print(f"{name} on {title}: {time.process_time() - began:.0f} s", flush=True)
 
 
@@ -243,23 +248,24 @@ def fitted(table: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(table[rows], labels[rows])
 
 
-def add(run: dict[str, Any]) -> None:
+def add(run: dict[str, Any], *, to: str) -> None:
     """Adds a finished run to what is known, in place of an earlier one of the same encoder and set."""
-    with runs_to_add_to("general_probe") as known:
+    with runs_to_add_to(to) as known:
         others = [one for one in known["runs"] if any(one[key] != run[key] for key in ("encoder", "set"))]
         result = {**about_this_run(), "runs": [*others, run]}
-        write_result("general_probe", result, table_of(result["runs"]), title="The encoder in the box: probes")
+        write_result(to, result, table_of(result["runs"]), title="The encoder in the package: probes")
 
 
 def table_of(runs: list[dict[str, Any]]) -> list[str]:
     """A row for each encoder, a column for each set."""
     known = {(run["encoder"], run["set"]): run["accuracy"] for run in runs}
-    lines = ["| linear probe on frozen features | " + " | ".join(WANTED) + " |", "|---|" + "--:|" * len(WANTED)]
+    sets = {title: wanted for title, wanted in WANTED.items() if any(run["set"] == title for run in runs)}
+    lines = ["| linear probe on frozen features | " + " | ".join(sets) + " |", "|---|" + "--:|" * len(sets)]
     for name in dict.fromkeys(run["encoder"] for run in runs):
-        cells = [f"{known[name, title]:.4f}" if (name, title) in known else "" for title in WANTED]
+        cells = [f"{known[name, title]:.4f}" if (name, title) in known else "" for title in sets]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for place, what in enumerate(("floor", "aim")):
-        cells = ["" if wanted[place] is None else f"{wanted[place]}" for wanted in WANTED.values()]
+        cells = ["" if wanted[place] is None else f"{wanted[place]}" for wanted in sets.values()]
         lines.append(f"| *{what}* | " + " | ".join(cells) + " |")
     return lines
 
@@ -300,7 +306,7 @@ def tags(arguments: argparse.Namespace) -> None:
         "| the highest of the labels that `ESC50` maps to is the true class's "
         f"| {right['student']:.3f} | {right['teacher']:.3f} |",
     ]
-    write_result("general_tags", result, lines, title="The encoder in the box: labels")
+    write_result("general_tags", result, lines, title="The encoder in the package: labels")
 
 
 def mapped(scores: np.ndarray, names: list[str], truth: list[str]) -> float:
@@ -315,20 +321,24 @@ def mapped(scores: np.ndarray, names: list[str], truth: list[str]) -> float:
 
 def tune(arguments: argparse.Namespace) -> None:
     """`ossicle train` as it comes, from the model and from random weights, one fold of ESC-50."""
-    rows = {}
-    for init in (arguments.model, "none"):
+    for init in arguments.init:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            options = ["--fold", arguments.fold, "--init", init, "-o", f"{folder}/run"]
+            options = ["--folds", arguments.fold, "-o", f"{folder}/run"]
+            options += [] if init == arguments.model else ["--init", init]
             subprocess.run([sys.executable, "-m", "ossicle", "train", arguments.data / "esc50", *options], check=True)
             metrics = json.loads(Path(folder, "run", "metrics.json").read_text())
-            rows[init] = {
-                "accuracy": metrics["headline"]["accuracy"]["value"],
-                "minutes": (time.perf_counter() - began) / 60,
-            }
-    lines = ["| `ossicle train esc50` | accuracy | minutes |", "|---|--:|--:|"]
-    lines += [f"| from {name} | {row['accuracy']:.3f} | {row['minutes']:.1f} |" for name, row in rows.items()]
-    write_result("general_tune", {**about_this_run(), "rows": rows}, lines, title="The encoder in the box: fine-tuning")
+            row = {**metrics["headline"]["accuracy"], "minutes": (time.perf_counter() - began) / 60}
+        with runs_to_add_to("general_tune") as known:
+            rows = known.get("rows", {}) | {init: row}
+            lines = [f"| ESC-50, fold {arguments.fold} | accuracy | 95 % interval | minutes |", "|---|--:|--:|--:|"]
+            lines += [
+                f"| `ossicle train esc50 --init {name}` "
+                f"| {row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {row['minutes']:.1f} |"
+                for name, row in rows.items()
+            ]
+            result = {**about_this_run(), "threads": arguments.threads, "rows": rows}
+            write_result("general_tune", result, lines, title="The encoder in the package: fine-tuning")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ossicle.types import Float32
 from pretraining.features import COLUMN, MELS, Store, log_mel_of
 
 FRAMES = 31 * COLUMN  # of every clip: 4.96 s
-SINGLE = 0.3  # chance of one sound alone
+SINGLE = 0.3  # chance of one clip alone
 SPREAD = 18.0  # dB; every further sound is up to this much quieter than the first
 GAIN = (-12.0, 3.0)  # dB
 PACES = 0.45  # octaves; a sound is played up to this much faster or slower
@@ -40,15 +40,24 @@ class Mixer:
     Args:
         clips: numbers of those to draw from
         groups: of every clip of the store; rare groups are drawn more often than their clips alone would be
+        single: chance of a clip alone
         change: whether sounds and mixes are changed beyond their level; off where one measures
         balance: the power of the size of a group that its chance follows: 1 draws every clip equally often, 0 every
             group
     """
 
     def __init__(
-        self, store: Store, clips: np.ndarray, groups: np.ndarray, *, seed: int, change: bool, balance: float = 0.5
+        self,
+        store: Store,
+        clips: np.ndarray,
+        groups: np.ndarray,
+        *,
+        seed: int,
+        change: bool,
+        single: float = SINGLE,
+        balance: float = 0.5,
     ) -> None:
-        self.store, self.clips, self.seed, self.change = store, clips, seed, change
+        self.store, self.clips, self.seed, self.change, self.single = store, clips, seed, change, single
         _, of = np.unique(groups[clips], return_inverse=True)
         counts = np.bincount(of).astype(np.float64)
         weights = (counts**balance / counts)[of]
@@ -58,7 +67,7 @@ class Mixer:
     def clip(self, *numbers: int) -> Mixture:
         """The clip of these numbers."""
         draw = np.random.default_rng([self.seed, *numbers])
-        count = 1 if draw.random() < SINGLE else int(draw.integers(2, 5))
+        count = 1 if draw.random() < self.single else int(draw.integers(2, 5))
         drawn = np.minimum(np.searchsorted(self.edges, draw.random(count), side="right"), len(self.clips) - 1)
         chosen = self.clips[drawn].tolist()
         levels = np.concatenate([[0.0], -np.sort(draw.uniform(0, SPREAD, count - 1))]) + draw.uniform(*GAIN)

@@ -9,6 +9,9 @@ blocks learn with Muon (Jordan et al., 2024; as AdamW in the size of its steps),
 constant after a warm-up and falls to zero over the last `--fall` steps, so that one may go on from any milestone. What
 ships is the running average of the weights.
 
+To see what something is worth, `--without LOSS` leaves a loss out, `--corpus 0.5` half of the clips, and `--alone` the
+mixing.
+
 `RUN/log.jsonl` has the losses, and every `VALIDATE` steps those on mixtures of the validation part, with the
 accuracy of a probe on its topics: what a choice may go by.
 """
@@ -18,6 +21,7 @@ import copy
 import json
 import signal
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ from ossicle.devices import choose_dtype
 from ossicle.files import write_atomically
 from ossicle.types import Float32
 from pretraining.features import MELS, Store, log_mel_of
-from pretraining.mixtures import FRAMES, Mixer
+from pretraining.mixtures import FRAMES, SINGLE, Mixer
 from pretraining.student import Student, losses
 from pretraining.teacher import Heard, Teacher
 
@@ -49,10 +53,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--fall", type=int, default=0, help="the last steps, over which the rate falls to zero")
     parser.add_argument("--threads", type=int, default=1)
+    losses = ("labels", *Heard._fields, "speech")
+    parser.add_argument("--without", nargs="+", default=(), choices=losses, help="what the student does not learn")
+    parser.add_argument("--corpus", type=float, default=1.0, help="fraction of the clips that it hears")
+    parser.add_argument("--alone", action="store_true", help="clips are not mixed")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.output.mkdir(parents=True, exist_ok=True)
-    training = Training(Store.open(given.store), Teacher(given.teacher).eval(), given.store, threads=given.threads)
+    training = Training(
+        Store.open(given.store),
+        Teacher(given.teacher).eval(),
+        given.store,
+        threads=given.threads,
+        without=given.without,
+        corpus=given.corpus,
+        alone=given.alone,
+    )
     state = given.output / "state.pt"
     if state.exists():
         training.load_state_dict(torch.load(state, weights_only=True))
@@ -92,15 +108,31 @@ def save(training: "Training", path: Path) -> None:
 
 
 class Training:
-    """Everything that a step needs and changes."""
+    """Everything that a step needs and changes.
 
-    def __init__(self, store: Store, teacher: Teacher, folder: Path, *, threads: int = 1) -> None:
-        self.store, self.teacher = store, teacher
+    Args:
+        folder: of what is computed once
+        threads: that hear the halves of a step
+        without, corpus, alone: what is left out
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        teacher: Teacher,
+        folder: Path,
+        *,
+        threads: int = 1,
+        without: Sequence[str] = (),
+        corpus: float = 1.0,
+        alone: bool = False,
+    ) -> None:
+        self.store, self.teacher, self.without = store, teacher, without
         self.threads = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.groups = groups(folder, store, teacher)
-        train = np.flatnonzero(store.part == "train")
+        train = np.flatnonzero((store.part == "train") & (np.random.default_rng(5).random(len(store)) < corpus))
         self.validation = np.flatnonzero(store.part != "train")
-        self.mixer = Mixer(store, train, self.groups, seed=1, change=True)
+        self.mixer = Mixer(store, train, self.groups, seed=1, change=True, single=1.0 if alone else SINGLE)
         self.scale = scales(folder, self.mixer, teacher)
         torch.manual_seed(0)
         self.student = Student(self.scale["logits"])
@@ -132,11 +164,15 @@ class Training:
         mixtures = [(self.step, number * BATCH + one) for one in range(BATCH)]
         found = self.losses(student, self.mixer, mixtures, generator)
         student.zero_grad()
-        torch.stack([*found.values()]).sum().backward()
+        torch.stack([loss for name, loss in found.items() if name not in self.without]).sum().backward()
         return {name: value.item() for name, value in found.items()}
 
     def losses(
-        self, student: Student, mixer: Mixer, numbers: list[tuple[int, ...]], generator: torch.Generator | None = None
+        self,
+        student: Student,
+        mixer: Mixer,
+        numbers: Sequence[tuple[int, ...]],
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Those of a batch of mixtures."""
         mixtures = [mixer.clip(*number) for number in numbers]

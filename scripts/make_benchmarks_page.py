@@ -1,4 +1,4 @@
-"""Make docs/benchmarks.md, and the table in README.md, from benchmarks/results.
+"""Make docs/benchmarks.md, and the tables in README.md, from benchmarks/results.
 
     python scripts/make_benchmarks_page.py
 
@@ -46,6 +46,28 @@ class Section:
 
 
 SECTIONS = {
+    "general_probe": Section(
+        title="The encoder in the package",
+        about="""Features frozen: a logistic regression on mean and deviation of every block, standardized, on the
+official folds of ESC-50, five speaker-disjoint folds of FSDD, EmoDB and RAVDESS, and the drums of the demo by maker.
+Probe, layers, regularization and the draws of 8 clips were fixed before the first figure, and none of these sets
+trained the encoder. Beside it its teachers, measured alike, and mean and deviation of the log-mel
+([guide](general.md)).""",
+    ),
+    "general_curve": Section(
+        title="The encoder in the package while it trained",
+        about="The same probe on ESC-50 with the averaged weights at some steps of the training, of one seed.",
+    ),
+    "general_tags": Section(
+        title="Its labels",
+        about="""The labels of the encoder in the package on the clips of ESC-50, beside its teacher's. The last row
+takes the highest label of those that belong to a class of ESC-50, by a map in the script.""",
+    ),
+    "general_tune": Section(
+        title="A training from it",
+        about="""`ossicle train` with its defaults, from the encoder in the package and from random weights, where they
+are the recipe `scratch`: fold 1 of ESC-50.""",
+    ),
     "passt": Section(
         title="PaSST and hear21passt",
         about="""[hear21passt](https://github.com/kkoutini/passt_hear21) 0.0.26, the authors' package, and ossicle run
@@ -267,10 +289,25 @@ def readme_table() -> str:
     return "\n".join(lines)
 
 
+def probes_table() -> str:
+    """The probes of the encoder in the package and of what stands beside it, one set a row."""
+    text = (RESULTS / "general_probe.md").read_text(encoding="utf-8")
+    header, _, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    rows = [row for row in rows if not row[0].startswith("*")]
+    lines = [f"| {' | '.join([header[0], *(row[0] for row in rows)])} |", "|---|" + "--:|" * len(rows)]
+    for number, title in enumerate(header[1:], 1):
+        values = [f"{float(row[number]):.2f}" if row[number] else "" for row in rows]
+        lines.append(f"| {' | '.join([title, *values])} |")
+    return "\n".join(lines)
+
+
 def readme(text: str) -> str:
-    """README.md with the table of today's results."""
-    begin, end = "<!-- results:passt -->\n", "\n<!-- /results:passt -->"
-    return re.sub(f"(?s){begin}.*{end}", lambda _: begin + readme_table() + end, text)
+    """README.md with the tables of today's results."""
+    for name, table in (("passt", readme_table()), ("general", probes_table())):
+        begin, end = f"<!-- results:{name} -->\n", f"\n<!-- /results:{name} -->"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = before + begin + table + end + after
+    return text
 
 
 def main() -> None:

@@ -14,3 +14,5 @@ class SharedFiles(BuildHookInterface):
         source = own if own.is_dir() else Path(self.root, "..", "..", "src", "ossicle")
         target = "src/ossicle" if self.target_name == "sdist" else "ossicle"
         build_data["force_include"] |= {str(source / room): f"{target}/{room}" for room in ROOMS}
+        models = Path(self.root, "models")
+        build_data["force_include"][str(models)] = "models" if self.target_name == "sdist" else "ossicle/runtime/models"

@@ -37,7 +37,7 @@ def test_the_track_that_trained_is_evaluated(
     monkeypatch.setenv("OSSICLE_CACHE", str(tmp_path / "cache"))
     settings = ["epochs=1", "depth=1", "batch_size=4", "device=cpu", "precision=float32"]
     folder = tmp_path / "run"
-    assert run("train", data, "-o", folder, "--track", "2", "--set", *settings).exit_code == 0
+    assert run("train", data, "--init", "none", "-o", folder, "--track", "2", "--set", *settings).exit_code == 0
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["track"] == 2
 
     def predictions(name: str, *more: str) -> str:

@@ -8,11 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import Result
 
+from ossicle.bundle import save_bundle
+from ossicle.frontend import frontend_config
+from ossicle.models import create_model
 from ossicle.training import TrainConfig
 from ossicle.training.config import write_config
-from ossicle.training.recipes import recipe
+from ossicle.training.recipes import general, recipe
 
 Run = Callable[..., Result]
 
@@ -57,10 +61,44 @@ def test_every_option_reaches_the_training(run: Run, handed: dict[str, Any], tmp
 
 def test_nothing_but_the_data_is_needed(run: Run, handed: dict[str, Any]) -> None:
     assert run("train", "data").exit_code == 0
-    assert handed["data"] == Path("data") and handed["config"] == TrainConfig()
+    assert handed["data"] == Path("data") and handed["config"] == general()
     assert not any(handed["columns"].values()) and handed["output"] is None
     assert run("train", "data", "--recipe", "audioset").exit_code == 0
     assert handed["config"] == recipe("audioset")
+
+
+def test_a_training_starts_from_the_encoder_in_the_package_where_that_can_be(
+    run: Run, handed: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "w.pt").touch()
+    for options, expected in {
+        (): general(),
+        ("--model", "passt_tiny_conv"): general(),
+        ("--init", "general"): dataclasses.replace(general(), weights="general"),
+        ("--init", "none"): TrainConfig(),
+        ("--init", "none", "--model", "passt_tiny_conv"): TrainConfig(model="passt_tiny_conv"),
+        ("--set", "weights=null"): TrainConfig(),
+        ("--model", "datar_nano"): TrainConfig(model="datar_nano"),
+        ("--recipe", "scratch"): TrainConfig(),
+        ("--init", tmp_path / "w.pt"): TrainConfig(weights=str(tmp_path / "w.pt")),
+        ("--recipe", "esc50", "--init", "none"): dataclasses.replace(recipe("esc50"), weights=None),
+    }.items():
+        assert run("train", "data", *options).exit_code == 0
+        assert handed["config"] == expected, options
+    # A run names the architecture that a training goes on with.
+    torch.manual_seed(0)
+    network = create_model("datar_nano", num_classes=2)
+    save_bundle(
+        tmp_path / "model",
+        model=network,
+        model_name="datar_nano",
+        frontend=frontend_config("kaldi_fbank"),
+        task="single-label",
+        labels=["a", "b"],
+        window_seconds=1.0,
+    )
+    assert run("train", "data", "--init", tmp_path).exit_code == 0
+    assert handed["config"] == TrainConfig(model="datar_nano", weights=str(tmp_path))
 
 
 def test_files_left_out_end_with_3(run: Run, handed: dict[str, Any]) -> None:
@@ -69,7 +107,7 @@ def test_files_left_out_end_with_3(run: Run, handed: dict[str, Any]) -> None:
 
 
 def test_settings_may_stand_before_the_data(run: Run, handed: dict[str, Any]) -> None:
-    assert run("train", "--set", "epochs=3", "network.adaptor=none", "data").exit_code == 0
+    assert run("train", "--init", "none", "--set", "epochs=3", "network.adaptor=none", "data").exit_code == 0
     assert handed["config"] == TrainConfig(epochs=3, network={"adaptor": "none"})
     assert handed["data"] == Path("data")
 

@@ -1,8 +1,7 @@
-"""The demo's steps on a cut-down set: a few seconds of training, and everything that the demo promises on disk."""
+"""The demo's steps on a cut-down set: a few seconds of tuning, and everything that the demo promises on disk."""
 
 import csv
 import dataclasses
-import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import pytest
 
 from ossicle.data.recordings import drums_folder
 from ossicle.demo import run_demo
-from ossicle.demo import tour as tour_module
 from ossicle.demo.tour import CONFIG, LOOP
 from ossicle.loading import load
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-SMALL = dataclasses.replace(CONFIG, depth=1, epochs=2, window=0.5, patchout_t=1.0, patchout_f=2.0, device="cpu")
+SMALL = dataclasses.replace(CONFIG, epochs=2, device="cpu")
 KITS = {"BJA_Pacific": "1", "menegass": "2"}
 
 
@@ -34,15 +32,14 @@ def drums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_tour_trains_listens_and_leaves_what_it_says(
-    drums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tour_module, "PROGRESS_SECONDS", 0.0)  # every step, as on a slow machine
+def test_the_tour_tunes_listens_and_leaves_what_it_says(drums: Path, tmp_path: Path) -> None:
     said: list[str] = []
     tour = run_demo(tmp_path / "out", drums=drums, config=SMALL, say=said.append)
 
     text = "\n".join(said)
     for words in (
+        "the model in the package, knows 527 labels",
+        "Drum",
         "round 1 of 2, without BJA_Pacific",
         "correct (95 % interval",
         "Always predicting",
@@ -52,15 +49,6 @@ def test_the_tour_trains_listens_and_leaves_what_it_says(
         assert (LOOP if words == "LOOP" else words) in text
     for file in ("report.html", "sequence.wav", "sequence.wav.txt", "loop.flac", "loop.flac.txt", "predictions.csv"):
         assert (tour.folder / file).stat().st_size > 0, file
-
-    # What it will take is said before the first round, and each round moves.
-    estimate = next(number for number, line in enumerate(said) if "A step takes" in line)
-    steps = int(re.findall(r"for (\d+) steps in 2 rounds", said[estimate])[0])
-    for number in (1, 2):
-        moves = [position for position, line in enumerate(said) if f"round {number} of 2: " in line]
-        result = next(position for position, line in enumerate(said) if f"round {number} of 2, without" in line)
-        assert moves and estimate < moves[0] <= moves[-1] < result
-    assert sum(" done, about " in line for line in said) == steps - 2  # all but the last of each round
 
     # Onsets need no training: they are right even here.
     assert tour.onsets.f1 > 0.9
@@ -72,7 +60,7 @@ def test_the_tour_trains_listens_and_leaves_what_it_says(
     assert {label for _, _, label in track} <= {"kick", "snare", "hi-hat"}
 
     # The command that the tour ends with works on the folder that it names.
-    command = next(line for line in said if "ossicle predict" in line)
+    command = next(line for line in said if "ossicle predict" in line and "rounds" in line)
     assert load(Path(command.split()[2])).labels == ("hi-hat", "kick", "snare")
 
     # A second tour finds another folder and leaves the first alone.

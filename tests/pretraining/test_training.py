@@ -90,6 +90,26 @@ def test_answers_of_a_speech_encoder_lie_where_the_speech_is(folder: Path) -> No
     assert not any(one.spoken.any() for one in map(mixer(folder).clip, range(200)) if one.clips[0] not in (0, 2))
 
 
+def test_clips_alone_are_not_mixed(folder: Path) -> None:
+    store = Store.open(folder)
+    alone = Mixer(store, np.arange(CLIPS - 1), np.arange(CLIPS) > 0, seed=7, change=True, single=1.0)
+    assert all(len(alone.clip(number).clips) == 1 for number in range(50))
+
+
+@needs_weights
+def test_what_is_left_out_is_not_learnt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "BATCH", 2)
+    teacher = Teacher(WEIGHTS)
+    train.scales(folder, mixer(folder), teacher, batches=4)
+    training = train.Training(Store.open(folder), teacher, folder, without=("embedding", "map"), corpus=0.6)
+    before = {name: tensor.clone() for name, tensor in training.student.state_dict().items()}
+    training.advance(1.0)
+    moved = {name for name, tensor in training.student.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "to_embedding.weight" not in moved and "to_map.weight" not in moved
+    assert {"to_hint.weight", "network.head.1.weight"} <= moved
+    assert 0 < len(training.mixer.clips) < CLIPS - 1
+
+
 def test_a_group_of_one_clip_is_drawn_more_often_than_its_clip_alone_would_be(folder: Path) -> None:
     even = mixer(folder, balance=0.0)
     first = [even.clip(number).clips[0] for number in range(300)]

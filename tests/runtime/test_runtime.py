@@ -18,6 +18,7 @@ import pytest
 import typer
 
 from ossicle.cli import app
+from ossicle.data.recordings import drums_folder
 from ossicle.errors import BundleRefused
 from ossicle.loading import load as load_with_torch
 from ossicle.runtime import load
@@ -26,6 +27,7 @@ from ossicle.runtime.__main__ import main, parser
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
+LOOP = drums_folder() / "loops" / "mika55-loop_mika.flac"
 ROOT = Path(__file__).resolve().parents[2]
 Record = Callable[..., Path]
 
@@ -244,5 +246,9 @@ def test_the_small_distribution_predicts_in_an_environment_without_torch(
     wanted = load_with_torch(shared_bundle, device="cpu").predict(path, top_k=3).rows
     assert [row["label"] for row in rows] == [row.label for row in wanted]
     np.testing.assert_allclose([float(row["score"]) for row in rows], [row.score for row in wanted], atol=1.5e-4)
+    carried = [command[0], "general", LOOP, "--format", "csv", "--top-k", "1"]
+    done = subprocess.run(carried, capture_output=True, text=True, cwd=tmp_path, env={"PATH": ""})
+    assert done.returncode == 0, done.stderr
+    assert {row["label"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"Music"}
     torch = subprocess.run([python, "-c", "import torch"], capture_output=True, env={"PATH": ""})
     assert torch.returncode != 0

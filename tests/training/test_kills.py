@@ -26,7 +26,8 @@ COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_score")
 
 def train(forks: Any, data: Path, output: Path, *, processes: int = 1, **strike: Any) -> SimpleNamespace:
     """Begins a run, or goes on with it."""
-    more = ["--resume"] if (output / "config.yaml").exists() else ["--devices", processes, "--set", *SETTINGS]
+    beginning = ["--init", "none", "--devices", processes, "--set", *SETTINGS]
+    more = ["--resume"] if (output / "config.yaml").exists() else beginning
     run = forks.run("train", data, "-o", output, *more, **strike)
     assert not run.hung and "Traceback" not in run.err, run.err
     return run

@@ -157,7 +157,7 @@ SETTINGS = "depth=1 window=0.4 epochs=3 batch_size=5 warmup=0 precision=float32 
 def test_a_process_that_dies_ends_the_run_with_a_sentence_and_a_resumed_run_is_the_same(
     forks: Any, sounds: Path, tmp_path: Path
 ) -> None:
-    arguments = ("train", sounds, "--devices", 2, "--set", *SETTINGS, "patchout_f=2")
+    arguments = ("train", sounds, "--init", "none", "--devices", 2, "--set", *SETTINGS, "patchout_f=2")
     whole = run_program("-m", "ossicle", *arguments, "-o", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     assert "Each batch is cut over 2 processes, 2 or 3 clips each" in whole.stdout
@@ -186,7 +186,7 @@ def test_equal_weights_have_equal_metrics_and_every_clip_is_scored_once(
     settings = [*SETTINGS, "epochs=1", "lr=0", "validation=0.35"]
     for number in (1, 2):
         run = forks.run(
-            *("train", table, "--folds", "tested", "--devices", number, "-o", tmp_path / f"{number}"),
+            *("train", table, "--init", "none", "--folds", "tested", "--devices", number, "-o", tmp_path / f"{number}"),
             *("--set", *settings),
         )
         assert run.code == 0, run.err

@@ -28,7 +28,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_command_prints_the_cost_and_writes_nothing(sounds: Path, home: Path) -> None:
     settings = ("depth=1", "epochs=7", "device=cpu", "precision=float32")
-    done = CliRunner().invoke(app, ["train", str(sounds), "--dry-run", "--set", *settings], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, ["train", str(sounds), "--init", "none", "--dry-run", "--set", *settings], catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     for beginning in ("A step on ", "Memory: ", "Before the first epoch: decoding 24 recordings", "An epoch: "):
@@ -117,7 +119,8 @@ def test_several_processes_and_folds_are_said() -> None:
 
 @pytest.mark.slow
 def test_two_processes_are_measured_together(sounds: Path, home: Path) -> None:
-    command = [sys.executable, "-m", "ossicle", "train", sounds, "--dry-run", "--devices", "2", "--set", "depth=1"]
+    command = [sys.executable, "-m", "ossicle", "train", sounds, "--init", "none", "--dry-run", "--devices", "2"]
+    command += ["--set", "depth=1"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measured in 2 processes at once") == 1 and "GB in each process" in done.stdout

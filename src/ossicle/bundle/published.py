@@ -41,6 +41,8 @@ def fetch_file(row: Checkpoint, folder: Path) -> Published:
 
     Raises: WeightsRefused as for the store.
     """
+    if row.package_folder is not None:
+        raise WeightsRefused(f"{row.name} comes with the package, in {row.package_folder}: nothing is to be fetched.")
     path = folder / row.file
     there = path.exists()
     published = store.adopt(row, path) if there else store.fetch(row, path)

@@ -1,6 +1,7 @@
 """Published weights by name: the catalogue as data, the download, and the local store. No torch."""
 
 from ossicle.catalog.rows import (
+    GENERAL,
     Checkpoint,
     checkpoint,
     default_checkpoint,
@@ -11,6 +12,7 @@ from ossicle.catalog.rows import (
 )
 
 __all__ = [
+    "GENERAL",
     "Checkpoint",
     "checkpoint",
     "default_checkpoint",

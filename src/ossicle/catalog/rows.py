@@ -13,6 +13,8 @@ from typing import Any, Literal
 from ossicle.errors import ModelUnknown
 
 HERE = Path(__file__).parent
+GENERAL = "general"  # name of the encoder in the package, whatever its version
+SHIPPED = "shipped"  # folder of the bundles that the package has
 UNKNOWN = "unknown"
 FLOAT_BYTES = 4  # of a number in a published file
 
@@ -34,7 +36,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One published file of weights. What no source states is None, or empty."""
+    """One published file of weights, or a bundle in the package. What no source states is None, or empty."""
 
     name: str
     """ARCHITECTURE.TAG."""
@@ -43,6 +45,8 @@ class Checkpoint:
     url: str
     file: str
     """Name on disk."""
+    shipped: bool = False
+    """Whether it is in the package, as a bundle: there is nothing to fetch."""
     page: str
     """Where its authors describe it."""
     paper: str
@@ -77,6 +81,11 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         return self.name.partition(".")[0]
+
+    @property
+    def package_folder(self) -> Path | None:
+        """The bundle in the package, if it is one that is shipped."""
+        return HERE / SHIPPED / self.name if self.shipped else None
 
     @property
     def is_start(self) -> bool:
@@ -128,13 +137,20 @@ def _row(entry: dict[str, Any], content: Mapping[str, Any]) -> Checkpoint:
         name: value for name, value in entry.items() if name not in ("source", "file", "filename", "labels", "metric")
     }
     own |= {name: source[name] for name in ("page", "paper", "rate", "license", "terms") if name in source}
-    own["url"] = source["address"] + entry["file"]
-    own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]
+    if entry.get("shipped"):
+        folder = HERE / SHIPPED / entry["name"]
+        weights = folder / "model.safetensors"
+        sums = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
+        own |= {"url": source["page"], "file": weights.name, "bytes": weights.stat().st_size}
+        own |= {"sha256": sums[weights.name], "hashes": source["hashes"]}
+    else:
+        own["url"] = source["address"] + entry["file"]
+        own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]
     if "sha256" in entry:
         own["hashes"] = source["hashes"]
     if labels := entry.get("labels"):
         about = content["labels"][labels]
-        own |= {"labels_list": labels, "data": about["data"], "task": about["task"]}
+        own = {"data": about["data"]} | own | {"labels_list": labels, "task": about["task"]}
     if "metric" in entry:
         own["metric"] = Metric(**{"data": own["data"], "source": source["page"], **entry["metric"]})
     return Checkpoint(**own)

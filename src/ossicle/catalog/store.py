@@ -53,7 +53,9 @@ def store_folder() -> Path:
 
 
 def kept_folder(row: Checkpoint) -> Path | None:
-    """The folder of the weights of that name, if they are in the store."""
+    """The folder of the weights of that name, if they are in the package or in the store."""
+    if row.package_folder is not None:
+        return row.package_folder
     folder = store_folder() / row.name
     return folder if (folder / SOURCE).is_file() and (folder / TENSORS).is_file() else None
 
@@ -195,6 +197,9 @@ def verify(row: Checkpoint) -> str | None:
 
     Raises: WeightsRefused where nothing of that name is there.
     """
+    if row.package_folder is not None:
+        whole = sha256(row.package_folder / TENSORS) == row.sha256
+        return None if whole else f"{TENSORS} is not as the package has it"
     folder = store_folder() / row.name
     if not folder.is_dir():
         raise _not_kept(row)
@@ -220,8 +225,10 @@ def source_of(row: Checkpoint) -> dict[str, Any] | None:
 def remove(row: Checkpoint) -> int:
     """Removes the weights of that name and what has arrived of them; returns the bytes that this frees.
 
-    Raises: WeightsRefused where nothing of that name is there.
+    Raises: WeightsRefused where nothing of that name is there, or where it is a part of the package.
     """
+    if row.package_folder is not None:
+        raise WeightsRefused(f"{row.name} is a part of the package, in {row.package_folder}; it stays there.")
     with holding(store_folder() / DOWNLOADS / f"{row.name}.lock", waiting_for=row.name):
         freed = kept_bytes(row)
         if not freed:

@@ -86,6 +86,7 @@ def weights_table(pattern: str) -> "Table":
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         kept = store.kept_bytes(row)
+        here = f"{megabytes(kept)}{'' if store.kept_folder(row) else ', in part'}" if kept else ""
         table.add_row(
             row.name,
             row.data,
@@ -93,7 +94,7 @@ def weights_table(pattern: str) -> "Table":
             row.license_or_unknown,
             row.size.replace("about ", "~"),
             f"{row.rate / 1000:g} kHz" if row.rate else "",
-            f"{megabytes(kept)}{'' if store.kept_folder(row) else ', in part'}" if kept else "",
+            "in the package" if row.shipped else here,
         )
     return table
 
@@ -149,13 +150,17 @@ def weights_facts(row: "Checkpoint") -> dict[str, str]:
         else f"{len(row.labels)} labels ({row.task}), in windows of {row.window_seconds:g} s",
         "reported metric": f"{row.metric} on {row.metric.data} ({row.metric.source})" if row.metric else "unknown",
         "license": row.license_or_unknown + (f": {row.terms}" if row.terms else ""),
-        "address": row.url,
+        "address": "" if row.shipped else row.url,
         "page": f"{row.page}, {row.paper}",
         "size": row.size,
         "SHA-256": f"{hash}{'' if len(hash) == 64 else '...'} ({by})"
         if hash
         else "unknown: pinned at the first download",
-        "kept here": f"{source['since']}, {store.store_folder() / row.name}" if source else "no",
+        "kept here": f"in the package, {row.package_folder}"
+        if row.shipped
+        else f"{source['since']}, {store.store_folder() / row.name}"
+        if source
+        else "no",
         "note": row.note,
     }
     return {key: value for key, value in facts.items() if value}

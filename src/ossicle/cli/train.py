@@ -103,7 +103,10 @@ Cluster = Annotated[
 ]
 Init = Annotated[
     str | None,
-    typer.Option(help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file."),
+    typer.Option(
+        help="Weights to start from: published ones by name, a bundle, a run, or a checkpoint file; none is random. "
+        "`train` without it starts from the encoder in the package."
+    ),
 ]
 Devices = Annotated[
     int | None,
@@ -118,14 +121,15 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name from `ossicle models list`; by default passt_tiny_s16, or that of the recipe or of --init NAME."
+            help="Name from `ossicle models list`; by default that of --init or of the recipe; with --init none "
+            "passt_tiny_s16."
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Named set of training settings: scratch (the default), finetune, audioset, esc50, fsd50k, openmic or "
-            "dcase20."
+            help="Named set of training settings: general (the default), scratch (with --init none, or a --model that "
+            "the package has no weights for), finetune, audioset, esc50, fsd50k, openmic or dcase20."
         ),
     ] = None,
     output: Output = None,
@@ -162,6 +166,7 @@ def train(
     """Train a model on your own recordings."""
     from ossicle import training
     from ossicle.training.config import settle_config
+    from ossicle.training.recipes import default_recipe
     from ossicle.training.recipes import recipe as named_recipe
 
     given = given_settings(
@@ -170,7 +175,7 @@ def train(
     if recipe is not None:
         refuse_two_sources(resume=resume and not grid, config=config)
     chosen, columns, folds = settle_config(
-        named_recipe(recipe) if recipe is not None else training.TrainConfig(),
+        default_recipe(given["model"], given["weights"]) if recipe is None else named_recipe(recipe),
         given,
         columns={"file": file, "label": label, "group": group, "fold": fold, "track": track},
         folds=folds,
@@ -233,12 +238,14 @@ def carry_out(
 
 
 def given_settings(settings: list[str] | None, **options: Any) -> dict[str, Any]:
-    """The settings that a command was given, those of `--set` last; published weights name their architecture."""
-    from ossicle.catalog import find_checkpoint
+    """The settings that a command was given, those of `--set` last; weights name their architecture."""
+    from ossicle.training.initial import architecture_of
 
     given = options | dict(key_and_value(setting) for setting in settings or [])
-    if given["model"] is None and (row := find_checkpoint(given["weights"] or "")):
-        given["model"] = row.architecture
+    if given["weights"] == "none":
+        given["weights"] = "null"  # as `--set` has it
+    if given["model"] is None and given["weights"] not in (None, "null"):
+        given["model"] = architecture_of(given["weights"])
     return given
 
 

@@ -1,8 +1,8 @@
-"""`ossicle demo`: train and evaluate on drum sounds, and predict hits in recordings, with the public API.
+"""`ossicle demo`: what the model in the package hears, and a recognizer of drums tuned on it, with the public API.
 
 OUTPUT/
     report.html       everything on one page
-    rounds/1, 2, ...  a run folder for each round of training, with its model
+    rounds/1, 2, ...  a run folder for each round of tuning, with its model
     all/              the metrics of all rounds together
     sequence.wav      hits at known times, of a kit that was not in the training data
     loop.flac         a real loop
@@ -23,51 +23,34 @@ import soundfile
 from jaxtyping import Float, Float32
 
 from ossicle.audio import AudioInfo, read_clip
-from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
+from ossicle.catalog import GENERAL, checkpoint
+from ossicle.data import Dataset, read_dataset, split_folds
 from ossicle.data.recordings import drums_folder
 from ossicle.demo.matching import OnsetMatches, match_onsets
 from ossicle.demo.onsets import label_onsets
 from ossicle.demo.sequence import Assembled, assemble
+from ossicle.devices import choose_device
+from ossicle.encoders import load_encoder
 from ossicle.evaluation import Evaluation
 from ossicle.files import write_atomically
+from ossicle.frontend import create_frontend
 from ossicle.inference import Row, write_tables
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
 from ossicle.report.style import Figure
 from ossicle.timeline import draw_recording
-from ossicle.training import FoldResult, TrainConfig, train
-from ossicle.training.callbacks import bar
-from ossicle.training.estimate import Every, duration
+from ossicle.training import FoldResult, TuneConfig, tune
+from ossicle.training.estimate import duration
 from ossicle.training.results import pooled
 from ossicle.training.run import free_folder
 
 LOOP = "mika55-loop_mika.flac"
 HITS = 32  # in the sequence
 TOLERANCE = 0.05  # seconds
-PROGRESS_SECONDS = 10.0  # between two progress lines of a round
-
-# 120 clips are few for a transformer: it is shallow, its window covers a whole clip, and patchout regularizes it. Every
-# clip trains; without validation data the last epoch is used.
-CONFIG = TrainConfig(
-    model="passt_tiny_s16",
-    depth=2,
-    window=1.0,
-    validation=0.0,
-    balance="class",
-    epochs=60,
-    batch_size=16,
-    lr=1e-3,
-    warmup=4.0,
-    average="ema",
-    ema_decay=0.97,
-    label_smoothing=0.0,
-    patchout_t=2.0,
-    patchout_f=2.0,
-    gain=10.0,
-    mixup=0.0,
-    cache_gigabytes=1.0,
-)
+NAMED = 3  # labels of the loop
+# A head on the frozen encoder. 120 hits are few: all of them train, and without validation data the last epoch is used.
+CONFIG = TuneConfig(validation=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +60,7 @@ class Tour:
     folder: Path
     evaluation: Evaluation  # of all rounds together
     onsets: OnsetMatches  # of the sequence
+    heard: tuple[Row, ...]  # in the loop, by the model in the package
     loop: tuple[Row, ...]
 
 
@@ -84,13 +68,14 @@ def run_demo(
     output: Path,
     *,
     drums: Path | None = None,
-    config: TrainConfig = CONFIG,
+    config: TuneConfig = CONFIG,
     say: Callable[[str], None] = print,
 ) -> Tour:
-    """Cross-validates on drum hits by kit, predicts hits in a sequence and in a loop, and writes a report.
+    """Says what is in a loop, cross-validates a tuned head on drum hits by kit, predicts hits in a sequence and in the
+    loop, and writes a report.
 
     Command: ossicle demo
-    Machine and time: two cores, 80 s to 4 minutes; it measures a step and prints an estimate.
+    Machine and time: two cores, half a minute.
 
     Args:
         output: output folder; if it is not empty, a new folder next to it.
@@ -102,11 +87,13 @@ def run_demo(
     drums = drums or drums_folder()
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
-    say("ossicle demo: train a model that recognizes drum sounds.\n")
-    say(f"1. The recordings: {summarize_hits(dataset)}:")
-    say(f"   {', '.join(dataset.labels)}.")
+    say("ossicle demo: a model that knows sounds, and one that it becomes, of drums.\n")
+    heard = what_is_in(drums / "loops" / LOOP, device=config.device)
+    say(f"1. {checkpoint(GENERAL).name}, the model in the package, knows 527 labels. {heard_sentence(heard)}")
 
-    say("\n2. Training: each round leaves some makers out and tests on their hits.")
+    say(f"\n2. The drums have no such labels: {summarize_hits(dataset)}:")
+    say(f"   {', '.join(dataset.labels)}.")
+    say("   Tuning a head on the model: each round leaves some makers out and tests on their hits.")
     results = rounds(dataset, config, output=output, say=say)
     with log_apart():
         evaluation = pooled(dataset, results, folder=output / "all")
@@ -115,7 +102,7 @@ def run_demo(
 
     result, kit = largest_kit(dataset, results)
     recognizer = load(result.folder / "model", device=config.device)
-    say(f"\n3. Events: a sequence of hits by {kit}, which are not in the training data:")
+    say(f"\n3. Events: a sequence of hits by {kit}, which were not used for tuning:")
     sequence = sequence_of(dataset, kit, rate=recognizer.rate, file="sequence.wav")
     found = hits_in(sequence.samples, recognizer, file="sequence.wav")
     onsets = match_onsets(found, sequence.truth, tolerance=TOLERANCE)
@@ -133,7 +120,7 @@ def run_demo(
     tables = {output / "sequence.wav": found, output / "loop.flac": hits}
     recordings = [(AudioInfo(), rows) for rows in tables.values()]
     write_tables(output, recordings, files=list(tables), formats=("csv", "audacity"), provenance=recognizer.provenance)
-    frontend, labels = recognizer.frontend, recognizer.labels
+    frontend, labels = create_frontend("passt").eval(), recognizer.labels
     pictures = {
         "sequence": draw_recording(
             frontend, [sequence.samples], found, labels=labels, reference=sequence.truth, title="sequence.wav"
@@ -142,16 +129,18 @@ def run_demo(
     }
     for name, figure in pictures.items():
         save_figure(figure, output / f"{name}.png")
-    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, loop=tuple(hits))
+    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, heard=tuple(heard), loop=tuple(hits))
     write_page(tour, pictures, dataset=dataset, results=results, kit=kit)
     say(f"\nDone in {duration(time.monotonic() - began)}. Open in a browser:")
     say(f"   {output / 'report.html'}")
     say("In Audacity, open (File > Import > Audio, then Labels):")
     for name in ("sequence.wav", "loop.flac"):
         say(f"   {output / name}  with  {output / name}.txt")
-    say("Next, predict on other recordings, or train on your own:")
+    say("Next, predict on other recordings, or tune and train on your own:")
+    say(f"   ossicle predict {GENERAL} RECORDING")
     say(f"   ossicle predict {result.folder} RECORDING")
-    say("   ossicle train FOLDER   # with a folder of recordings for each class")
+    say(f"   ossicle tune {GENERAL} FOLDER   # with a folder of recordings for each class; in seconds")
+    say("   ossicle train FOLDER          # all of the model; in minutes")
     return tour
 
 
@@ -170,7 +159,7 @@ def write_page(
             Section(
                 title="A sequence",
                 blocks=[
-                    f"Hits by {kit}, left out of this model's training, assembled at random distances.",
+                    f"Hits by {kit}, left out of this model's tuning, assembled at random distances.",
                     *hits,
                     Chart(
                         figure=pictures["sequence"],
@@ -182,7 +171,8 @@ def write_page(
             Section(
                 title="A real loop",
                 blocks=[
-                    f"{LOOP}; its maker and license are in the README.md of the recordings. {loop_sentence(tour.loop)}",
+                    f"{LOOP}; its maker and license are in the README.md of the recordings. "
+                    f"{heard_sentence(tour.heard)} {loop_sentence(tour.loop)}",
                     Chart(figure=pictures["loop"], alt="spectrogram of the loop with found hits"),
                 ],
             ),
@@ -190,18 +180,34 @@ def write_page(
     )
 
 
-def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
-    """Trains and tests once for each fold; logs go to a file, progress to `say`."""
+def what_is_in(recording: Path, *, device: str) -> list[Row]:
+    """The labels that the model in the package gives a recording as a whole, the surest first."""
+    recognizer = load(GENERAL, device=device)
+    prediction = recognizer.predict(recording)
+    best = np.argsort(-prediction.scores)[:NAMED]
+    return [
+        Row(
+            file=recording.name,
+            start=0.0,
+            end=max(row.end for row in prediction.rows),
+            label=recognizer.labels[label],
+            score=float(prediction.scores[label]),
+        )
+        for label in best
+    ]
+
+
+def rounds(dataset: Dataset, config: TuneConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
+    """Tunes and tests once for each fold; logs go to a file."""
     results = []
     folds = split_folds(dataset)
-    steps = [steps_of(dataset, config, fold) for fold in folds]
+    encoder = load_encoder(GENERAL, device=str(choose_device(config.device)))
     for number, fold in enumerate(folds, 1):
         began = time.monotonic()
         folder = output / "rounds" / fold
-        following = sum(steps[number:])
-        with log_apart() as log, watching(number, len(folds), following=following, say=say) as progress:
-            trained = train(dataset, config, output=folder, folds=fold, cache=output / "cache", progress=progress)
-        results.append(trained.folds[0])
+        with log_apart() as log:
+            tuned = tune(encoder, dataset, config, output=folder, folds=fold, cache=output / "cache")
+        results.append(tuned.folds[0])
         write_atomically(folder / "log.txt", log.getvalue())
         tested = results[-1].tested
         right = results[-1].evaluation.metrics.accuracy.value or 0.0
@@ -214,7 +220,7 @@ def rounds(dataset: Dataset, config: TrainConfig, *, output: Path, say: Callable
 
 @contextlib.contextmanager
 def log_apart() -> Iterator[io.StringIO]:
-    """Redirects the log of a training from the console to the buffer that it yields."""
+    """Redirects the log of a tuning from the console to the buffer that it yields."""
     log = io.StringIO()
     logger, handler = logging.getLogger("ossicle.training"), logging.StreamHandler(log)
     logger.addHandler(handler)
@@ -227,48 +233,6 @@ def log_apart() -> Iterator[io.StringIO]:
         logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(level)
-
-
-def steps_of(dataset: Dataset, config: TrainConfig, fold: str) -> int:
-    """Steps of the training that leaves a fold out."""
-    split = split_dataset(dataset, fold=fold, seed=config.seed, validation=config.validation)
-    assert config.epochs is not None and config.batch_size is not None
-    return config.epochs * -(-len(split.train) // config.batch_size)
-
-
-@contextlib.contextmanager
-def watching(
-    number: int, of: int, *, following: int, say: Callable[[str], None]
-) -> Iterator[Callable[[int, int, float], None]]:
-    """Yields a progress callback for a round's training: it shows a bar, or prints a line every ten seconds.
-
-    Before the first round it prints an estimate for all of them from a measured step.
-
-    Args:
-        following: steps of the rounds after this one
-    """
-    now_and_then = Every(PROGRESS_SECONDS)
-    name = f"round {number} of {of}"
-    with contextlib.ExitStack() as stack:
-        shown = bar()
-        if shown is not None:
-            stack.enter_context(shown)
-            task = shown.add_task(name)
-
-        def progress(done: int, total: int, left: float) -> None:
-            in_all = left * (1 + following / max(total - done, 1))
-            if number == 1 and done == 0:
-                say(
-                    f"   A step takes {left / total:.2g} s on this machine: about {duration(in_all)} for "
-                    f"{total + following} steps in {of} rounds."
-                )
-            if shown is not None:
-                shown.update(task, completed=done, total=total)
-            elif 0 < done < total and now_and_then.due():
-                rest = f", {duration(in_all)} for all rounds" if following else ""
-                say(f"   {name}: {done / total:.0%} done, about {duration(left)} left{rest}")
-
-        yield progress
 
 
 def makers(dataset: Dataset, clips: Sequence[int] | np.ndarray, most: int = 2) -> str:
@@ -351,6 +315,11 @@ def sequence_sentences(onsets: OnsetMatches) -> list[str]:
         f"positives: onset F1 {onsets.f1:.2f}.",
         f"{named} of these {pairs} have the correct label: label accuracy {named / max(pairs, 1):.0%}.",
     ]
+
+
+def heard_sentence(rows: Sequence[Row]) -> str:
+    """What a recording has in it."""
+    return f"In {rows[0].file} it hears {', '.join(f'{row.label} ({row.score:.2f})' for row in rows)}."
 
 
 def loop_sentence(rows: Sequence[Row]) -> str:

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 from ossicle.bundle import CONFIG, HUB_ID, WEIGHTS, find_bundle, hub_folder, load_bundle
+from ossicle.catalog import find_checkpoint
 from ossicle.catalog.download import offline
+from ossicle.catalog.store import kept_folder
 from ossicle.devices import DTYPES, choose_device
 from ossicle.encoders.hidden import Encoder, EncoderPrecision
 from ossicle.encoders.hugging import hugging_encoder
@@ -45,6 +47,8 @@ def load_encoder(
     if precision not in DTYPES:
         raise SettingRefused(f"Precision {precision!r} is not available. Available: {', '.join(DTYPES)}.")
     folder = find_folder(str(name), local_files_only=local_files_only)
+    if (row := find_checkpoint(str(name))) and kept_folder(row) == folder:
+        name = row.name  # with its version
     model_type = read_json(folder / CONFIG, refused=BundleRefused).get("model_type")  # ours have none
     if crop and model_type != "whisper":
         raise SettingRefused(f"crop is an option of Whisper only, and {name} is another network.")

@@ -11,6 +11,7 @@ device without torch, `pip install ossicle-runtime` brings this part of the pack
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,7 @@ from ossicle.types import Float32, Task
 KEY = "ossicle"  # of the metadata
 SCHEMA_VERSION = 2
 INPUT = "waveform"
+MODELS = Path(__file__).with_name("models")  # that ossicle-runtime carries
 
 __all__ = ["OnnxPredictor", "load"]
 
@@ -32,13 +34,22 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> "OnnxPr
     """Opens an exported recognizer.
 
     Args:
+        path: of `ossicle export`, or the name of the model that ossicle-runtime carries: general
         threads: to compute with; by default one per core
 
     Raises:
         ExtraMissing: onnxruntime is absent or broken
         BundleRefused: no ONNX file of ours, or of another schema
     """
-    return OnnxPredictor(Path(path), threads=threads)
+    return OnnxPredictor(model_file(Path(path)), threads=threads)
+
+
+def model_file(path: Path) -> Path:
+    """The file, or the model in the package of which this is the name: ARCHITECTURE.TAG_vVERSION, or the tag alone."""
+    if path.is_file():
+        return path
+    names = {name: file for file in MODELS.glob("*.onnx") for name in (file.stem, re.split(r"[.]|_v", file.stem)[1])}
+    return names.get(str(path), path)
 
 
 class OnnxPredictor(Predictor):
@@ -133,7 +144,9 @@ def open_session(path: Path, *, threads: int | None) -> Any:
             f"ONNX files need onnxruntime, which does not work here ({error}): pip install onnxruntime"
         ) from error
     if not path.is_file():
-        raise BundleRefused(f"{path}: there is no such file; `ossicle export MODEL --to onnx` writes one.")
+        raise BundleRefused(
+            f"{path}: there is no such file; `ossicle export {path if not path.suffix else 'MODEL'}` writes one."
+        )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0  # 0: one for each core

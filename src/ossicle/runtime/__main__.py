@@ -16,7 +16,9 @@ from ossicle.runtime import OnnxPredictor, load
 def parser() -> argparse.ArgumentParser:
     """The options of the table that have a meaning here, as argparse has them."""
     command = argparse.ArgumentParser("ossicle-runtime", description="Label recordings with an exported model.")
-    command.add_argument("model", type=Path, help="ONNX file of `ossicle export`.")
+    command.add_argument(
+        "model", type=Path, help="ONNX file of `ossicle export`, or general: the model in the package."
+    )
     command.add_argument("inputs", type=Path, nargs="*", metavar="INPUT", help=f"{INPUTS}.")
     groups: dict[str | None, argparse._ActionsContainer] = {None: command}
     for row in table(PredictOptions, command=RUNTIME):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, find_weights, read_bundle_config
+from ossicle.catalog import GENERAL, checkpoint, find_checkpoint
 from ossicle.errors import BundleRefused, SettingRefused
 from ossicle.frontend import FrontendConfig, frontend_config
 from ossicle.models import create_model, find_preset, network_class
@@ -84,6 +85,27 @@ def weights_file(weights: str) -> Path:
     if path.suffix in FILES and not path.exists():
         raise BundleRefused(f"{path}: there is no such file.")
     return path if path.is_file() else find_weights(weights)
+
+
+def architecture_of(weights: str) -> str | None:
+    """The architecture of published weights, a bundle or a run; None of a file that does not say.
+
+    Raises: BundleRefused, WeightsRefused as `start_from`.
+    """
+    if row := find_checkpoint(weights):
+        return row.architecture
+    bundle = bundle_beside(weights_file(weights))
+    return bundle["model"]["name"] if bundle else None
+
+
+def origin(config: TrainConfig) -> str:
+    """What the network of a run begins as, and what else it could."""
+    shipped = checkpoint(GENERAL)
+    if config.weights is not None and find_checkpoint(config.weights) == shipped:
+        return f"{shipped.name}, which the package has (--init none: random weights)"
+    if config.weights is None and config.model != shipped.architecture:
+        return f"random weights (the package has trained ones for {shipped.architecture})"
+    return config.weights or "random weights"
 
 
 def frontend_of(config: TrainConfig) -> FrontendConfig:

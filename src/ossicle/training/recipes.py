@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Collection
 from typing import Any
 
+from ossicle.catalog import GENERAL, checkpoint
 from ossicle.encoders import Encoder
 from ossicle.errors import SettingRefused
 from ossicle.training.config import TrainConfig, TuneConfig
@@ -16,12 +17,38 @@ from ossicle.tuning.heads import LEAST_LAYERS
 STARTED_FROM = "passt_base_s10.audioset_ap476"  # weights of the published results on other data sets
 
 
-def scratch() -> TrainConfig:
-    """A small network from random weights, for any data: the default of `ossicle train`.
+def general() -> TrainConfig:
+    """Fine-tuning of the encoder in the package, for any data: the default of `ossicle train`.
 
     Command: ossicle train DATA
+    Machine and result: benchmarks/results/general_tune.md.
+
+    The settings are ours, chosen on sounds of the encoder's own corpus. Blocks near the input learn slower than the
+    head, and a small set is seen more often than a large one.
+    """
+    weights = checkpoint(GENERAL)
+    return TrainConfig(model=weights.architecture, weights=weights.name, lr=5e-4, layer_decay=0.75)
+
+
+def scratch() -> TrainConfig:
+    """A small network from random weights, for any data: `ossicle train DATA --init none`.
+
+    Command: ossicle train DATA --init none
     """
     return TrainConfig()
+
+
+def default_recipe(model: str | None = None, weights: str | None = None) -> TrainConfig:
+    """The settings of a training that names no recipe: `general` where nothing speaks against the encoder in the
+    package, or where weights of its architecture are given; else `scratch`.
+
+    Args:
+        model: the architecture; None is not named, or not known of the weights
+        weights: to start from; None is not named, "null" random ones
+    """
+    start = general()
+    fits = model in (None, start.model) if weights is None else model == start.model and weights != "null"
+    return start if fits else scratch()
 
 
 def finetune() -> TrainConfig:
@@ -200,6 +227,7 @@ def audioset() -> TrainConfig:
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "general": general,
     "scratch": scratch,
     "finetune": finetune,
     "audioset": audioset,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,15 @@ def refuse_taken(output: Path, *, resume: bool) -> None:
 
 
 def starting_point(
-    config: Config | None, kind: type[Config], *, output: str | os.PathLike[str] | None, resume: bool
+    config: Config | None,
+    kind: type[Config],
+    *,
+    default: Callable[[], Config] | None = None,
+    output: str | os.PathLike[str] | None,
+    resume: bool,
 ) -> tuple[Config, dict[str, Any]]:
-    """The settings that a run starts with: those given, or those of the run to resume, or the defaults of `kind`; and
-    where the data of the run to resume are.
+    """The settings that a run starts with: those given, or those of the run to resume, or the default, or those of
+    `kind` as it comes; and where the data of the run to resume are.
 
     Raises:
         RunRefused: a run to resume is not named.
@@ -48,11 +54,11 @@ def starting_point(
     if config is not None and not isinstance(config, kind):
         raise TypeError(f"config must be a {kind.__name__}, got a {type(config).__name__}")
     if not resume:
-        return config or kind(), {}
+        return config or (default or kind)(), {}
     if output is None:
         raise RunRefused(NO_OUTPUT)
     if not (begun := Path(output) / CONFIG).exists():
-        return config or kind(), {}
+        return config or (default or kind)(), {}
     refuse_damaged(Digests(Path(output)))
     stored, data = read_config(begun, kind)
     return config or stored, data

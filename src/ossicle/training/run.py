@@ -371,7 +371,6 @@ class Runs(contextlib.ExitStack, Generic[Config]):
         super().__enter__()
         self.enter_context(stoppable())
         logger.info(self.dataset.layout)
-        logger.info(f"Run folder: {self.output}")
         self.ranks.first(self._take)
         self.damaged = self.ranks.from_zero(lambda: self.damaged)
         return self
@@ -422,6 +421,7 @@ class Runs(contextlib.ExitStack, Generic[Config]):
 
     def each(self, inputs: Inputs, train_fold: Callable[[Run[Config]], FoldResult]) -> TrainResult:
         """Trains and tests every fold that is not finished, and measures all of them together."""
+        logger.info(f"Run folder: {self.output}")
         refuse_or_name(inputs, self.dataset, skip_bad=self.skip_bad)
         self.inputs = inputs
         for sentence in cut_short(self.dataset, self.dataset.items, seconds=seconds_of(inputs, self.dataset)):

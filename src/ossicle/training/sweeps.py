@@ -41,6 +41,7 @@ from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, T
 from ossicle.training.estimate import duration, logged
 from ossicle.training.initial import build, frontend_of
 from ossicle.training.ranks import settle_processes
+from ossicle.training.recipes import default_recipe
 from ossicle.training.resume import continued
 from ossicle.training.run import RunOptions, free_folder
 from ossicle.training.tracking import checked_loggers
@@ -131,7 +132,8 @@ def sweep(
     on. With `resume` finished runs are kept, the one that was stopped continues, and new values may be added.
 
     Args:
-        config: the settings that all runs share; a `TuneConfig` names the encoder and makes each run a tuning.
+        config: the settings that all runs share, by default those of the recipe `general`; a `TuneConfig` names the
+            encoder and makes each run a tuning.
         grid: values of each setting, by its name.
         cluster: address of a Ray cluster that trains several runs at once, or "local"; each has a GPU to itself if the
             cluster has any, else a core.
@@ -146,7 +148,7 @@ def sweep(
     checked_loggers(options.get("logger"), several=True)
     if output is None and resume:
         raise RunRefused(NO_OUTPUT)
-    start: Any = config or TrainConfig()
+    start: Any = config or default_recipe()
     combinations = combined(start, grid)
     if isinstance(start, TrainConfig):
         if not isinstance(data, Dataset):

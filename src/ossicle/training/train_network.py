@@ -31,11 +31,12 @@ from ossicle.training.config import TrainConfig
 from ossicle.training.defaults import resolve
 from ossicle.training.distillation import Agreement, Distillation, Lesson, agreement_section
 from ossicle.training.estimate import logged
-from ossicle.training.initial import build, frontend_of, start_from
+from ossicle.training.initial import build, frontend_of, origin, start_from
 from ossicle.training.lesson import Prepared, prepare_lesson
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
 from ossicle.training.ranks import ALONE, Ranks, in_processes, settle_processes
+from ossicle.training.recipes import default_recipe
 from ossicle.training.results import FoldResult, TrainResult
 from ossicle.training.resume import starting_point
 from ossicle.training.run import Positions, Run, RunOptions, Runs
@@ -60,7 +61,7 @@ def train(
 
     Args:
         data: what `read_dataset` reads, or what it gave.
-        config: every setting; by default those of the recipe `scratch`, or of the run to resume.
+        config: every setting; by default those of the recipe `general`, or of the run to resume.
         teachers: whose outputs the network learns beside the labels; see `distil`.
         cache: folder for decoded samples (see `open_store`).
         options: `output`, `folds`, `resume`, `skip_bad`, `columns`, `progress`; see `RunOptions`.
@@ -72,7 +73,11 @@ def train(
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
     """
     config, stored = starting_point(
-        config, TrainConfig, output=options.get("output"), resume=options.get("resume", False)
+        config,
+        TrainConfig,
+        default=default_recipe,
+        output=options.get("output"),
+        resume=options.get("resume", False),
     )
     config = settle_processes(config)
     if teachers or config.teachers:
@@ -231,7 +236,7 @@ def prepare_fold(
     validation = cut(split.validation, ranks=ranks) if len(split.validation) else None
     logger.info(
         f"{config.model}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters from "
-        f"{config.weights or 'random weights'}, on {device} in {config.precision}, {len(batches)} batches of "
+        f"{origin(config)}, on {device} in {config.precision}, {len(batches)} batches of "
         f"{config.batch_size} an epoch"
     )
     if ranks.world > 1:
