@@ -267,6 +267,6 @@ def test_fsd50k_decays_and_averages_as_its_script() -> None:
 def test_every_recipe_says_where_it_is_from_and_where_it_differs(name: str) -> None:
     said = RECIPES[name].__doc__ or ""
     assert "Command: ossicle train " in said
-    assert name in ("scratch", "finetune") or all(
+    assert name in ("general", "scratch", "finetune") or all(
         part in said for part in ("Source: PaSST", "**Deviations**", "eproduced here")
     )

@@ -75,7 +75,7 @@ def run_demo(
     loop, and writes a report.
 
     Command: ossicle demo
-    Machine and time: two cores, half a minute.
+    Machine and time: two cores, a minute.
 
     Args:
         output: output folder; if it is not empty, a new folder next to it.
