@@ -65,9 +65,9 @@ takes the highest label of those that belong to a class of ESC-50, by a map in t
     ),
     "general_tune": Section(
         title="A training from it",
-        about="""`ossicle train` with its defaults on fold 1 of ESC-50. From random weights (`passt_tiny_s16`, the recipe
-`scratch` with 60 or 80 epochs) the same fold is at 0.58 to 0.63 after half an hour to an hour:
-[below](#esc-50-from-random-weights).""",
+        about="""`ossicle train` with its defaults on fold 1 of ESC-50, on one thread beside other work. From random
+weights (`passt_tiny_s16`, the recipe `scratch` with 60 or 80 epochs) the same fold is at 0.58 to 0.63 after half an
+hour to an hour: [below](#esc-50-from-random-weights).""",
     ),
     "passt": Section(
         title="PaSST and hear21passt",

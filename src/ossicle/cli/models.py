@@ -220,7 +220,7 @@ def verify(
             again = f"`ossicle models remove {row.name}`, then `ossicle models fetch {row.name}`"
             say(f"{row.name}: {problem}; {again}.")
         else:
-            print(f"{row.name}: as it was fetched")
+            print(f"{row.name}: {'as it came with the package' if row.shipped else 'as it was fetched'}")
     if name is None and not rows:
         print(f"{store.store_folder()}: no weights are kept here")
     if damaged:
