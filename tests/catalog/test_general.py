@@ -1,5 +1,6 @@
 """The encoder in the package: it answers offline, says where it comes from, and is where a training starts."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -15,7 +16,7 @@ from ossicle.bundle import read_bundle_config
 from ossicle.catalog import GENERAL, checkpoint, store
 from ossicle.data.recordings import drums_folder
 from ossicle.encoders import load_encoder
-from ossicle.errors import BundleRefused, WeightsRefused
+from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.training.initial import start_from
 from ossicle.training.recipes import general
 from ossicle.weights.tensors import load_weights
@@ -91,6 +92,13 @@ def test_a_training_starts_from_its_weights_and_a_head_of_its_own() -> None:
     for name, tensor in made.items():
         if not name.startswith("head"):
             assert torch.equal(tensor, given[name].float()), name
+
+
+def test_another_depth_is_refused_with_the_way_out() -> None:
+    with pytest.raises(
+        SettingRefused, match="depth=2 does not go with .*general_v1, which has 8 blocks; .* --init none"
+    ):
+        start_from(dataclasses.replace(general(), depth=2), num_classes=3, frames=998)
 
 
 def test_as_an_encoder_its_name_has_its_version() -> None:

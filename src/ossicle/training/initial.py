@@ -58,7 +58,13 @@ def start_from(
     tensors = network.lengthened(given, frames=frames)
     if tensors is not given:
         report(f"The positions of {path} are for shorter clips, and are stretched to {frames} frames.")
-    model = build(config, num_classes=num_classes, **{"frames": frames, **network.options_of(tensors)})
+    found = network.options_of(tensors)
+    if config.depth is not None and found.get("depth", config.depth) != config.depth:
+        raise SettingRefused(
+            f"depth={config.depth} does not go with {config.weights}, which has {found['depth']} blocks; leave it out, "
+            "or start at random with --init none."
+        )
+    model = build(config, num_classes=num_classes, **{"frames": frames, **found})
     head = head_of(model)
     load_into(model, model.adapted(tensors, source=path, report=report), source=path)
     if labels is None or all(torch.equal(tensor, head[name]) for name, tensor in head_of(model).items()):
