@@ -94,6 +94,8 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, *, outputs: tu
     axes = model.graph.inputs[0].shape
     assert axes is not None
     written.rename_axes({str(axis): name for axis, name in zip(axes, ("clip", "time"), strict=True)})
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()  # where in whose folders each was traced
     model.metadata_props[KEY] = about
     model.producer_name = KEY
     written.save(str(path), external_data=False)
