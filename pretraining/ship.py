@@ -19,7 +19,7 @@ from jaxtyping import Float
 from ossicle.bundle import Card, save_bundle
 from ossicle.catalog.rows import HERE, SHIPPED, read_labels
 from ossicle.export import export_model
-from ossicle.files import write_atomically
+from ossicle.files import sha256, write_atomically
 from ossicle.frontend import frontend_config
 from ossicle.metrics import fit_thresholds
 from ossicle.models.passt import Passt
@@ -28,6 +28,7 @@ from pretraining.manifest import read_rows
 from pretraining.mixtures import Mixer
 from pretraining.student import MODEL, Student
 from pretraining.teacher import Teacher
+from pretraining.train import BATCH
 
 WINDOW = 5.0  # seconds: the student learns from such clips
 MIXTURES = 6000  # of the validation part, for the thresholds
@@ -85,7 +86,9 @@ def main() -> None:
             exported = export_model(folder, output=Path(scratch, "model.onnx"), int8=True)
             assert exported.int8 is not None
             write_atomically(given.int8, exported.int8.path.read_bytes())
-    print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB after {state['step']} steps")
+    weights = folder / "model.safetensors"
+    print(f"{folder}, after {state['step']} steps; its row in checkpoints.toml:")
+    print(f'bytes = {weights.stat().st_size}\nsha256 = "{sha256(weights)}"')
 
 
 @torch.inference_mode()
@@ -94,8 +97,8 @@ def answers(
 ) -> tuple[Float[np.ndarray, "clip label"], Float[np.ndarray, "clip label"]]:
     """Probabilities of teacher and student for mixtures."""
     wanted, found = [], []
-    for number in range(MIXTURES // 32):
-        mel = torch.from_numpy(np.stack([mixer.clip(number, one).mel for one in range(32)]))
+    for number in range(MIXTURES // BATCH):
+        mel = torch.from_numpy(np.stack([mixer.clip(number, one).mel for one in range(BATCH)]))
         wanted.append(teacher(mel[:, None]).logits.sigmoid())
         found.append(network(mel).sigmoid())
     return torch.cat(wanted).numpy(), torch.cat(found).numpy()

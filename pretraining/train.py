@@ -130,10 +130,12 @@ class Training:
         self.store, self.teacher, self.without = store, teacher, without
         self.threads = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.groups = groups(folder, store, teacher)
-        train = np.flatnonzero((store.part == "train") & (np.random.default_rng(5).random(len(store)) < corpus))
+        train = np.flatnonzero(store.part == "train")
         self.validation = np.flatnonzero(store.part != "train")
-        self.mixer = Mixer(store, train, self.groups, seed=1, change=True, single=1.0 if alone else SINGLE)
-        self.scale = scales(folder, self.mixer, teacher)
+        # Of all mixtures, also where less is heard: runs that are compared have the same scales.
+        self.scale = scales(folder, Mixer(store, train, self.groups, seed=1, change=True), teacher)
+        heard = train[np.random.default_rng(5).random(len(train)) < corpus]
+        self.mixer = Mixer(store, heard, self.groups, seed=1, change=True, single=1.0 if alone else SINGLE)
         torch.manual_seed(0)
         self.student = Student(self.scale["logits"])
         self.halves = [sharing(self.student) for _ in range(HALVES)]

@@ -137,15 +137,8 @@ def _row(entry: dict[str, Any], content: Mapping[str, Any]) -> Checkpoint:
         name: value for name, value in entry.items() if name not in ("source", "file", "filename", "labels", "metric")
     }
     own |= {name: source[name] for name in ("page", "paper", "rate", "license", "terms") if name in source}
-    if entry.get("shipped"):
-        folder = HERE / SHIPPED / entry["name"]
-        weights = folder / "model.safetensors"
-        sums = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
-        own |= {"url": source["page"], "file": weights.name, "bytes": weights.stat().st_size}
-        own |= {"sha256": sums[weights.name], "hashes": source["hashes"]}
-    else:
-        own["url"] = source["address"] + entry["file"]
-        own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]
+    own["url"] = source["address"] + entry["file"]
+    own["file"] = entry.get("filename") or entry["file"].rpartition("/")[2]
     if "sha256" in entry:
         own["hashes"] = source["hashes"]
     if labels := entry.get("labels"):

@@ -150,7 +150,7 @@ def weights_facts(row: "Checkpoint") -> dict[str, str]:
         else f"{len(row.labels)} labels ({row.task}), in windows of {row.window_seconds:g} s",
         "reported metric": f"{row.metric} on {row.metric.data} ({row.metric.source})" if row.metric else "unknown",
         "license": row.license_or_unknown + (f": {row.terms}" if row.terms else ""),
-        "address": "" if row.shipped else row.url,
+        "address": row.url,
         "page": f"{row.page}, {row.paper}",
         "size": row.size,
         "SHA-256": f"{hash}{'' if len(hash) == 64 else '...'} ({by})"

@@ -34,7 +34,7 @@ from ossicle.encoders import load_encoder
 from ossicle.evaluation import Evaluation
 from ossicle.files import write_atomically
 from ossicle.frontend import create_frontend
-from ossicle.inference import Row, write_tables
+from ossicle.inference import Prediction, Row, write_tables
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
 from ossicle.report import Chart, Section, Table, evaluation_sections, save_figure, write_report
@@ -60,7 +60,7 @@ class Tour:
     folder: Path
     evaluation: Evaluation  # of all rounds together
     onsets: OnsetMatches  # of the sequence
-    heard: tuple[Row, ...]  # in the loop, by the model in the package
+    heard: Prediction  # the loop, by the model in the package
     loop: tuple[Row, ...]
 
 
@@ -88,7 +88,7 @@ def run_demo(
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
     say("ossicle demo: a model that knows sounds, and one that it becomes, of drums.\n")
-    heard = what_is_in(drums / "loops" / LOOP, device=config.device)
+    heard = load(GENERAL, device=config.device).predict(drums / "loops" / LOOP, top_k=NAMED)
     say(f"1. {checkpoint(GENERAL).name}, the model in the package, knows 527 labels. {heard_sentence(heard)}")
 
     say(f"\n2. The drums have no such labels: {summarize_hits(dataset)}:")
@@ -129,7 +129,7 @@ def run_demo(
     }
     for name, figure in pictures.items():
         save_figure(figure, output / f"{name}.png")
-    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, heard=tuple(heard), loop=tuple(hits))
+    tour = Tour(folder=output, evaluation=evaluation, onsets=onsets, heard=heard, loop=tuple(hits))
     write_page(tour, pictures, dataset=dataset, results=results, kit=kit)
     say(f"\nDone in {duration(time.monotonic() - began)}. Open in a browser:")
     say(f"   {output / 'report.html'}")
@@ -178,23 +178,6 @@ def write_page(
             ),
         ],
     )
-
-
-def what_is_in(recording: Path, *, device: str) -> list[Row]:
-    """The labels that the model in the package gives a recording as a whole, the surest first."""
-    recognizer = load(GENERAL, device=device)
-    prediction = recognizer.predict(recording)
-    best = np.argsort(-prediction.scores)[:NAMED]
-    return [
-        Row(
-            file=recording.name,
-            start=0.0,
-            end=max(row.end for row in prediction.rows),
-            label=recognizer.labels[label],
-            score=float(prediction.scores[label]),
-        )
-        for label in best
-    ]
 
 
 def rounds(dataset: Dataset, config: TuneConfig, *, output: Path, say: Callable[[str], None]) -> list[FoldResult]:
@@ -317,9 +300,10 @@ def sequence_sentences(onsets: OnsetMatches) -> list[str]:
     ]
 
 
-def heard_sentence(rows: Sequence[Row]) -> str:
+def heard_sentence(prediction: Prediction) -> str:
     """What a recording has in it."""
-    return f"In {rows[0].file} it hears {', '.join(f'{row.label} ({row.score:.2f})' for row in rows)}."
+    scores = dict(zip(prediction.labels, prediction.scores, strict=True))
+    return f"In {LOOP} it hears {', '.join(f'{label} ({scores[label]:.2f})' for label in prediction.chosen)}."
 
 
 def loop_sentence(rows: Sequence[Row]) -> str:

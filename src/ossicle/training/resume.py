@@ -53,15 +53,14 @@ def starting_point(
     """
     if config is not None and not isinstance(config, kind):
         raise TypeError(f"config must be a {kind.__name__}, got a {type(config).__name__}")
-    if not resume:
-        return config or (default or kind)(), {}
-    if output is None:
-        raise RunRefused(NO_OUTPUT)
-    if not (begun := Path(output) / CONFIG).exists():
-        return config or (default or kind)(), {}
-    refuse_damaged(Digests(Path(output)))
-    stored, data = read_config(begun, kind)
-    return config or stored, data
+    if resume:
+        if output is None:
+            raise RunRefused(NO_OUTPUT)
+        if (begun := Path(output) / CONFIG).exists():
+            refuse_damaged(Digests(Path(output)))
+            stored, data = read_config(begun, kind)
+            return config or stored, data
+    return config or (default or kind)(), {}
 
 
 def refuse_damaged(digests: Digests) -> None:
