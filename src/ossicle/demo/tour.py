@@ -87,7 +87,7 @@ def run_demo(
     drums = drums or drums_folder()
     output = output if not output.exists() or not any(output.iterdir()) else free_folder(output)
     dataset = read_dataset(drums)
-    say("ossicle demo: a model that knows sounds, and one that it becomes, of drums.\n")
+    say("ossicle demo: label sounds with the model in the package, and tune it to recognize drums.\n")
     heard = load(GENERAL, device=config.device).predict(drums / "loops" / LOOP, top_k=NAMED)
     say(f"1. {checkpoint(GENERAL).name}, the model in the package, knows 527 labels. {heard_sentence(heard)}")
 
