@@ -60,8 +60,10 @@ def find_named(
         bare = not os.path.splitext(name)[1].strip(".")
         spelled.append(spellings + [name + suffix for suffix in modality.usual_suffixes if bare])
     found: list[str | None] = []
-    for place in (folders, [Path.cwd()]):  # a table that `ossicle predict` wrote names files as they were given to it
-        places: Counter[Path] = Counter()
+    # A table that `ossicle predict` wrote names files as they were given to it. A Path takes longer to make, and to
+    # join, than its file to find.
+    for place in (tuple(map(str, folders)), (str(Path.cwd()),)):
+        places: Counter[str] = Counter()
         found = []
         for spellings in spelled:
             there = next(((at, folder) for folder in place for one in spellings if (at := _in(folder, one))), None)
@@ -79,7 +81,7 @@ def find_named(
     files = [
         Path(os.path.abspath(file or os.path.join(usual, name[-1]))) for file, name in zip(found, spelled, strict=True)
     ]
-    return files, usual, found.count(None)
+    return files, Path(usual), found.count(None)
 
 
 def _refuse_other_files(table: Path, names: Sequence[str], modality: Modality) -> None:
@@ -93,14 +95,14 @@ def _refuse_other_files(table: Path, names: Sequence[str], modality: Modality) -
             )
 
 
-def _in(folder: Path, name: str) -> str | None:
+def _in(folder: str, name: str) -> str | None:
     """The file of that name, also where its accents are composed otherwise on disk than in the table."""
-    joined = os.path.join(folder, name)  # a Path takes longer to make than the file to find
+    joined = os.path.join(folder, name)
     if os.path.isfile(joined):
         return joined
     if name.isascii():
         return None
-    path = folder
+    path = Path(folder)
     for part in Path(name).parts:
         path = next(
             (at for form in ("NFC", "NFD") if os.path.exists(at := path / unicodedata.normalize(form, part))),

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _file_items(
         if file is None and alone is None:
             raise DataRefused(f"{where} names no file in the column {columns.source!r}.")
         start, end = columns.times.segment(where, row)
-        names.append((str(alone or Path(file or "")), row))
+        names.append((str(alone or file), row))
         facts.append((line, {"start": start, "end": end, **_common(where, row, columns)}))
     files, folder, missing = find_named(path, names, source=columns.source, modality=modality, folders=folders)
     items = [(line, Item(file=at, **facts)) for at, (line, facts) in zip(files, facts, strict=True)]
@@ -117,6 +118,8 @@ def _common(where: str, row: TableRow, columns: Columns) -> dict[str, Any]:
 
 def _name(where: str, row: TableRow, column: str | None) -> str | None:
     """A cell that may say that there is nothing."""
+    if column is None:
+        return None
     text = cell_text(where, row, column)
     return None if is_missing(text) else text
 
@@ -126,15 +129,22 @@ def _labels(where: str, row: TableRow, columns: Columns) -> tuple[str, ...]:
     value = row.get(column)
     entries = value if isinstance(value, list) else listed_labels(str(value).strip())
     if entries is None:
-        text = _name(where, row, column) or ""
-        entries = [part.strip() for part in re.split(r"[;|,]" if columns.commas else r"[;|]", text)]
+        return _joined_labels(_name(where, row, column) or "", columns.commas)
     labels = [_name(where, {column: entry}, column) for entry in entries]
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
+@lru_cache(maxsize=4096)
+def _joined_labels(text: str, commas: bool) -> tuple[str, ...]:
+    parts = [part.strip() for part in re.split(r"[;|,]" if commas else r"[;|]", text)]
+    return tuple(dict.fromkeys(part for part in parts if not is_missing(part)))
+
+
 def _has_lists(rows: TableRows, columns: Columns) -> bool:
     values = [row.get(columns.label) for _, row in rows]
-    return any(isinstance(value, list) or listed_labels(str(value).strip()) is not None for value in values)
+    return any(isinstance(value, list) for value in values) or any(
+        listed_labels(text.strip()) is not None for text in set(map(str, values))
+    )
 
 
 def _split(where: str, row: TableRow, column: str | None) -> str | None:
@@ -199,12 +209,15 @@ def _refuse_missing_labels(path: Path, items: Numbered, rows: TableRows, columns
 
 def _written_nothing(rows: TableRows, columns: Columns) -> list[str]:
     """A remark on what was written where there is no label, which may have been meant as a class."""
-    written: Counter[str] = Counter()
+    cells: Counter[str] = Counter()
     for _, row in rows:
         value = row.get(columns.label)
-        for entry in value if isinstance(value, list) else re.split(r"[;|]", str("" if value is None else value)):
-            if is_missing(entry) and str(entry or "").strip():
-                written[str(entry).strip()] += 1
+        cells.update(str(cell) for cell in (value if isinstance(value, list) else [value]) if cell is not None)
+    written: Counter[str] = Counter()
+    for cell, count in cells.items():
+        for entry in re.split(r"[;|]", cell):
+            if is_missing(entry) and entry.strip():
+                written[entry.strip()] += count
     if not written:
         return []
     names = " or ".join(repr(name) for name in sorted(written))

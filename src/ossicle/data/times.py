@@ -73,6 +73,8 @@ class TimeColumns:
 
         Raises: DataRefused for what is no time, and for an end that does not come after its start.
         """
+        if not self.used:
+            return 0.0, None
         start, end = seconds(where, row, self.start) or 0.0, seconds(where, row, self.end)
         length = seconds(where, row, self.length)
         if length is not None:
