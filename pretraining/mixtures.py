@@ -1,4 +1,5 @@
-"""Clips without limit: one to four clips of the corpus mixed, changed, and heard by student and teacher alike.
+"""Clips without limit: one to four clips of the corpus mixed, or a row of speech, changed, and heard by student and
+teacher alike.
 
 `Mixer.clip(*numbers)` is a function of the seed and the numbers alone, so a run that stops goes on with the same clips.
 Powers of sounds add, so clips are mixed as mel power (their phases, taken as independent, cancel in the mean). What no
@@ -16,6 +17,7 @@ from pretraining.features import COLUMN, MELS, Store, log_mel_of
 
 FRAMES = 31 * COLUMN  # of every clip: 4.96 s
 SINGLE = 0.3  # chance of one clip alone
+ROW = 0.25  # chance of clips of speech one after another, where the speech encoder answers for nearly every column
 SPREAD = 18.0  # dB; every further sound is up to this much quieter than the first
 GAIN = (-12.0, 3.0)  # dB
 PACES = 0.45  # octaves; a sound is played up to this much faster or slower
@@ -34,6 +36,25 @@ class Mixture:
     spoken: np.ndarray  # (column,) of bool
 
 
+class Page:
+    """What a mixture is written on."""
+
+    def __init__(self, values: int) -> None:
+        self.clips: list[int] = []
+        self.power = np.zeros((FRAMES, MELS), np.float32)
+        self.speech = np.zeros((FRAMES // COLUMN, values), np.float32)
+        self.spoken = np.zeros(len(self.speech), bool)
+
+    def add(self, clip: int, sound: Float32[np.ndarray, "frame mel"], at: int, level: float) -> None:
+        """Adds a sound from a frame on, louder by so many dB."""
+        self.clips.append(clip)
+        self.power[at : at + len(sound)] += sound * np.float32(10 ** (level / 10))
+
+    def answer(self, at: int, found: np.ndarray) -> None:
+        """Writes a speech encoder's columns from a frame on."""
+        self.speech[at // COLUMN :][: len(found)], self.spoken[at // COLUMN :][: len(found)] = found, True
+
+
 class Mixer:
     """Makes clip after clip.
 
@@ -41,6 +62,7 @@ class Mixer:
         clips: numbers of those to draw from
         groups: of every clip of the store; rare groups are drawn more often than their clips alone would be
         single: chance of a clip alone
+        row: chance of a row of speech
         change: whether sounds and mixes are changed beyond their level; off where one measures
         balance: the power of the size of a group that its chance follows: 1 draws every clip equally often, 0 every
             group
@@ -55,9 +77,12 @@ class Mixer:
         seed: int,
         change: bool,
         single: float = SINGLE,
+        row: float = ROW,
         balance: float = 0.5,
     ) -> None:
         self.store, self.clips, self.seed, self.change, self.single = store, clips, seed, change, single
+        self.speech = clips[store.speech_lengths[clips] > 0]
+        self.row = row if len(self.speech) else 0.0
         _, of = np.unique(groups[clips], return_inverse=True)
         counts = np.bincount(of).astype(np.float64)
         weights = (counts**balance / counts)[of]
@@ -67,14 +92,20 @@ class Mixer:
     def clip(self, *numbers: int) -> Mixture:
         """The clip of these numbers."""
         draw = np.random.default_rng([self.seed, *numbers])
+        page = Page(self.values)
+        if self.row and draw.random() < self.row:
+            self.speak(page, draw)
+        else:
+            self.mix(page, draw)
+        power = self.changed(page.power, draw) if self.change else page.power
+        return Mixture(mel=log_mel_of(power), clips=tuple(page.clips), speech=page.speech, spoken=page.spoken)
+
+    def mix(self, page: "Page", draw: np.random.Generator) -> None:
+        """One to four clips over each other; the loudest, where it is speech, has its answers."""
         count = 1 if draw.random() < self.single else int(draw.integers(2, 5))
         drawn = np.minimum(np.searchsorted(self.edges, draw.random(count), side="right"), len(self.clips) - 1)
-        chosen = self.clips[drawn].tolist()
         levels = np.concatenate([[0.0], -np.sort(draw.uniform(0, SPREAD, count - 1))]) + draw.uniform(*GAIN)
-        power = np.zeros((FRAMES, MELS), np.float32)
-        speech = np.zeros((FRAMES // COLUMN, self.values), np.float32)
-        spoken = np.zeros(len(speech), bool)
-        for number, (clip, level) in enumerate(zip(chosen, levels, strict=True)):
+        for number, (clip, level) in enumerate(zip(self.clips[drawn].tolist(), levels, strict=True)):
             answered = number == 0 and self.store.speech_lengths[clip] > 0
             pace, shift = self.changes(draw) if self.change and not answered else (1.0, 0)
             length, span = self.store.length(clip), int(FRAMES * pace)
@@ -82,13 +113,21 @@ class Mixer:
             sound = self.store.power(clip, start, min(length, start + span))
             sound = shifted(paced(sound, pace), shift)[:FRAMES]
             at = COLUMN * int(draw.integers(0, (FRAMES - len(sound)) // COLUMN + 1))
-            power[at : at + len(sound)] += sound * np.float32(10 ** (level / 10))
+            page.add(clip, sound, at, level)
             if answered:
-                found = self.answers(clip, start, len(sound), at)
-                speech[at // COLUMN :][: len(found)], spoken[at // COLUMN :][: len(found)] = found, True
-        if self.change:
-            power = self.changed(power, draw)
-        return Mixture(mel=log_mel_of(power), clips=tuple(chosen), speech=speech, spoken=spoken)
+                page.answer(at, self.answers(clip, start, len(sound), at))
+
+    def speak(self, page: "Page", draw: np.random.Generator) -> None:
+        """Clips of speech one after another until the time is over, all with their answers."""
+        at = 0
+        while at < FRAMES:
+            clip = int(draw.choice(self.speech))
+            length = self.store.length(clip)
+            start = COLUMN * int(draw.integers(0, max(0, length - FRAMES) // COLUMN + 1))
+            sound = self.store.power(clip, start, min(length, start + FRAMES - at))
+            page.add(clip, sound, at, draw.uniform(*GAIN))
+            page.answer(at, self.answers(clip, start, len(sound), at))
+            at += COLUMN * (-(-len(sound) // COLUMN) + int(draw.integers(0, 3)))
 
     def answers(self, clip: int, start: int, frames: int, at: int) -> np.ndarray:
         """The stored columns of a stretch of a clip of speech that is placed at a frame of the mixture."""

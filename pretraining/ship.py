@@ -60,7 +60,7 @@ def main() -> None:
     network = student.eval().shipped().half().float()
     store = Store.open(given.store)
     groups = np.load(given.store / "groups.npy")
-    mixer = Mixer(store, np.flatnonzero(store.part != "train"), groups, seed=4, change=False)
+    mixer = Mixer(store, np.flatnonzero(store.part != "train"), groups, seed=4, change=False, row=0)
     wanted, found = answers(network, Teacher(given.teacher).eval(), mixer)
     save_bundle(
         folder,

@@ -3,6 +3,7 @@
 What ships is the PaSST alone, its batch norms folded into the convolutions (`folded`).
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -17,6 +18,7 @@ from ossicle.models.tokens import select_patches
 from pretraining.teacher import Heard
 
 MODEL = "passt_tiny_conv"
+RIDGE = 1e-3  # of the mean square, where layers are fitted
 SPEECH = 768  # values that a speech encoder answers for a column
 
 
@@ -32,17 +34,49 @@ class NormedStem(ConvStem):
                 convolutions[place] = nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def folded(self) -> dict[str, Tensor]:
-        """The tensors of a `ConvStem` that computes the same in evaluation."""
-        tensors = {f"proj.{name}": tensor for name, tensor in self.proj.state_dict().items()}
+    def pairs(self) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
+        """The name that a `ConvStem` has for each convolution, the convolution, and its batch norm."""
+        found = []
         for kind, pairs in (("halve", self.halve), ("refine", self.refine)):
             for number, pair in enumerate(pairs):
                 conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(pair.children()))
-                assert norm.running_mean is not None and norm.running_var is not None
-                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-                tensors[f"{kind}.{number}.weight"] = conv.weight * scale[:, None, None, None]
-                tensors[f"{kind}.{number}.bias"] = norm.bias - norm.running_mean * scale
+                found.append((f"{kind}.{number}", conv, norm))
+        return found
+
+    def folded(self) -> dict[str, Tensor]:
+        """The tensors of a `ConvStem` that computes the same in evaluation."""
+        tensors = {f"proj.{name}": tensor for name, tensor in self.proj.state_dict().items()}
+        for name, conv, norm in self.pairs():
+            assert norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            tensors[f"{name}.weight"] = conv.weight * scale[:, None, None, None]
+            tensors[f"{name}.bias"] = norm.bias - norm.running_mean * scale
         return tensors
+
+    @torch.no_grad()
+    def unfold(self, stem: ConvStem, mel: Float[Tensor, "clip mel frame"]) -> None:
+        """Takes over a stem without batch norms. Their statistics are those of some clips, so that it computes nearly
+        the same in training too."""
+        self.proj.load_state_dict(stem.proj.state_dict())
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+            return lambda conv, given, output: seen.update({name: output})
+
+        hooks = [stem.get_submodule(name).register_forward_hook(keep(name)) for name, _, _ in self.pairs()]
+        stem(mel)
+        for hook in hooks:
+            hook.remove()
+        for name, conv, norm in self.pairs():
+            plain = stem.get_submodule(name)
+            assert isinstance(plain, nn.Conv2d) and plain.bias is not None
+            assert norm.running_mean is not None and norm.running_var is not None
+            variance, mean = torch.var_mean(seen[name], dim=(0, 2, 3))
+            conv.weight.copy_(plain.weight)
+            norm.running_mean.copy_(mean - plain.bias)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.copy_(mean)
 
 
 class Answer(NamedTuple):
@@ -107,6 +141,21 @@ class Student(nn.Module):
             columns=columns,
         )
 
+    @torch.no_grad()
+    def start_from(self, shipped: Passt, mel: Float[Tensor, "clip mel frame"]) -> None:
+        """Takes over what `shipped` gave away; the layers to the teachers' other answers stay as they are.
+
+        Args:
+            mel: clips that the batch norms of the stem take their first statistics from
+        """
+        stem = self.network.patch_embed
+        assert isinstance(stem, NormedStem) and isinstance(shipped.patch_embed, ConvStem)
+        stem.unfold(shipped.patch_embed, mel)
+        tensors = {name: tensor for name, tensor in shipped.state_dict().items() if not name.startswith("patch_embed.")}
+        tensors["head.1.weight"] = tensors["head.1.weight"] / self.deviation[:, None]
+        tensors["head.1.bias"] = (tensors["head.1.bias"] - self.mean) / self.deviation
+        self.network.load_state_dict(tensors, strict=False)
+
     def shipped(self) -> Passt:
         """The network alone: norms folded into the stem, the teacher's mean and deviation into the head."""
         network = self.network
@@ -122,32 +171,82 @@ class Student(nn.Module):
         return made.eval()
 
 
-def losses(
-    answer: Answer, heard: Heard, scale: "dict[str, tuple[Tensor, Tensor]]", speech: Tensor, spoken: Tensor
-) -> dict[str, Tensor]:
-    """What is wrong with an answer, a number for each teacher's output; their sum is minimized.
+Scales = dict[str, tuple[Tensor, Tensor]]  # mean and deviation of each of the teachers' outputs over the corpus
 
-    Args:
-        scale: mean and deviation of each of the teachers' outputs over the corpus: their common mean would drown what
-            tells clips apart
-        speech, spoken: (clip, column, value) of a speech encoder, and the columns for which it answers
-    """
+
+def targets(answer: Answer, heard: Heard, scale: Scales, speech: Tensor) -> dict[str, Tensor]:
+    """What each output of the student is to be. All are standardized: their common mean would drown what tells clips
+    apart."""
 
     def standard(values: Tensor, name: str) -> Tensor:
         mean, deviation = scale[name]
         return (values - mean) / deviation
 
-    logits = answer.logits.float()
     taught = heard.map.permute(0, 2, 3, 1)[:, answer.rows // 2][:, :, answer.columns // 2].flatten(1, 2)
+    return {
+        "logits": standard(heard.logits, "logits"),
+        "embedding": standard(heard.embedding, "embedding"),
+        "map": standard(taught, "map").clamp(-5, 5),
+        "hint": standard(heard.hint.flatten(2).mT, "hint").clamp(-5, 5),
+        "speech": standard(speech[:, answer.columns], "speech"),
+    }
+
+
+def losses(answer: Answer, heard: Heard, scale: Scales, speech: Tensor, spoken: Tensor) -> dict[str, Tensor]:
+    """What is wrong with an answer, a number for each teacher's output; their weighted sum is minimized.
+
+    Args:
+        speech, spoken: (clip, column, value) of a speech encoder, and the columns for which it answers
+    """
+    wanted = targets(answer, heard, scale, speech)
+    mean, deviation = scale["logits"]
+    logits = answer.logits.float()
     found = {
         "labels": F.binary_cross_entropy_with_logits(logits, heard.logits.sigmoid(), reduction="none").sum(1).mean()
         / 10,
-        "logits": F.mse_loss(standard(logits, "logits"), standard(heard.logits, "logits")),
-        "embedding": 1 - F.cosine_similarity(answer.embedding.float(), standard(heard.embedding, "embedding")).mean(),
-        "map": F.smooth_l1_loss(answer.map.float(), standard(taught, "map").clamp(-5, 5)),
-        "hint": F.smooth_l1_loss(answer.hint.float(), standard(heard.hint.flatten(2).mT, "hint").clamp(-5, 5)) / 2,
+        "logits": F.mse_loss((logits - mean) / deviation, wanted["logits"]),
+        "embedding": 1 - F.cosine_similarity(answer.embedding.float(), wanted["embedding"]).mean(),
+        "map": F.smooth_l1_loss(answer.map.float(), wanted["map"]),
+        "hint": F.smooth_l1_loss(answer.hint.float(), wanted["hint"]) / 2,
     }
     kept = spoken[:, answer.columns]
     if kept.any():
-        found["speech"] = F.mse_loss(answer.speech.float()[kept], standard(speech[:, answer.columns][kept], "speech"))
+        found["speech"] = F.mse_loss(answer.speech.float()[kept], wanted["speech"][kept])
     return found
+
+
+Batch = tuple[Float[Tensor, "clip mel frame"], Heard, Tensor, Tensor]  # log-mel, answers, speech, where it is spoken
+
+
+@torch.no_grad()
+def fit(student: Student, batches: Iterable[Batch], scale: Scales) -> None:
+    """Sets the layers to the teachers' answers, the head aside, by least squares over some batches."""
+    layers = {name: student.get_submodule(f"to_{name}") for name in ("embedding", "map", "hint", "speech")}
+    given: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda layer, inputs: given.update({name: inputs[0]})
+
+    hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers.items()]
+    sums: dict[str, list[Tensor]] = {}
+    for mel, heard, speech, spoken in batches:
+        answer = student(mel)
+        wanted = targets(answer, heard, scale, speech)
+        for name in layers:
+            x, y = given[name], wanted[name]
+            x, y = (
+                values[spoken[:, answer.columns]] if name == "speech" else values.flatten(0, -2) for values in (x, y)
+            )
+            x = F.pad(x, (0, 1), value=1.0).double()
+            now = [x.mT @ x, x.mT @ y.double()]
+            before = sums.get(name, [torch.zeros_like(one) for one in now])
+            sums[name] = [old + new for old, new in zip(before, now, strict=True)]
+    for hook in hooks:
+        hook.remove()
+    for name, (squares, products) in sums.items():
+        layer = layers[name]
+        assert isinstance(layer, nn.Linear)
+        ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
+        solved = torch.linalg.solve(squares + ridge, products)
+        layer.weight.copy_(solved[:-1].mT)
+        layer.bias.copy_(solved[-1])

@@ -1,13 +1,14 @@
 """Trains the student: teacher and student hear the same mixtures of the corpus.
 
-    python -m pretraining.train STORE --teacher WEIGHTS -o RUN --steps 60000 [--fall 12000]
+    python -m pretraining.train STORE --teacher WEIGHTS -o RUN --steps 60000 [--fall 12000] [--init BUNDLE]
 
 A step is twice 32 mixtures of 5 s. Its draws are a function of the seed and the step's number, so a run that was killed
 goes on from `RUN/state.pt`, written every few minutes, as if nothing had happened, also on another machine. With two
 threads each hears a half: two passes of one thread take less time than one pass of two. Matrices of the
 blocks learn with Muon (Jordan et al., 2024; as AdamW in the size of its steps), all else with AdamW. The rate is
 constant after a warm-up and falls to zero over the last `--fall` steps, so that one may go on from any milestone. What
-ships is the running average of the weights.
+ships is the running average of the weights. `--init` starts from what was shipped, where no state is left to go on
+from: the layers to the teachers' other answers, which do not ship, are fitted to it first.
 
 To see what something is worth, `--without LOSS` leaves a loss out, `--corpus 0.5` half of the clips, and `--alone` the
 mixing.
@@ -30,16 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import ossicle
 from ossicle.devices import choose_dtype
 from ossicle.files import write_atomically
+from ossicle.models.passt import Passt
 from ossicle.types import Float32
 from pretraining.features import MELS, Store, log_mel_of
-from pretraining.mixtures import FRAMES, SINGLE, Mixer
-from pretraining.student import Student, losses
+from pretraining.mixtures import FRAMES, Mixer
+from pretraining.student import Batch, Student, fit, losses
 from pretraining.teacher import Heard, Teacher
 
 BATCH, HALVES = 32, 2
 RATE, MATRIX_RATE, DECAY, CLIP = 1e-3, 2e-3, 0.05, 2.0
+WEIGHTS = {"speech": 2.0}  # of losses; of all others 1
+FIT = 20  # batches that the layers behind shipped weights are fitted to
 WARMUP, AVERAGE = 200, 0.999
 LOG, VALIDATE, SAVE_SECONDS = 50, 500, 240.0
 
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--fall", type=int, default=0, help="the last steps, over which the rate falls to zero")
+    parser.add_argument("--init", help="a bundle of a student that was shipped, or its name")
     parser.add_argument("--threads", type=int, default=1)
     losses = ("labels", *Heard._fields, "speech")
     parser.add_argument("--without", nargs="+", default=(), choices=losses, help="what the student does not learn")
@@ -73,6 +79,10 @@ def main() -> None:
     if state.exists():
         training.load_state_dict(torch.load(state, weights_only=True))
         print(f"goes on at step {training.step}", flush=True)
+    elif given.init:
+        shipped = ossicle.load(given.init).model
+        assert isinstance(shipped, Passt)
+        training.start_from(shipped)
     stopped: list[int] = []
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, frame: stopped.append(number))
@@ -133,9 +143,10 @@ class Training:
         train = np.flatnonzero(store.part == "train")
         self.validation = np.flatnonzero(store.part != "train")
         # Of all mixtures, also where less is heard: runs that are compared have the same scales.
-        self.scale = scales(folder, Mixer(store, train, self.groups, seed=1, change=True), teacher)
+        self.scale = scales(folder, Mixer(store, train, self.groups, seed=1, change=True, row=0), teacher)
         heard = train[np.random.default_rng(5).random(len(train)) < corpus]
-        self.mixer = Mixer(store, heard, self.groups, seed=1, change=True, single=1.0 if alone else SINGLE)
+        how = {"single": 1.0, "row": 0.0} if alone else {}
+        self.mixer = Mixer(store, heard, self.groups, seed=1, change=True, **how)
         torch.manual_seed(0)
         self.student = Student(self.scale["logits"])
         self.halves = [sharing(self.student) for _ in range(HALVES)]
@@ -166,7 +177,8 @@ class Training:
         mixtures = [(self.step, number * BATCH + one) for one in range(BATCH)]
         found = self.losses(student, self.mixer, mixtures, generator)
         student.zero_grad()
-        torch.stack([loss for name, loss in found.items() if name not in self.without]).sum().backward()
+        kept = [WEIGHTS.get(name, 1.0) * loss for name, loss in found.items() if name not in self.without]
+        torch.stack(kept).sum().backward()
         return {name: value.item() for name, value in found.items()}
 
     def losses(
@@ -177,20 +189,34 @@ class Training:
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Those of a batch of mixtures."""
+        mel, heard, speech, spoken = self.taught(mixer, numbers)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low == torch.bfloat16):
+            answer = student(mel, generator=generator)
+        return losses(answer, heard, self.scale, speech, spoken)
+
+    def taught(self, mixer: Mixer, numbers: Sequence[tuple[int, ...]]) -> Batch:
+        """Mixtures, and what the teachers answer."""
         mixtures = [mixer.clip(*number) for number in numbers]
         mel, speech, spoken = (
             torch.from_numpy(np.stack([getattr(one, name) for one in mixtures])) for name in ("mel", "speech", "spoken")
         )
         with torch.no_grad():
-            heard = self.teacher(mel[:, None])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.low == torch.bfloat16):
-            answer = student(mel, generator=generator)
-        return losses(answer, heard, self.scale, speech, spoken)
+            return mel, self.teacher(mel[:, None]), speech, spoken
+
+    @torch.no_grad()
+    def start_from(self, shipped: Passt) -> None:
+        """Begins with weights that were shipped; the layers to the teachers' other answers are fitted to them."""
+        student = self.student.eval()
+        batches = [self.taught(self.mixer, [(2**41, number, one) for one in range(BATCH)]) for number in range(FIT)]
+        student.start_from(shipped, torch.cat([batch[0] for batch in batches[:2]]))
+        fit(student, batches, self.scale)
+        for other in (*self.halves, self.average):
+            other.load_state_dict(student.state_dict())
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Losses of the averaged weights on the validation part, and the probe on its topics."""
-        mixer = Mixer(self.store, self.validation, self.groups, seed=2, change=False)
+        mixer = Mixer(self.store, self.validation, self.groups, seed=2, change=False, row=0)
         rows = [
             {k: v.item() for k, v in self.losses(self.average, mixer, [(n, i) for i in range(BATCH)]).items()}
             for n in range(6)

@@ -55,9 +55,9 @@ def test_a_store_holds_the_log_mel_of_every_clip(folder: Path) -> None:
     np.testing.assert_allclose((np.log(power) + 4.5) / 5, expected, atol=1e-3)
 
 
-def mixer(folder: Path, *, change: bool = True, seed: int = 7, balance: float = 0.5) -> Mixer:
-    store = Store.open(folder)
-    return Mixer(store, np.arange(CLIPS - 1), np.arange(CLIPS) > 0, seed=seed, change=change, balance=balance)
+def mixer(folder: Path, *, change: bool = True, seed: int = 7, balance: float = 0.5, row: float = 0.0) -> Mixer:
+    store, groups = Store.open(folder), np.arange(CLIPS) > 0
+    return Mixer(store, np.arange(CLIPS - 1), groups, seed=seed, change=change, balance=balance, row=row)
 
 
 def test_a_mixture_is_a_function_of_seed_and_numbers(folder: Path) -> None:
@@ -90,9 +90,20 @@ def test_answers_of_a_speech_encoder_lie_where_the_speech_is(folder: Path) -> No
     assert not any(one.spoken.any() for one in map(mixer(folder).clip, range(200)) if one.clips[0] not in (0, 2))
 
 
+def test_a_row_of_speech_has_its_answers_one_clip_after_another(folder: Path) -> None:
+    made = mixer(folder, row=1.0)
+    for one in map(made.clip, range(20)):
+        assert set(one.clips) <= {0, 2} and one.spoken.mean() > 0.4
+        values = one.speech[one.spoken, 0].astype(int)
+        begins = np.flatnonzero(values % 100 == 0)
+        told = [clip for clip in one.clips if made.store.speech_lengths[clip]]
+        assert [values[at] // 100 for at in begins] == told[: len(begins)]
+        assert all((np.diff(part) == 1).all() for part in np.split(values, begins[1:]))
+
+
 def test_clips_alone_are_not_mixed(folder: Path) -> None:
     store = Store.open(folder)
-    alone = Mixer(store, np.arange(CLIPS - 1), np.arange(CLIPS) > 0, seed=7, change=True, single=1.0)
+    alone = Mixer(store, np.arange(CLIPS - 1), np.arange(CLIPS) > 0, seed=7, change=True, single=1.0, row=0.0)
     assert all(len(alone.clip(number).clips) == 1 for number in range(50))
 
 
@@ -141,6 +152,37 @@ def test_what_ships_scores_as_the_student_does() -> None:
     mel = torch.randn(2, MELS, 160)
     with torch.no_grad():
         torch.testing.assert_close(student.shipped()(mel), student(mel).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_student_that_starts_from_what_shipped_scores_as_it_does() -> None:
+    torch.manual_seed(0)
+    scale = torch.randn(7), torch.rand(7) + 0.5
+    student, other, mel = Student(scale), Student((scale[0] + 1, scale[1] * 2)), torch.randn(4, MELS, 160)
+    student(mel)
+    shipped = student.eval().shipped()
+    other.start_from(shipped, mel)
+    with torch.no_grad():
+        expected = shipped(mel)
+        torch.testing.assert_close(other.eval()(mel).logits, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(other.shipped()(mel), expected, atol=1e-4, rtol=1e-4)
+        stem, plain = other.network.patch_embed, shipped.patch_embed
+        torch.testing.assert_close(stem.train()(mel), plain(mel), atol=0.01, rtol=0.01)
+
+
+@needs_weights
+def test_layers_are_fitted_to_the_teachers_behind_shipped_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "BATCH", 4)
+    teacher = Teacher(WEIGHTS)
+    train.scales(folder, mixer(folder), teacher, batches=4)
+    training = train.Training(Store.open(folder), teacher, folder)
+    numbers = [(9, number) for number in range(8)]
+    before = training.losses(training.average, training.mixer, numbers)
+    training.start_from(training.student.eval().shipped())
+    after = training.losses(training.average, training.mixer, numbers)
+    assert after["logits"].item() == pytest.approx(before["logits"].item(), rel=0.05)
+    assert all(after[name] < 0.95 * before[name] for name in ("embedding", "map", "hint", "speech"))
 
 
 @needs_weights
