@@ -62,6 +62,16 @@ def test_a_run_leaves_all_that_its_docstring_lists_and_the_bundle_predicts(run: 
     assert json.loads((result.folder / "metrics.json").read_text())["clips"] == len(result.folds[0].tested)
 
 
+def test_a_step_that_torch_cannot_compile_is_refused_with_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        raise AssertionError("no such kernel")
+
+    step = torch.compile(lambda *given, **settings: next(one for one in given) + 1, backend=fails)
+    monkeypatch.setattr(torch, "compile", lambda model: step)
+    with pytest.raises(SettingRefused, match=r"cannot compile a step .*no such kernel\): set compile=false"):
+        run(compile=True)
+
+
 def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, sounds: Path) -> None:
     result = run(
         model="datar_nano", depth=None, report=True, network={"adaptor": "spectrogram", "depths": [1, 1, 2, 2]}

@@ -15,6 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 
+from ossicle.errors import SettingRefused
 from ossicle.models.attention import Block
 from ossicle.training.callbacks import Averaging, Checkpoints, FrozenStart, Guard, Progress, Recorder, Reporter
 from ossicle.training.config import FitConfig, TrainConfig
@@ -60,6 +61,7 @@ def fit(
     Raises:
         KeyboardInterrupt: the user stopped the run; a checkpoint remains.
         RunRefused: a loss that is not finite, or a parameter that the gradient guard names.
+        SettingRefused: a step that torch cannot compile.
     """
     config, ranks = module.config, module.ranks
     recorder = Recorder(targets, known=known, config=config, task=module.task, folder=folder, ranks=ranks)
@@ -111,6 +113,14 @@ def fit(
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view", category=UserWarning)
             trainer.fit(module, module.batches, validation, ckpt_path=None if start is None else str(start))
+    except RuntimeError as error:
+        # By the name of its module: to import its class takes a second.
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        said = " ".join(str(error).split("\n")[:2])
+        raise SettingRefused(
+            f"torch {torch.__version__} cannot compile a step of this network ({said}): set compile=false."
+        ) from error
     except SystemExit:
         # Lightning ends the program on Ctrl-C; the caller decides that.
         if trainer.state.status != TrainerStatus.INTERRUPTED:
