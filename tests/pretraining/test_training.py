@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from pretraining.features import COLUMN, MELS, Store, save, store_frames
 from pretraining.manifest import Row
-from pretraining.mixtures import FRAMES, Mixer, paced, shifted
+from pretraining.mixtures import FRAMES, RATES, Mixer, bins_below, paced, shifted
 from pretraining.student import Student
 from pretraining.teacher import Teacher
 from tests.pretraining.conftest import melody
@@ -142,6 +143,14 @@ def test_a_shift_moves_mel_bins(bins: int) -> None:
     inside = slice(max(0, bins), MELS + min(0, bins))
     np.testing.assert_array_equal(moved[0, inside], power[0, slice(max(0, -bins), MELS - max(0, bins))])
     assert (np.delete(moved[0], np.r_[inside]) < 1e-4).all()
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_lower_rate_leaves_the_mel_bins_that_its_recordings_fill(rate: int) -> None:
+    wave = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+    mel = log_mel(torch.from_numpy(soxr.resample(wave, rate, 32_000))[None], frontend_config("passt"))[0].mean(1)
+    bins = bins_below(rate / 2)
+    assert (mel[: bins - 3] > mel[bins + 3 :].max()).all()
 
 
 def test_what_ships_scores_as_the_student_does() -> None:
