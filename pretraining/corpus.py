@@ -237,8 +237,8 @@ def of_instruments(
 def of_voice(
     unit: str, temporary: Path, settings: Settings, draw: np.random.Generator, refused: list[tuple[str, str]]
 ) -> Found:
-    """Sentences of a synthetic voice."""
-    voice = next(voice for voice in VOICES if unit == f"voice-{voice.engine}-{voice.name}")
+    """Sentences or words of a synthetic voice."""
+    voice = next(voice for voice in VOICES if unit.removesuffix("-words") == rendering.unit_of(voice))
     sounds = rendering.voice_units()[unit](settings.packages / "unpacked", temporary, draw)
     held = settings.packages if list(settings.packages.glob(f"{voice.package}_*.deb")) else settings.packages / "tools"
     source = Source(package=voice.package, kind="voice", per_file=1)

@@ -57,15 +57,15 @@ def members(package: Path) -> Iterator[Iterator[tuple[str, tarfile.TarInfo, tarf
 
 
 def unpack(packages: list[Path], folder: Path) -> Path:
-    """Unpacks packages over each other into `folder`, once."""
-    done = folder / "complete"
-    if not done.exists():
+    """Unpacks packages over each other into `folder`, once for a list of them."""
+    done, names = folder / "complete", "\n".join(package.name for package in packages)
+    if not done.exists() or done.read_text() != names:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for package in packages:
             subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
         relocate(folder)
-        done.touch()
+        done.write_text(names)
     return folder
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from pretraining import midi
+from pretraining import midi, texts
 from pretraining.debian import environment
-from pretraining.sources import SOUNDFONT_PATH, VOICES, Voice
-from pretraining.texts import sentence
+from pretraining.sources import SOUNDFONT_PATH, VOICES, WORDS, Voice
 
 SLOT = 5.0  # seconds of one instrument's clip, rest included
 ENSEMBLE_SLOT = 10.0
@@ -97,26 +96,37 @@ def slots(root: Path, folder: Path, *, count: int, slot: float, play: Music) -> 
 
 
 def voice_units() -> dict[str, Callable[[Path, Path, np.random.Generator], Iterator[Sound]]]:
-    return {f"voice-{voice.engine}-{voice.name}": speaker(voice) for voice in VOICES}
+    sentences = {unit_of(voice): speaker(voice) for voice in VOICES}
+    return sentences | {unit_of(voice, words=True): speaker(voice, words=True) for voice in VOICES if voice.words}
 
 
-def speaker(voice: Voice) -> Callable[[Path, Path, np.random.Generator], Iterator[Sound]]:
+def unit_of(voice: Voice, *, words: bool = False) -> str:
+    return f"voice-{voice.engine}-{voice.name}" + ("-words" if words else "")
+
+
+def speaker(voice: Voice, *, words: bool = False) -> Callable[[Path, Path, np.random.Generator], Iterator[Sound]]:
+    """What renders sentences of a voice, or single words."""
+
     def render(root: Path, folder: Path, draw: np.random.Generator) -> Iterator[Sound]:
-        texts = [sentence(voice.language, draw) for _ in range(SENTENCES_PER_VOICE)]
-        files = [folder / f"{number:04d}.wav" for number in range(len(texts))]
-        hows = ENGINES[voice.engine](voice, root, texts, files, draw)
-        for text, file, how in zip(texts, files, hows, strict=True):
+        if words:
+            known = texts.read_words(root / WORDS)
+            said = [texts.words(known, draw) for _ in range(voice.words)]
+        else:
+            said = [texts.sentence(voice.language, draw) for _ in range(SENTENCES_PER_VOICE)]
+        files = [folder / f"{number:04d}.wav" for number in range(len(said))]
+        hows = ENGINES[voice.engine](voice, root, said, files, draw)
+        for text, file, how in zip(said, files, hows, strict=True):
             if file.exists() and file.stat().st_size > 1000:
                 yield Sound(path=f"{voice.name}{how}: {text}", label=f"voice {voice.engine} {voice.name}", file=file)
 
     return render
 
 
-def speak_espeak(voice: Voice, root: Path, texts: list[str], files: list[Path], draw: np.random.Generator) -> list[str]:
+def speak_espeak(voice: Voice, root: Path, said: list[str], files: list[Path], draw: np.random.Generator) -> list[str]:
     """Every sentence in another variant, rate and pitch."""
     variants = [f"+{name}" for name in "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 croak whisper klatt klatt2".split()]
     hows = []
-    for text, file in zip(texts, files, strict=True):
+    for text, file in zip(said, files, strict=True):
         variant = str(draw.choice(["", *variants]))
         rate, pitch = int(draw.integers(110, 240)), int(draw.integers(15, 90))
         data = next(root.glob("usr/lib/*/espeak-ng-data"))
@@ -126,10 +136,10 @@ def speak_espeak(voice: Voice, root: Path, texts: list[str], files: list[Path], 
     return hows
 
 
-def speak_flite(voice: Voice, root: Path, texts: list[str], files: list[Path], draw: np.random.Generator) -> list[str]:
+def speak_flite(voice: Voice, root: Path, said: list[str], files: list[Path], draw: np.random.Generator) -> list[str]:
     """Every sentence at another rate and pitch."""
     hows = []
-    for text, file in zip(texts, files, strict=True):
+    for text, file in zip(said, files, strict=True):
         stretch, pitch = float(draw.uniform(0.75, 1.35)), int(draw.integers(85, 220))
         settings = ["--setf", f"duration_stretch={stretch:.2f}", "--setf", f"int_f0_target_mean={pitch}"]
         run([root / "usr/bin/flite", "-voice", voice.name, *settings, "-t", text, "-o", file], root)
@@ -138,11 +148,11 @@ def speak_flite(voice: Voice, root: Path, texts: list[str], files: list[Path], d
 
 
 def speak_festival(
-    voice: Voice, root: Path, texts: list[str], files: list[Path], draw: np.random.Generator
+    voice: Voice, root: Path, said: list[str], files: list[Path], draw: np.random.Generator
 ) -> list[str]:
     """Every sentence at another rate, in a run of its own: some end the program by a fault, and are left out."""
     hows = []
-    for text, file in zip(texts, files, strict=True):
+    for text, file in zip(said, files, strict=True):
         stretch = float(draw.uniform(0.8, 1.3))
         quoted = text.replace("\\", " ").replace('"', " ")
         script = file.with_suffix(".scm")

@@ -40,6 +40,7 @@ class Voice:
     license: str
     authors: str
     encoding: str = "utf-8"  # that festival wants its text in
+    words: int = 0  # clips of words drawn from the list of `WORDS`
 
 
 def sources(kind: str, *names: str, **options: Any) -> tuple[Source, ...]:
@@ -332,6 +333,10 @@ VOICE_PACKAGES = (
     "festvox-suopuhe-common",
     "festvox-suopuhe-lj",
     "festvox-suopuhe-mv",
+    "wamerican-small",
+)
+WORDS = (
+    "usr/share/dict/american-english-small"  # of wamerican-small, free to use; sounds alone have a license of a voice
 )
 ESPEAK_LANGUAGES = "en de fr es it pt nl pl cs ru sv fi tr el hu hi cmn".split()
 
@@ -344,12 +349,21 @@ def espeak(language: str) -> Voice:
         package="espeak-ng-data",
         license="GPL-3.0-or-later",
         authors="Jonathan Duddington; Reece H. Dunn and the authors of eSpeak NG",
+        words=1200 if language == "en" else 0,
     )
 
 
 def flite(name: str) -> Voice:
     authors = "1999-2014 Carnegie Mellon University"
-    return Voice(engine="flite", name=name, language="en", package="libflite1", license="MIT-Festival", authors=authors)
+    return Voice(
+        engine="flite",
+        name=name,
+        language="en",
+        package="libflite1",
+        license="MIT-Festival",
+        authors=authors,
+        words=400,
+    )
 
 
 def festival(package: str, name: str, language: str, license: str, authors: str, encoding: str = "utf-8") -> Voice:
@@ -361,6 +375,7 @@ def festival(package: str, name: str, language: str, license: str, authors: str,
         license=license,
         authors=authors,
         encoding=encoding,
+        words=200 if language == "en" else 0,
     )
 
 

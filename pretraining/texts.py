@@ -1,5 +1,7 @@
 """Sentences for synthetic voices, written for this project, and numbers, which every voice reads in its language."""
 
+from pathlib import Path
+
 import numpy as np
 
 SENTENCES = {
@@ -62,3 +64,15 @@ def sentence(language: str, draw: np.random.Generator) -> str:
     elif kind < 0.75:
         words = [" ".join(str(number) for number in draw.integers(0, 100, int(draw.integers(1, 5))))]
     return " ".join(words)
+
+
+def words(known: list[str], draw: np.random.Generator) -> str:
+    """One to four words, most often one."""
+    count = int(draw.choice([1, 1, 1, 2, 3, 4]))
+    return " ".join(str(word) for word in draw.choice(known, count))
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a list, without names and genitives."""
+    lines = path.read_text(encoding="utf-8").split()
+    return [word for word in lines if len(word) > 1 and word.isascii() and word.isalpha() and word.islower()]

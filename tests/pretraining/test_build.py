@@ -12,7 +12,7 @@ from pretraining.manifest import read_rows
 from pretraining.sources import Source
 from tests.pretraining.conftest import melody
 
-from pretraining import corpus
+from pretraining import corpus, texts
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb, which makes packages, is not here")
 
@@ -135,3 +135,13 @@ def test_of_two_rows_of_one_file_the_second_is_left_out_and_the_file_stays(
     monkeypatch.setattr(corpus, "judged_prints", lambda data, cache: ([], []))
     assert corpus.finish(["toy"], settings, Path("unused")) == rows
     assert all((settings.folder / row.file).exists() for row in rows)
+
+
+def test_words_are_drawn_from_a_list_without_names_and_genitives(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("Anna\nAnna's\na\napple\ncafé\nzebra\n", encoding="utf-8")
+    known = texts.read_words(tmp_path / "list")
+    assert known == ["apple", "zebra"]
+    draw = np.random.default_rng(0)
+    said = [texts.words(known, draw).split() for _ in range(200)]
+    assert {len(one) for one in said} == {1, 2, 3, 4} and {word for one in said for word in one} == set(known)
+    assert 0.35 < sum(len(one) == 1 for one in said) / 200 < 0.65
