@@ -3,6 +3,7 @@
     python benchmarks/general.py probe   [--model general]     five sets, on official or speaker-disjoint folds
     python benchmarks/general.py tags    [--model general]     its labels on ESC-50, beside its teacher's and the truth
     python benchmarks/general.py tune    [--model general]     `ossicle train` on ESC-50 from it and from random weights
+    python benchmarks/general.py paid    --store STORE         short trainings that leave something out, from the start
 
 From the top of a checkout, with PYTHONPATH=. for pretraining/.
 
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import about_this_run, runs_to_add_to, write_result
+from pretraining.ship import save, trained
 from pretraining.teacher import Teacher, features
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -133,7 +135,7 @@ ESC50 = {
 def main() -> None:
     """Runs what was asked for and writes what is known so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=("probe", "tags", "tune"))
+    parser.add_argument("study", choices=("probe", "tags", "tune", "paid"))
     parser.add_argument("--model", default="general", help="a bundle, or a name with weights")
     parser.add_argument("--as", dest="name", help="what the table calls it")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -143,10 +145,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of sets")
     parser.add_argument("--fold", default="1", help="of ESC-50, to train on the others")
     parser.add_argument("--init", nargs="+", default=["general", "none"], help="what `tune` starts from")
+    parser.add_argument("--store", type=Path, help="what `pretraining.features` wrote, for `paid`")
+    parser.add_argument("--work", type=Path, default=Path("runs/paid"), help="where the trainings of `paid` lie")
+    parser.add_argument("--steps", type=int, default=500, help="of each training of `paid`")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    {"probe": probe, "tags": tags, "tune": tune}[arguments.study](arguments)
+    {"probe": probe, "tags": tags, "tune": tune, "paid": paid}[arguments.study](arguments)
 
 
 # --- frozen features --------------------------------------------------------------------------------------------------
@@ -339,6 +344,47 @@ def tune(arguments: argparse.Namespace) -> None:
             ]
             result = {**about_this_run(), "threads": arguments.threads, "rows": rows}
             write_result("general_tune", result, lines, title="The encoder in the package: fine-tuning")
+
+
+# --- what paid --------------------------------------------------------------------------------------------------------
+
+TEACHER = ("labels", "logits", "embedding", "map", "hint")
+PAID = {
+    "all": (),
+    "of the tagger its logits alone": ("--without", "embedding", "map", "hint"),
+    "of the tagger its embedding alone": ("--without", "labels", "logits", "map", "hint"),
+    "of the tagger logits and embedding": ("--without", "map", "hint"),
+    "one teacher: the tagger": ("--without", "speech"),
+    "one teacher: the speech encoder": ("--without", *TEACHER),
+    "half of the corpus": ("--corpus", "0.5"),
+    "clips alone, not mixed": ("--alone",),
+}
+
+
+def paid(arguments: argparse.Namespace) -> None:
+    """Trainings of so many steps from random weights, one seed each, and the probe of what came out."""
+    for name, options in PAID.items():
+        work = arguments.work / name.replace(" ", "_")
+        steps = ["--steps", str(arguments.steps), "--fall", str(arguments.steps // 4)]
+        command = [sys.executable, "-m", "pretraining.train", arguments.store, "-o", work, *steps, *options]
+        teacher = ["--teacher", arguments.weights / "mn04_audioset", "--threads", str(arguments.threads)]
+        subprocess.run([*command, *teacher], check=True)
+        log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+        validation = next(row["validation"] for row in reversed(log) if "validation" in row)
+        save(trained(work), work / "bundle")
+        model = load_encoder(str(work / "bundle"))
+        found: dict[str, float] = {"topics": validation["topics"]}
+        for title, dataset in read_sets(arguments).items():
+            found |= scores(title, dataset, statistics(model, dataset))
+        with runs_to_add_to("general_paid") as known:
+            runs = [*(run for run in known["runs"] if run["name"] != name), {"name": name, **found}]
+            titles = [title for title in ("topics", *WANTED) if all(title in run for run in runs)]
+            lines = [f"| {arguments.steps} steps from random weights | " + " | ".join(titles) + " |"]
+            lines += ["|---|" + "--:|" * len(titles)]
+            lines += [f"| {run['name']} | " + " | ".join(f"{run[t]:.3f}" for t in titles) + " |" for run in runs]
+            lines += ["", "`topics`: balanced accuracy of a probe on the corpus's own validation part. One seed each."]
+            result = {**about_this_run(), "steps": arguments.steps, "runs": runs}
+            write_result("general_paid", result, lines, title="The encoder in the package: what paid")
 
 
 if __name__ == "__main__":

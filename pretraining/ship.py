@@ -8,9 +8,11 @@ and every package that the sounds came from. With `--int8 FILE.onnx` also what o
 """
 
 import argparse
+import copy
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,22 +57,14 @@ def main() -> None:
     name = f"{MODEL}.general_v{given.version}"
     folder = given.output or HERE / SHIPPED / name
     state = torch.load(given.run / "state.pt", weights_only=True)
-    student = Student((state["average"]["mean"], state["average"]["deviation"]))
-    student.load_state_dict(state["average"])
-    network = student.eval().shipped().half().float()
+    network = trained(given.run)
     store = Store.open(given.store)
     groups = np.load(given.store / "groups.npy")
     mixer = Mixer(store, np.flatnonzero(store.part != "train"), groups, seed=4, change=False, row=0)
     wanted, found = answers(network, Teacher(given.teacher).eval(), mixer)
-    save_bundle(
+    save(
+        network,
         folder,
-        model=network.half(),
-        model_name=MODEL,
-        frontend=frontend_config("passt"),
-        task="multi-label",
-        labels=[label for label, _ in read_labels("audioset")],
-        window_seconds=WINDOW,
-        pad=True,  # a short clip is followed by silence, as where it learnt: it agrees with its teacher more often
         thresholds=thresholds(wanted, found),
         weights_license="Apache-2.0",
         card=Card(
@@ -89,6 +83,29 @@ def main() -> None:
     weights = folder / "model.safetensors"
     print(f"{folder}, after {state['step']} steps; its row in checkpoints.toml:")
     print(f'bytes = {weights.stat().st_size}\nsha256 = "{sha256(weights)}"')
+
+
+def trained(run: Path) -> Passt:
+    """The network of a run's averaged weights, rounded as they ship."""
+    state = torch.load(run / "state.pt", weights_only=True)
+    student = Student((state["average"]["mean"], state["average"]["deviation"]))
+    student.load_state_dict(state["average"])
+    return student.eval().shipped().half().float()
+
+
+def save(network: Passt, folder: Path, **about: Any) -> None:
+    """Writes a bundle in float16."""
+    save_bundle(
+        folder,
+        model=copy.deepcopy(network).half(),
+        model_name=MODEL,
+        frontend=frontend_config("passt"),
+        task="multi-label",
+        labels=[label for label, _ in read_labels("audioset")],
+        window_seconds=WINDOW,
+        pad=True,  # a short clip is followed by silence, as where it learnt: it agrees with its teacher more often
+        **about,
+    )
 
 
 @torch.inference_mode()
