@@ -275,11 +275,13 @@ def measure(args):
 
     torch.set_num_threads(THREADS)
     pythons = {"peer": args.peer, "ours": sys.executable} if args.peer else {"ours": sys.executable}
-    workers = {name: Worker(python, name, script=__file__) for name, python in pythons.items()}
-    forced = {name: sys.executable for name in FORCED}
+    workers = {"ours": Worker(sys.executable, "ours", script=__file__)}
     ours = workers["ours"]
-    pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
     result = about_this_run() | {"times": {}, "kept_bytes": {}}
+    result |= ours.ask("chosen")  # before the peer's threads are there
+    workers |= {name: Worker(python, name, script=__file__) for name, python in pythons.items() if name != "ours"}
+    forced = {name: sys.executable for name in FORCED}
+    pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
 
     def say(text):
         print(text, file=sys.stderr, flush=True)
@@ -290,7 +292,6 @@ def measure(args):
             workers["peer"].ask("save_logits", folder, seconds)
             result["parity"] = ours.ask("compare_logits", folder, seconds)
         say(f"parity: {result['parity']}")
-    result |= ours.ask("chosen")
     say(f"chosen: {result['kernels']}, bfloat16 {result['bfloat16_speedup']:.2f}")
     precisions = (False, True) if result["bfloat16_speedup"] > 1.2 else (False,)
     result["matrix_rate"] = [ours.ask("matrix_rate", 3)]

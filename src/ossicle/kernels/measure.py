@@ -38,7 +38,8 @@ from ossicle.kernels.choice import (
 
 VARIABLE = "OSSICLE_KERNELS"
 MARGIN = 0.97  # of the time of torch's own routine; smaller gains are noise
-TURNS = 4  # the first of each warms up
+TURNS = 4  # the first of each warms up; more while all took less than `LEAST`, up to `MOST`
+LEAST, MOST = 0.01, 40  # seconds: what takes microseconds is lost in noise after three turns
 LONGEST = 5.0  # seconds, after which torch's own routine is used for the rest
 QUIET = 0.8  # fraction of the time that this thread must have run, or the measurement is not cached
 DISPATCH = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # of the libraries
@@ -195,10 +196,12 @@ def is_faster(function: Callable[[], Any], *, than: Callable[[], Any]) -> bool:
 def in_turns(*functions: Callable[[], Any]) -> list[float]:
     """The shortest time of each in seconds, over alternating calls."""
     best = [float("inf")] * len(functions)
-    for turn in range(TURNS):
+    started, turn = time.perf_counter(), 0
+    while turn < TURNS or turn < MOST and time.perf_counter() - started < LEAST:
         for place, function in enumerate(functions):
             began = time.perf_counter()
             function()
             if turn:
                 best[place] = min(best[place], time.perf_counter() - began)
+        turn += 1
     return best
