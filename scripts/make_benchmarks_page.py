@@ -269,6 +269,8 @@ def page() -> str:
 ROWS = {
     "inference, float32": "inference, float32",
     "inference, bf16": "inference, bfloat16",
+    "step, s10, no patchout, float32": "training step, float32",
+    "step, s10, patchout 40/4, float32": "training step with patchout, float32",
     "step, s10, no patchout, bf16": "training step, bfloat16",
     "step, s10, patchout 40/4, bf16": "training step with patchout, bfloat16",
 }
@@ -277,16 +279,15 @@ ROWS = {
 def readme_table() -> str:
     """Seconds a clip of the published PaSST package and of ours, on each processor."""
     machines = json.loads((RESULTS / "passt.json").read_text(encoding="utf-8"))["machines"]
-    names = [re.sub(r", \d+ cores$", "", name) for name in sorted(machines)]
+    names = [re.sub(r"\(R\)| Processor|, \d+ cores$", "", name) for name in sorted(machines)]
     lines = [
-        f"| seconds per 10 s clip | {' | '.join(f'hear21passt, {name} | ossicle, {name}' for name in names)} |",
-        "|---" * (2 * len(names) + 1) + "|",
+        f"| seconds per 10 s clip, hear21passt / ossicle | {' | '.join(names)} |",
+        "|---" + "|--:" * len(names) + "|",
     ]
     for row, title in ROWS.items():
-        sides = [
-            machines[name]["times"][row][side]["seconds"] for name in sorted(machines) for side in ("peer", "ours")
-        ]
-        lines.append(f"| {title} | {' | '.join(f'{seconds:.2f}' for seconds in sides)} |")
+        times = [machines[name]["times"].get(row) for name in sorted(machines)]
+        sides = [f"{time['peer']['seconds']:.2f} / {time['ours']['seconds']:.2f}" if time else "" for time in times]
+        lines.append(f"| {title} | {' | '.join(sides)} |")
     return "\n".join(lines)
 
 
