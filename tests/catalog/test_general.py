@@ -101,6 +101,15 @@ def test_another_depth_is_refused_with_the_way_out() -> None:
         start_from(dataclasses.replace(general(), depth=2), num_classes=3, frames=998)
 
 
+def test_another_architecture_is_refused_with_the_way_out() -> None:
+    config = dataclasses.replace(general(), model="datar_nano")
+    with pytest.raises(
+        SettingRefused,
+        match=r"^model=datar_nano does not go with .*general_v[0-9]+, which is a passt_tiny_conv; .* --init none\.$",
+    ):
+        start_from(config, num_classes=3, frames=998)
+
+
 def test_as_an_encoder_its_name_has_its_version() -> None:
     encoder = load_encoder(GENERAL)
     assert encoder.name == ROW.name and encoder.num_layers >= 8

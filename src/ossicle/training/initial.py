@@ -11,7 +11,7 @@ from torch import nn
 
 from ossicle.bundle import CONFIG, WEIGHTS, find_weights, read_bundle_config
 from ossicle.catalog import GENERAL, checkpoint, find_checkpoint
-from ossicle.errors import BundleRefused, SettingRefused
+from ossicle.errors import BundleRefused, SettingRefused, WeightsRefused
 from ossicle.frontend import FrontendConfig, frontend_config
 from ossicle.models import create_model, find_preset, network_class
 from ossicle.models.base import Network
@@ -47,7 +47,8 @@ def start_from(
 
     Raises:
         BundleRefused: `config.weights` is not a file, bundle, run or name of published weights.
-        SettingRefused: options that this network does not have, or values outside their range.
+        SettingRefused: options that this network does not have, values outside their range, or weights of another
+            architecture.
         WeightsRefused: tensors that do not fit the network, or published weights that cannot be had.
     """
     if config.weights is None:
@@ -66,7 +67,16 @@ def start_from(
         )
     model = build(config, num_classes=num_classes, **{"frames": frames, **found})
     head = head_of(model)
-    load_into(model, model.adapted(tensors, source=path, report=report), source=path)
+    try:
+        load_into(model, model.adapted(tensors, source=path, report=report), source=path)
+    except WeightsRefused as error:
+        own = architecture_of(config.weights)
+        if own in (None, config.model):
+            raise
+        raise SettingRefused(
+            f"model={config.model} does not go with {config.weights}, which is a {own}; leave it out, or start at "
+            "random with --init none."
+        ) from error
     if labels is None or all(torch.equal(tensor, head[name]) for name, tensor in head_of(model).items()):
         return model  # the head is new already, as it has another number of labels
     if (bundle := bundle_beside(path)) is None:
