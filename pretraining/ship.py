@@ -51,12 +51,21 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="for the sources on the card")
     parser.add_argument("--teacher", type=Path, required=True, help="folder with model.safetensors and layers.json")
     parser.add_argument("--version", type=int, required=True)
+    parser.add_argument(
+        "--earlier",
+        nargs=2,
+        type=float,
+        default=(0, 0),
+        metavar=("STEPS", "HOURS"),
+        help="of the training whose weights it started from",
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder of the bundle")
     parser.add_argument("--int8", type=Path, help="FILE.onnx, with integers of eight bits")
     given = parser.parse_args()
     name = f"{MODEL}.general_v{given.version}"
     folder = given.output or HERE / SHIPPED / name
     state = torch.load(given.run / "state.pt", weights_only=True)
+    steps = state["step"] + int(given.earlier[0])
     network = trained(given.run)
     store = Store.open(given.store)
     groups = np.load(given.store / "groups.npy")
@@ -69,7 +78,7 @@ def main() -> None:
         weights_license="Apache-2.0",
         card=Card(
             title=name,
-            data=sources(given.corpus, state["step"], state["seconds"] / 3600),
+            data=sources(given.corpus, steps, state["seconds"] / 3600 + given.earlier[1]),
             protocol="Mixtures of the clips of the corpus that were held out, one name in twenty.",
             metrics=agreement(wanted, found),
             limits=LIMITS,
@@ -81,7 +90,7 @@ def main() -> None:
             assert exported.int8 is not None
             write_atomically(given.int8, exported.int8.path.read_bytes())
     weights = folder / "model.safetensors"
-    print(f"{folder}, after {state['step']} steps; its row in checkpoints.toml:")
+    print(f"{folder}, after {steps} steps; its row in checkpoints.toml:")
     print(f'bytes = {weights.stat().st_size}\nsha256 = "{sha256(weights)}"')
 
 
