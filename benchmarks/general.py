@@ -256,8 +256,9 @@ def fitted(table: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Any:
 def add(run: dict[str, Any], *, to: str) -> None:
     """Adds a finished run to what is known, in place of an earlier one of the same encoder and set."""
     with runs_to_add_to(to) as known:
-        others = [one for one in known["runs"] if any(one[key] != run[key] for key in ("encoder", "set"))]
-        result = {**about_this_run(), "runs": [*others, run]}
+        runs = {(one["encoder"], one["set"]): one for one in known["runs"]}
+        runs[run["encoder"], run["set"]] = run
+        result = {**about_this_run(), "runs": list(runs.values())}
         write_result(to, result, table_of(result["runs"]), title="The encoder in the package: probes")
 
 

@@ -65,7 +65,8 @@ takes the highest label of those that belong to a class of ESC-50, by a map in t
     ),
     "general_tune": Section(
         title="A training from it",
-        about="""`ossicle train` with its defaults on fold 1 of ESC-50, on one thread beside other work. From random
+        about="""`ossicle train` with its defaults on fold 1 of ESC-50, on one thread beside other work, from the first
+version of the encoder; not yet measured from the second. From random
 weights (`passt_tiny_s16`, the recipe `scratch` with 60 or 80 epochs) the same fold is at 0.58 to 0.63 after half an
 hour to an hour: [below](#esc-50-from-random-weights).""",
     ),

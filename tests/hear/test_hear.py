@@ -69,12 +69,14 @@ def sounds(samples: int) -> Tensor:
 @pytest.mark.parametrize("variant", hear.VARIANTS)
 def test_embeddings_are_those_of_the_published_package(variant: str, golden: dict[str, Tensor]) -> None:
     model = published(variant, golden)
+    # Of quiet mel bins float32 leaves 2.5e-3 in natural log units, a fifth of it in features.
+    atol = 5e-4 if "mel" in variant else 1e-4
     embeddings, times = hear.get_timestamp_embeddings(sounds(16_000), model)
     assert torch.equal(times, golden[f"{variant}.times"])
-    torch.testing.assert_close(embeddings, golden[f"{variant}.timestamps"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(embeddings, golden[f"{variant}.timestamps"], rtol=0, atol=atol)
     assert embeddings.shape[2] == model.timestamp_embedding_size
     short = hear.get_scene_embeddings(sounds(32_000), model)
-    torch.testing.assert_close(short, golden[f"{variant}.scene_short"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(short, golden[f"{variant}.scene_short"], rtol=0, atol=atol)
     assert short.shape[1] == model.scene_embedding_size == 29
     seconds = model.scene_window // 32_000
     if variant in ("base", "base20sec", "base30sec", "hop160base"):  # the others have the scenes of these
