@@ -372,13 +372,13 @@ def paid(arguments: argparse.Namespace) -> None:
         subprocess.run([*command, *teacher], check=True)
         log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
         validation = next(row["validation"] for row in reversed(log) if "validation" in row)
-        save(trained(work), work / "bundle")
+        save(trained(torch.load(work / "state.pt", weights_only=True)), work / "bundle")
         model = load_encoder(str(work / "bundle"))
         found: dict[str, float] = {"topics": validation["topics"]}
         for title, dataset in read_sets(arguments).items():
             found |= scores(title, dataset, statistics(model, dataset))
         with runs_to_add_to("general_paid") as known:
-            runs = [*(run for run in known["runs"] if run["name"] != name), {"name": name, **found}]
+            runs = list(({run["name"]: run for run in known["runs"]} | {name: {"name": name, **found}}).values())
             titles = [title for title in ("topics", *WANTED) if all(title in run for run in runs)]
             lines = [f"| {arguments.steps} steps from random weights | " + " | ".join(titles) + " |"]
             lines += ["|---|" + "--:|" * len(titles)]

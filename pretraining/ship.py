@@ -66,7 +66,7 @@ def main() -> None:
     folder = given.output or HERE / SHIPPED / name
     state = torch.load(given.run / "state.pt", weights_only=True)
     steps = state["step"] + int(given.earlier[0])
-    network = trained(given.run)
+    network = trained(state)
     store = Store.open(given.store)
     groups = np.load(given.store / "groups.npy")
     mixer = Mixer(store, np.flatnonzero(store.part != "train"), groups, seed=4, change=False, row=0)
@@ -94,9 +94,8 @@ def main() -> None:
     print(f'bytes = {weights.stat().st_size}\nsha256 = "{sha256(weights)}"')
 
 
-def trained(run: Path) -> Passt:
-    """The network of a run's averaged weights, rounded as they ship."""
-    state = torch.load(run / "state.pt", weights_only=True)
+def trained(state: dict[str, Any]) -> Passt:
+    """The network of the averaged weights of a training, rounded as they ship."""
     student = Student((state["average"]["mean"], state["average"]["deviation"]))
     student.load_state_dict(state["average"])
     return student.eval().shipped().half().float()

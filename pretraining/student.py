@@ -3,7 +3,8 @@
 What ships is the PaSST alone, its batch norms folded into the convolutions (`folded`).
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -20,6 +21,22 @@ from pretraining.teacher import Heard
 MODEL = "passt_tiny_conv"
 RIDGE = 1e-3  # of the mean square, where layers are fitted
 SPEECH = 768  # values that a speech encoder answers for a column
+
+
+@contextlib.contextmanager
+def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Gives the input and the output of each layer in the passes made inside the block, the last by name."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda layer, given, output: seen.update({name: (given[0], output)})
+
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class NormedStem(ConvStem):
@@ -58,20 +75,13 @@ class NormedStem(ConvStem):
         """Takes over a stem without batch norms. Their statistics are those of some clips, so that it computes nearly
         the same in training too."""
         self.proj.load_state_dict(stem.proj.state_dict())
-        seen: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-            return lambda conv, given, output: seen.update({name: output})
-
-        hooks = [stem.get_submodule(name).register_forward_hook(keep(name)) for name, _, _ in self.pairs()]
-        stem(mel)
-        for hook in hooks:
-            hook.remove()
+        with watched({name: stem.get_submodule(name) for name, _, _ in self.pairs()}) as seen:
+            stem(mel)
         for name, conv, norm in self.pairs():
             plain = stem.get_submodule(name)
             assert isinstance(plain, nn.Conv2d) and plain.bias is not None
             assert norm.running_mean is not None and norm.running_var is not None
-            variance, mean = torch.var_mean(seen[name], dim=(0, 2, 3))
+            variance, mean = torch.var_mean(seen[name][1], dim=(0, 2, 3))
             conv.weight.copy_(plain.weight)
             norm.running_mean.copy_(mean - plain.bias)
             norm.running_var.copy_(variance)
@@ -222,18 +232,13 @@ Batch = tuple[Float[Tensor, "clip mel frame"], Heard, Tensor, Tensor]  # log-mel
 def fit(student: Student, batches: Iterable[Batch], scale: Scales) -> None:
     """Sets the layers to the teachers' answers, the head aside, by least squares over some batches."""
     layers = {name: student.get_submodule(f"to_{name}") for name in ("embedding", "map", "hint", "speech")}
-    given: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda layer, inputs: given.update({name: inputs[0]})
-
-    hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers.items()]
     sums: dict[str, list[Tensor]] = {}
     for mel, heard, speech, spoken in batches:
-        answer = student(mel)
+        with watched(layers) as seen:
+            answer = student(mel)
         wanted = targets(answer, heard, scale, speech)
         for name in layers:
-            x, y = given[name], wanted[name]
+            x, y = seen[name][0], wanted[name]
             x, y = (
                 values[spoken[:, answer.columns]] if name == "speech" else values.flatten(0, -2) for values in (x, y)
             )
@@ -241,8 +246,6 @@ def fit(student: Student, batches: Iterable[Batch], scale: Scales) -> None:
             now = [x.mT @ x, x.mT @ y.double()]
             before = sums.get(name, [torch.zeros_like(one) for one in now])
             sums[name] = [old + new for old, new in zip(before, now, strict=True)]
-    for hook in hooks:
-        hook.remove()
     for name, (squares, products) in sums.items():
         layer = layers[name]
         assert isinstance(layer, nn.Linear)
