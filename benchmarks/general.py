@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--init", nargs="+", default=["general", "none"], help="what `tune` starts from")
     parser.add_argument("--store", type=Path, help="what `pretraining.features` wrote, for `paid`")
     parser.add_argument("--work", type=Path, default=Path("runs/paid"), help="where the trainings of `paid` lie")
-    parser.add_argument("--steps", type=int, default=500, help="of each training of `paid`")
+    parser.add_argument("--steps", type=int, default=400, help="of each training of `paid`")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -354,19 +354,20 @@ PAID = {
     "all": (),
     "of the tagger its logits alone": ("--without", "embedding", "map", "hint"),
     "of the tagger its embedding alone": ("--without", "labels", "logits", "map", "hint"),
-    "of the tagger logits and embedding": ("--without", "map", "hint"),
     "one teacher: the tagger": ("--without", "speech"),
-    "one teacher: the speech encoder": ("--without", *TEACHER),
     "half of the corpus": ("--corpus", "0.5"),
     "clips alone, not mixed": ("--alone",),
+    "one teacher: the speech encoder": ("--without", *TEACHER),
+    "of the tagger logits and embedding": ("--without", "map", "hint"),
 }
+HALF = 16  # mixtures of half a step of these trainings
 
 
 def paid(arguments: argparse.Namespace) -> None:
     """Trainings of so many steps from random weights, one seed each, and the probe of what came out."""
     for name, options in PAID.items():
         work = arguments.work / name.replace(" ", "_")
-        steps = ["--steps", str(arguments.steps), "--fall", str(arguments.steps // 4)]
+        steps = ["--steps", str(arguments.steps), "--fall", str(arguments.steps // 4), "--batch", str(HALF)]
         command = [sys.executable, "-m", "pretraining.train", arguments.store, "-o", work, *steps, *options]
         teacher = ["--teacher", arguments.weights / "mn04_audioset", "--threads", str(arguments.threads)]
         subprocess.run([*command, *teacher], check=True)
@@ -380,7 +381,7 @@ def paid(arguments: argparse.Namespace) -> None:
         with runs_to_add_to("general_paid") as known:
             runs = list(({run["name"]: run for run in known["runs"]} | {name: {"name": name, **found}}).values())
             titles = [title for title in ("topics", *WANTED) if all(title in run for run in runs)]
-            lines = [f"| {arguments.steps} steps from random weights | " + " | ".join(titles) + " |"]
+            lines = [f"| {arguments.steps} steps of {2 * HALF} mixtures, from random weights | " + " | ".join(titles) + " |"]
             lines += ["|---|" + "--:|" * len(titles)]
             lines += [f"| {run['name']} | " + " | ".join(f"{run[t]:.3f}" for t in titles) + " |" for run in runs]
             lines += ["", "`topics`: balanced accuracy of a probe on the corpus's own validation part. One seed each."]

@@ -18,7 +18,7 @@ from pretraining.features import COLUMN, FRONTEND, MELS, Store, log_mel_of
 
 FRAMES = 31 * COLUMN  # of every clip: 4.96 s
 SINGLE = 0.3  # chance of one clip alone
-ROW = 0.25  # chance of clips of speech one after another, where the speech encoder answers for nearly every column
+ROW = 0.35  # chance of clips of speech one after another, where the speech encoder answers for nearly every column
 SPREAD = 18.0  # dB; every further sound is up to this much quieter than the first
 GAIN = (-12.0, 3.0)  # dB
 PACES = 0.45  # octaves; a sound is played up to this much faster or slower

@@ -13,8 +13,8 @@ from: the layers to the teachers' other answers, which do not ship, are fitted t
 To see what something is worth, `--without LOSS` leaves a loss out, `--corpus 0.5` half of the clips, and `--alone` the
 mixing.
 
-`RUN/log.jsonl` has the losses, and every `VALIDATE` steps those on mixtures of the validation part, with the
-accuracy of a probe on its topics: what a choice may go by.
+`RUN/log.jsonl` has the losses, and every `VALIDATE` steps and at the end those on mixtures of the validation part, with
+the accuracy of a probe on its topics: what a choice may go by.
 """
 
 import argparse
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--fall", type=int, default=0, help="the last steps, over which the rate falls to zero")
     parser.add_argument("--init", help="a bundle of a student that was shipped, or its name")
+    parser.add_argument("--batch", type=int, default=BATCH, help="mixtures of each half of a step")
     parser.add_argument("--threads", type=int, default=1)
     losses = ("labels", *Heard._fields, "speech")
     parser.add_argument("--without", nargs="+", default=(), choices=losses, help="what the student does not learn")
@@ -71,6 +72,7 @@ def main() -> None:
         Teacher(given.teacher).eval(),
         given.store,
         threads=given.threads,
+        batch=given.batch,
         without=given.without,
         corpus=given.corpus,
         alone=given.alone,
@@ -91,12 +93,13 @@ def main() -> None:
     with open(given.output / "log.jsonl", "a", encoding="utf-8") as log:
         while training.step < given.steps and not stopped:
             seen.append(training.advance(fallen(training.step, steps=given.steps, fall=given.fall)))
-            if training.step % LOG == 0:
+            last = training.step == given.steps
+            if training.step % LOG == 0 or last:
                 training.seconds += time.process_time() - began
                 began = time.process_time()
                 row: dict[str, Any] = {"step": training.step, "core_hours": round(training.seconds / 3600, 3)}
                 row |= means(seen)
-                if training.step % VALIDATE == 0:
+                if training.step % VALIDATE == 0 or last:
                     row["validation"] = training.validate()
                 print(json.dumps(row), file=log, flush=True)
                 seen = []
@@ -123,6 +126,7 @@ class Training:
     Args:
         folder: of what is computed once
         threads: that hear the halves of a step
+        batch: mixtures of a half
         without, corpus, alone: what is left out
     """
 
@@ -133,11 +137,12 @@ class Training:
         folder: Path,
         *,
         threads: int = 1,
+        batch: int = BATCH,
         without: Sequence[str] = (),
         corpus: float = 1.0,
         alone: bool = False,
     ) -> None:
-        self.store, self.teacher, self.without = store, teacher, without
+        self.store, self.teacher, self.batch, self.without = store, teacher, batch, without
         self.threads = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.groups = groups(folder, store, teacher)
         train = np.flatnonzero(store.part == "train")
@@ -174,7 +179,7 @@ class Training:
         """The gradients of a half of the step's mixtures, in a student of its own; gives its losses."""
         student = self.halves[number].train()
         generator = torch.Generator().manual_seed(HALVES * self.step + number)
-        mixtures = [(self.step, number * BATCH + one) for one in range(BATCH)]
+        mixtures = [(self.step, number * self.batch + one) for one in range(self.batch)]
         found = self.losses(student, self.mixer, mixtures, generator)
         student.zero_grad()
         kept = [WEIGHTS.get(name, 1.0) * loss for name, loss in found.items() if name not in self.without]
