@@ -381,7 +381,9 @@ def paid(arguments: argparse.Namespace) -> None:
         with runs_to_add_to("general_paid") as known:
             runs = list(({run["name"]: run for run in known["runs"]} | {name: {"name": name, **found}}).values())
             titles = [title for title in ("topics", *WANTED) if all(title in run for run in runs)]
-            lines = [f"| {arguments.steps} steps of {2 * HALF} mixtures, from random weights | " + " | ".join(titles) + " |"]
+            lines = [
+                f"| {arguments.steps} steps of {2 * HALF} mixtures, from random weights | " + " | ".join(titles) + " |"
+            ]
             lines += ["|---|" + "--:|" * len(titles)]
             lines += [f"| {run['name']} | " + " | ".join(f"{run[t]:.3f}" for t in titles) + " |" for run in runs]
             lines += ["", "`topics`: balanced accuracy of a probe on the corpus's own validation part. One seed each."]
