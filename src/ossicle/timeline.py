@@ -74,15 +74,16 @@ def loudest(
     """The log-mel of a recording in at most `MOST_COLUMNS` columns, and its length in seconds.
 
     Each column is the maximum of equally many frames. Too many columns are merged in pairs, so the memory does
-    not grow with the length.
+    not grow with the length. The frames are those of the whole recording, whatever blocks it comes in.
     """
-    device = frontend.bank.device
+    device, hop, edge = frontend.bank.device, frontend.config.hop_samples, frontend.config.fft_samples // 2
+    before = -(-max(edge, frontend.min_samples) // hop)  # frames that are kept, so that the next one has its left side
     columns = np.full((MOST_COLUMNS, frontend.config.mels), -np.inf, np.float32)
     each, frames, samples = 1, 0, 0  # frames to a column, frames so far
 
-    def add(wave: Float32[np.ndarray, " _"]) -> None:
+    def add(wave: Float32[np.ndarray, " _"], first: int, end: int) -> None:
         nonlocal each, frames
-        mel = frontend(torch.from_numpy(wave)[None].to(device))[0].T.cpu().numpy()
+        mel = frontend(torch.from_numpy(wave)[None].to(device))[0].T.cpu().numpy()[first:end]
         places = np.arange(frames, frames + len(mel))
         frames += len(mel)
         while frames > each * MOST_COLUMNS:
@@ -91,13 +92,15 @@ def loudest(
             each *= 2
         np.maximum.at(columns, places // each, mel)
 
-    held = np.zeros(0, dtype=np.float32)
+    held, added = np.zeros(0, dtype=np.float32), 0  # samples that may be needed, and frames of them that are added
     for block in blocks:
         samples += len(block)
         held = np.concatenate([held, block])
-        if len(held) >= frontend.min_samples:  # a shorter block is joined with the next one
-            add(held)
-            held = held[:0]
-    if not frames:  # shorter than one patch
-        add(np.pad(held, (0, frontend.min_samples - len(held))))
+        heard = (len(held) - 1 - edge) // hop + 1  # frames that no later sample changes
+        if heard > max(added, before):
+            add(held, added, heard)
+            held, added = held[(heard - before) * hop :], before
+    end = max(1, frontend.frames(len(held)))
+    if end > added:
+        add(np.pad(held, (0, max(0, frontend.min_samples - len(held)))), added, end)
     return columns[: -(-frames // each)].T, samples / frontend.rate

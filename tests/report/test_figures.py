@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from ossicle.inference import Row
@@ -20,6 +21,7 @@ from ossicle.report import (
     save_figure,
     timeline_figure,
 )
+from ossicle.report.style import CYCLE
 from ossicle.report.timeline import MOST_COLUMNS
 
 HOSTILE = ("<script>alert(1)</script>", "$x$ and $", "_hidden", "two\nlines", "狐の声", "w" * 200, r"\frac", "")
@@ -130,9 +132,11 @@ def test_an_event_is_drawn_at_its_seconds_in_the_lane_of_its_label():
     upper, lower = timeline_figure(mel, found, seconds=4.0, fmin=0.0, fmax=8000.0, reference=reference).axes
     assert [text.get_text() for text in lower.get_yticklabels()] == ["b", "a"]
     assert tuple(upper.images[0].get_extent()) == (0, 4.0, 0, 8) and lower.get_xlim() == (0, 4.0)
-    drawn = [(c.get_paths()[0].get_extents(), c.get_alpha()) for c in lower.collections if c.get_paths()]
-    (first, alpha), (outline, _), (second, _) = drawn
-    assert (first.x0, first.x1, alpha) == (1.0, 1.5, pytest.approx(0.625)) and first.y0 < 0 < first.y1
+    lanes = [lane for lane in lower.collections if lane.get_paths()]
+    first, outline, second = (lane.get_paths()[0].get_extents() for lane in lanes)
+    assert (first.x0, first.x1) == (1.0, 1.5) and first.y0 < 0 < first.y1
+    blue = np.array(to_rgb(CYCLE[0]))
+    np.testing.assert_allclose(lanes[0].get_facecolor()[0, :3], 1 - 0.625 * (1 - blue))
     assert (outline.x0, outline.x1) == (1.1, 1.4)
     assert second.x0 == 2.0 and second.x1 > 2.0 and second.y0 < 1 < second.y1  # no length, still seen
 

@@ -133,14 +133,14 @@ def _classes(metrics: Metrics) -> list[str | Table | Chart]:
     table = Table(
         header=header,
         rows=rows,
-        caption=f"“clips” have the label, “predicted” counts predictions: {decision}. A dash: not defined.",
+        caption=f"“{metrics.noun}s” have the label, “predicted” counts predictions: {decision}. A dash: not defined.",
     )
     if all(row.average_precision is None for row in metrics.classes):
         return [table]
     chart = Chart(
         figure=per_class_figure(metrics.classes),
         alt="Average precision and F1 of each class, best first",
-        caption="Best first; the number of clips on the right.",
+        caption=f"Best first; the number of {metrics.noun}s on the right.",
     )
     return [chart, table]
 
@@ -154,10 +154,10 @@ def _confusions(metrics: Metrics) -> list[str | Table | Chart]:
     )
     mistakes = worst_confusions(metrics)
     if not mistakes:
-        return [chart, "All clips are correct."]
+        return [chart, f"All {metrics.noun}s are correct."]
     rows = [[true, given, str(count), f"{100 * fraction:.0f} %"] for true, given, count, fraction in mistakes]
     table = Table(
-        header=["true label", "predicted label", "clips", "of its clips"],
+        header=["true label", "predicted label", f"{metrics.noun}s", f"of its {metrics.noun}s"],
         rows=rows,
         caption="The most frequent mistakes",
         words=(0, 1),

@@ -21,12 +21,12 @@ def interval(estimate: Estimate) -> str:
 
 def subject(metrics: Metrics) -> str:
     """A sentence about the clips and the method of the intervals."""
-    clips = f"{metrics.clips} clips" if metrics.clips != 1 else "1 clip"
+    clips = f"{metrics.clips} {metrics.noun}{'s' * (metrics.clips != 1)}"
     of_groups = "" if metrics.groups is None else f" of {metrics.groups} groups"
     classes = f"{metrics.classes_scored} of {len(metrics.labels)} classes occur"
     if metrics.accuracy.low is None:
         return f"{clips}{of_groups}; {classes}."
-    draws = f"{metrics.resamples} bootstrap draws of {'clips' if metrics.groups is None else 'whole groups'}"
+    draws = f"{metrics.resamples} bootstrap draws of {f'{metrics.noun}s' if metrics.groups is None else 'whole groups'}"
     few = metrics.groups is not None and metrics.groups < FEW_GROUPS
     caution = "; with so few groups they are too narrow" if few else ""
     return f"{clips}{of_groups}; {classes}; 95 % intervals from {draws}{caution}."
@@ -38,7 +38,7 @@ def baseline_sentence(metrics: Metrics) -> str:
     if baseline.accuracy is not None:
         verdict = "the whole accuracy interval lies above it" if metrics.beats_baseline else "not clearly beaten"
         return (
-            f"Always predicting '{baseline.label}', the most frequent label of these clips, "
+            f"Always predicting '{baseline.label}', the most frequent label of these {metrics.noun}s, "
             f"has accuracy {number(baseline.accuracy)}: {verdict}."
         )
     verdict = "the whole mAP interval lies above it" if metrics.beats_baseline else "not clearly beaten"
@@ -81,7 +81,7 @@ def fold_lines(summary: Mapping[str, Estimate], *, folds: int) -> list[str]:
 def class_header(metrics: Metrics) -> list[str]:
     """The columns of the class table; thresholds where there are any."""
     thresholds = ["threshold"] if _has_thresholds(metrics) else []
-    return ["class", "clips", "predicted", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
+    return ["class", f"{metrics.noun}s", "predicted", "precision", "recall", "F1", "AP", "AUROC", *thresholds]
 
 
 def class_cells(metrics: Metrics, index: int) -> list[str]:

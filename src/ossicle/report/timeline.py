@@ -26,7 +26,8 @@ def timeline_figure(
 ) -> Figure:
     """Draws a recording's log-mel with one lane of events for each label below it, on one axis of seconds.
 
-    Predicted events are filled, paler for lower scores; reference events are outlined.
+    Predicted events are filled, paler for lower scores; where they overlap the highest score is on top. Reference
+    events are outlined.
 
     Args:
         mel: log-mel in any unit, at most `MOST_COLUMNS` frames; the bands, lowest first, are evenly spaced from `fmin`
@@ -34,6 +35,7 @@ def timeline_figure(
         seconds: length of the recording.
         labels: order of the lanes; those that have an event are drawn. Without it, in the order of first appearance.
     """
+    from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
     appearing = list(
@@ -68,12 +70,13 @@ def timeline_figure(
     for lane, label in enumerate(lanes):
         color = CYCLE[lane % len(CYCLE)]
         lower.axhline(lane + 0.5, color=RULE, linewidth=0.8)
-        if found := [row for row in rows if row.label == label]:
+        if found := sorted((row for row in rows if row.label == label), key=lambda row: row.score):
+            # Mixed with white and not translucent: two windows that overlap would look like a higher score.
+            strength = 0.25 + 0.75 * np.clip([row.score for row in found], 0, 1)
             lower.broken_barh(
                 [(row.start, max(row.end - row.start, least)) for row in found],
                 (lane - 0.27, 0.54),
-                facecolor=color,
-                alpha=0.25 + 0.75 * np.clip([row.score for row in found], 0, 1),
+                facecolor=1 - strength[:, None] * (1 - np.array(to_rgb(color))),
                 linewidth=0,
             )
         lower.broken_barh(
