@@ -143,7 +143,7 @@ def evaluate_items(
     scored = score_items(recognizer, items, progress=progress)
     if not len(scored.used):
         raise AudioUnreadable(
-            f"{dataset.path}: not one of {len(items)} clips could be used; the first: {scored.failures[0]}"
+            f"{dataset.path}: not one of {len(items)} {dataset.noun}s could be used; the first: {scored.failures[0]}"
         )
     return Evaluation.of(
         dataset,

@@ -71,6 +71,7 @@ class Evaluation:
             known=None if known is None else known[positions],
             groups=bootstrap_groups(dataset, positions),
             protocol=protocol,
+            noun=dataset.noun,
         )
         return cls(dataset=dataset, positions=positions, scores=scores, decided=decided, metrics=metrics, **about)
 

@@ -67,6 +67,7 @@ class Metrics:
     classes: tuple[ClassMetrics, ...]
     confusion: Int[np.ndarray, "label label"] | None
     calibration: CalibrationBins
+    noun: str = "clip"  # what one of them is called
 
     def __getattr__(self, name: str) -> Estimate:
         headline = self.__dict__.get("headline", {})
@@ -111,7 +112,7 @@ class Metrics:
     @property
     def unit(self) -> str:
         """What the bootstrap draws."""
-        return "clip" if self.groups is None else "group"
+        return self.noun if self.groups is None else "group"
 
 
 def compute_metrics(
@@ -127,6 +128,7 @@ def compute_metrics(
     protocol: str = "",
     resamples: int = 1000,
     seed: int = 0,
+    noun: str = "clip",
 ) -> Metrics:
     """Measures scores against the truth.
 
@@ -143,6 +145,7 @@ def compute_metrics(
         groups: one name for each clip (recording, speaker); whole groups are then drawn.
         protocol: the sentence that says which clips were tested and how they were chosen; travels with the metrics.
         resamples: 0 leaves the intervals out.
+        noun: what reports call a clip, such as text or image.
 
     Raises:
         ValueError: shapes that do not fit, scores that are no probabilities, a single-label clip without exactly one
@@ -176,6 +179,7 @@ def compute_metrics(
         protocol=protocol,
         resamples=resamples,
         seed=seed,
+        noun=noun,
         headline={name: percentile_estimate(value, resampled[name]) for name, value in values.items()},
         classes_scored=int(targets.any(axis=0).sum()),
         baseline=_baseline(targets, counted, labels=labels, task=task),
