@@ -26,6 +26,7 @@ from ossicle.export.int8 import Sounds, measure
 from ossicle.inference.predictor import probabilities
 from ossicle.loading import load
 from ossicle.recognizer import Recognizer
+from ossicle.runtime import SCHEMA_VERSION
 from ossicle.tuning.tuned import TunedHead, TunedRecognizer, save_tuned
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'ossicle[export]'")
@@ -174,6 +175,23 @@ def test_a_head_on_a_network_of_ours_gives_the_same_numbers(
     assert_same(recognizer, open_onnx(path), [values["min_samples"], 9_000, 16_000, values["max_samples"]])
 
 
+def test_a_head_on_a_padded_pyramid_gives_the_same_numbers_between_its_columns_and_below_one_pass(
+    make_network: Make, tmp_path: Path, small: dict
+) -> None:
+    encoder = load_encoder(make_network("datar_nano", options=small, window_seconds=0.6, pad=True))
+    torch.manual_seed(0)
+    head = TunedHead("mean", layers=(1, 2), dim=encoder.dim, pool="mean", num_classes=3, options={})
+    answers: dict[str, Any] = {"task": "single-label", "labels": ("a", "b", "c"), "window_seconds": 0.6, "pad": False}
+    save_tuned(tmp_path / "tuned", encoder=encoder, model=head, **answers)
+    path = export_model(tmp_path / "tuned", output=tmp_path / "head.onnx").path
+    values, recognizer = about(path), load(tmp_path / "tuned", device="cpu")
+    assert_same(recognizer, open_onnx(path), [values["min_samples"], 12_000, 12_777, values["max_samples"]])
+    short = np.random.default_rng(1).normal(scale=0.1, size=2000).astype(np.float32)
+    silence = np.zeros(values["min_samples"] - len(short), np.float32)
+    found = open_onnx(path)(np.concatenate([short, silence])[None])["scores"][0]  # as ossicle-runtime pads it
+    np.testing.assert_allclose(found, recognizer.predict((short, values["rate"])).scores, rtol=0, atol=MOST)
+
+
 def test_a_head_on_another_encoder_is_refused(make_tuned: Make) -> None:
     recognizer = load(make_tuned("mean"), device="cpu")
     assert isinstance(recognizer, TunedRecognizer)
@@ -187,7 +205,7 @@ def test_a_head_on_another_encoder_is_refused(make_tuned: Make) -> None:
 
 def test_the_file_says_all_that_the_bundle_says(passt: Path, exported: Path) -> None:
     values, bundle = about(exported), load(passt, device="cpu").bundle
-    assert values["schema_version"] == 2 and values["library_version"] == ossicle.__version__
+    assert values["schema_version"] == SCHEMA_VERSION and values["library_version"] == ossicle.__version__
     assert values["model"] == {"name": "passt_tiny_s16", "version": bundle.version}
     assert values["labels"] == list(bundle.labels) and values["task"] == bundle.task
     assert values["thresholds"] is None and values["temperature"] == 1.5

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -195,6 +197,11 @@ def test_what_is_no_recording_is_refused_with_what_to_pass(method: str, inputs: 
 def test_options_of_another_type_are_refused_in_a_sentence(options: dict[str, Any], kind: type[Exception]) -> None:
     with pytest.raises(kind):
         Stub().predict((SOUND, RATE), **options)
+
+
+def test_a_part_of_a_label_cannot_be_asked_for(untyped: Callable[[], AbstractContextManager[None]]) -> None:
+    with untyped(), pytest.raises(ValueError, match="whole number of 1 or more, not 1.5"):
+        Reporting(top_k=1.5)  # type: ignore[arg-type]
 
 
 def test_a_rate_is_a_whole_number_of_hertz() -> None:

@@ -19,8 +19,24 @@ def test_images_become_rows_in_memory_and_in_a_folder(cats: Predictor, tmp_path:
         assert results.files == (files[0], files[2])  # each once
         assert [row.file for row in results.rows] == [str(files[0]), str(files[2])]
         assert [outcome.error for outcome in results.failed] == [f"{files[1]}: no image"]
-    assert seen == [1, 2, 3] and folder.tables == (tmp_path / "out" / "predictions.csv",)
-    assert len(list(csv.DictReader(folder.tables[0].read_text().splitlines()))) == 2
+    assert seen == [1, 2, 3]
+    assert folder.tables == (tmp_path / "out" / "predictions.csv", tmp_path / "out" / "errors.csv")
+    rows, lost = (list(csv.DictReader(table.read_text().splitlines())) for table in folder.tables)
+    assert [(row["start"], row["end"]) for row in rows] == [("", "")] * 2  # an image has no times
+    assert lost == [{"file": str(files[1]), "error": f"{files[1]}: no image"}]
+
+
+def test_a_row_without_text_is_named_and_the_others_are_predicted(cats: Predictor, tmp_path: Path) -> None:
+    cats.modality, cats.plural = "text", "texts"  # type: ignore[misc]
+    table = tmp_path / "t.csv"
+    table.write_text("id,text\n1,miaow\n2,\n3,purr\n")
+    (tmp_path / "empty.txt").write_text("")
+    results = predict_files(cats, [table, tmp_path / "empty.txt"])
+    assert [row.file for row in results.rows] == [f"{table}:2", f"{table}:4"]
+    assert [outcome.error for outcome in results.failed] == [
+        f"line 3 of {table} holds no text in the column 'text'.",
+        f"line 1 of {tmp_path / 'empty.txt'} holds no text in the column 'text'.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ LIVE = [Path("-")]
         ({"resume": True}, ["a.wav"], "resume needs output.", "--resume needs -o."),
         ({"min_duration": 0.5}, ["a.wav"], "min_duration needs events.", "--min-duration needs --events."),
         ({"top_k": 0}, ["a.wav"], "top_k is 1 or more, not 0.", "--top-k is 1 or more, not 0."),
+        ({"top_k": 1.5}, ["a.wav"], "top_k is ", "--top-k is "),
         ({"min_score": float("nan")}, ["a.wav"], "min_score is 0 to 1, not nan.", "--min-score is 0 to 1, not nan."),
         ({"latency": 0.0}, LIVE, "latency is more than 0 and at most 10, not 0.", "--latency is more than 0 and"),
         ({"formats": "elan"}, ["a.wav"], "formats: output format 'elan' is not available", "--format: output"),

@@ -6,8 +6,9 @@ modality is another subclass with an instance in `MODALITIES`.
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +44,14 @@ class Facts:
     channels: int = 0
     content: str = ""
     silent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unusable:
+    """An item that was found and cannot be used."""
+
+    place: str  # as an item's
+    reason: str  # in a sentence
 
 
 class Modality:
@@ -87,7 +96,7 @@ class Modality:
         """
         raise NotImplementedError
 
-    def find(self, path: Path, *, column: str | None = None) -> list[Item]:
+    def find(self, path: Path, *, column: str | None = None) -> list[Item | Unusable]:
         """The items that a path names, without labels: a file, or all files of a folder."""
         files = find_files(path, self.suffixes) if path.is_dir() else [path]
         return [Item(file=file, labels=()) for file in files]
@@ -198,23 +207,32 @@ class Text(Modality):
             raise TypeError(f"expected a text or a list of these, got {type(given).__name__}")
         return given, ""
 
-    def find(self, path: Path, *, column: str | None = None) -> list[Item]:
+    def find(self, path: Path, *, column: str | None = None) -> list[Item | Unusable]:
         """The texts of a table, or of all tables and text files of a folder; any other file is one text.
 
-        Raises: DataRefused for a table that is empty, damaged or has no such column, and a file that is no text.
+        Raises: DataRefused for a table that is empty, damaged or has no such column.
         """
         if path.is_dir():
             files = find_files(path, {*TABLE_SUFFIXES, ".txt"})
             return [item for file in files for item in self.find(file, column=column)]
         if path.suffix.lower() not in TABLE_SUFFIXES:
-            return [Item(file=path, labels=(), text=text_of(path, 1, {"text": read_text(path)}, "text"))]
+            return [_read(Item(file=path, labels=()), lambda: text_of(path, 1, {"text": read_text(path)}, "text"))]
         header, rows = read_rows(path)
         if column is not None:
             refuse_no_column(path, header, column, option=self.option)
-        column = column or self.usual_column(header)
-        if column is None:
+        name = column or self.usual_column(header)
+        if name is None:
             raise DataRefused(self.why_no_column(path, header))
-        return [Item(file=path, labels=(), text=text_of(path, line, row, column), row=line) for line, row in rows]
+        return [
+            _read(Item(file=path, labels=(), row=line), partial(text_of, path, line, row, name)) for line, row in rows
+        ]
+
+
+def _read(item: Item, text: Callable[[], str]) -> Item | Unusable:
+    try:
+        return replace(item, text=text())
+    except DataRefused as error:
+        return Unusable(place=item.place, reason=str(error))
 
 
 class Image(Modality):

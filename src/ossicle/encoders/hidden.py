@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ossicle.devices import DTYPES
 
 EncoderPrecision = Literal["float32", "bfloat16", "float16"]
-VERSION = 1  # of the features; part of every fingerprint
+VERSION = 2  # of the features; part of every fingerprint
 HIDDEN_STATES = "what leaves each block: no embedding before the first, no norm behind the last"
 
 

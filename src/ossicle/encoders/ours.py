@@ -74,8 +74,11 @@ class BundleEncoder(SoundEncoder):
         return self.frontend(padded[None], frames=self.settings["padded_frames"])[0]
 
     def places(self, samples: int) -> int:
-        """Number of times of a piece, without padding."""
-        return bare(self.network).layer_times(max(1, self.frontend.frames(samples)))
+        """Number of times of a piece, without the silence that pads a clip to the window.
+
+        The silence that makes it long enough for one pass counts, as in an exported graph, which cannot tell it.
+        """
+        return bare(self.network).layer_times(self.frontend.frames(max(samples, self.frontend.min_samples)))
 
     def states(self, rows: Float[Tensor, "row mel frame"], layers: int) -> Float[Tensor, "row layer time dim"]:
         return bare(self.network).layer_states(rows, layers)

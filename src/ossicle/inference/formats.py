@@ -3,9 +3,10 @@
 To add a format, write a class here and put it into `OUTPUT_FORMATS`.
 
 Scores have four decimals everywhere: further digits depend on the machine. Seconds have three decimals, and up to six
-where three would not tell them apart: every row has a length. Times are those of the recording itself, except for
-`Begin Time` and `End Time` of a Raven table of several: Raven puts sounds that are opened together end to end, so its
-clock goes on from one recording to the next, and `File Offset (s)` is the time in `Begin Path`.
+where three would not tell them apart: every row of a recording has a length, and one of a text or an image no times.
+Times are those of the recording itself, except for `Begin Time` and `End Time` of a Raven table of several: Raven puts
+sounds that are opened together end to end, so its clock goes on from one recording to the next, and `File Offset (s)`
+is the time in `Begin Path`.
 """
 
 import csv
@@ -85,9 +86,9 @@ class Csv(OutputFormat):
     suffix, header = ".csv", ",".join(CSV_COLUMNS) + "\n"
 
     def line(self, row: "Row", context: RowContext) -> str:
-        values = (seconds_text(row.start), seconds_text(row.end), row.label, f"{row.score:.4f}")
+        times = (seconds_text(row.start), seconds_text(row.end)) if row.timed else ("", "")
         source = context.provenance
-        return csv_line([legible(row.file), *values, source.model, source.model_version])
+        return csv_line([legible(row.file), *times, row.label, f"{row.score:.4f}", source.model, source.model_version])
 
 
 class Jsonl(OutputFormat):
@@ -95,7 +96,8 @@ class Jsonl(OutputFormat):
     suffix = ".jsonl"
 
     def line(self, row: "Row", context: RowContext) -> str:
-        values = (legible(row.file), round(row.start, 6), round(row.end, 6), row.label, round(row.score, 4))
+        times = (round(row.start, 6), round(row.end, 6)) if row.timed else (None, None)
+        values = (legible(row.file), *times, row.label, round(row.score, 4))
         model = (context.provenance.model, context.provenance.model_version)
         return json.dumps(dict(zip(CSV_COLUMNS, (*values, *model), strict=True)), ensure_ascii=False) + "\n"
 

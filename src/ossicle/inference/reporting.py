@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -33,8 +34,8 @@ class Reporting:
             raise ValueError("events are all that reach their thresholds: top_k counts the labels of a window")
         if isinstance(self.labels, str):
             raise TypeError(f"labels are a tuple of labels, not the text {self.labels!r}")
-        if self.top_k is not None and check_number("top_k", self.top_k) < 1:
-            raise ValueError(f"top_k is 1 or more, not {self.top_k}")
+        if self.top_k is not None and not (check_number("top_k", self.top_k) >= 1 and isinstance(self.top_k, Integral)):
+            raise ValueError(f"top_k is a whole number of 1 or more, not {self.top_k!r}")
         if self.min_score is not None and not 0 <= check_number("min_score", self.min_score) <= 1:
             raise ValueError(f"min_score is 0 to 1, not {self.min_score:g}")
 

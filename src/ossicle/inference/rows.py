@@ -12,13 +12,17 @@ FLOOR = 0.5  # threshold of a label that has none of its own
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One label from `start` to `end` of one file; seconds."""
+    """One label from `start` to `end` of one file; seconds. Of a text or an image both are 0: it has no times."""
 
     file: str
     start: float
     end: float
     label: str
     score: float
+
+    @property
+    def timed(self) -> bool:
+        return self.end > self.start
 
 
 def select_labels(

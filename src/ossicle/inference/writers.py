@@ -29,7 +29,7 @@ def table_text(name: str, recordings: Iterable[Recorded], provenance: Provenance
 
 
 def table_lines(file: str, rows: Sequence[Row]) -> list[str]:
-    """One recording's rows as aligned lines below its name; a row without a length is shown without times."""
+    """One recording's rows as aligned lines below its name; one of a text or an image has no times."""
     return list(stream_table(file, [rows], labels=[row.label for row in rows]))
 
 
@@ -50,7 +50,7 @@ def stream_table(file: str, parts: Iterable[Sequence[Row]], *, labels: Sequence[
         digits = decimals(rows, least=digits)
         times = max([times, *(len(f"{row.end:.{digits}f}") for row in rows)])
         for row in rows:
-            when = f"{row.start:{times}.{digits}f} - {row.end:{times}.{digits}f} s  " if row.end > row.start else ""
+            when = f"{row.start:{times}.{digits}f} - {row.end:{times}.{digits}f} s  " if row.timed else ""
             yield f"  {when}{printable(row.label):<{width}}  {row.score:.4f}"
     if nothing:
         yield "  nothing reached the thresholds"
@@ -58,7 +58,7 @@ def stream_table(file: str, parts: Iterable[Sequence[Row]], *, labels: Sequence[
 
 def decimals(rows: Iterable[Row], *, least: int = 2) -> int:
     """How many decimals, from `least` to six, tell the start of every row from its end."""
-    shown = [(row.start, row.end) for row in rows if row.end > row.start]
+    shown = [(row.start, row.end) for row in rows if row.timed]
     return next((n for n in range(least, 6) if all(f"{start:.{n}f}" != f"{end:.{n}f}" for start, end in shown)), 6)
 
 

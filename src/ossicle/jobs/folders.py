@@ -185,8 +185,7 @@ def run_job(
         store.written.keep_only(outputs)
         recordings = ((store.info(str(file)), store.rows(str(file))) for file in good)
         write_tables(folder, recordings, files=good, formats=formats, provenance=predictor.provenance, each=each)
-        if results.failed:
-            write_atomically(folder / ERRORS, errors_text(results.failed))
+        write_errors(folder, results.failed)
     return replace(results, folder=folder, tables=tuple(outputs))
 
 
@@ -228,9 +227,11 @@ def collect(
     return FileResults(files=good, failed=tuple(errors), seconds=seconds, before=before, store=store)
 
 
-def errors_text(errors: Iterable[Outcome]) -> str:
-    lines = [("file", "error"), *((legible(outcome.file), outcome.error) for outcome in errors)]
-    return "".join(map(csv_line, lines))
+def write_errors(folder: Path, errors: Sequence[Outcome]) -> None:
+    """Lists the files that could not be used, with the reason, if there are any."""
+    if errors:
+        lines = [("file", "error"), *((legible(outcome.file), outcome.error) for outcome in errors)]
+        write_atomically(folder / ERRORS, "".join(map(csv_line, lines)))
 
 
 # --- one process ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from typing import Any
 
 from ossicle.audio import AudioInfo
 from ossicle.data import Item, Modality, modality_of
+from ossicle.data.modalities import Unusable
 from ossicle.errors import DataRefused
 from ossicle.inference.formats import FILE_FORMATS
 from ossicle.inference.reporting import Reporting
 from ossicle.inference.writers import table_paths, write_tables
-from ossicle.jobs.folders import FileResults, Outcome, Progress, collect, no_progress
+from ossicle.jobs.folders import ERRORS, FileResults, Outcome, Progress, collect, no_progress, write_errors
 from ossicle.jobs.options import STANDARD_INPUT, PredictOptions, WrongUsage
 from ossicle.jobs.store import MemoryStore, Written
 
@@ -32,24 +33,28 @@ def predict_items(
     files, folder, store = [Path(item.place) for item in items], options.output, MemoryStore()
     if folder is not None:
         written = Written(folder)
-        written.begin(table_paths(folder, [], formats=tables), overwrite=options.overwrite)
+        written.begin([*table_paths(folder, [], formats=tables), folder / ERRORS], overwrite=options.overwrite)
     outcomes = predict_each_item(recognizer, items, store, reporting=options.config().reporting)
     results = collect(outcomes, files, store, failed=(), progress=progress)
     if folder is None:
         return results
-    paths = table_paths(folder, results.files, formats=tables)
+    paths = [*table_paths(folder, results.files, formats=tables), *([folder / ERRORS] if results.failed else [])]
     written.claim(paths)
     recordings = [(AudioInfo(), store.rows(str(file))) for file in results.files]
     write_tables(folder, recordings, files=results.files, formats=tables, provenance=recognizer.provenance)
+    write_errors(folder, results.failed)
     return FileResults(files=results.files, failed=results.failed, folder=folder, tables=tuple(paths), store=store)
 
 
 def predict_each_item(
-    recognizer: Any, items: Iterable[Item], store: MemoryStore, *, reporting: Reporting
+    recognizer: Any, items: Iterable[Item | Unusable], store: MemoryStore, *, reporting: Reporting
 ) -> Generator[Outcome]:
     """Predicts items one after the other and stores their rows."""
     errors = modality_of(recognizer.modality).errors
     for item in items:
+        if isinstance(item, Unusable):
+            yield Outcome(file=item.place, error=item.reason)
+            continue
         try:
             rows = recognizer.predict_item(item, reporting=reporting).rows
             store.write(item.place, rows, about={})
@@ -59,7 +64,7 @@ def predict_each_item(
         yield outcome
 
 
-def items_in(recognizer: Any, inputs: Sequence[Path], options: PredictOptions) -> list[Item]:
+def items_in(recognizer: Any, inputs: Sequence[Path], options: PredictOptions) -> list[Item | Unusable]:
     """What the inputs name, each once: files, all files of folders, the rows of tables of texts.
 
     Raises:
@@ -68,7 +73,7 @@ def items_in(recognizer: Any, inputs: Sequence[Path], options: PredictOptions) -
     """
     modality = modality_of(recognizer.modality)
     refuse_times(modality, inputs, options)
-    items: dict[str, Item] = {}
+    items: dict[str, Item | Unusable] = {}
     for path in inputs:
         found = modality.find(path, column=options.text)
         if not found:

@@ -439,7 +439,8 @@ class Datar(Network):
 
     def layer_times(self, frames: int) -> int:
         """Columns of the map of the stage that is read."""
-        return -(-frames // (PATCH * 2**self.read_stage))
+        column = PATCH * 2**self.read_stage
+        return (frames + column - 1) // column  # not -(-x // y): ONNX divides toward zero
 
     def layer_states(self, spec: Float[Tensor, "clip mel frame"], layers: int) -> Float[Tensor, "clip layer time dim"]:
         """The outputs of the blocks of that stage, averaged over frequency; no later block runs."""
