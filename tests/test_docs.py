@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import ossicle
 from ossicle.cli import app
+from ossicle.runtime import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -123,6 +124,10 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path, target: st
     if anchor:
         titles = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
         assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_guide_to_exports_has_the_schema_of_the_metadata() -> None:
+    assert f"of this text ({SCHEMA_VERSION})" in (ROOT / "docs" / "export.md").read_text()
 
 
 def test_the_tests_that_documents_name_exist() -> None:
