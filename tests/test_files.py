@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossicle.files import beside, check_writable, printable, remove_abandoned, replacing, write_atomically
+from ossicle.files import (
+    beside,
+    check_writable,
+    printable,
+    remove_abandoned,
+    replacing,
+    without_slashes,
+    write_atomically,
+)
 
 
 def test_a_file_system_that_cannot_flush_folders_takes_files_all_the_same(
@@ -61,6 +69,12 @@ def test_a_name_beside_another_fits_and_is_its_own(name: str, suffix: str) -> No
         assert found != beside(Path("folder") / f"x{name}y", suffix).name
     else:
         assert found == f"x{name}{suffix}" or len(os.fsencode(found)) > 240
+
+
+@given(st.text("a-/\\", max_size=4), st.text("a-/\\", max_size=4))
+def test_names_without_slashes_are_as_different_as_before(one: str, other: str) -> None:
+    names = without_slashes(one), without_slashes(other)
+    assert (names[0] == names[1]) == (one == other) and not {"/", "\\"} & set(names[0])
 
 
 @pytest.mark.parametrize(

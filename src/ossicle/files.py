@@ -144,6 +144,13 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(name[: MAX_NAME - len(mark) - len(suffix)].decode(errors="ignore") + mark + suffix)
 
 
+def without_slashes(name: str) -> str:
+    """A name as that of a file: with - in place of slashes, and then a mark, as another name may have - there."""
+    plain = re.sub(r"[/\\]", "-", name)
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return plain if plain == name else f"{plain}-{mark}"
+
+
 def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float = 0.0) -> None:
     """Removes the temporary files that a killed process left in `folder`; no process may be writing there.
 

@@ -62,6 +62,9 @@ def test_views_are_stored_in_place_of_a_training(run: Run, handed: dict[str, Any
         (("distil", "sounds"), 2, "name one or more"),
         (("distil", "sounds", "--teacher", "a", "--views", "3"), 2, "it needs --store FILE"),
         (("distil", "sounds", "--teacher", "a", "--teacher", "b", "--store", "f"), 2, "name one"),
+        (("distil", "sounds", "--teacher", "a", "--store", "f", "-o", "run"), 2, "--output: leave it out"),
+        (("distil", "sounds", "--teacher", "a", "--store", "f", "--resume"), 2, "--resume: leave it out"),
+        (("distil", "sounds", "--teacher", "a", "--store", "f", "--devices", "2"), 2, "--devices: leave it out"),
         (("train", "sounds", "--set", "teacher_weight=2"), 1, "teacher_weight does nothing without teachers"),
     ],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 Record = Callable[..., Path]
@@ -20,3 +21,11 @@ def test_the_command_says_what_it_packed(record: Record, run: Callable[..., Resu
     assert "left out:" in packed.stdout and "5 recordings in 1 tars" in packed.stdout
     checked = run("data", "check", tmp_path / "tars")
     assert checked.exit_code == 0 and "1 tars with their indexes: 5 clips, 2 classes" in checked.stdout
+
+
+@pytest.mark.parametrize("size", ["inf", "1e308"])
+def test_a_size_that_is_no_number_of_bytes_is_wrong_usage(
+    size: str, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = run("data", "shard", tmp_path, "-o", tmp_path / "tars", "--shard-megabytes", size)
+    assert result.exit_code == 2 and "it must be a finite number of MiB" in result.stderr

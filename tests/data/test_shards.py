@@ -231,6 +231,14 @@ def test_what_cannot_be_decoded_is_refused_or_left_out_and_counted(folder: Path,
     assert len(after) == 8 and "2 recordings were left out when the tars were packed" in after.layout
 
 
+def test_no_tar_is_written_of_recordings_of_which_none_can_be_decoded(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("a.*"):
+        path.write_bytes(b"no sound")
+    with pytest.raises(DataRefused, match="none of the 10 recordings can be decoded; `ossicle data check` says why"):
+        write_shards(read_dataset(folder), tmp_path / "tars", skip_bad=True)
+    assert not (tmp_path / "tars").exists()
+
+
 def test_other_files_are_not_mixed_with_tars(folder: Path, tars: Path, tmp_path: Path) -> None:
     dataset = read_dataset(folder)
     with pytest.raises(DataRefused, match="holds tars of other data, or cut otherwise"):

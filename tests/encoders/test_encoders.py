@@ -308,7 +308,8 @@ def test_ten_minutes_never_pass_at_once(load: Load, monkeypatch: pytest.MonkeyPa
 def test_one_sample_is_a_clip(name: str, load: Load) -> None:
     encoder = load(name)
     hidden = encoder.encode(encoder.prepare([np.zeros(1, np.float32)]))
-    assert hidden.mask.tolist() == [[True]] and hidden.features.isfinite().all()
+    shortest = 2 if name == "datar" else 1  # times of the shortest pass
+    assert hidden.mask.tolist() == [[True] * shortest] and hidden.features.isfinite().all()
 
 
 @pytest.mark.parametrize(

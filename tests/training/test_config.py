@@ -135,6 +135,16 @@ def test_a_setting_that_cannot_be_is_refused_in_a_sentence(settings: dict[str, s
         ),
         ({"weights_average": True}, "weights_average does nothing without weights"),
         ({"patience": 3, "validation": 0}, "patience does nothing without validation"),
+        ({"min_delta": 0.01}, "min_delta does nothing without patience"),
+        (
+            {"label_weight": 0.5, "unlabeled": True, "teachers": ["a"]},
+            "label_weight does nothing with unlabeled=true; it needs unlabeled=false",
+        ),
+        ({"teacher_loss": "mse"}, "teacher_loss does nothing without teachers"),
+        (
+            {"teacher_temperature": 3.0, "teacher_loss": "bce", "teachers": ["a"]},
+            "teacher_temperature does nothing with teacher_loss=bce; .*=auto or kl",
+        ),
     ],
 )
 def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -143,7 +153,8 @@ def test_a_setting_that_would_do_nothing_beside_the_others_is_refused(settings: 
 
 
 def test_settings_that_act_together_pass() -> None:
-    for settings in ({"swa_every": 2, "average": "swa"}, {"balance_offset": 9}, {"patience": 0, "validation": 0}):
+    pairs: tuple[dict[str, Any], ...] = ({"swa_every": 2, "average": "swa"}, {"patience": 3, "min_delta": 0.01})
+    for settings in (*pairs, {"balance_offset": 9}, {"patience": 0, "validation": 0}):
         check_acting(with_settings(TrainConfig(), settings), settings)
     with pytest.raises(SettingRefused, match="focal_gamma does nothing with loss=cross_entropy"):
         check_acting(TuneConfig(), ["focal_gamma"])

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import runpy
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,6 +141,17 @@ def test_stored_outputs_are_found_by_the_end_of_a_name() -> None:
         outputs_of("x.wav").rows(dataset)
 
 
+def test_a_clip_in_a_folder_of_another_name_is_another() -> None:
+    kicks = outputs_of("kick/1.flac", "kick/2.flac")
+    with pytest.raises(DataRefused, match=r"such as 'kick/1\.flac', are none of .* as is 'snare/1\.flac'"):
+        kicks.rows(dataset_of("snare/1.flac", "snare/2.flac"))
+    part = outputs_of("m/kick/1.flac")  # as `ossicle embed m/kick` calls it
+    assert part.rows(dataset_of("bell/1.flac", "kick/1.flac", root="/data/m")).tolist() == [-1, 0]
+    assert part.rows(dataset_of("kick/1.flac", root="/data/renamed")).tolist() == [0]
+    assert part.rows(dataset_of("../kick/1.flac", root="/data/tables")).tolist() == [0]
+    assert outputs_of("1.flac").rows(dataset_of("kick/1.flac", "1.flac")).tolist() == [-1, 0]  # its very name
+
+
 def test_segments_of_a_file_have_outputs_of_their_own_or_that_of_the_file() -> None:
     items = [Item(file=Path("/d/1.wav"), labels=(), start=start, end=start + 1.0) for start in (0.0, 1.0)]
     dataset = dataclasses.replace(dataset_of(root="/d"), items=tuple(items))
@@ -168,6 +180,7 @@ def test_scores_of_others_are_read_as_logits(tmp_path: Path) -> None:
         ({"probability": np.ones((2, 3))}, "no names of the clips"),
         ({"filename": ["a", "b"]}, "no outputs of a teacher"),
         ({"filename": ["a"], "logits": np.ones((2, 3))}, r"shape \(2, 1, 3\), and there are 1 names"),
+        ({"filename": ["b", "a", "a"], "logits": np.ones((3, 3))}, "some names are there twice, such as 'a'"),
         ({"filename": ["a", "b"], "logits": np.full((2, 3), np.nan)}, "NaN or infinity"),
         ({"filename": ["a", "b"], "logits": np.ones((2, 3)), "labels": ["x"]}, "1 labels for 3 logits"),
         ({"filename": ["a", "b"], "logits": np.ones((2, 5, 3))}, "5 views of each clip"),
@@ -202,6 +215,18 @@ def test_stored_views_give_what_the_teacher_gives_for_the_same_view(
     np.testing.assert_array_equal(again.logits, stored.logits)
     with pytest.raises(OssicleError, match="outputs of another teacher, other data or other views"):
         store_views(plain, teacher, output=tmp_path / "v.safetensors", views=2, config=config)
+
+
+def test_segments_of_one_name_are_stored_once(teacher: Path, plain: Path, tmp_path: Path) -> None:
+    dataset = read_recordings(plain)
+    starts = (0.1, 0.1001, 0.2)
+    items = tuple(dataclasses.replace(dataset.items[0], start=start, end=0.4) for start in starts)
+    dataset = dataclasses.replace(dataset, items=items)
+    model = open_teacher(teacher, device="cpu")
+    assert isinstance(model, Predictor)
+    store = open_store(items, 32_000)
+    stored = outputs_for(model, tmp_path / "x.safetensors", name="tiny", dataset=dataset, store=store)
+    assert len(stored.names) == 2 and stored.rows(dataset).tolist() == [0, 0, 1]
 
 
 def test_an_interrupted_file_of_views_goes_on_where_it_was(
@@ -283,6 +308,31 @@ def test_teachers_that_cannot_teach_are_refused_in_a_sentence(
     with pytest.raises(DataRefused, match="no folds"):
         go(distil, plain, teachers=[tmp_path / "y.npz"], folds="all")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_trained_is_refused_before_a_teacher_answers_and_leaves_no_folder(
+    teacher: Path, plain: Path, sounds: Path, go: Go, tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "1.wav").symlink_to(sounds / "1.wav")
+    with pytest.raises(DataRefused, match="no test part can be held out by file: 1 groups"):
+        go(distil, tmp_path / "one", teachers=[teacher])
+    with pytest.raises(SettingRefused, match="no option adaptr"):
+        go(distil, plain, teachers=[teacher], settings={"network": {"adaptr": "none"}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_while_a_teacher_answers_ends_the_run_as_ctrl_c_does(
+    teacher: Path, plain: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossicle.training.lesson.outputs_for", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nor does it end the tests
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"Stopped while .*tiny answered; .* with -o .*run goes on"):
+            go(distil, plain, teachers=[teacher])
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a training says before it begins and while it runs, and that measuring it changes nothing."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training import callbacks as callbacks_module
 from ossicle.training.callbacks import Recorder
 from ossicle.training.estimate import Every, StepCost, duration, logged, measure
+from ossicle.training.loader import Windows
 from ossicle.weights.tensors import load_weights
 
 Run = Callable[..., TrainResult]
@@ -75,6 +77,22 @@ def test_what_a_training_will_take_is_said_before_its_first_epoch(said: Say) -> 
     estimate = position(lines, "Estimate: about ")
     assert estimate < position(lines, "epoch 1/2")
     assert "batches in 2 epochs; a step takes" in lines[estimate]
+
+
+def test_a_process_without_a_validation_clip_measures_its_steps(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the last of four processes that share three clips."""
+    found: list[StepCost | None] = []
+
+    def of_the_last(module: Any, validation: Windows, **how: Any) -> None:
+        part = copy.copy(validation)
+        part.clips = part.clips[:0]
+        found.append(measure(module, part, **how))
+        refuse()
+
+    monkeypatch.setattr(callbacks_module, "measure", of_the_last)
+    with pytest.raises(RunRefused):
+        said(epochs=1)
+    assert found[0] is not None and found[0].computing > 0 and found[0].scoring == 0
 
 
 def test_a_run_that_goes_on_counts_the_steps_that_are_left(said: Say, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,8 +166,8 @@ def test_a_process_that_dies_ends_the_run_with_a_sentence_and_a_resumed_run_is_t
     killed = forks.run(*arguments, "-o", tmp_path / "killed", to=1, part=".step-00000008", write=1)
     assert killed.code == 1 and not killed.hung
     assert killed.err == (
-        "ossicle: rank 1 of the 2 processes was killed (SIGKILL), so the run stops; --resume continues it from its "
-        "last checkpoint.\n"
+        "ossicle: rank 1 of the 2 processes was killed (SIGKILL), so the run stops; if it has a checkpoint, --resume "
+        "continues it from there.\n"
     )
     resumed = forks.run("train", sounds, "-o", tmp_path / "killed", "--resume")
     assert resumed.code == 0 and "Continuing from" in resumed.out, resumed.err

@@ -17,7 +17,9 @@ import torch
 import ossicle
 from ossicle.bundle import load_bundle
 from ossicle.data import Dataset, Item, split_dataset
-from ossicle.errors import DataRefused, RunRefused, SettingRefused, WeightsRefused
+from ossicle.data.cache import decode
+from ossicle.data.parts import write_split
+from ossicle.errors import AudioUnreadable, DataRefused, RunRefused, SettingRefused, WeightsRefused
 from ossicle.evaluation import Evaluation
 from ossicle.metrics import decide
 from ossicle.training import TrainConfig, TrainResult, train
@@ -29,7 +31,7 @@ from ossicle.training.initial import start_from
 from ossicle.training.loader import WaveBatches
 from ossicle.training.module import NetworkTraining
 from ossicle.training.results import FoldResult, pooled
-from ossicle.training.run import usable_part
+from ossicle.training.run import Runs, usable_part
 from ossicle.weights.state import SafeCheckpointIO, checkpoints, load_state
 from ossicle.weights.tensors import load_weights
 
@@ -72,12 +74,23 @@ def test_a_step_that_torch_cannot_compile_is_refused_with_a_sentence(run: Run, m
         run(compile=True)
 
 
-def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(run: Run, sounds: Path) -> None:
+def test_a_pyramid_is_trained_and_predicts_and_shows_where_it_looked(
+    run: Run, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Item] = []
+
+    def lost_at_first(item: Item, rate: int) -> np.ndarray:
+        tried.append(item)
+        if len(tried) == 1:
+            raise AudioUnreadable("it has gone since the training began")
+        return decode(item, rate)
+
+    monkeypatch.setattr("ossicle.training.train_network.decode", lost_at_first)
     result = run(
         model="datar_nano", depth=None, report=True, network={"adaptor": "spectrogram", "depths": [1, 1, 2, 2]}
     )
     assert (result.folder / "figures" / "sampling_points.png").exists()
-    assert "Sampling points" in (result.folder / "report.html").read_text()
+    assert "Sampling points" in (result.folder / "report.html").read_text() and len(tried) == 2
     bundle = load_bundle(result.folder / "model")
     assert bundle.model.config.adaptor == "spectrogram" and bundle.model.config.depths == (1, 1, 2, 2)
     assert bundle.frontend.config.mean != -4.2677  # measured on the training part
@@ -307,14 +320,41 @@ def test_cross_validation_tests_every_clip_once(run: Run, dataset: Dataset) -> N
 def test_cross_validation_goes_on_where_it_stopped_and_does_not_train_a_finished_fold_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(folds="all", epochs=1)
+    whole = run(folds="all", epochs=1, kernels="torch")
     shutil.rmtree(whole.folds[-1].folder)
     trained = []
     fit = run_module.fit
     monkeypatch.setattr(run_module, "fit", lambda *a, **k: trained.append(k["folder"].name) or fit(*a, **k))
-    again = run(folds="all", epochs=1, resume=True)
+    again = run(folds="all", epochs=1, kernels="torch", resume=True)
     assert trained == [whole.folds[-1].folder.name]
     np.testing.assert_allclose(again.evaluation.scores, whole.evaluation.scores, atol=1e-6)
+
+
+def test_folds_with_slashes_in_their_names_lie_beside_each_other(
+    dataset: Dataset, tmp_path: Path, tiny: Callable[..., TrainConfig]
+) -> None:
+    days = ("01/02/2021", "01-02-2021")
+    items = tuple(dataclasses.replace(item, fold=days[item.group == "speaker0"]) for item in dataset.items)
+    by_day = dataclasses.replace(dataset, items=items, fold_name="day")
+    store, results = SimpleNamespace(failures={}, usable=np.arange(len(items))), []
+    with Runs(by_day, tiny(), kind=TrainConfig, modality="sound", output=tmp_path, folds="all") as runs:
+        for fold in runs.runs(store):
+            tested = fold.split.test
+            evaluation = Evaluation.of(by_day, tested, scores=np.full((len(tested), 2), 0.5))
+            results.append(FoldResult(folder=fold.folder, split=fold.split, evaluation=evaluation))
+    assert {result.folder.parent for result in results} == {tmp_path} and results[0].folder != results[1].folder
+    pooled(by_day, results, folder=tmp_path)
+    content = json.loads((tmp_path / "folds.json").read_text())
+    assert set(content["folds"]) == {f"fold_{day}" for day in days}
+
+
+def test_a_run_of_all_folds_is_not_continued_on_data_with_other_folds(
+    run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    write_split(tmp_path / "run" / "fold_monday" / "split.json", dataset, split_dataset(dataset))
+    fewer = dataclasses.replace(dataset, items=dataset.items[:-1])
+    with pytest.raises(RunRefused, match="fold_monday: a run continues with the data and the fold that it began with"):
+        run(folds="all", epochs=1, resume=True, data=fewer)
 
 
 def test_a_run_folder_is_not_overwritten(run: Run) -> None:

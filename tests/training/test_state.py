@@ -22,12 +22,14 @@ from ossicle.data.cache import open_store
 from ossicle.encoders.cache import open_features
 from ossicle.errors import BundleRefused, JobStopped, OssicleError, RunRefused, SettingRefused, WeightsRefused
 from ossicle.files import locks_are_local, noted, write_atomically
+from ossicle.kernels import resolve_kernels
 from ossicle.loading import load
 from ossicle.training import TrainConfig, TrainResult, train
 from ossicle.training.callbacks import Checkpoints, epochs_without_gain
-from ossicle.training.config import read_config
+from ossicle.training.config import read_config, write_config
 from ossicle.training.digests import Digests
 from ossicle.training.estimate import logged
+from ossicle.training.resume import continued
 from ossicle.training.run import Run as TrainingRun
 from ossicle.weights.state import valid_states
 
@@ -95,6 +97,34 @@ def test_a_file_system_whose_locks_hold_on_one_machine_alone_is_known(
     mounts.write_text(f"root / ext4 rw 0 0\nserver:/runs {place} nfs {options} 0 0\n")
     assert locks_are_local(shared / "run" / "new", mounts=mounts) == local
     assert not locks_are_local(tmp_path, mounts=mounts) and not locks_are_local(shared, mounts=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": 0.1}, r"lr=0\.0004 there and 0\.1 here"),
+        ({"network": {"dropout": 0.2}}, r"network=\{\} there and \{'dropout': 0\.2\} here"),
+        ({"teachers": ["r0"]}, r"teachers=\[\] there and \['r0'\] here"),
+    ],
+)
+def test_a_run_goes_on_with_the_settings_that_it_has_of_whatever_kind_they_are(
+    changes: dict[str, Any], said: str, tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    write_config(tmp_path / "config.yaml", tiny(), data={})
+    assert continued(tiny(), tmp_path) == (tiny(), None)
+    with pytest.raises(SettingRefused, match=f"a run continues with the settings that it has: {said}; begin another"):
+        continued(tiny(**changes), tmp_path)
+
+
+@pytest.mark.parametrize("stored", ["torch", str(resolve_kernels("torch"))], ids=["by name", "spelled out"])
+def test_kernels_are_the_same_by_name_and_spelled_out(
+    stored: str, tiny: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    write_config(tmp_path / "config.yaml", tiny(kernels=stored), data={})
+    for asked in ("torch", str(resolve_kernels("torch")), "auto"):
+        assert continued(tiny(kernels=asked), tmp_path)[0].kernels == stored
+    with pytest.raises(SettingRefused, match="kernels=.* there and plain here"):
+        continued(tiny(kernels="plain"), tmp_path)
 
 
 # --- longer runs -----------------------------------------------------------------------------------------------------

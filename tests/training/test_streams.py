@@ -15,9 +15,11 @@ from ossicle.data.cache import SampleStore, StreamedStore, open_store
 from ossicle.data.parts import contents_of, read_past
 from ossicle.errors import AudioUnreadable, DataRefused
 from ossicle.training import TrainConfig, train
+from ossicle.training.initial import frontend_of
 from ossicle.training.loader import Batch, WaveBatches, Windows
 from ossicle.training.losses import mean_loss
 from ossicle.training.ranks import ALONE, Ranks
+from ossicle.training.train_network import first_readable, settled_frontend
 
 RATE = 32_000
 
@@ -155,3 +157,18 @@ def test_a_stream_is_refused_where_headers_say_that_clips_are_bad(
     (folder / "5.wav").write_bytes(b"RIFF no sound")
     with pytest.raises(DataRefused, match=r"1 of 24 clips cannot be used; --skip-bad .*5\.wav"):
         train(folder, replace(tiny(), cache_gigabytes=1e-6), output=tmp_path / "run", cache=tmp_path / "cache")
+
+
+def test_a_stream_that_has_lost_its_training_part_is_refused_and_has_no_clip_to_show(
+    folder: Path, tmp_path: Path
+) -> None:
+    dataset = read_dataset(folder)
+    store = open_store(dataset.items, 16_000, folder=tmp_path, budget_bytes=0)
+    config = TrainConfig(model="datar_nano")
+    for item in dataset.items[:8]:
+        item.file.unlink()
+    with pytest.raises(DataRefused, match=r"at least one clip; first that cannot be read: .*0\.wav: there is no such"):
+        settled_frontend(frontend_of(config), config, store=store, clips=np.arange(8), frames=40)
+    assert first_readable(dataset.items[:8], 16_000) is None
+    readable = first_readable(dataset.items, 16_000)
+    assert readable is not None and readable[0] == dataset.items[8] and len(readable[1]) == 6400

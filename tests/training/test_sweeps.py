@@ -1,6 +1,7 @@
 """A sweep trains every combination of some settings, whatever becomes of one of them, and compares by validation."""
 
 import csv
+import dataclasses
 import functools
 import io
 import statistics
@@ -131,14 +132,44 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(go: Go, monkeypatch: pytes
         go({"seed": [0, 1]}, resume=True, config=TrainConfig(lr=0.1))
 
 
-def test_a_sweep_of_heads_needs_no_more_than_their_settings(
-    go: Go, make_bundle: Callable[..., Path], tmp_path: Path
+def test_a_sweep_of_heads_needs_no_more_than_their_settings_and_knows_its_encoder_by_another_name(
+    go: Go,
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     encoder = str(make_bundle(tmp_path / "encoder"))
     config = TuneConfig(encoder=encoder, head="mean", device="cpu", epochs=1, batch_size=8, validation=0.0, warmup=0.0)
     result = go({"lr": [1e-3, 1e-2]}, config=config)
     assert result.failures == () and result.best is None  # nothing to choose by
     assert [row["val_score"] for row in table(result.folder)] == ["", ""]
+    monkeypatch.chdir(tmp_path)
+    again = go({"lr": [1e-3]}, config=dataclasses.replace(config, encoder="encoder"), resume=True)
+    assert again.failures == () and any("this fold is finished" in line for line in log.messages)
+
+
+def test_a_sweep_of_students_without_labels_goes_on_with_the_same_command(
+    go: Go,
+    make_bundle: Callable[..., Path],
+    sounds: Path,
+    tiny: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "plain").mkdir()
+    for number in range(8):
+        (tmp_path / "plain" / f"{number}.wav").symlink_to(sounds / f"{number}.wav")
+    make_bundle(tmp_path / "teacher", pad=True)
+    monkeypatch.chdir(tmp_path)
+    config = tiny(epochs=1, unlabeled=True, teachers=["teacher"], mixup=0.3)  # a path, and what a teacher switches off
+    assert go({"seed": [0]}, data="plain", config=config).failures == ()
+    assert go({"seed": [0]}, data="plain", config=config, resume=True).failures == ()
+    assert sum("this fold is finished" in line for line in log.messages) == 1
+    other = dataclasses.replace(config, teachers=["other"])
+    with pytest.raises(SettingRefused, match=r"teachers=\['/.*/teacher'\] there and \['other'\] here"):
+        go({"seed": [0]}, data="plain", config=other, resume=True)
 
 
 # --- before anything starts ------------------------------------------------------------------------------------------
@@ -194,6 +225,12 @@ def test_values_of_a_grid_are_cut_at_commas_that_no_quotes_enclose() -> None:
         "keep_layers": ["1,3,5", "best:4"],
         "seed": ["0"],
     }
+
+
+def test_random_weights_have_their_name_in_a_grid_too() -> None:
+    ((_, none), (_, general)) = combined(TrainConfig(), read_grid(["weights=none,general"]))
+    assert (none.weights, general.weights) == (None, "general")
+    assert read_grid(["average=none,ema"]) == {"average": ["none", "ema"]}
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

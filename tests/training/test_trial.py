@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ossicle.cli import app
-from ossicle.data import Dataset, read_dataset, write_shards
-from ossicle.errors import DataRefused, SettingRefused
+from ossicle.data import Dataset, Item, read_dataset, write_shards
+from ossicle.data.cache import decode
+from ossicle.errors import AudioUnreadable, DataRefused, SettingRefused
 from ossicle.training import DryRun, TrainConfig, TuneConfig, dry_run
 from ossicle.training.estimate import StepCost
+from ossicle.training.initial import frontend_of
+from ossicle.training.train_network import settled_frontend
 from ossicle.training.trial import peeked
 
 
@@ -79,6 +83,27 @@ def test_lengths_come_from_headers_and_of_very_many_clips_from_some(
     read: list[Any] = []
     monkeypatch.setattr("ossicle.data.lengths.measure_frames", lambda file, **_: read.append(file) or (16_000, 16_000))
     assert set(peeked(dataset.items, 8_000).lengths) == {8_000} and len(read) == 3
+
+
+def test_a_pyramid_is_measured_by_the_first_clip_with_sound(
+    dataset: Dataset, tiny: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoded(item: Item, rate: int) -> np.ndarray:
+        number = int(item.file.stem)
+        if number < heard:
+            raise AudioUnreadable(f"{item.file}: it does not decode")
+        return np.zeros(6400, np.float32) if number == heard else decode(item, rate)
+
+    monkeypatch.setattr("ossicle.training.trial.decode", decoded)
+    config, heard = tiny(model="datar_nano", depth=None), 2
+    store = peeked(dataset.items, 16_000)
+    order = np.argsort([int(item.file.stem) for item in dataset.items])
+    found = settled_frontend(frontend_of(config), config, store=store, clips=order, frames=40, described=1)
+    alone = settled_frontend(frontend_of(config), config, store=store, clips=order[3:4], frames=40)
+    assert (found.mean, found.deviation) == (alone.mean, alone.deviation)
+    heard = 24
+    with pytest.raises(DataRefused, match="train part gives no mean and deviation .* first that cannot be read: .* it"):
+        dry_run(dataset, config)
 
 
 @pytest.mark.parametrize("tuner", [None, "lora"])

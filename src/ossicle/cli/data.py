@@ -1,6 +1,7 @@
 """`ossicle data`: check what a folder or a table holds, before anything is trained on it, and pack it into tars."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -89,12 +90,13 @@ def shard(
     from ossicle.data import read_dataset, write_shards
     from ossicle.jobs.progress import counting
 
+    shard_bytes = shard_megabytes * 2**20
+    if not math.isfinite(shard_bytes):
+        raise typer.BadParameter("it must be a finite number of MiB.", param_hint="--shard-megabytes")
     dataset = read_dataset(data, file=file, label=label, group=group, fold=fold, track=track)
     print(dataset.layout)
     with counting("Packing") as progress:
-        shards = write_shards(
-            dataset, output, shard_bytes=int(shard_megabytes * 2**20), skip_bad=skip_bad, progress=progress
-        )
+        shards = write_shards(dataset, output, shard_bytes=int(shard_bytes), skip_bad=skip_bad, progress=progress)
     for failure in shards.failures:
         print(f"left out: {failure}")
     print(f"{shards.files} recordings in {len(shards.tars)} tars, {shards.bytes / 2**20:.1f} MiB: {output}")

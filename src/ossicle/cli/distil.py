@@ -54,6 +54,9 @@ def distil(
     given = given_settings(settings, model=model, weights=init, teachers=teacher, devices=devices)
     if not teacher and not resume and config is None:
         raise typer.BadParameter("name one or more: a model, an ONNX file or stored outputs.", param_hint="--teacher")
+    for option, value in (("--output", output), ("--resume", resume), ("--devices", devices)):
+        if store is not None and value:
+            raise typer.BadParameter("leave it out: with --store nothing is trained.", param_hint=option)
     chosen, columns, _ = settle_config(
         training.distil_config(),
         given,

@@ -59,6 +59,7 @@ def setting_names(command: str | None) -> set[str]:
     return {field.name for field in dataclasses.fields(TuneConfig if command == "tune" else TrainConfig)}
 
 
+RANDOM = {"none": "null"}  # weights as people name them, and as `--set` has it
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder to write.")]
 Config = Annotated[
     Path | None, typer.Option(help="Settings from a file, such as another run's config.yaml; --set wins over it.")
@@ -242,8 +243,7 @@ def given_settings(settings: list[str] | None, **options: Any) -> dict[str, Any]
     from ossicle.training.initial import architecture_of
 
     given = options | dict(key_and_value(setting) for setting in settings or [])
-    if given["weights"] == "none":
-        given["weights"] = "null"  # as `--set` has it
+    given["weights"] = RANDOM.get(given["weights"], given["weights"])
     if given["model"] is None and given["weights"] not in (None, "null"):
         given["model"] = architecture_of(given["weights"])
     return given
@@ -258,7 +258,8 @@ def read_grid(settings: list[str]) -> dict[str, list[str]]:
         name, values = key_and_value(setting, option="--grid")
         if name in grid:
             raise typer.BadParameter(f"{name} is there twice; give all its values at once.", param_hint="--grid")
-        grid[name] = next(csv.reader([values], skipinitialspace=True), [])
+        own = next(csv.reader([values], skipinitialspace=True), [])
+        grid[name] = [RANDOM.get(value, value) for value in own] if name == "weights" else own
     return grid
 
 

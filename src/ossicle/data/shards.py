@@ -90,7 +90,8 @@ def write_shards(
         skip_bad: leave out recordings that cannot be decoded.
         progress: called with the recordings done and all of them.
 
-    Raises: DataRefused for other data than sound, recordings that cannot be decoded, and a folder with other files.
+    Raises: DataRefused for other data than sound, recordings that cannot be decoded (with `skip_bad`, where all are
+        such), and a folder with other files.
     """
     if dataset.modality != SOUND.name:
         raise DataRefused(f"{dataset.path} holds {dataset.noun}s: tars are packed of recordings.")
@@ -104,6 +105,10 @@ def write_shards(
     kept = already_there(folder, tars, head)
     total, done, failures, size = sum(map(len, parts)), 0, list[str](), 0
     rate = SOUND.facts(dataset.items[0]).rate or FIRST_RATE
+    if skip_bad and not any(examine(dataset, recording, rate=rate).content for part in parts for recording in part):
+        raise DataRefused(
+            f"{dataset.path}: none of the {total} recordings can be decoded; `ossicle data check` says why."
+        )
     for number, (tar, part) in enumerate(zip(tars, parts, strict=True)):
         if tar in kept:
             failures += kept[tar]["failures"]

@@ -211,16 +211,20 @@ _ACTING: dict[str, tuple[str, tuple[Any, ...]]] = {
     "final_lr": ("schedule", ("cosine", "linear")),
     "focal_gamma": ("loss", ("focal",)),
     "focal_alpha": ("loss", ("focal",)),
+    "label_weight": ("unlabeled", (False,)),
+    "teacher_temperature": ("teacher_loss", ("auto", "kl")),
     "lora_plus": ("tuner", ("lora",)),
     "pool": ("head", tuple(name for name, head in HEADS.items() if not head.takes_time)),
 }
 _NEEDING = {
     "weights_average": "weights",
     "patience": "validation",
+    "min_delta": "patience",
     "tuner_options": "tuner",
     "label_weight": "teachers",
     "teacher_weight": "teachers",
     "embedding_weight": "teachers",
+    "teacher_loss": "teachers",
     "teacher_temperature": "teachers",
 }
 
@@ -243,13 +247,19 @@ def check_acting(config: FitConfig, given: Iterable[str]) -> None:
         name = setting.partition(".")[0]
         other, values = _ACTING.get(name, (None, ()))
         if other is not None and getattr(config, other) not in values:
-            wanted = " or ".join(str(value) for value in values if value is not None)
-            raise SettingRefused(
-                f"{name} does nothing with {other}={getattr(config, other)}; it needs {other}={wanted}."
-            )
+            wanted = " or ".join(text_of(value) for value in values if value is not None)
+            found = text_of(getattr(config, other))
+            raise SettingRefused(f"{name} does nothing with {other}={found}; it needs {other}={wanted}.")
         needed = _NEEDING.get(name)
         if needed is not None and getattr(config, name) not in (None, 0) and not getattr(config, needed):
             raise SettingRefused(f"{name} does nothing without {needed}: give that as well, or leave this out.")
+
+
+def text_of(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 _RANGES = {

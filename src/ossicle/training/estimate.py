@@ -122,8 +122,8 @@ def measure(
         computing = timed(step)
         frontend = 0.0 if features is None else timed(prepare)
         scoring = 0.0
-        if validation is not None:
-            part = next(iter(validation))
+        # Of more processes than clips some have none.
+        if validation is not None and (part := next(iter(validation), None)) is not None:
             copied.eval()
 
             def score() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ossicle.data import Dataset, read_dataset
+from ossicle.data import Dataset, read_dataset, split_dataset, split_folds
 from ossicle.data.cache import SampleStore
 from ossicle.data.unlabeled import read_recordings, without_labels
 from ossicle.errors import DataRefused, RunRefused, SettingRefused
@@ -20,6 +21,7 @@ from ossicle.jobs.store import HIDDEN
 from ossicle.training.config import TrainConfig
 from ossicle.training.distillation import Lesson, refuse_unteachable
 from ossicle.training.estimate import duration
+from ossicle.training.initial import build
 from ossicle.training.ranks import Ranks
 from ossicle.training.resume import refuse_taken
 from ossicle.training.run import free_folder, refuse_or_name
@@ -81,8 +83,11 @@ def prepare_lesson(
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     skip_bad: bool = False,
+    folds: str | None = None,
 ) -> Prepared:
     """Opens the teachers of a run, and lets those at hand answer for every clip.
+
+    What cannot be built or cut is refused before they do.
 
     Args:
         rate: of the student, hertz.
@@ -90,11 +95,13 @@ def prepare_lesson(
         teachers: in place of the names in the settings, such as loaded models.
 
     Raises:
-        SettingRefused: settings that do not go with these teachers
-        DataRefused: stored outputs that answer for no clip
+        SettingRefused: settings that do not go with these teachers, or make no network
+        DataRefused: stored outputs that answer for no clip, or data without a test part
         RunRefused: a folder that is taken, or teachers other than those that a run to resume was begun with
     """
     refuse_unteachable(config)
+    with torch.device("meta"):
+        build(config, num_classes=1)
     opened = {
         name: open_teacher(one, device=config.device)
         for name, one in zip(config.teachers, teachers or config.teachers, strict=True)
@@ -111,6 +118,7 @@ def prepare_lesson(
     folder = Path("runs") / f"{dataset.root.name}-{config.name}"
     place = ranks.from_zero(lambda: free_folder(folder)) if output is None else Path(output)
     refuse_taken(place, resume=resume)
+    refuse_uncut(dataset, config, folds=folds)
     rows = {name: one.rows(dataset) for name, one in opened.items() if isinstance(one, TeacherOutputs)}
     store = samples(dataset)
     if not skip_bad:
@@ -149,6 +157,14 @@ def prepare_lesson(
         views=views,
     )
     return Prepared(lesson=lesson, config=config, dataset=dataset, store=store, output=place)
+
+
+def refuse_uncut(dataset: Dataset, config: TrainConfig, *, folds: str | None) -> None:
+    """Raises DataRefused where no test part can be cut."""
+    if config.unlabeled:
+        dataset = dataclasses.replace(dataset, labeled_by="a teacher")
+    for name in split_folds(dataset) if folds == "all" else (folds,):
+        split_dataset(dataset, fold=name, seed=config.seed, validation=config.validation)
 
 
 def answers_of(

@@ -308,7 +308,7 @@ def lost(children: Sequence[subprocess.Popen[bytes]], world: int) -> str:
         rank, code = ended[0]
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"has ended with exit code {code}"
         who = f"rank {rank} of the {world} processes {how}"
-    return f"{who}, so the run stops; --resume continues it from its last checkpoint."
+    return f"{who}, so the run stops; if it has a checkpoint, --resume continues it from there."
 
 
 def watch_children(children: Sequence[subprocess.Popen[bytes]], training: threading.Event) -> None:

@@ -115,7 +115,7 @@ def pooled(dataset: Dataset, results: Sequence[FoldResult], *, folder: Path, ran
         decided=np.concatenate([one.decided for one in own]),
         protocol=f"{len(results)} folds, each tested on the model that trained without it",
     )
-    by_fold = {result.folder.name: result.evaluation.metrics for result in results}
+    by_fold = {f"fold_{result.split.fold}": result.evaluation.metrics for result in results}
     means = mean_over_folds(list(by_fold.values()))
     content = {
         "mean_over_folds": {name: estimate.to_json() for name, estimate in means.items()},

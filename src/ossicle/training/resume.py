@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ossicle.data.parts import PARTS, read_split
 from ossicle.errors import RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.jobs.store import HIDDEN
+from ossicle.kernels import resolve_kernels
 from ossicle.training.callbacks import BEST
 from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, read_config
 from ossicle.training.digests import Digests
@@ -21,8 +22,12 @@ from ossicle.weights.state import checkpoints
 
 ENVIRONMENT = "environment.json"  # in a run folder
 NEEDED = (CONFIG, SPLIT, ENVIRONMENT, BEST.name)  # a run does not go on without them
-UNDECIDED = {("precision", "auto"), ("kernels", "auto")}  # settings that the machine decides
+UNDECIDED = (("precision", "auto"), ("kernels", "auto"))  # settings that the machine decides
 LENGTH = ("epochs", "patience", "min_delta")  # settings that a run can be continued with other values of
+OTHERS = (
+    "a run continues with the data and the fold that it began with, and these are others; choose another folder with "
+    "-o."
+)
 
 
 def refuse_taken(output: Path, *, resume: bool) -> None:
@@ -72,11 +77,14 @@ def refuse_damaged(digests: Digests) -> None:
         )
 
 
-def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
+def continued(config: Config, folder: Path, *, later: Collection[str] = ()) -> tuple[Config, Config | None]:
     """The settings that a fold goes on with, and if these make it longer, those that it had.
 
     They are those that it was begun with, if it was: also what the data and the machine decided then. More epochs are
     taken, and what stops a run before its last.
+
+    Args:
+        later: settings that are compared later, when the run has what decides them.
 
     Raises:
         SettingRefused: other settings, or fewer epochs.
@@ -89,7 +97,7 @@ def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
     differ = {
         name: there
         for name, there in asdict(stored).items()
-        if asked[name] not in (there, None) and (name, asked[name]) not in UNDECIDED
+        if name not in later and (name, asked[name]) not in UNDECIDED and not is_same(name, asked[name], there)
     }
     new: dict[str, Any] = {}
     if isinstance(stored, TrainConfig):
@@ -104,6 +112,13 @@ def continued(config: Config, folder: Path) -> tuple[Config, Config | None]:
     if "epochs" in new:
         refuse_longer(stored, folder)
     return replace(stored, **new), stored if new else None
+
+
+def is_same(name: str, asked: Any, there: Any) -> bool:
+    """Whether a setting is what a run has, or is left to it; kernels are named, or spelled out as a run stores them."""
+    if name == "kernels":
+        asked, there = (str(resolve_kernels(one)) for one in (asked, there))
+    return asked in (there, None)
 
 
 def refuse_longer(config: FitConfig, folder: Path) -> None:
@@ -144,8 +159,12 @@ def begun_with(dataset: Dataset, split: Split, folder: Path) -> Split | None:
         return None
     begun = read_split(folder / SPLIT, dataset)
     if begun is None or any(not np.array_equal(getattr(begun, part), getattr(split, part)) for part in PARTS):
-        raise RunRefused(
-            f"{folder}: a run continues with the data and the fold that it began with, and these are others; "
-            "choose another folder with -o."
-        )
+        raise RunRefused(f"{folder}: {OTHERS}")
     return begun
+
+
+def refuse_other_data(dataset: Dataset, output: Path) -> None:
+    """Raises RunRefused where a fold of a run was begun with other data, even one that these data do not have."""
+    for path in sorted(output.glob(f"fold_*/{SPLIT}")):
+        if read_split(path, dataset) is None:
+            raise RunRefused(f"{path.parent}: {OTHERS}")

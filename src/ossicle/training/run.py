@@ -44,7 +44,7 @@ from ossicle.data.splits import refuse_untrained
 from ossicle.errors import DataRefused, JobStopped, OssicleError, RunRefused, SettingRefused
 from ossicle.evaluation import CONFIG, SPLIT
 from ossicle.evaluation.parts import COLUMNS
-from ossicle.files import FULL, locked, locks_are_local, noted, remove_abandoned, write_json
+from ossicle.files import FULL, locked, locks_are_local, noted, remove_abandoned, without_slashes, write_json
 from ossicle.inference import probabilities
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.kernels import resolve_kernels, using_kernels
@@ -74,6 +74,7 @@ from ossicle.training.resume import (
     continued,
     longer,
     refuse_damaged,
+    refuse_other_data,
     refuse_taken,
     starting_point,
 )
@@ -133,7 +134,7 @@ class Run(Generic[Config]):
         self.name: str | None = name
         self.split: Split = split
         self.dataset, self.resume, self.ranks = owner.dataset, owner.resume, owner.ranks
-        self.folder = owner.output / f"fold_{name}" if owner.folds == "all" else owner.output
+        self.folder = owner.output / without_slashes(f"fold_{name}") if owner.folds == "all" else owner.output
         self.config: Config = owner.config
         loggers = owner.loggers if self.ranks.zero else ()
         self.tracking = Tracking(loggers, folder=self.folder)
@@ -391,6 +392,8 @@ class Runs(contextlib.ExitStack, Generic[Config]):
             self.hold(self.output)
         digests = Digests(self.output)
         refuse_damaged(digests)
+        if self.folds == "all":
+            refuse_other_data(self.dataset, self.output)
         self.damaged = digests.damaged()
         self.enter_context(noted(digests.note))
 

@@ -11,6 +11,7 @@ stand beside it and have no part in the choice.
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -29,7 +30,7 @@ from typing import Any, Unpack
 import torch
 
 from ossicle.allocator import keep_freed_memory
-from ossicle.data import Dataset, read_dataset
+from ossicle.data import Dataset
 from ossicle.data.cache import open_store
 from ossicle.errors import RunRefused, SettingRefused, ending, first_line
 from ossicle.evaluation import CONFIG
@@ -37,13 +38,24 @@ from ossicle.files import cache_folder, locked, write_atomically
 from ossicle.jobs.store import HIDDEN, LOCK
 from ossicle.report import Section, Table, aligned_lines, markdown_table, number, write_report
 from ossicle.training.callbacks import csv_text, score_name
-from ossicle.training.config import NO_OUTPUT, Config, FitConfig, TrainConfig, TuneConfig, check_acting, with_settings
+from ossicle.training.config import (
+    NO_OUTPUT,
+    Config,
+    FitConfig,
+    TrainConfig,
+    TuneConfig,
+    check_acting,
+    text_of,
+    with_settings,
+)
 from ossicle.training.estimate import duration, logged
 from ossicle.training.initial import build, frontend_of
+from ossicle.training.lesson import UNHEARD, read_taught
 from ossicle.training.ranks import settle_processes
 from ossicle.training.recipes import default_recipe
 from ossicle.training.resume import continued
 from ossicle.training.run import RunOptions, free_folder
+from ossicle.training.teachers import name_of
 from ossicle.training.tracking import checked_loggers
 from ossicle.training.train_network import train
 from ossicle.training.tune_head import tune
@@ -151,9 +163,11 @@ def sweep(
     start: Any = config or default_recipe()
     combinations = combined(start, grid)
     if isinstance(start, TrainConfig):
+        configs = [settled for _, settled in combinations]
         if not isinstance(data, Dataset):
-            data = read_dataset(Path(data), **given(options.get("columns")))
-        check_networks([settled for _, settled in combinations], data)
+            reading = next((one for one in configs if not one.unlabeled), configs[0])  # labels, if any run needs them
+            data = read_taught(data, reading, given(options.get("columns")))
+        check_networks(configs, data)
     title = data.root.name if isinstance(data, Dataset) else Path(data).name
     folder = free_folder(Path("runs") / f"{title}-sweep") if output is None else Path(output)
     members = members_of(combinations, folder)
@@ -221,13 +235,6 @@ def described(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{name}={text_of(value)}" for name, value in settings.items())
 
 
-def text_of(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
 def members_of(combinations: Sequence[tuple[dict[str, Any], FitConfig]], folder: Path) -> list[Member]:
     """The runs, each in a folder that its settings name."""
     names: dict[str, Member] = {}
@@ -245,7 +252,7 @@ def check_networks(configs: Iterable[TrainConfig], dataset: Dataset) -> None:
     for config in configs:
         frontend_of(config)
         with torch.device("meta"):
-            build(config, num_classes=len(dataset.labels))
+            build(config, num_classes=len(dataset.labels) or 1)  # a teacher may name them later
 
 
 def refuse(folder: Path, members: Sequence[Member], *, resume: bool) -> None:
@@ -269,7 +276,19 @@ def refuse(folder: Path, members: Sequence[Member], *, resume: bool) -> None:
     if resume and not folder.is_dir():
         raise RunRefused(f"{folder}: no sweep to continue; --resume needs -o SWEEP, the folder of one.")
     for member in members:
-        continued(member.config, member.folder)
+        refuse_other(member)
+
+
+def refuse_other(member: Member) -> None:
+    """Raises SettingRefused for other settings than those that a run was begun with.
+
+    The run compares the encoder itself, which goes by its fingerprint, and what its teachers decide.
+    """
+    config, later = member.config, ["encoder"]
+    if isinstance(config, TrainConfig) and config.teachers:
+        config = dataclasses.replace(config, teachers=[name_of(one) for one in config.teachers])
+        later = ["window", *UNHEARD]
+    continued(config, member.folder, later=later)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -98,20 +98,20 @@ class TeacherOutputs:
         """The row of each item of a data set; -1 where there is none.
 
         Names are compared from their end, so that it does not matter from where they were given: `bells/1.wav`,
-        `/data/bells/1.wav` and `1.ogg` are one clip if no other is called so.
+        `/data/bells/1.wav` and `1.ogg` are one clip if no other is called so, and `drums/1.wav` is another. A row that
+        has the very name of a clip is of no other.
 
         Raises: DataRefused where one name fits several clips, or none fits.
         """
         exact = {name: row for row, name in enumerate(self.names)}
+        rows = np.array([exact.get(clip_name(dataset, item), -1) for item in dataset.items], np.int64)
         by_stem = defaultdict[str, list[int]](list)
-        for number, name in enumerate(self.names):
-            by_stem[PurePosixPath(name.replace("\\", "/")).stem].append(number)
-        rows = np.full(len(dataset), -1, np.int64)
+        for row in np.setdiff1d(np.arange(len(self.names)), rows).tolist():
+            by_stem[_stem(self.names[row])].append(row)
         taken: dict[int, str] = {}
-        for number, item in enumerate(dataset.items):
-            place = dataset.relative(item)
-            found = exact.get(clip_name(dataset, item))
-            row = self._nearest(dataset.root / place, by_stem[PurePosixPath(place).stem]) if found is None else found
+        for number in np.flatnonzero(rows < 0).tolist():
+            place = dataset.relative(dataset.items[number])
+            row = self._nearest(place, by_stem[_stem(place)], root=dataset.root)
             if row is None:
                 continue
             if taken.setdefault(row, place) != place:
@@ -127,18 +127,29 @@ class TeacherOutputs:
             )
         return rows
 
-    def _nearest(self, path: Path, rows: Sequence[int]) -> int | None:
+    def _nearest(self, place: str, rows: Sequence[int], *, root: Path) -> int | None:
         """Of rows whose files are called so, that with most folders in common; None for several."""
-        wanted = [*reversed(path.parts)]
-        common = []
+        within, wanted = len(_from_end(place)), _from_end(f"{root.as_posix()}/{place}")
+        common = {}
         for row in rows:
-            parts = [*reversed(PurePosixPath(self.names[row].replace("\\", "/")).parts)]
+            parts = _from_end(self.names[row])
             equal = [one == other for one, other in zip(parts[1:], wanted[1:], strict=False)]
-            depth = equal.index(False) if False in equal else len(equal)
-            common.append((depth, parts[0] == wanted[0]))
-        if not common or common.count(max(common)) > 1:
-            return None
-        return rows[common.index(max(common))]
+            if all(equal[: within - 1]):  # the folders above the root may be called otherwise
+                common[row] = (equal.index(False) if False in equal else len(equal), parts[0] == wanted[0])
+        most = max(common.values(), default=None)
+        best = [row for row, one in common.items() if one == most]
+        return best[0] if len(best) == 1 else None
+
+
+def _from_end(name: str) -> list[str]:
+    """What a file is called, then the folders that it lies in."""
+    parts = PurePosixPath(name.replace("\\", "/").lstrip("/")).parts
+    return [part for part in reversed(parts) if part != ".."] or [""]
+
+
+def _stem(name: str) -> str:
+    """What a file is called without its suffix, which another format changes."""
+    return PurePosixPath(_from_end(name)[0]).stem
 
 
 def clip_name(dataset: Dataset, item: Item) -> str:
@@ -245,6 +256,8 @@ def _check(outputs: TeacherOutputs) -> None:
     path, clips = outputs.path, len(outputs.names)
     if not clips:
         raise DataRefused(f"{path}: it holds outputs of no clip.")
+    if twice := [name for name, count in Counter(outputs.names).items() if count > 1]:
+        raise DataRefused(f"{path}: some names are there twice, such as {twice[0]!r}; expected a row for each clip.")
     views = 1 if outputs.views is None else outputs.views.number
     for name, array in (("logits", outputs.logits), ("embeddings", outputs.embeddings)):
         if array is None:
@@ -302,8 +315,10 @@ def store_outputs(
             f"{parts}: begun with another teacher, other data or other views; remove it, or choose another file."
         )
     write_json(parts / "about.json", about)
-    clips = store.usable.tolist()
-    name_of = {clip: clip_name(dataset, dataset.items[clip]) for clip in clips}
+    # Of segments that differ by less than their names tell one is enough.
+    clip_of = {clip_name(dataset, dataset.items[clip]): clip for clip in store.usable.tolist()}
+    name_of = {clip: name for name, clip in clip_of.items()}
+    clips = list(name_of)
     files = []
     for first in range(0, len(clips), PART_CLIPS):
         some = clips[first : first + PART_CLIPS]

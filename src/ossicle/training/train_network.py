@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,9 @@ from jaxtyping import Float
 
 from ossicle.bundle import Card, save_bundle
 from ossicle.data import Dataset, Item
-from ossicle.data.cache import SampleStore, StreamedStore, decode, open_store
+from ossicle.data.cache import TOO_MANY, SampleStore, StreamedStore, decode, open_store
 from ossicle.devices import Precision, choose_device, choose_dtype
-from ossicle.errors import AudioError
+from ossicle.errors import AudioError, DataRefused
 from ossicle.evaluation.parts import COLUMNS
 from ossicle.frontend import FrontendConfig, create_frontend, measure_statistics
 from ossicle.inference import summarize
@@ -35,7 +36,7 @@ from ossicle.training.initial import build, frontend_of, origin, start_from
 from ossicle.training.lesson import Prepared, prepare_lesson
 from ossicle.training.loader import WaveBatches, Windows, label_weights
 from ossicle.training.module import NetworkTraining
-from ossicle.training.ranks import ALONE, Ranks, in_processes, settle_processes
+from ossicle.training.ranks import ALONE, Ranks, in_processes, settle_processes, stoppable
 from ossicle.training.recipes import default_recipe
 from ossicle.training.results import FoldResult, TrainResult
 from ossicle.training.resume import starting_point
@@ -84,6 +85,7 @@ def train(
         config = dataclasses.replace(config, teachers=[name_of(one) for one in teachers or config.teachers])
     where = None if cache is None else Path(cache)
 
+    @stoppable()  # a teacher may answer for hours before the run begins
     def train_here(ranks: Ranks) -> TrainResult:
         if not config.teachers and not config.unlabeled:
             return train_rank(data, config, ranks=ranks, cache=where, **options)
@@ -99,6 +101,7 @@ def train(
             output=options.get("output"),
             resume=options.get("resume", False),
             skip_bad=skip_bad,
+            folds=options.get("folds") or stored.get("folds"),
         )
         return train_rank(
             prepared.dataset,
@@ -212,7 +215,7 @@ def prepare_fold(
     model = start_from(config, num_classes=len(labels), labels=labels, frames=frames, report=logger.info)
     published = frontend
     frontend = ranks.from_zero(
-        lambda: settled_frontend(published, config, store=store, clips=split.train[:described], frames=frames)
+        lambda: settled_frontend(published, config, store=store, clips=split.train, frames=frames, described=described)
     )
 
     weights = None
@@ -250,9 +253,21 @@ def prepare_fold(
 
 
 def settled_frontend(
-    frontend: FrontendConfig, config: TrainConfig, *, store: SampleStore, clips: np.ndarray, frames: int
+    frontend: FrontendConfig,
+    config: TrainConfig,
+    *,
+    store: SampleStore,
+    clips: np.ndarray,
+    frames: int,
+    described: int | None = None,
 ) -> FrontendConfig:
-    """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics."""
+    """The front end with this run's masks and jitter and, for the Kaldi filterbank, the training part's statistics.
+
+    Args:
+        described: number of clips with sound that give these; by default all
+
+    Raises: DataRefused where no clip can be read, or all are silent.
+    """
     changes: dict[str, Any] = {"freq_mask": config.freq_mask, "time_mask": round(config.time_mask * frames)}
     if not config.jitter:
         changes |= {"min_hertz_jitter": 1, "max_hertz_jitter": 1}
@@ -262,13 +277,25 @@ def settled_frontend(
         if isinstance(store, StreamedStore):  # a million are not decoded before the first step
             clips = clips[:: -(-len(clips) // MOST_MEASURED)]
 
+        lost: list[str] = []
+
         def waves() -> Iterator[np.ndarray]:
             for number, clip in enumerate(clips.tolist()):
                 progress(number, len(clips))
-                with contextlib.suppress(AudioError):  # it is lost, and the store has counted it
-                    yield pad_to(store.read(clip), frontend.min_samples)
+                try:
+                    samples = store.read(clip)
+                except AudioError as error:  # the store of a stream has counted it
+                    lost.append(str(error))
+                    continue
+                if described is None or samples.any():
+                    yield pad_to(samples, frontend.min_samples)
 
-        changes["mean"], changes["deviation"] = measure_statistics(waves(), frontend)
+        try:
+            found = measure_statistics(itertools.islice(waves(), described), frontend)
+        except ValueError as error:  # of nothing, or of silence
+            first = f"; first that cannot be read: {lost[0]}" if lost else ""
+            raise DataRefused(f"the train part gives no mean and deviation of log-mel: {error}{first}") from None
+        changes["mean"], changes["deviation"] = found
     return dataclasses.replace(frontend, **changes)
 
 
@@ -326,9 +353,9 @@ class TrainedNetwork:
         curve = training_section(
             self.recorder.rows, score_name=f"validation {self.module.score_name or score_name(dataset.task)}"
         )
-        item = dataset.items[self.run.split.train[0]]
+        items = (dataset.items[clip] for clip in self.run.split.train[:TOO_MANY].tolist())
         taught = [agreement_section(self.agreements)] if self.agreements else []
-        return [*taught, curve, *sampling_sections(self.recognizer, self.run.config, item=item)]
+        return [*taught, curve, *sampling_sections(self.recognizer, self.run.config, items=items)]
 
     def further(self) -> Mapping[str, Any]:
         """The agreement with teachers."""
@@ -364,17 +391,19 @@ def score_together(
     return logits.numpy(), clips.numpy()
 
 
-def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item) -> list[Section]:
-    """Where a network that deforms looks in a clip, before and after its training; nothing for any other."""
+def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, items: Iterable[Item]) -> list[Section]:
+    """Where a network that deforms looks in the first clip that can be read, before and after its training; nothing
+    for any other network, or without such a clip."""
     model = recognizer.model
     layers = model.deformable_layers()
-    if not layers:
+    readable = first_readable(items, recognizer.rate) if layers else None
+    if readable is None:
         return []
+    item, samples = readable
     scale = layers[0][0]
     attn = [attn for other, attn in layers if other == scale]  # those of the finest map; the last is shown
     window, _ = recognizer.window_samples()
-    clip = decode(item, recognizer.rate)[:window]
-    spec = recognizer.spectrogram(pad_to(clip, recognizer.frontend.min_samples)[None])
+    spec = recognizer.spectrogram(pad_to(samples[:window], recognizer.frontend.min_samples)[None])
     untrained = start_from(config, num_classes=len(recognizer.labels), frames=model.config.frames)
     rows, columns = (-(-length // scale) for length in spec.shape[1:])
     centers, _ = reference(rows, columns, stride=attn[-1].stride, segment=attn[-1].segment, like=spec)
@@ -391,3 +420,11 @@ def sampling_sections(recognizer: Recognizer, config: TrainConfig, *, item: Item
         seconds=spec.shape[2] * recognizer.frontend.config.hop_samples / recognizer.rate,
     )
     return [sampling_section(figure, clip=Path(item.place).name)]
+
+
+def first_readable(items: Iterable[Item], rate: int) -> tuple[Item, np.ndarray] | None:
+    """The first item that can be decoded, and its samples."""
+    for item in items:
+        with contextlib.suppress(AudioError):  # files of a stream may have gone since they were read
+            return item, decode(item, rate)
+    return None
