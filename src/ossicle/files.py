@@ -140,15 +140,19 @@ def beside(path: Path, suffix: str) -> Path:
     name = os.fsencode(path.name)
     if len(name) + len(suffix) <= MAX_NAME:
         return path.with_name(path.name + suffix)
-    mark = "-" + hashlib.sha256(name).hexdigest()[:8]  # two long names may share their beginning
+    mark = _mark(name)  # two long names may share their beginning
     return path.with_name(name[: MAX_NAME - len(mark) - len(suffix)].decode(errors="ignore") + mark + suffix)
 
 
 def without_slashes(name: str) -> str:
     """A name as that of a file: with - in place of slashes, and then a mark, as another name may have - there."""
     plain = re.sub(r"[/\\]", "-", name)
-    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
-    return plain if plain == name else f"{plain}-{mark}"
+    return plain if plain == name else plain + _mark(name.encode(errors="surrogatepass"))
+
+
+def _mark(name: bytes) -> str:
+    """Tells a name that was changed from others that have become the same."""
+    return "-" + hashlib.sha256(name).hexdigest()[:8]
 
 
 def remove_abandoned(folder: Path, *, below: bool = False, unless_younger: float = 0.0) -> None:

@@ -97,7 +97,7 @@ def loudest(
         samples += len(block)
         held = np.concatenate([held, block])
         heard = (len(held) - 1 - edge) // hop + 1  # frames that no later sample changes
-        if heard > max(added, before):
+        if heard > before:
             add(held, added, heard)
             held, added = held[(heard - before) * hop :], before
     end = max(1, frontend.frames(len(held)))

@@ -36,7 +36,8 @@ def evaluation_sections(metrics: Metrics) -> list[Section]:
 
 def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
     """Cross-validation: every fold's metrics, by its name, and their mean with Student's t interval."""
-    summary = mean_over_folds(list(evaluations.values()))
+    metrics = list(evaluations.values())
+    summary, counted = mean_over_folds(metrics), f"{metrics[0].noun}s"
     names = ("accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auroc", "calibration_error")
     rows: list[list[str | FractionCell]] = [
         [fold, str(one.clips), *(number(one.headline[name].value) for name in names)]
@@ -48,8 +49,8 @@ def fold_section(evaluations: Mapping[str, Metrics]) -> Section:
         title="Folds",
         blocks=[
             f"{len(evaluations)} folds, each tested by a model trained on the others. The interval is Student's t over "
-            "the folds; it is a lower bound of the uncertainty, as folds share training clips.",
-            Table(header=["fold", "clips", *(SHOWN[name].title for name in names)], rows=rows),
+            f"the folds; it is a lower bound of the uncertainty, as folds share training {counted}.",
+            Table(header=["fold", counted, *(SHOWN[name].title for name in names)], rows=rows),
         ],
     )
 
