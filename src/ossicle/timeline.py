@@ -77,7 +77,7 @@ def loudest(
     not grow with the length. The frames are those of the whole recording, whatever blocks it comes in.
     """
     device, hop, edge = frontend.bank.device, frontend.config.hop_samples, frontend.config.fft_samples // 2
-    before = -(-max(edge, frontend.min_samples) // hop)  # frames that are kept, so that the next one has its left side
+    before = -(-max(edge, frontend.min_samples) // hop)  # frames of context that are kept for the next ones
     columns = np.full((MOST_COLUMNS, frontend.config.mels), -np.inf, np.float32)
     each, frames, samples = 1, 0, 0  # frames to a column, frames so far
 
@@ -92,7 +92,7 @@ def loudest(
             each *= 2
         np.maximum.at(columns, places // each, mel)
 
-    held, added = np.zeros(0, dtype=np.float32), 0  # samples that may be needed, and frames of them that are added
+    held, added = np.zeros(0, dtype=np.float32), 0  # samples not done with, and how many of their frames are in
     for block in blocks:
         samples += len(block)
         held = np.concatenate([held, block])

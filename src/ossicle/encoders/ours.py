@@ -74,9 +74,9 @@ class BundleEncoder(SoundEncoder):
         return self.frontend(padded[None], frames=self.settings["padded_frames"])[0]
 
     def places(self, samples: int) -> int:
-        """Number of times of a piece, without the silence that pads a clip to the window.
+        """Number of time steps of a piece, without the padding to the window.
 
-        The silence that makes it long enough for one pass counts, as in an exported graph, which cannot tell it.
+        Padding to the shortest input counts: an exported graph cannot tell it from sound.
         """
         return bare(self.network).layer_times(self.frontend.frames(max(samples, self.frontend.min_samples)))
 
