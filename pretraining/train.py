@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--without", nargs="+", default=(), choices=losses, help="what the student does not learn")
     parser.add_argument("--corpus", type=float, default=1.0, help="fraction of the clips that it hears")
     parser.add_argument("--alone", action="store_true", help="clips are not mixed")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights at the start and of the mixtures")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.output.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,7 @@ def main() -> None:
         without=given.without,
         corpus=given.corpus,
         alone=given.alone,
+        seed=given.seed,
     )
     state = given.output / "state.pt"
     if state.exists():
@@ -128,6 +130,7 @@ class Training:
         threads: that hear the halves of a step
         batch: mixtures of a half
         without, corpus, alone: what is left out
+        seed: of the weights at the start and of the mixtures
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class Training:
         without: Sequence[str] = (),
         corpus: float = 1.0,
         alone: bool = False,
+        seed: int = 0,
     ) -> None:
         self.store, self.teacher, self.batch, self.without = store, teacher, batch, without
         self.threads = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -151,8 +155,8 @@ class Training:
         self.scale = scales(folder, Mixer(store, train, self.groups, seed=1, change=True, row=0), teacher)
         heard = train[np.random.default_rng(5).random(len(train)) < corpus]
         how = {"single": 1.0, "row": 0.0} if alone else {}
-        self.mixer = Mixer(store, heard, self.groups, seed=1, change=True, **how)
-        torch.manual_seed(0)
+        self.mixer = Mixer(store, heard, self.groups, seed=seed + 1, change=True, **how)
+        torch.manual_seed(seed)
         self.student = Student(self.scale["logits"])
         self.halves = [sharing(self.student) for _ in range(HALVES)]
         self.average = copy.deepcopy(self.student).eval()
