@@ -130,6 +130,7 @@ def test_a_csv_of_bad_files_has_its_header(run: Run, shared_bundle: Path, tmp_pa
         (["MODEL", "EMPTY"], 1, "no recording"),
         (["EMPTY", "a.wav"], 1, "neither a bundle"),
         (["nowhere", "a.wav"], 1, "no such folder"),
+        (["generall", "a.wav"], 1, "did you mean general?"),
         (["passt_tiny_s16", "a.wav"], 1, "random"),
         (["MODEL", "a.wav", "--device", "warp"], 1, "warp"),
         (["MODEL", "a.wav", "--encoder", "x"], 1, "network of its own"),

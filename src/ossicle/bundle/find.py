@@ -7,7 +7,7 @@ from pathlib import Path
 from ossicle.bundle.hub import HUB_ID, hub_bundle
 from ossicle.bundle.published import published_folder
 from ossicle.bundle.schema import CONFIG, WEIGHTS, read_bundle_config
-from ossicle.catalog import checkpoint, default_checkpoint, find_checkpoint
+from ossicle.catalog import checkpoint, default_checkpoint, find_checkpoint, similar_names
 from ossicle.catalog.download import offline
 from ossicle.errors import BundleRefused, WeightsRefused
 from ossicle.models import list_models
@@ -63,6 +63,8 @@ def find_bundle(model: str | Path, *, revision: str | None = None, local_files_o
         return hub_bundle(name, revision=revision, local_files_only=local_files_only)
     if name.partition(".")[0] in list_models():
         checkpoint(name)  # raises, with similar names
+    if near := similar_names(name, cutoff=0.8):
+        raise BundleRefused(f"{name}: there is no such folder; did you mean {' or '.join(near)}?")
     raise BundleRefused(
         f"{name}: there is no such folder; expected a bundle, a run folder, published weights "
         "(`ossicle models list --weights`), or a Hugging Face Hub id such as user/name."

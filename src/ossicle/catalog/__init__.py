@@ -9,6 +9,7 @@ from ossicle.catalog.rows import (
     list_checkpoints,
     megabytes,
     shapes_digest,
+    similar_names,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "list_checkpoints",
     "megabytes",
     "shapes_digest",
+    "similar_names",
 ]

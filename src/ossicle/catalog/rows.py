@@ -167,9 +167,18 @@ def checkpoint(name: str) -> Checkpoint:
     """
     if row := find_checkpoint(name):
         return row
-    near = difflib.get_close_matches(name, _names(), n=3, cutoff=0.4)
+    near = similar_names(name)
     hint = f"similar names: {', '.join(near)}" if near else "`ossicle models list --weights` lists all"
     raise ModelUnknown(f"weights {name!r} are not in the catalogue; {hint}")
+
+
+def similar_names(name: str, *, cutoff: float = 0.4) -> list[str]:
+    """At most three names and aliases like this one, the most similar first.
+
+    >>> similar_names("generall", cutoff=0.8)
+    ['general']
+    """
+    return difflib.get_close_matches(name, _names(), n=3, cutoff=cutoff)
 
 
 def list_checkpoints(pattern: str = "*") -> list[Checkpoint]:

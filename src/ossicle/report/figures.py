@@ -79,7 +79,7 @@ def confusion_figure(confusion: Int[np.ndarray, "label label"], labels: Sequence
     bar.outline.set_visible(False)
     bar.set_ticks([0, 0.5, 1], labels=["0", "50 %", "100 %"])
     bar.ax.tick_params(labelsize=8, length=0, colors=INK)
-    bar.set_label("fraction of the true label's clips", fontsize=8.5, color=INK)
+    bar.set_label("fraction of the true label", fontsize=8.5, color=INK)
     return figure
 
 
@@ -200,7 +200,7 @@ def per_class_figure(classes: Sequence[ClassMetrics]) -> Figure:
     for place, row in zip(places, known, strict=True):
         note(axes, 1.015, float(place), str(row.support), va="center", color=INK, fontsize=8)
     dress(axes, x="average precision, F1", grid="x")
-    note(axes, 1.015, -1.0, "clips", va="center", color=INK, fontsize=8)
+    note(axes, 1.015, -1.0, "count", va="center", color=INK, fontsize=8)
     axes.set(xlim=(-0.02, 1), ylim=(len(known) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     if left_out > 0:

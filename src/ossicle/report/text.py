@@ -106,7 +106,7 @@ def _metric_lines(headline: Mapping[str, Estimate]) -> list[str]:
 
 
 def worst_confusions(metrics: Metrics) -> Sequence[tuple[str, str, int, float]]:
-    """The ten most frequent mistakes as (true label, predicted label, clips, fraction of the true label's clips)."""
+    """The ten most frequent mistakes as (true label, predicted label, clips, fraction of the true label)."""
     if metrics.confusion is None:
         return []
     mistakes = [
