@@ -30,8 +30,9 @@ demo: $(CORE)
 	$(BIN)/ossicle demo
 
 # One process a core, one thread each: threads of several processes would wait for each other. A file's tests stay
-# together, as they share what is dear to make.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+# together, as they share what is dear to make, in the order of tests/conftest.py. Bytecode is kept, also where the
+# environment says otherwise: the tests start many processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(DEV)
 	$(PYTEST)

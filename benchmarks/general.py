@@ -38,6 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ossicle
+from ossicle.catalog import find_checkpoint
 from ossicle.catalog.rows import read_labels
 from ossicle.data import Dataset, read_dataset
 from ossicle.data.cache import decode
@@ -328,15 +329,17 @@ def mapped(scores: np.ndarray, names: list[str], truth: list[str]) -> float:
 def tune(arguments: argparse.Namespace) -> None:
     """`ossicle train` as it comes, from the model and from random weights, one fold of ESC-50."""
     for init in arguments.init:
+        row = find_checkpoint(init)
+        called = row.name.partition(".")[2] if row else init  # with its version
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             options = ["--folds", arguments.fold, "-o", f"{folder}/run"]
             options += [] if init == arguments.model else ["--init", init]
             subprocess.run([sys.executable, "-m", "ossicle", "train", arguments.data / "esc50", *options], check=True)
             metrics = json.loads(Path(folder, "run", "metrics.json").read_text())
-            row = {**metrics["headline"]["accuracy"], "minutes": (time.perf_counter() - began) / 60}
+            found = {**metrics["headline"]["accuracy"], "minutes": (time.perf_counter() - began) / 60}
         with runs_to_add_to("general_tune") as known:
-            rows = known.get("rows", {}) | {init: row}
+            rows = known.get("rows", {}) | {called: found}
             lines = [f"| ESC-50, fold {arguments.fold} | accuracy | 95 % interval | minutes |", "|---|--:|--:|--:|"]
             lines += [
                 f"| `ossicle train esc50 --init {name}` "
@@ -387,7 +390,10 @@ def paid(arguments: argparse.Namespace) -> None:
             ]
             lines += ["|---|" + "--:|" * len(titles)]
             lines += [f"| {run['name']} | " + " | ".join(f"{run[t]:.3f}" for t in titles) + " |" for run in runs]
-            lines += ["", "`topics`: balanced accuracy of a probe on the corpus's own validation part. One seed each, `all` two."]
+            lines += [
+                "",
+                "`topics`: balanced accuracy of a probe on the corpus's validation part. One seed each, `all` two.",
+            ]
             result = {**about_this_run(), "steps": arguments.steps, "runs": runs}
             write_result("general_paid", result, lines, title="The encoder in the package: what paid")
 

@@ -28,6 +28,15 @@ settings.register_profile(
 settings.load_profile("facts")
 
 
+DEAR = ("export", "training", "test_docs", "runtime", "cli", "hostile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Dear folders first: a worker that came to one last would work alone."""
+    place = {name: number for number, name in enumerate(DEAR)}
+    items.sort(key=lambda item: min(place.get(part, len(DEAR)) for part in item.path.with_suffix("").parts))
+
+
 def pytest_collection_finish() -> None:
     """Keeps the garbage collector from walking through all that was imported, again and again."""
     gc.collect()

@@ -42,13 +42,15 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     # A length that no other number in the network equals.
     samples = (3 * graph.min_samples + graph.max_samples) // 4 + 7
     example = torch.zeros(3, samples)
-    # Sizes of one must not be specialized: otherwise every axis of windows would be.
+    # Sizes of one must not be specialized: otherwise every axis of windows would be. The cache of fake tensors costs
+    # more than it saves where sizes are symbols.
     with (
         torch.no_grad(),
         quietly(),
         torch.fx.experimental._config.patch(  # type: ignore[attr-defined]
             backed_size_oblivious=True
         ),
+        torch._dynamo.config.patch(fake_tensor_cache_enabled=False),
     ):
         program = torch.export.export(
             graph,
