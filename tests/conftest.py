@@ -127,11 +127,24 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def without_types() -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+# Whole commands and whole trainings, which would check the shapes of the same functions thousands of times over.
+WHOLE = {"cli", "demo", "export", "jobs", "runtime", "test_docs"}
+WHOLE |= {f"test_{name}" for name in ("distillation", "finetune", "ranks", "run", "state", "sweeps", "tuning")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Shapes are checked where arrays are made and changed."""
+    with without_types() if WHOLE & {*request.path.with_suffix("").parts} else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,11 @@ Record = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def exported(
-    shared_bundle: Path, tmp_path_factory: pytest.TempPathFactory, untyped: Callable[[], AbstractContextManager[None]]
-) -> Path:
+def exported(shared_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared bundle as an ONNX file."""
     from ossicle.export import export_model
 
-    with untyped():
-        return export_model(shared_bundle, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path
+    return export_model(shared_bundle, output=tmp_path_factory.mktemp("onnx") / "tiny.onnx").path
 
 
 def test_scores_rows_and_embeddings_are_those_of_torch(exported: Path, shared_bundle: Path, record: Record) -> None:

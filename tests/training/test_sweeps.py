@@ -7,7 +7,6 @@ import io
 import statistics
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -273,9 +272,7 @@ class RayError(Exception):
     """The root of Ray's errors, of a stand-in."""
 
 
-def test_a_cluster_trains_a_run_on_each_gpu_or_core(
-    go: Go, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, untyped: Callable[[], AbstractContextManager[None]]
-) -> None:
+def test_a_cluster_trains_a_run_on_each_gpu_or_core(go: Go, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
     there = {"CPU": 8.0, "GPU": 2.0}
 
