@@ -360,9 +360,9 @@ PAID = {
     "one teacher: the tagger": ("--without", "speech"),
     "half of the corpus": ("--corpus", "0.5"),
     "clips alone, not mixed": ("--alone",),
-    "one teacher: the speech encoder": ("--without", *TEACHER),
-    "all, another seed": ("--seed", "7"),
     "of the tagger logits and embedding": ("--without", "map", "hint"),
+    "all, another seed": ("--seed", "7"),
+    "one teacher: the speech encoder": ("--without", *TEACHER),
 }
 HALF = 16  # mixtures of half a step of these trainings
 
@@ -392,7 +392,7 @@ def paid(arguments: argparse.Namespace) -> None:
             lines += [f"| {run['name']} | " + " | ".join(f"{run[t]:.3f}" for t in titles) + " |" for run in runs]
             lines += [
                 "",
-                "`topics`: balanced accuracy of a probe on the corpus's validation part. One seed each, `all` two.",
+                "`topics`: balanced accuracy of a probe on the corpus's validation part. One seed each row.",
             ]
             result = {**about_this_run(), "steps": arguments.steps, "runs": runs}
             write_result("general_paid", result, lines, title="The encoder in the package: what paid")
