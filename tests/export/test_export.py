@@ -132,12 +132,12 @@ def test_a_pt2_file_gives_the_same_numbers(passt: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def make_tuned(make_network: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Saves a head on a PaSST of two blocks, with silence after short clips."""
-    encoder = load_encoder(make_network("passt_tiny_s16", options=TINY, pad=True))
+    """Saves a head on a PaSST of three blocks, with silence after short clips."""
+    encoder = load_encoder(make_network("passt_tiny_s16", options={"depth": 3, "frames": 100}, pad=True))
 
     def make(name: str, *, pool: Any = "mean", **options: Any) -> Path:
         torch.manual_seed(0)
-        head = TunedHead(name, layers=(1, 2), dim=encoder.dim, pool=pool, num_classes=3, options=options)
+        head = TunedHead(name, layers=(1, 2, 3), dim=encoder.dim, pool=pool, num_classes=3, options=options)
         folder = tmp_path_factory.mktemp("tuned") / name
         answers: dict[str, Any] = {
             "task": "single-label",
