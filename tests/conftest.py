@@ -31,10 +31,15 @@ settings.load_profile("facts")
 DEAR = ("export", "training", "test_docs", "runtime", "cli", "hostile")
 
 
+def names_in(path: Path) -> set[str]:
+    """The names of a file and of its folders below this one, whatever the checkout's own path is."""
+    return {*Path(os.path.relpath(path, Path(__file__).parent)).with_suffix("").parts}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Dear folders first: a worker that came to one last would work alone."""
     place = {name: number for number, name in enumerate(DEAR)}
-    items.sort(key=lambda item: min(place.get(part, len(DEAR)) for part in item.path.with_suffix("").parts))
+    items.sort(key=lambda item: min(place.get(name, len(DEAR)) for name in names_in(item.path)))
 
 
 def pytest_collection_finish() -> None:
@@ -135,15 +140,15 @@ def without_types() -> Iterator[None]:
         jaxtyping.config.update("jaxtyping_disable", before)
 
 
-# Whole commands and whole trainings, which would check the shapes of the same functions thousands of times over.
-WHOLE = {"cli", "demo", "export", "jobs", "runtime", "test_docs"}
+# Whole commands, trainings and exports, which would check the shapes of the same functions thousands of times over.
+WHOLE = {"cli", "demo", "jobs", "runtime", "test_docs", "test_export"}
 WHOLE |= {f"test_{name}" for name in ("distillation", "finetune", "ranks", "run", "state", "sweeps", "tuning")}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shapes are checked where arrays are made and changed."""
-    with without_types() if WHOLE & {*request.path.with_suffix("").parts} else contextlib.nullcontext():
+    with without_types() if WHOLE & names_in(request.path) else contextlib.nullcontext():
         yield
 
 
