@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min(place.get(name, len(DEAR)) for name in names_in(item.path)))
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def heap() -> None:
     """Keeps the garbage collector from walking through all that was imported, again and again."""
     gc.collect()
     gc.freeze()

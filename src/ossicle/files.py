@@ -191,12 +191,7 @@ def printable(name: str | os.PathLike[str]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; NaN, which JSON does not have, is refused."""
-    write_atomically(path, json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """What `write_json` writes."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256(path: Path) -> str:

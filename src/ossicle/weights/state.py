@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ossicle.errors import RunRefused
-from ossicle.files import json_text, sha256, sync_folder, write_atomically, write_json
+from ossicle.files import sha256, sync_folder, write_atomically
 from ossicle.weights.tensors import write_tensors
 
 _TENSORS, _TREE = "tensors.safetensors", "state.json"
@@ -60,7 +60,7 @@ def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
     temporary.mkdir(parents=True)
     try:
         write_atomically(temporary / _TENSORS, lambda path: write_tensors(path, tensors))
-        write_json(temporary / _TREE, {"sha256": _seal(temporary, encoded), "tree": encoded})
+        write_atomically(temporary / _TREE, _text({"sha256": _seal(temporary, encoded), "tree": encoded}))
         sync_folder(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -78,7 +78,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         text = (folder / _TREE).read_text(encoding="utf-8")
         content = json.loads(text)
-        if _seal(folder, content["tree"]) != content["sha256"] or json_text(content) != text:
+        if _seal(folder, content["tree"]) != content["sha256"] or text != _text(content):
             raise RunRefused(f"{folder}: the checkpoint is damaged: its content differs from the hash in {_TREE}.")
         return _decode(content["tree"], load_file(folder / _TENSORS))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -118,6 +118,11 @@ def newest_state(folder: Path) -> Path:
         else:
             return candidate
     raise RunRefused(f"{folder}: no checkpoint to resume from{reason}; start a new run in another folder with -o.")
+
+
+def _text(content: Any) -> str:
+    """On one line: indented, a large model's state takes ten times as long."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _seal(folder: Path, tree: Any) -> str:
