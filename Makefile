@@ -38,7 +38,8 @@ test: $(DEV)
 	$(PYTEST)
 
 # The folders that hold numbers to a bound, with the roundings of another processor, such as
-# make imitate PROCESSOR="MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2".
+# make imitate PROCESSOR="MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2". Without the last one torch
+# refuses products in half precision on processors with AMX.
 PROCESSOR ?= MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2
 
 imitate: $(DEV)

@@ -70,7 +70,7 @@ def test_two_actors_write_the_same_rows_and_name_what_is_broken(
         (row["file"], row["start"], row["label"]) for row in other
     ]
     assert all(abs(float(a["score"]) - float(b["score"])) <= 1.1e-4 for a, b in zip(one, other, strict=True))
-    assert run(tmp_path / "cluster", resume=True).before == 11  # another cluster would take as long as the first
+    assert run(tmp_path / "cluster", resume=True).before == 11  # by one process: a cluster takes long to start
 
 
 def test_an_actor_says_what_the_recognizer_says(shared_bundle: Path, record: Record) -> None:

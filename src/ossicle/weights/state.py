@@ -121,7 +121,7 @@ def newest_state(folder: Path) -> Path:
 
 
 def _text(content: Any) -> str:
-    """On one line: indented, a large model's state takes ten times as long."""
+    """On one line, which `json` writes in C; with an indent it does not."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
