@@ -1,4 +1,4 @@
-"""The check of types and shapes by beartype, of functions that are made once; named in pyproject.toml."""
+"""Type checker of the tests, which pyproject.toml names for jaxtyping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,5 +7,5 @@ from beartype import beartype
 
 
 def made_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function inside of another is made at every call, and the check with it, which takes a millisecond."""
+    """Applies beartype, except to nested functions: each call of the outer one would decorate them again."""
     return function if "<locals>" in function.__qualname__ else beartype(function)
