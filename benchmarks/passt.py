@@ -1,6 +1,6 @@
 """PaSST beside the published package: the same logits, seconds per 10 s clip, bytes kept for the backward pass.
 
-    python benchmarks/passt.py --peer PYTHON        about 15 minutes on two cores; --quick about 3
+    python benchmarks/passt.py --peer PYTHON        about 40 minutes on two cores; --quick about 5
 
 PYTHON is that of an environment of its own with hear21passt 0.0.26, its timm and torchaudio, and the same torch.
 Without it only the rows that compare us with ourselves are made. Writes results/passt.json and passt.md, which keep a
@@ -35,6 +35,7 @@ THREADS = 2
 PRECISIONS = ("float32", "bf16")
 FORCED = {"ours, MKL": "torch", "ours, oneDNN": "onednn"}  # what OSSICLE_KERNELS is for these sides
 SETTINGS = ((10, 0, 0), (10, 40, 4), (16, 20, 2))  # stride, patchout in time, in frequency
+WARM = (3, 8.0)  # passes and seconds, at least, before those that count: allocators still grow in the first ten steps
 
 
 # --- a worker: runs in our environment and in the peer's, and imports what that one has ------------------------------
@@ -90,25 +91,39 @@ class Ours:
         return torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], fused=True)
 
 
-def inference_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
-    """Seconds per clip of each of `repeats` passes, after one to warm up."""
+def at_least(count, seconds):
+    """Counts up for `count` turns and for `seconds`, whichever is longer."""
+    start, turn = time.perf_counter(), 0
+    while turn < count or time.perf_counter() - start < seconds:
+        yield turn
+        turn += 1
+
+
+def inference_seconds(side, stride, patchout_t, patchout_f, bf16, *least):
+    """Seconds per clip of each of at least so many passes and seconds, after one to warm up."""
     import torch
 
     net = side.network(stride).eval()
     spec = torch.randn(BATCH, 1, 128, FRAMES)
     times = []
-    for _ in range(repeats + 1):
+
+    def run():
         start = time.perf_counter()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             side.logits(net, spec)
         times.append((time.perf_counter() - start) / BATCH)
-    return {"seconds": times[1:]}
+
+    run()
+    times.clear()
+    for _ in at_least(*least):
+        run()
+    return {"seconds": times}
 
 
-def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
-    """Seconds per clip of each of `repeats` training steps, and the optimizer's part of them.
+def step_seconds(side, stride, patchout_t, patchout_f, bf16, *least):
+    """Seconds per clip of each of at least so many training steps and seconds, and the optimizer's part of them.
 
-    Three steps go before, until the allocator has all the memory it will ask for: a training is thousands of steps.
+    Some steps go before, until the allocator has all the memory it will ask for: a training is thousands of steps.
     """
     import torch
 
@@ -116,7 +131,8 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
     spec = torch.randn(BATCH, 1, 128, FRAMES)
     optimizer = side.optimizer(net)
     times, parts = [], []
-    for _ in range(repeats + 3):
+
+    def run():
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = side.logits(net, spec)
@@ -127,10 +143,16 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, repeats):
         end = time.perf_counter()
         times.append((end - start) / BATCH)
         parts.append((end - middle) / BATCH)
-    return {"seconds": times[3:], "optimizer_seconds": parts[3:]}
+
+    for _ in at_least(*WARM):
+        run()
+    times.clear(), parts.clear()
+    for _ in at_least(*least):
+        run()
+    return {"seconds": times, "optimizer_seconds": parts}
 
 
-def kept_bytes(side, stride, patchout_t, patchout_f, bf16, repeats):
+def kept_bytes(side, stride, patchout_t, patchout_f, bf16):
     """Bytes a clip of the distinct storages that autograd saves, parameters left out."""
     import torch
     from kept import kept_bytes as saved_bytes
@@ -237,7 +259,7 @@ def operations(side):
 # --- the conductor ---------------------------------------------------------------------------------------------------
 
 
-def take_turns(pythons, task, variants, *, forced, rounds, repeats):
+def take_turns(pythons, task, variants, *, forced, rounds, least):
     """Median seconds of each side over rounds in which sides and variants take turns, and the rounds themselves.
 
     Each turn is a process of its own, as a training is: what an earlier setting left in the memory of a process, or the
@@ -251,7 +273,7 @@ def take_turns(pythons, task, variants, *, forced, rounds, repeats):
             for name, python in sides[variant].items():
                 worker = Worker(python, name, script=__file__, kernels=FORCED.get(name, "auto"))
                 setting, bf16 = variant
-                answers[variant][name].append(worker.ask(task, *setting, bf16, repeats))
+                answers[variant][name].append(worker.ask(task, *setting, bf16, *least))
                 worker.close()
         print(f"{task}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return {variant: {name: medians(found) for name, found in answers[variant].items()} for variant in variants}
@@ -281,7 +303,7 @@ def measure(args):
     result |= ours.ask("chosen")  # before the peer's threads are there
     workers |= {name: Worker(python, name, script=__file__) for name, python in pythons.items() if name != "ours"}
     forced = {name: sys.executable for name in FORCED}
-    pace = {"rounds": 1 if args.quick else args.rounds, "repeats": 1 if args.quick else 2}
+    pace = {"rounds": 1, "least": (1, 0.0)} if args.quick else {"rounds": args.rounds, "least": (2, 8.0)}
 
     def say(text):
         print(text, file=sys.stderr, flush=True)
@@ -301,7 +323,7 @@ def measure(args):
         result["times"][f"inference, {PRECISIONS[bf16]}"] = row
     result["matrix_rate"].append(ours.ask("matrix_rate", 3))
     for setting in SETTINGS:
-        answers = {name: worker.ask("kept_bytes", *setting, False, 1)["bytes"] for name, worker in workers.items()}
+        answers = {name: worker.ask("kept_bytes", *setting, False)["bytes"] for name, worker in workers.items()}
         result["kept_bytes"][name_of(setting)] = answers
         say(f"kept, {name_of(setting)}: {answers}")
     variants = [(setting, bf16) for bf16 in precisions for setting in SETTINGS]
@@ -419,7 +441,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer", type=Path, help="python of an environment that holds hear21passt 0.0.26")
     parser.add_argument("--quick", action="store_true", help="one round, fewer settings")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
