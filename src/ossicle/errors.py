@@ -27,8 +27,10 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 DONE, USER_ERROR, WRONG_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
@@ -131,14 +133,24 @@ def log_shown(say: Callable[[str], None]) -> Iterator[None]:
 def begin() -> None:
     """Makes what a program prints UTF-8 where no terminal reads it: on Windows a pipe takes the code page otherwise.
 
-    What a terminal's own encoding does not have is escaped.
+    What a terminal's own encoding does not have is escaped. A program that is told to end, as by a queue of jobs, ends
+    as after Ctrl-C: it says what is kept.
     """
+    signal.signal(signal.SIGTERM, interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             if stream.isatty():
                 stream.reconfigure(errors="backslashreplace")
             else:
                 stream.reconfigure(encoding="utf-8")
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles a signal as Python handles Ctrl-C.
+
+    Raises: KeyboardInterrupt
+    """
+    raise KeyboardInterrupt(f"Stopped by {signal.Signals(number).name}")
 
 
 def end(code: int, *, say: Callable[[str], None]) -> int:
@@ -169,7 +181,7 @@ def ending(error: BaseException) -> tuple[str, int] | None:
         return str(error), USER_ERROR
     if isinstance(error, KeyboardInterrupt):
         # Whoever was interrupted may have said what is left on disk and how to go on.
-        return str(error) or "Interrupted.", INTERRUPTED
+        return f"{str(error).rstrip('.') or 'Interrupted'}.", INTERRUPTED
     if isinstance(error, OSError) and error.errno is not None and error.errno not in _OURS:
         return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.", USER_ERROR
     return None

@@ -1,6 +1,7 @@
 """How commands end: the exit codes are a contract with scripts, the sentences one with people."""
 
 import errno
+import signal
 
 import pytest
 import typer
@@ -85,3 +86,20 @@ def test_an_interruption_before_a_command_begins_is_a_sentence_too(
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "ossicle: Interrupted.\n"
+
+
+def test_a_command_told_to_end_ends_as_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer(cls=Sentences)
+    app.callback()(lambda: None)
+    app.command("wait")(lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(cli, "app", lambda **_: app(["wait"]))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ossicle: Stopped by SIGTERM.\n"

@@ -244,7 +244,7 @@ def test_an_interrupted_file_of_views_goes_on_where_it_was(
 
     monkeypatch.setattr(ossicle.recognizer.Recognizer, "clip_outputs", counted)
     stop = True
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"Stopped while .*tiny answered; the same command goes on from there"):
         store_views(plain, teacher, output=tmp_path / "v.safetensors", views=2, config=tiny())
     assert not (tmp_path / "v.safetensors").exists()
     stop, passes[:] = False, []

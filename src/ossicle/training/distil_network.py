@@ -117,6 +117,11 @@ def store_views(
         gain=config.gain,
         roll=config.roll,
     )
-    outputs = outputs_for(predictor, path, name=name_of(teacher), dataset=dataset, store=store, views=made)
+    try:
+        outputs = outputs_for(predictor, path, name=name_of(teacher), dataset=dataset, store=store, views=made)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped while {name_of(teacher)} answered; the same command goes on from there."
+        ) from None
     logger.info(f"Wrote {path}: {views} views of {len(outputs.names)} clips; --teacher {path} trains from it.")
     return outputs

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -32,7 +31,7 @@ from lightning.fabric.strategies.launchers import subprocess_script
 from torch import distributed
 
 from ossicle.devices import choose_device
-from ossicle.errors import JobStopped, SettingRefused
+from ossicle.errors import JobStopped, SettingRefused, interrupt
 from ossicle.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -232,13 +231,9 @@ def join(config: TrainConfig, watch: Callable[[list[subprocess.Popen[bytes]]], N
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Lets the signals of `STOPPING` raise KeyboardInterrupt, as Ctrl-C does; they do as before when it ends."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(f"Stopped by {signal.Signals(number).name}")
-
     before = {}
     with contextlib.suppress(ValueError):  # the main thread alone may set handlers
-        before = {number: signal.signal(number, stop) for number in STOPPING}
+        before = {number: signal.signal(number, interrupt) for number in STOPPING}
     try:
         yield
     finally:
