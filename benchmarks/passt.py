@@ -146,7 +146,8 @@ def step_seconds(side, stride, patchout_t, patchout_f, bf16, *least):
 
     for _ in at_least(*WARM):
         run()
-    times.clear(), parts.clear()
+    times.clear()
+    parts.clear()
     for _ in at_least(*least):
         run()
     return {"seconds": times, "optimizer_seconds": parts}
@@ -217,7 +218,7 @@ def matrix_rate(side, repeats):
     """Operations a second of matrix products: torch's own in both precisions, and the fastest float32 kernel in it."""
     import torch
 
-    from ossicle.kernels.products import HAS_ONEDNN, onednn
+    from ossicle.kernels.operators import HAS_ONEDNN, onednn
 
     def best(function, operations):
         function()

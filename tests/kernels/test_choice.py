@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossicle.errors import SettingRefused
-from ossicle.kernels import Kernels, Linear, choice, current_kernels, measure, products, using_kernels
+from ossicle.kernels import Kernels, Linear, choice, current_kernels, measure, operators, using_kernels
 from ossicle.kernels.choice import ATTENTIONS, DIRECTIONS, PRODUCTS, TORCH, parse_kernels, product_cell
 
 LETTERS = {name: st.text("ot", min_size=len(PRODUCTS), max_size=len(PRODUCTS)) for name in DIRECTIONS} | {
@@ -45,7 +45,7 @@ def test_every_product_has_a_place(rows: int, into: int, out: int) -> None:
     assert 0 <= product_cell(rows, into, out) < len(PRODUCTS)
 
 
-@pytest.mark.skipif(not products.HAS_ONEDNN, reason="this build of torch has no oneDNN beside MKL")
+@pytest.mark.skipif(not operators.HAS_ONEDNN, reason="this build of torch has no oneDNN beside MKL")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_each_direction_is_done_by_the_library_that_was_chosen_for_it(direction: str, monkeypatch) -> None:
     done: list[tuple[int, int]] = []
@@ -54,7 +54,7 @@ def test_each_direction_is_done_by_the_library_that_was_chosen_for_it(direction:
         done.append((x.shape[0], weight.shape[0]))
         return torch.nn.functional.linear(x, weight, bias)
 
-    monkeypatch.setattr(products, "onednn", noted)
+    monkeypatch.setattr(operators, "onednn", noted)
     letters = {name: ("o" if name == direction else "t") * len(PRODUCTS) for name in DIRECTIONS}
     with using_kernels(Kernels(**letters, float32="ffff", bfloat16="ffff")):
         Linear(5, 3)(torch.randn(7, 5, requires_grad=True)).sum().backward()

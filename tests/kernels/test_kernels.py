@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ossicle.kernels import Linear, attend, attention, gelu_linear, linear, linear_gelu, split_heads, using_kernels
-from ossicle.kernels.attention import TiledAttention
+from ossicle.kernels import Linear, attend, gelu_linear, linear, linear_gelu, split_heads, tiled, using_kernels
+from ossicle.kernels.tiled import TiledAttention
 from ossicle.models.datar import WindowBias
 from ossicle.models.deformable import DeformableAttention
 
@@ -24,8 +24,8 @@ def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
 def test_attention_in_tiles_is_attention(
     monkeypatch, tile: int, kept: int, clips: int, tokens: int, num_heads: int, dim: int
 ):
-    monkeypatch.setattr(attention, "TILE", tile)
-    monkeypatch.setattr(attention, "KEPT_TOKENS", kept)
+    monkeypatch.setattr(tiled, "TILE", tile)
+    monkeypatch.setattr(tiled, "KEPT_TOKENS", kept)
     qkv = torch.randn(clips, tokens, 3 * dim, dtype=torch.float64, requires_grad=True)
     dy = torch.randn(clips, tokens, dim, dtype=torch.float64)
     ours, theirs = TiledAttention.apply(qkv, num_heads), plain_attention(qkv, num_heads)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from ossicle.kernels import operators, products, using_kernels
+from ossicle.kernels import operators, using_kernels
 from ossicle.models import create_model, list_models, network_class
 from ossicle.models.base import Network, drawing_from
 
@@ -247,8 +247,8 @@ def test_a_torch_without_its_private_operators_computes_the_same(
     wanted = found()
     asked: list[str] = []
     monkeypatch.setattr(operators, "find", lambda name: asked.append(name))  # and gives None
-    monkeypatch.setattr(products, "LINEAR_POINTWISE", None)
-    monkeypatch.setattr(products, "HAS_ONEDNN", False)
+    monkeypatch.setattr(operators, "LINEAR_POINTWISE", None)
+    monkeypatch.setattr(operators, "HAS_ONEDNN", False)
     assert_near(found(), wanted, bound=0.05 if half else 1e-4)
     assert set(asked) >= {"aten.gelu_backward"} | ({"aten._softmax_backward_data"} if half else set()) | OPERATORS[name]
 

@@ -4,26 +4,27 @@ Each function equals the plain expression that it replaces, up to rounding, incl
 `torch.compile`, `torch.export` and other devices use the plain expression.
 `kernels="plain"`, `OSSICLE_KERNELS=plain` and `using_kernels("plain")` disable all of them.
 
-    choice     `Kernels`: the choice of routines; the one in use
-    measure    the fastest routines on this machine, measured once and cached
     operators  private operators of torch, with plain expressions as fallback
+    tiled      softmax attention a few heads at a time
+    choice     `Kernels`: the choice of routines
+    measure    the fastest routines on this machine, measured once and cached
+    current    the choice in use
     products   matrix products, and the linear layer made of them
-    attention  softmax attention a few heads at a time; with a position bias
+    attention  softmax attention by the chosen routine; with a position bias
 """
 
 from ossicle.kernels.attention import (
     Bias,
     at_least_float32,
     attend,
-    gradients_of,
     multihead_attention,
     softmax_attention,
-    split_heads,
-    written_out,
 )
-from ossicle.kernels.choice import PLAIN, Kernels, by_hand, current_kernels, using_kernels
-from ossicle.kernels.measure import bfloat16_speedup, measured_kernels, resolve_kernels
+from ossicle.kernels.choice import PLAIN, Kernels
+from ossicle.kernels.current import by_hand, current_kernels, measured_kernels, resolve_kernels, using_kernels
+from ossicle.kernels.measure import bfloat16_speedup
 from ossicle.kernels.products import Linear, autocasts, gelu_linear, linear, linear_gelu
+from ossicle.kernels.tiled import gradients_of, split_heads, written_out
 
 __all__ = [
     "PLAIN",

@@ -6,13 +6,9 @@ measured by `measure`, stored in the settings of a run or job, and passed to its
 bits.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
-
-import torch
 
 from ossicle.errors import SettingRefused
 
@@ -108,37 +104,3 @@ def parse_kernels(text: str) -> Kernels:
 def from_letters(letters: Mapping[str, str]) -> Kernels:
     """The choice with these letters by name."""
     return Kernels(*(letters[name] for name, _ in TORCH.letters()))  # type: ignore[arg-type]
-
-
-_in_use: contextvars.ContextVar[Kernels | None] = contextvars.ContextVar("kernels", default=None)
-
-
-def current_kernels() -> Kernels:
-    """The choice in use: that of `using_kernels`, else of OSSICLE_KERNELS, else the measured one."""
-    if chosen := _in_use.get():
-        return chosen
-    from ossicle.kernels.measure import measured_kernels  # imports this module; needed only without an explicit choice
-
-    return measured_kernels()
-
-
-def by_hand() -> bool:
-    """Whether kernels of this package may run; always for `torch.compile`, which cannot trace this."""
-    return torch.compiler.is_compiling() or current_kernels().by_hand
-
-
-@contextlib.contextmanager
-def using_kernels(kernels: Kernels | str) -> Iterator[Kernels]:
-    """Uses a choice inside the block, in this thread only.
-
-    Args:
-        kernels: plain (only torch's own expressions), torch, onednn, or a choice.
-
-    Raises: SettingRefused for an invalid text.
-    """
-    chosen = parse_kernels(kernels) if isinstance(kernels, str) else kernels
-    token = _in_use.set(chosen)
-    try:
-        yield chosen
-    finally:
-        _in_use.reset(token)

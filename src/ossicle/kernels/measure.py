@@ -22,8 +22,7 @@ from torch import Tensor
 
 from ossicle.errors import SettingRefused
 from ossicle.files import cache_folder, write_atomically
-from ossicle.kernels import products
-from ossicle.kernels.attention import TiledAttention, softmax_attention, split_heads
+from ossicle.kernels import operators
 from ossicle.kernels.choice import (
     ATTENTIONS,
     DIRECTIONS,
@@ -33,30 +32,15 @@ from ossicle.kernels.choice import (
     Kernels,
     from_letters,
     parse_kernels,
-    using_kernels,
 )
+from ossicle.kernels.tiled import TiledAttention, split_heads
 
-VARIABLE = "OSSICLE_KERNELS"
 MARGIN = 0.97  # of the time of torch's own routine; smaller gains are noise
 TURNS = 4  # the first of each warms up; more while all took less than `LEAST`, up to `MOST`
 LEAST, MOST = 0.01, 40  # seconds: what takes microseconds is lost in noise after three turns
 LONGEST = 5.0  # seconds, after which torch's own routine is used for the rest
 QUIET = 0.8  # fraction of the time that this thread must have run, or the measurement is not cached
 DISPATCH = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # of the libraries
-
-
-def resolve_kernels(name: str) -> Kernels:
-    """The choice of that name or text; `auto` is that of OSSICLE_KERNELS, or the measured one.
-
-    Raises: SettingRefused for an invalid text.
-    """
-    return measured_kernels() if name == "auto" else parse_kernels(name)
-
-
-def measured_kernels() -> Kernels:
-    """The choice in OSSICLE_KERNELS, or the fastest routines on this processor with torch's number of threads."""
-    name = os.environ.get(VARIABLE, "auto")
-    return parse_kernels(name) if name != "auto" else known_here(torch.get_num_threads())[0]
 
 
 def bfloat16_speedup() -> float:
@@ -117,7 +101,7 @@ def measure(until: float = float("inf")) -> Kernels:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         attentions = (measure_attention(dtype, tokens, training=training) for tokens, training in ATTENTIONS)
         chosen[name] = before(until, attentions, rest=chosen[name])
-    if products.HAS_ONEDNN:
+    if operators.HAS_ONEDNN:
         for direction in DIRECTIONS:
             cells = (measure_product(direction, *size) for size in PRODUCTS)
             chosen[direction] = before(until, cells, rest=chosen[direction])
@@ -136,7 +120,7 @@ def before(until: float, letters: Iterator[str], *, rest: str) -> str:
 def measure_product(direction: Direction, rows: int, into: int, out: int) -> Literal["o", "t"]:
     """The faster library for a product of a linear layer."""
     x, weight, dy = torch.randn(rows, into), torch.randn(out, into), torch.randn(rows, out)
-    bias, onednn = torch.randn(out), products.onednn
+    bias, onednn = torch.randn(out), operators.onednn
     if direction == "forward":
         faster = is_faster(lambda: onednn(x, weight, bias), than=lambda: F.linear(x, weight, bias))
     elif direction == "input":
@@ -155,10 +139,10 @@ def measure_attention(dtype: torch.dtype, tokens: int, *, training: bool) -> Lit
         return lambda: function(qkv).backward(dy) if training else function(qkv)
 
     def fused(qkv: Tensor) -> Tensor:
-        return softmax_attention(*split_heads(qkv, 6)).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(*split_heads(qkv, 6)).transpose(1, 2).flatten(2)
 
     try:
-        with using_kernels(TORCH), torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training):
             return "h" if is_faster(passes(lambda t: TiledAttention.apply(t, 6)), than=passes(fused)) else "f"
     except RuntimeError:  # a type that this build of torch does not multiply
         return "f"
@@ -177,9 +161,9 @@ def measure_bfloat16() -> float:
         return products
 
     def by_onednn() -> None:
-        products.onednn(x, weight), products.onednn(dy, weight.T), products.onednn(dy.T, x.T)
+        operators.onednn(x, weight), operators.onednn(dy, weight.T), operators.onednn(dy.T, x.T)
 
-    exact = [step(x, weight, dy), *([by_onednn] if products.HAS_ONEDNN else [])]
+    exact = [step(x, weight, dy), *([by_onednn] if operators.HAS_ONEDNN else [])]
     try:
         *single, rounded = in_turns(*exact, step(*half))
         return min(single) / rounded

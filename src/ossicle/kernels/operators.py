@@ -1,4 +1,4 @@
-"""Private operators of torch, with fallbacks for versions of torch without them."""
+"""Private operators of torch, with fallbacks for versions of torch without them; oneDNN has none: see `HAS_ONEDNN`."""
 
 import functools
 import math
@@ -16,6 +16,11 @@ def find(name: str) -> Callable[..., Any] | None:
     """The operator of that name, such as `aten.gelu_backward`; None if this torch does not have it."""
     namespace, _, operator = name.partition(".")
     return getattr(getattr(torch.ops, namespace), operator, None)
+
+
+# Without it, and on other processors than x86, products are torch's own.
+LINEAR_POINTWISE = find("mkldnn._linear_pointwise")
+HAS_ONEDNN = LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
 
 def gelu_gradient(dy: Tensor, x: Tensor) -> Tensor:
@@ -58,3 +63,9 @@ def bag_weight_gradient(
         found = operator(dy, table, rows.flatten(), entries * bag, bag.repeat_interleave(entries), 0)
         return found.view(bags, entries)
     return torch.stack([(dy * table[entry]).sum(1) for entry in rows.unbind(1)], dim=1)
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """x weight^T + bias by oneDNN, or its GELU, applied while the result is in the cache; without a gradient."""
+    assert LINEAR_POINTWISE is not None
+    return LINEAR_POINTWISE(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else None)

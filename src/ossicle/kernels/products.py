@@ -13,12 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ossicle.kernels import operators
-from ossicle.kernels.choice import Kernels, by_hand, current_kernels
-
-# Private to torch: without it, and on other processors than x86, torch's own product is used.
-LINEAR_POINTWISE = operators.find("mkldnn._linear_pointwise")
-HAS_ONEDNN = LINEAR_POINTWISE is not None and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-
+from ossicle.kernels.choice import Kernels
+from ossicle.kernels.current import by_hand, current_kernels
 
 # Attributes with a module's hooks.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -49,8 +45,7 @@ def linear_gelu(x: Float[Tensor, "*row dim"], layer: nn.Module) -> Float[Tensor,
         x, weight, bias = multiplied(x, layer.weight, layer.bias)
         kernels = current_kernels()
         if chosen(kernels, "forward", x, weight):
-            assert LINEAR_POINTWISE is not None  # otherwise it is not chosen
-            return LINEAR_POINTWISE(x, weight, bias, "gelu", [], "none")
+            return operators.onednn(x, weight, bias, gelu=True)
     return F.gelu(layer(x))
 
 
@@ -103,30 +98,24 @@ class LinearFunction(torch.autograd.Function):
 
 def forward_product(kernels: Kernels, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias."""
-    return onednn(x, weight, bias) if chosen(kernels, "forward", x, weight) else F.linear(x, weight, bias)
+    return operators.onednn(x, weight, bias) if chosen(kernels, "forward", x, weight) else F.linear(x, weight, bias)
 
 
 def input_product(kernels: Kernels, dy: Float[Tensor, "row out"], weight: Float[Tensor, "out dim"]) -> Tensor:
     """dy weight."""
-    return onednn(dy, weight.T) if chosen(kernels, "input", dy, weight.T) else dy @ weight
+    return operators.onednn(dy, weight.T) if chosen(kernels, "input", dy, weight.T) else dy @ weight
 
 
 def weight_product(kernels: Kernels, dy: Float[Tensor, "row out"], x: Float[Tensor, "row dim"]) -> Tensor:
     """dy^T x."""
-    return onednn(dy.T, x.T) if chosen(kernels, "weight", dy.T, x.T) else dy.T @ x
-
-
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias by oneDNN, which has no gradient of its own."""
-    assert LINEAR_POINTWISE is not None
-    return LINEAR_POINTWISE(x, weight, bias, "none", [], None)
+    return operators.onednn(dy.T, x.T) if chosen(kernels, "weight", dy.T, x.T) else dy.T @ x
 
 
 def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:
     """Whether to use oneDNN for x weight^T, the layer's product in that direction."""
     # With a graph of the gradient, only operations that torch can differentiate again are allowed.
     backward = direction != "forward"
-    if not HAS_ONEDNN or (backward and torch.is_grad_enabled()) or not (suits_onednn(x) and suits_onednn(weight)):
+    if (backward and torch.is_grad_enabled()) or not (suits_onednn(x) and suits_onednn(weight)):
         return False
     rows, into, out = x.numel() // x.shape[-1], x.shape[-1], weight.shape[0]
     if direction == "input":
@@ -137,9 +126,10 @@ def chosen(kernels: Kernels, direction: Any, x: Tensor, weight: Tensor) -> bool:
 
 
 def suits_onednn(x: Tensor) -> bool:
-    """Not empty, and contiguous or the transpose of a contiguous matrix; other strides are very slow."""
+    """In float32 and not empty, and contiguous or the transpose of a contiguous matrix: others are very slow."""
     packed = x.is_contiguous() or x.ndim == 2 and x.T.is_contiguous()
-    return x.device.type == "cpu" and x.dtype == torch.float32 and packed and x.numel() > 0
+    float32 = x.device.type == "cpu" and x.dtype == torch.float32
+    return operators.HAS_ONEDNN and float32 and packed and x.numel() > 0
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
