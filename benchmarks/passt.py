@@ -435,6 +435,8 @@ def table(result):
             "",
             f"Routines: `{result['kernels']}`; bfloat16 {result['bfloat16_speedup']:.2f} times as fast as float32.",
         ]
+    if "remark" in result:  # on a run of which a part was measured again
+        lines += ["", result["remark"]]
     return lines
 
 
